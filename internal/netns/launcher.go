@@ -1,0 +1,63 @@
+//go:build linux
+
+package netns
+
+import (
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Launcher starts processes inside namespaces so that they die with this
+// process, however it ends. Linux ties PR_SET_PDEATHSIG to the thread that
+// forked, so a Launcher keeps one thread for its whole life.
+type Launcher struct {
+	requests chan launch
+	done     chan struct{}
+}
+
+type launch struct {
+	ns     *Namespace
+	cmd    *exec.Cmd
+	result chan error
+}
+
+// NewLauncher returns a launcher; Close ends it and kills what it started.
+func NewLauncher() *Launcher {
+	l := &Launcher{requests: make(chan launch), done: make(chan struct{})}
+	go l.serve()
+	return l
+}
+
+// Start starts cmd inside ns with SIGKILL as its parent death signal.
+func (l *Launcher) Start(ns *Namespace, cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	request := launch{ns: ns, cmd: cmd, result: make(chan error, 1)}
+	l.requests <- request
+	return <-request.result
+}
+
+// Close destroys the thread. Start must not be called afterwards.
+func (l *Launcher) Close() {
+	close(l.requests)
+	<-l.done
+}
+
+// serve never unlocks its thread: it has been in other namespaces, and its
+// death is the signal to the processes it started.
+func (l *Launcher) serve() {
+	defer close(l.done)
+	runtime.LockOSThread()
+	for request := range l.requests {
+		if err := unix.Setns(request.ns.FD(), unix.CLONE_NEWNET); err != nil {
+			request.result <- err
+			continue
+		}
+		request.result <- request.cmd.Start()
+	}
+}

@@ -1,0 +1,119 @@
+//go:build linux
+
+// Package netns creates, enters and pins Linux network namespaces.
+package netns
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace kept alive by an open file descriptor.
+// Its methods may be called from any goroutine until Close.
+type Namespace struct {
+	file *os.File
+}
+
+// New creates an unnamed namespace with its loopback device up. It ceases to
+// exist after Close, once no process, socket or pin refers to it. Without
+// CAP_SYS_ADMIN the error satisfies errors.Is(err, fs.ErrPermission).
+func New() (*Namespace, error) {
+	var ns *Namespace
+	err := onDisposableThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("create network namespace: %w", err)
+		}
+		if err := loopbackUp(); err != nil {
+			return fmt.Errorf("set lo up: %w", err)
+		}
+		var err error
+		ns, err = Open(threadNamespace)
+		return err
+	})
+	return ns, err
+}
+
+// threadNamespace names the namespace of the calling thread; /proc/self would
+// name the one of the process's first thread.
+const threadNamespace = "/proc/thread-self/ns/net"
+
+// Open returns the namespace at path: a pin, or /proc/PID/ns/net.
+func Open(path string) (*Namespace, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return &Namespace{file: file}, nil
+}
+
+// Current returns the namespace of the calling thread.
+func Current() (*Namespace, error) { return Open(threadNamespace) }
+
+// FD is the descriptor of the namespace, valid until Close.
+func (ns *Namespace) FD() int { return int(ns.file.Fd()) }
+
+// Close drops the reference that keeps an unpinned, unused namespace alive.
+func (ns *Namespace) Close() error { return ns.file.Close() }
+
+// Do runs fn inside the namespace, on an OS thread of its own, and returns its
+// error. Sockets and processes made by fn stay in the namespace; goroutines
+// started by fn do not run in it.
+func (ns *Namespace) Do(fn func() error) error {
+	return onDisposableThread(func() error {
+		if err := unix.Setns(ns.FD(), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return fn()
+	})
+}
+
+// Start starts cmd inside the namespace; the caller waits for it with cmd.Wait.
+// A Pdeathsig would act on the death of a passing thread: see [Launcher].
+func (ns *Namespace) Start(cmd *exec.Cmd) error { return ns.Do(cmd.Start) }
+
+// onDisposableThread runs fn on a locked thread, then puts that thread back
+// into the namespace where it was. A thread that cannot be put back stays
+// locked, and the runtime destroys it together with its goroutine.
+func onDisposableThread(fn func() error) error {
+	// Buffered and sent by defer: an fn that ends with runtime.Goexit, as
+	// testing's FailNow does, must not block the caller for ever.
+	result := make(chan error, 1)
+	go func() {
+		err := fmt.Errorf("leave network namespace: goroutine ended early")
+		defer func() { result <- err }()
+
+		runtime.LockOSThread()
+		origin, openErr := os.Open(threadNamespace)
+		if openErr != nil {
+			err = fmt.Errorf("open network namespace: %w", openErr)
+			return
+		}
+		defer origin.Close()
+		defer func() {
+			if unix.Setns(int(origin.Fd()), unix.CLONE_NEWNET) == nil {
+				runtime.UnlockOSThread()
+			}
+		}()
+		err = fn()
+	}()
+	return <-result
+}
+
+// loopbackUp sets IFF_UP on lo in the namespace of the calling thread.
+func loopbackUp() error {
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request)
+}
