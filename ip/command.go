@@ -1,0 +1,115 @@
+package ip
+
+import (
+	"fmt"
+	"strings"
+)
+
+// The commands are what an operator would type. Where ip(8) has no exact counterpart, the nearest one is printed.
+
+func (l Link) command(verb Verb, old Object) string {
+	if verb == Delete {
+		return "ip link del dev " + l.Name
+	}
+	if verb == Add {
+		c := fmt.Sprintf("ip link add %s address %s mtu %d type vxlan id %d local %s dstport %d %slearning",
+			l.Name, l.MAC, l.MTU, l.VXLAN.VNI, l.VXLAN.Local, l.VXLAN.Port, ifElse(l.VXLAN.Learning, "", "no"))
+		if l.VXLAN.GBP {
+			c += " gbp"
+		}
+		return c
+	}
+	was, _ := old.(Link)
+	c := "ip link set dev " + l.Name
+	if was.MAC != l.MAC {
+		c += " address " + l.MAC.String()
+	}
+	if was.MTU != l.MTU {
+		c += fmt.Sprintf(" mtu %d", l.MTU)
+	}
+	if was.Up != l.Up {
+		c += " " + ifElse(l.Up, "up", "down")
+	}
+	return c
+}
+
+func (s Sysctl) command(Verb, Object) string { return "sysctl -w " + s.Key + "=" + s.Value }
+
+func (a Addr) command(verb Verb, _ Object) string {
+	if verb == Delete {
+		return fmt.Sprintf("ip address del %s dev %s", a.Prefix, a.Link)
+	}
+	return fmt.Sprintf("ip address add %s dev %s%s", a.Prefix, a.Link, ifElse(a.Prefix.Addr().Is6(), " nodad", ""))
+}
+
+func (f FDB) command(verb Verb, _ Object) string {
+	if verb == Delete {
+		return fmt.Sprintf("bridge fdb del %s dev %s dst %s self", f.MAC, f.Link, f.Dst)
+	}
+	return fmt.Sprintf("bridge fdb replace %s dev %s dst %s self permanent", f.MAC, f.Link, f.Dst)
+}
+
+func (n Neighbor) command(verb Verb, _ Object) string {
+	if verb == Delete {
+		return fmt.Sprintf("ip neigh del %s dev %s", n.IP, n.Link)
+	}
+	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, n.Link)
+}
+
+func (r Route) command(verb Verb, _ Object) string {
+	var b strings.Builder
+	b.WriteString("ip ")
+	if r.Dst.Addr().Is6() {
+		b.WriteString("-6 ")
+	}
+	fmt.Fprintf(&b, "route %s %s", ifElse(verb == Delete, "del", "replace"), r.Dst)
+	if r.Via.IsValid() {
+		fmt.Fprintf(&b, " via %s", r.Via)
+	}
+	fmt.Fprintf(&b, " dev %s proto %d metric %d", r.Link, r.Protocol, r.Metric)
+	if r.OnLink && verb != Delete {
+		b.WriteString(" onlink")
+	}
+	return b.String()
+}
+
+func (t Table) command(verb Verb, _ Object) string {
+	f := nftFamily(t.Family)
+	if verb == Delete {
+		return fmt.Sprintf("nft delete table %s %s", f, TableName)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "nft '%sadd table %s %s;", ifElse(verb == Replace, fmt.Sprintf("delete table %s %s; ", f, TableName), ""), f, TableName)
+	declared := map[Chain]bool{}
+	for _, r := range t.Rules {
+		if !declared[r.Chain] {
+			declared[r.Chain] = true
+			fmt.Fprintf(&b, " add chain %s %s %s { %s; };", f, TableName, r.Chain, r.Chain.hook())
+		}
+		fmt.Fprintf(&b, " add rule %s %s %s %s;", f, TableName, r.Chain, r.Text())
+	}
+	return strings.TrimSuffix(b.String(), ";") + "'"
+}
+
+// hook is the base chain's declaration in nft(8) syntax.
+func (c Chain) hook() string {
+	if c == Postrouting {
+		return "type nat hook postrouting priority srcnat"
+	}
+	return "type filter hook forward priority filter; policy accept"
+}
+
+func (l Leftover) command(verb Verb, _ Object) string {
+	f := nftFamily(l.Family)
+	if l.Chain == "" {
+		return fmt.Sprintf("nft %s table %s %s", ifElse(verb == Delete, "delete", "add"), f, l.Table)
+	}
+	return fmt.Sprintf("nft %s chain %s %s %s", ifElse(verb == Delete, "delete", "add"), f, l.Table, l.Chain)
+}
+
+func ifElse(cond bool, yes, no string) string {
+	if cond {
+		return yes
+	}
+	return no
+}

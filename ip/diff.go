@@ -1,0 +1,248 @@
+package ip
+
+import "net/netip"
+
+// Verb is what an Op does.
+type Verb uint8
+
+// The verbs.
+const (
+	Add Verb = iota + 1
+	Replace
+	Delete
+)
+
+// Object is a part of State: a Link, Sysctl, Addr, FDB, Neighbor, Route, Table or Leftover.
+type Object interface {
+	command(verb Verb, old Object) string
+}
+
+// Op is one change. Add has New, Delete has Old, Replace has both.
+type Op struct {
+	Verb Verb
+	New  Object
+	Old  Object
+}
+
+// String prints the op as a command.
+func (op Op) String() string {
+	if op.Verb == Delete {
+		return op.Old.command(op.Verb, nil)
+	}
+	return op.New.command(op.Verb, op.Old)
+}
+
+// Plan is a sequence of changes, to be made in order.
+type Plan []Op
+
+// Diff returns the plan that turns have into want.
+//
+// It makes before it breaks: everything wanted is put in place from the bottom up (link, address, forwarding entry,
+// neighbour, route, rules) before anything is taken away from the top down. After no prefix of the plan does a route
+// lack the neighbour that it had or needs, and an object that is the same in both is not touched.
+func Diff(have, want State) Plan {
+	links := diffLinks(have.Links, want.Links)
+	have = links.survivors(have)
+
+	var p plan
+	hostSysctls, linkSysctls := splitSysctls(want.Sysctls)
+	diff(&p, have.Sysctls, hostSysctls, sysctlKey, keep)
+	p.set = append(p.set, links.set...)
+	diff(&p, have.Sysctls, linkSysctls, sysctlKey, keep)
+	// A new link comes up only now: its settings decide what the kernel does at that moment.
+	p.set = append(p.set, links.up...)
+	diff(&p, have.Addrs, want.Addrs, addrKey, drop)
+	diff(&p, have.FDB, want.FDB, fdbKey, drop)
+	diff(&p, have.Neighbors, want.Neighbors, neighborKey, drop)
+	diff(&p, have.Routes, want.Routes, routeKey, drop)
+	diffTables(&p, have.Tables, want.Tables)
+	for _, l := range have.Leftovers {
+		p.del = append(p.del, []Op{{Verb: Delete, Old: l}})
+	}
+
+	out := p.set
+	for i := len(p.del) - 1; i >= 0; i-- {
+		out = append(out, p.del[i]...)
+	}
+	return append(out, links.del...)
+}
+
+// plan collects what Diff finds: what to put in place in order, and what to take away by layer, lowest first.
+type plan struct {
+	set Plan
+	del [][]Op
+}
+
+// What becomes of an object that is there and not wanted.
+const (
+	keep = false
+	drop = true
+)
+
+// The identities by which the kernel tells objects of one kind apart.
+type (
+	fdbID struct {
+		link string
+		mac  MAC
+	}
+	neighborID struct {
+		link string
+		ip   netip.Addr
+	}
+	routeID struct {
+		dst    netip.Prefix
+		metric uint32
+	}
+)
+
+func sysctlKey(s Sysctl) string         { return s.Key }
+func addrKey(a Addr) Addr               { return a }
+func fdbKey(f FDB) fdbID                { return fdbID{f.Link, f.MAC} }
+func neighborKey(n Neighbor) neighborID { return neighborID{n.Link, n.IP} }
+func routeKey(r Route) routeID          { return routeID{r.Dst, r.Metric} }
+
+// diff compares objects of one kind by their identity and adds the changes to p.
+func diff[T interface {
+	comparable
+	Object
+}, K comparable](p *plan, have, want []T, id func(T) K, dropUnwanted bool) {
+	wanted := make(map[K]T, len(want))
+	for _, w := range want {
+		wanted[id(w)] = w
+	}
+	current := make(map[K]T, len(have))
+	var del []Op
+	for _, h := range have {
+		k := id(h)
+		w, ok := wanted[k]
+		old, seen := current[k]
+		switch {
+		case !ok:
+			del = append(del, Op{Verb: Delete, Old: h})
+		case !seen:
+			current[k] = h
+		case h == w && old != w:
+			// Two objects share an identity, as IPv6 nexthops do: keep the right one.
+			current[k] = h
+			del = append(del, Op{Verb: Delete, Old: old})
+		case h != old:
+			del = append(del, Op{Verb: Delete, Old: h})
+		}
+	}
+	for _, w := range want {
+		switch h, ok := current[id(w)]; {
+		case !ok:
+			p.set = append(p.set, Op{Verb: Add, New: w})
+		case h != w:
+			p.set = append(p.set, Op{Verb: Replace, New: w, Old: h})
+		}
+	}
+	if dropUnwanted {
+		p.del = append(p.del, del)
+	}
+}
+
+func splitSysctls(all []Sysctl) (host, link []Sysctl) {
+	for _, s := range all {
+		if s.Link == "" {
+			host = append(host, s)
+		} else {
+			link = append(link, s)
+		}
+	}
+	return host, link
+}
+
+func diffTables(p *plan, have, want []Table) {
+	current := make(map[Family]Table, len(have))
+	for _, h := range have {
+		current[h.Family] = h
+	}
+	for _, w := range want {
+		h, ok := current[w.Family]
+		delete(current, w.Family)
+		switch {
+		case !ok:
+			p.set = append(p.set, Op{Verb: Add, New: w})
+		case !h.Equal(w):
+			p.set = append(p.set, Op{Verb: Replace, New: w, Old: h})
+		}
+	}
+	var del []Op
+	for _, h := range have {
+		if _, unwanted := current[h.Family]; unwanted {
+			del = append(del, Op{Verb: Delete, Old: h})
+		}
+	}
+	p.del = append(p.del, del)
+}
+
+// linkChanges is what happens to links, and with them to everything that is on them.
+type linkChanges struct {
+	set, up, del Plan
+	emptied      map[string]bool // made anew or deleted: the kernel drops all that is on them
+	renamed      map[string]bool // get another MAC: the kernel flushes even their permanent neighbours
+}
+
+func diffLinks(have, want []Link) linkChanges {
+	c := linkChanges{emptied: map[string]bool{}, renamed: map[string]bool{}}
+	current := make(map[string]Link, len(have))
+	for _, h := range have {
+		current[h.Name] = h
+	}
+	for _, w := range want {
+		h, ok := current[w.Name]
+		delete(current, w.Name)
+		if ok && h.VXLAN != w.VXLAN {
+			c.set = append(c.set, Op{Verb: Delete, Old: h})
+			ok = false
+		}
+		if !ok {
+			down := w
+			down.Up = false
+			c.emptied[w.Name] = true
+			c.set = append(c.set, Op{Verb: Add, New: down})
+			if w.Up {
+				c.up = append(c.up, Op{Verb: Replace, New: w, Old: down})
+			}
+			continue
+		}
+		if h != w {
+			c.renamed[w.Name] = h.MAC != w.MAC
+			c.set = append(c.set, Op{Verb: Replace, New: w, Old: h})
+		}
+	}
+	for _, h := range have {
+		if _, unwanted := current[h.Name]; unwanted {
+			c.emptied[h.Name] = true
+			c.del = append(c.del, Op{Verb: Delete, Old: h})
+		}
+	}
+	return c
+}
+
+// survivors is have without what the kernel drops by itself when the links change.
+func (c linkChanges) survivors(have State) State {
+	have.Sysctls = without(have.Sysctls, func(s Sysctl) bool { return c.emptied[s.Link] })
+	have.Addrs = without(have.Addrs, func(a Addr) bool { return c.emptied[a.Link] })
+	have.FDB = without(have.FDB, func(f FDB) bool { return c.emptied[f.Link] })
+	have.Neighbors = without(have.Neighbors, func(n Neighbor) bool { return c.emptied[n.Link] || c.renamed[n.Link] })
+	have.Routes = without(have.Routes, func(r Route) bool { return c.emptied[r.Link] })
+	return have
+}
+
+// without returns the elements for which gone is false; it copies only if there are others.
+func without[T any](all []T, gone func(T) bool) []T {
+	for i := range all {
+		if gone(all[i]) {
+			kept := append([]T(nil), all[:i]...)
+			for _, v := range all[i+1:] {
+				if !gone(v) {
+					kept = append(kept, v)
+				}
+			}
+			return kept
+		}
+	}
+	return all
+}

@@ -1,0 +1,74 @@
+package ip
+
+import "net/netip"
+
+// Family is an IP version.
+type Family uint8
+
+// The two families. The values are the version numbers in the IP header (RFC 791, RFC 8200).
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// Families lists both families, IPv4 first.
+func Families() [2]Family { return [2]Family{IPv4, IPv6} }
+
+// FamilyOf returns the family of a valid address; an IPv4-mapped IPv6 address counts as IPv6.
+func FamilyOf(addr netip.Addr) Family {
+	if addr.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Bits is the length of an address in bits.
+func (f Family) Bits() int {
+	if f == IPv4 {
+		return 32
+	}
+	return 128
+}
+
+// Multicast is the family's multicast range (RFC 5771, RFC 4291).
+func (f Family) Multicast() netip.Prefix {
+	if f == IPv4 {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)
+	}
+	return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff}), 8)
+}
+
+// LinkLocal is the family's link-local range (RFC 3927, RFC 4291).
+func (f Family) LinkLocal() netip.Prefix {
+	if f == IPv4 {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16)
+	}
+	return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10)
+}
+
+func (f Family) String() string {
+	if f == IPv4 {
+		return "ipv4"
+	}
+	return "ipv6"
+}
+
+// Dual holds one value per family, so that code written for one family serves both.
+type Dual[T any] struct{ V4, V6 T }
+
+// Of returns the value of family f.
+func (d Dual[T]) Of(f Family) T {
+	if f == IPv4 {
+		return d.V4
+	}
+	return d.V6
+}
+
+// Set replaces the value of family f.
+func (d *Dual[T]) Set(f Family, v T) {
+	if f == IPv4 {
+		d.V4 = v
+	} else {
+		d.V6 = v
+	}
+}

@@ -1,0 +1,94 @@
+package ip
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// Kernel is the only door to the network namespace of a host.
+type Kernel interface {
+	// Snapshot reads what lies in scope, and the facts about the host that decisions depend on.
+	Snapshot(ctx context.Context, scope Scope) (Snapshot, error)
+	// Apply runs the plan in order. An operation that fails does not stop the others: the failures come back
+	// together, as OpErrors. Deleting what is absent is a success.
+	Apply(ctx context.Context, plan Plan) error
+	// Watch calls notify after every change of links, addresses, routes, neighbours, forwarding entries or rules that
+	// this Kernel did not make itself, and whenever a change may have been missed. It returns when ctx ends
+	// or when the kernel can no longer be watched. notify must not block.
+	Watch(ctx context.Context, notify func()) error
+}
+
+// Scope says what Tulle owns: everything it may ever delete.
+type Scope struct {
+	Links    []string       // names of Tulle's links; all routes, neighbours and forwarding entries on them are Tulle's
+	Networks []netip.Prefix // container networks; routes into them that carry Protocol are Tulle's, as are addresses of them on Tulle's links
+	Sysctls  []Sysctl       // settings to read; their values are ignored
+	Paths    []netip.Addr   // underlay addresses whose route is to be looked up
+}
+
+// Snapshot is one reading of a host.
+type Snapshot struct {
+	Owned      State
+	Foreign    []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
+	Interfaces []Interface
+	Defaults   []Route             // default routes of the main table, the preferred one of each family first
+	Paths      map[netip.Addr]Path // an address without a route is absent
+}
+
+// Interface is a network device of the host.
+type Interface struct {
+	Name     string
+	MTU      int // bytes
+	Up       bool
+	Loopback bool
+	Addrs    []InterfaceAddr
+}
+
+// InterfaceAddr is an address of an Interface.
+type InterfaceAddr struct {
+	Prefix     netip.Prefix // the address with the length of its network
+	Dynamic    bool         // has a lifetime (DHCP, router advertisement)
+	Temporary  bool         // RFC 8981
+	Deprecated bool         // RFC 4862, or not usable yet
+}
+
+// Path is how the kernel would send a packet to an address.
+type Path struct {
+	Link    string
+	Gateway netip.Addr // zero if the address is on the link
+	Source  netip.Addr
+}
+
+// OnLink reports whether the destination is reached without a gateway.
+func (p Path) OnLink() bool { return p.Link != "" && !p.Gateway.IsValid() }
+
+// OpError is one operation that the kernel refused.
+type OpError struct {
+	Op  Op
+	Err error
+}
+
+func (e OpError) Error() string { return fmt.Sprintf("%s: %v", e.Op, e.Err) }
+
+// Unwrap returns the kernel's error.
+func (e OpError) Unwrap() error { return e.Err }
+
+// OpErrors are the operations of one plan that failed.
+type OpErrors []OpError
+
+func (es OpErrors) Error() string {
+	if len(es) == 1 {
+		return es[0].Error()
+	}
+	return fmt.Sprintf("%d operations refused, the first: %v", len(es), es[0])
+}
+
+// Unwrap returns each failure.
+func (es OpErrors) Unwrap() []error {
+	errs := make([]error, len(es))
+	for i, e := range es {
+		errs[i] = e
+	}
+	return errs
+}

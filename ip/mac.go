@@ -1,0 +1,30 @@
+package ip
+
+import (
+	"fmt"
+	"net"
+)
+
+// MAC is a 48-bit Ethernet address.
+type MAC [6]byte
+
+// ParseMAC parses the colon, dash or dot form of a 48-bit MAC that a unicast frame can be sent to.
+func ParseMAC(s string) (MAC, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil {
+		return MAC{}, fmt.Errorf("parse MAC %q: %w", s, err)
+	}
+	if len(hw) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("parse MAC %q: %d bytes, want 6", s, len(hw))
+	}
+	m := MAC(hw)
+	if m.IsZero() || m[0]&1 != 0 {
+		return MAC{}, fmt.Errorf("parse MAC %q: not a unicast address", s)
+	}
+	return m, nil
+}
+
+// IsZero reports whether m is unset.
+func (m MAC) IsZero() bool { return m == MAC{} }
+
+func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }

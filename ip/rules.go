@@ -1,0 +1,78 @@
+package ip
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// TableName is the name of Tulle's nftables table, one in each family that it uses.
+const TableName = "tulle"
+
+// Table is the whole content of Tulle's nftables table in one family. It is replaced as a whole, in one transaction.
+type Table struct {
+	Family Family
+	Rules  []Rule // in the order in which they are tried, within each chain
+}
+
+// Equal reports whether t and u hold the same rules in the same order.
+func (t Table) Equal(u Table) bool { return t.Family == u.Family && slices.Equal(t.Rules, u.Rules) }
+
+// Chain is a base chain of Tulle's table.
+type Chain string
+
+// The chains and the hooks they sit on (nft(8), "Chains").
+const (
+	Postrouting Chain = "postrouting" // type nat, hook postrouting, priority srcnat
+	Forward     Chain = "forward"     // type filter, hook forward, priority filter, policy accept
+)
+
+// Verdict is what a rule does with a packet that it matches.
+type Verdict string
+
+// The verdicts, in nft(8) syntax.
+const (
+	Accept     Verdict = "accept"
+	Masquerade Verdict = "masquerade"
+)
+
+// Rule matches packets by source and destination. A zero Match matches every packet.
+type Rule struct {
+	Chain   Chain
+	Src     Match
+	Dst     Match
+	Verdict Verdict
+}
+
+// Match is a prefix that an address must lie in, or with Not must not lie in.
+type Match struct {
+	Prefix netip.Prefix
+	Not    bool
+}
+
+// Text is the rule in nft(8) syntax, without its table and chain.
+func (r Rule) Text() string {
+	var parts []string
+	for _, m := range []struct {
+		field string
+		Match
+	}{{"saddr", r.Src}, {"daddr", r.Dst}} {
+		if !m.Prefix.IsValid() {
+			continue
+		}
+		not := ""
+		if m.Not {
+			not = "!= "
+		}
+		parts = append(parts, fmt.Sprintf("%s %s %s%s", nftFamily(FamilyOf(m.Prefix.Addr())), m.field, not, m.Prefix))
+	}
+	return strings.Join(append(parts, string(r.Verdict)), " ")
+}
+
+func nftFamily(f Family) string {
+	if f == IPv4 {
+		return "ip"
+	}
+	return "ip6"
+}

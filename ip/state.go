@@ -1,0 +1,140 @@
+package ip
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Protocol marks the routes that Tulle installs (rtnetlink(7), rtm_protocol); the number is free in iproute2's rt_protos.
+const Protocol = 84
+
+// State is what Tulle owns, or should own, in one network namespace.
+// The zero State is empty. Order within a slice carries no meaning; Sort gives the canonical one.
+type State struct {
+	Links     []Link
+	Sysctls   []Sysctl
+	Addrs     []Addr
+	FDB       []FDB
+	Neighbors []Neighbor
+	Routes    []Route
+	Tables    []Table
+	Leftovers []Leftover
+}
+
+// Link is a VXLAN device.
+type Link struct {
+	Name  string
+	MAC   MAC
+	MTU   int // bytes of the inner IP packet
+	Up    bool
+	VXLAN VXLAN
+}
+
+// VXLAN is what cannot be changed on a VXLAN device without making it anew (RFC 7348).
+// The device it was created on is left out on purpose: a device made by flanneld is bound to one, ours is not, both serve.
+type VXLAN struct {
+	VNI      uint32
+	Local    netip.Addr // source of the outer packets: an address of this host
+	Port     uint16     // UDP destination port
+	Learning bool
+	GBP      bool // group based policy extension
+}
+
+// Addr is an address on one of Tulle's links.
+type Addr struct {
+	Link   string
+	Prefix netip.Prefix
+}
+
+// FDB is a permanent forwarding entry of a VXLAN device: frames for MAC go to the host at Dst.
+type FDB struct {
+	Link string
+	MAC  MAC
+	Dst  netip.Addr
+}
+
+// Neighbor is a permanent ARP or NDP entry on one of Tulle's links.
+type Neighbor struct {
+	Link string
+	IP   netip.Addr
+	MAC  MAC
+}
+
+// Route is a unicast route in the main table.
+type Route struct {
+	Dst      netip.Prefix
+	Via      netip.Addr // zero if the destination is on the link
+	Link     string
+	Metric   uint32
+	Protocol uint8
+	OnLink   bool // Via needs no route of its own
+}
+
+// Sysctl is one setting below /proc/sys, its key written with slashes because device names may hold dots.
+type Sysctl struct {
+	Key   string
+	Value string
+	Link  string // the link that it lives and dies with; empty for a host-wide setting
+}
+
+// Leftover is a packet filter object that a flanneld left behind. It is only ever read and deleted, never wanted.
+type Leftover struct {
+	Family Family
+	Table  string
+	Chain  string // empty: the whole table
+}
+
+// Sort puts every slice in canonical order.
+func (s *State) Sort() {
+	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
+	slices.SortFunc(s.Addrs, func(a, b Addr) int {
+		return cmp.Or(cmp.Compare(a.Link, b.Link), ComparePrefix(a.Prefix, b.Prefix))
+	})
+	slices.SortFunc(s.FDB, func(a, b FDB) int {
+		return cmp.Or(cmp.Compare(a.Link, b.Link), slices.Compare(a.MAC[:], b.MAC[:]), a.Dst.Compare(b.Dst))
+	})
+	slices.SortFunc(s.Neighbors, func(a, b Neighbor) int {
+		return cmp.Or(cmp.Compare(a.Link, b.Link), a.IP.Compare(b.IP))
+	})
+	slices.SortFunc(s.Routes, func(a, b Route) int {
+		return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric), a.Via.Compare(b.Via), cmp.Compare(a.Link, b.Link))
+	})
+	slices.SortFunc(s.Tables, func(a, b Table) int { return cmp.Compare(a.Family, b.Family) })
+	slices.SortFunc(s.Leftovers, func(a, b Leftover) int {
+		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Chain, b.Chain))
+	})
+}
+
+// Add appends everything in t to s.
+func (s *State) Add(t State) {
+	s.Links = append(s.Links, t.Links...)
+	s.Sysctls = append(s.Sysctls, t.Sysctls...)
+	s.Addrs = append(s.Addrs, t.Addrs...)
+	s.FDB = append(s.FDB, t.FDB...)
+	s.Neighbors = append(s.Neighbors, t.Neighbors...)
+	s.Routes = append(s.Routes, t.Routes...)
+	s.Tables = append(s.Tables, t.Tables...)
+	s.Leftovers = append(s.Leftovers, t.Leftovers...)
+}
+
+// String prints s as the commands that would create it on an empty host, one per line.
+func (s State) String() string {
+	plan := Diff(State{}, s)
+	for _, l := range s.Leftovers {
+		plan = append(plan, Op{Verb: Add, New: l})
+	}
+	return plan.String()
+}
+
+// String prints the plan as the ip(8), bridge(8), sysctl(8) and nft(8) commands that an operator could run, one per line.
+func (p Plan) String() string {
+	var b strings.Builder
+	for _, op := range p {
+		b.WriteString(op.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
