@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"fmt"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -27,7 +28,9 @@ type launch struct {
 // NewLauncher returns a launcher; Close ends it and kills what it started.
 func NewLauncher() *Launcher {
 	l := &Launcher{requests: make(chan launch), done: make(chan struct{})}
-	go l.serve()
+	ready := make(chan struct{})
+	go l.lockThread(ready)
+	<-ready
 	return l
 }
 
@@ -48,14 +51,27 @@ func (l *Launcher) Close() {
 	<-l.done
 }
 
-// serve never unlocks its thread: it has been in other namespaces, and its
+// lockThread serves on a thread other than the process's first one, which the
+// runtime parks instead of destroying it.
+func (l *Launcher) lockThread(ready chan struct{}) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		go l.lockThread(ready)
+		<-ready
+		runtime.UnlockOSThread()
+		return
+	}
+	close(ready)
+	l.serve()
+}
+
+// serve leaves its thread locked: it has been in other namespaces, and its
 // death is the signal to the processes it started.
 func (l *Launcher) serve() {
 	defer close(l.done)
-	runtime.LockOSThread()
 	for request := range l.requests {
 		if err := unix.Setns(request.ns.FD(), unix.CLONE_NEWNET); err != nil {
-			request.result <- err
+			request.result <- fmt.Errorf("enter network namespace: %w", err)
 			continue
 		}
 		request.result <- request.cmd.Start()
