@@ -1,0 +1,44 @@
+package subnet
+
+import (
+	"encoding/json"
+	"net/netip"
+
+	"tulle/ip"
+)
+
+// Subnets is the slice of one host: one prefix per family, invalid where the family is off.
+type Subnets = ip.Dual[netip.Prefix]
+
+// Lease is one host's hold on a slice of the network, as the store has it.
+type Lease struct {
+	Subnets  Subnets
+	Attrs    Attrs
+	Reserved bool  // never expires: the key hangs on no etcd lease
+	Created  int64 // revision at which the key was created; between overlapping leases the older one counts
+	Revision int64 // revision of the last change
+}
+
+// Attrs is what a host tells its peers: the value of a lease key.
+type Attrs struct {
+	Public      ip.Dual[netip.Addr] // underlay addresses to send to; the zero Addr where there is none
+	BackendType string
+	BackendData ip.Dual[json.RawMessage] // what the backend publishes, per underlay family
+	Node        string                   // node id of the owner; empty in flanneld's leases
+	Instance    string                   // tells one run of a machine from another machine with the same node id
+	Extra       map[string]json.RawMessage // fields that this version does not know, kept as they are
+}
+
+// Problem is something in the store that was left out, and why.
+type Problem struct {
+	Key    string `json:"key"`
+	Reason string `json:"reason"`
+}
+
+// Set is one consistent view of the store.
+type Set struct {
+	Revision int64
+	Network  *Network  // the newest valid configuration seen; nil if there has been none
+	Leases   []Lease   // every lease that parses, by subnet
+	Problems []Problem // keys that do not parse, and doubts about the configuration
+}

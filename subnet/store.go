@@ -1,0 +1,69 @@
+package subnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// DefaultTTL is how long a lease outlives its owner.
+const DefaultTTL = 24 * time.Hour
+
+// Store is where the network configuration and the leases of all hosts live.
+type Store interface {
+	// Acquire makes the claim hold a lease and keeps it alive until ctx ends, Release is called or the lease is lost.
+	// It returns *ConflictError if another live host uses the claim's identity or address, ErrNoNetwork while there is
+	// no valid configuration, and ErrExhausted if no subnet is free.
+	Acquire(ctx context.Context, claim Claim) (Held, error)
+	// Watch delivers the whole view at once and after every change, the newest only, until ctx ends or the store says
+	// that it never will (bad credentials). It heals itself after compaction, reconnects and leader loss. deliver must not block for long.
+	Watch(ctx context.Context, deliver func(Set)) error
+}
+
+// Held is a lease that is being kept alive.
+type Held interface {
+	// Lease returns the lease as last written.
+	Lease() Lease
+	// Update publishes other attributes. The subnets stay.
+	Update(ctx context.Context, attrs Attrs) error
+	// Lost receives the reason, once, when the lease is no longer this host's.
+	Lost() <-chan error
+	// Release gives the subnets back to the pool. A reservation stays.
+	Release(ctx context.Context) error
+}
+
+// Claim is what a host asks for.
+type Claim struct {
+	Attrs    Attrs   // to be published; Node must be set
+	Previous Subnets // held before, by local record: taken again only if free
+	TTL      time.Duration // zero: DefaultTTL
+}
+
+// ErrNoNetwork tells that the store holds no valid network configuration.
+var ErrNoNetwork = errors.New("no network configuration")
+
+// ErrExhausted tells that every subnet of the pool is leased.
+var ErrExhausted = errors.New("no free subnet")
+
+// ErrLost is wrapped by what Held.Lost delivers: the lease expired, was deleted or belongs to another node.
+var ErrLost = errors.New("lease lost")
+
+// ConflictError tells that a live host already uses the node id or the public address of a claim.
+type ConflictError struct {
+	Field   string // "node id" or "public address"
+	Value   string
+	Node    string     // node id of the other host
+	Address netip.Addr // public address of the other host
+	Subnets Subnets    // what the other host holds
+}
+
+func (e *ConflictError) Error() string {
+	fix := "give this host another one with --node-id"
+	if e.Field != "node id" {
+		fix = "choose this host's own with --public-ip or --iface"
+	}
+	return fmt.Sprintf("%s %s is in use by the live host %s at %s, which holds %s: %s",
+		e.Field, e.Value, e.Node, e.Address, KeyOf(e.Subnets), fix)
+}
