@@ -1,0 +1,106 @@
+package etcdmember
+
+import (
+	"fmt"
+	"net/url"
+
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+// Config describes one member. The zero value of every field but DataDir is
+// usable and makes a cluster of one on the loopback interface.
+type Config struct {
+	// Name identifies the member in InitialCluster. Default "default".
+	Name string
+	// DataDir keeps the database. A new member preallocates 128 MB in it.
+	DataDir string
+	// ListenClientURLs default to http://127.0.0.1:2379. Port 0 picks a free
+	// port and leaves out the HTTP gateway.
+	ListenClientURLs []string
+	// AdvertiseClientURLs default to ListenClientURLs.
+	AdvertiseClientURLs []string
+	// ListenPeerURLs default to a free loopback port, which suits one member.
+	ListenPeerURLs []string
+	// AdvertisePeerURLs default to ListenPeerURLs.
+	AdvertisePeerURLs []string
+	// InitialCluster lists name=peer-URL pairs. Default: this member alone.
+	InitialCluster string
+	// InitialClusterState is "new" (the default) or "existing".
+	InitialClusterState string
+	// InitialClusterToken tells clusters apart. Default "etcd-cluster".
+	InitialClusterToken string
+	// UnsafeNoFsync trades durability for speed: for labs only.
+	UnsafeNoFsync bool
+	// LogLevel is debug, info, warn, error, panic or fatal. Default "fatal":
+	// etcd reports each of its listeners as an error when it is closed.
+	LogLevel string
+}
+
+func (c Config) embed() (*embed.Config, error) {
+	config := embed.NewConfig()
+	config.Dir = c.DataDir
+	config.UnsafeNoFsync = c.UnsafeNoFsync
+	config.AutoCompactionMode = embed.CompactorModePeriodic
+	config.AutoCompactionRetention = compactionRetention.String()
+	config.LogLevel = or(c.LogLevel, "fatal")
+	config.LogOutputs = []string{"stderr"}
+	config.Name = or(c.Name, config.Name)
+	config.ClusterState = or(c.InitialClusterState, config.ClusterState)
+	config.InitialClusterToken = or(c.InitialClusterToken, config.InitialClusterToken)
+
+	listenClients := orList(c.ListenClientURLs, []string{embed.DefaultListenClientURLs})
+	listenPeers := orList(c.ListenPeerURLs, []string{"http://127.0.0.1:0"})
+	for _, list := range []struct {
+		name  string
+		texts []string
+		into  *[]url.URL
+	}{
+		{"listen client URL", listenClients, &config.ListenClientUrls},
+		{"advertised client URL", orList(c.AdvertiseClientURLs, listenClients), &config.AdvertiseClientUrls},
+		{"listen peer URL", listenPeers, &config.ListenPeerUrls},
+		{"advertised peer URL", orList(c.AdvertisePeerURLs, listenPeers), &config.AdvertisePeerUrls},
+	} {
+		urls, err := parseURLs(list.texts)
+		if err != nil {
+			return nil, fmt.Errorf("parse %s: %w", list.name, err)
+		}
+		*list.into = urls
+	}
+	config.InitialCluster = or(c.InitialCluster, config.InitialClusterFromName(config.Name))
+	for _, client := range config.ListenClientUrls {
+		// The gateway dials the address as configured, which port 0 is not.
+		if client.Port() == "0" {
+			config.EnableGRPCGateway = false
+		}
+	}
+	return config, nil
+}
+
+func parseURLs(texts []string) ([]url.URL, error) {
+	urls := make([]url.URL, len(texts))
+	for i, text := range texts {
+		u, err := url.Parse(text)
+		if err != nil {
+			return nil, err
+		}
+		if u.Scheme == "" || u.Host == "" {
+			return nil, fmt.Errorf("%q is not of the form http://ADDRESS:PORT", text)
+		}
+		urls[i] = *u
+	}
+	return urls, nil
+}
+
+func or(value, fallback string) string {
+	if value == "" {
+		return fallback
+	}
+	return value
+}
+
+func orList(values, fallback []string) []string {
+	if len(values) == 0 {
+		return fallback
+	}
+	return values
+}
