@@ -1,0 +1,66 @@
+# Tulle. `make` lists the targets; each is short enough to be run by hand.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BUILD   := go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+LAB     := bin/tulle lab run --hosts 3 --containers 2 --family dual
+
+# What is tested is what ships: static binaries, made without a C compiler.
+export CGO_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test race check fmt vet fix staticcheck tidy arch lab generate bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: need-netns build ## three hosts with two containers each, over VXLAN and over host-gw, IPv4 and IPv6
+	$(LAB) --backend vxlan
+	$(LAB) --backend host-gw
+	@echo PASS
+
+build: need-go ## static binaries in bin/
+	@mkdir -p bin
+	$(BUILD) -o bin/ ./cmd/...
+
+test: need-root need-ip need-iptables ## every test, in network namespaces and against a real etcd
+	go vet ./...
+	go test -count=1 -timeout=20m ./...
+
+race: need-root need-ip need-iptables need-gcc ## the same under the race detector
+	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...
+
+check: fmt vet fix staticcheck tidy arch ## what a change must pass besides the tests
+
+fmt: need-go
+	@bad=$$(gofmt -l .) && [ -z "$$bad" ] || { printf 'gofmt -w would change:\n%s\n' "$$bad"; exit 1; }
+
+vet: need-go
+	go vet ./...
+
+fix: need-go
+	go fix -diff ./...
+
+staticcheck: need-go
+	go tool staticcheck ./...
+
+tidy: need-go
+	go mod tidy -diff
+
+arch: need-go
+	go test -count=1 ./internal/archtest
+
+lab: need-netns build ## a lab to play with, until `bin/tulle lab down`
+	bin/tulle lab up --hosts 3 --containers 2 --family dual
+	@echo 'Look around: bin/tulle lab status. Enter a host: bin/tulle lab exec --help. Tear down: bin/tulle lab down.'
+
+generate: need-go ## rewrite generated files
+	go generate ./...
+
+bench: need-root ## every benchmark
+	go test -run='^$$' -bench=. -benchmem -timeout=20m ./...
+
+clean: ## remove what was built
+	rm -rf bin
+
+need-%:
+	@hack/need go $*
