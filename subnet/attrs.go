@@ -1,0 +1,173 @@
+package subnet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"tulle/ip"
+)
+
+// maxAttrs is the largest lease value that is decoded, in bytes; real ones have a few hundred.
+const maxAttrs = 64 << 10
+
+// The fields of a lease value, in the order in which they are written. All but the last are flannel's.
+const (
+	fieldPublicIP      = "PublicIP"
+	fieldPublicIPv6    = "PublicIPv6"
+	fieldBackendType   = "BackendType"
+	fieldBackendData   = "BackendData"
+	fieldBackendV6Data = "BackendV6Data"
+	fieldTulle         = "Tulle"
+)
+
+// owner is what Tulle adds to a lease value; flannel ignores it.
+type owner struct {
+	Node     string
+	Instance string `json:",omitempty"`
+}
+
+// MarshalJSON writes the value of a lease key: flannel's fields as flannel writes them, Tulle's own, then Extra by name.
+func (a Attrs) MarshalJSON() ([]byte, error) {
+	w := objectWriter{}
+	v4 := a.Public.V4
+	if !v4.IsValid() {
+		v4 = netip.IPv4Unspecified() // flannel takes null for a broken value
+	}
+	w.member(fieldPublicIP, v4)
+	if a.Public.V6.IsValid() {
+		w.member(fieldPublicIPv6, a.Public.V6)
+	} else {
+		w.member(fieldPublicIPv6, nil)
+	}
+	if a.BackendType != "" {
+		w.member(fieldBackendType, a.BackendType)
+	}
+	if len(a.BackendData.V4) > 0 {
+		w.member(fieldBackendData, a.BackendData.V4)
+	}
+	if len(a.BackendData.V6) > 0 {
+		w.member(fieldBackendV6Data, a.BackendData.V6)
+	}
+	if a.Node != "" {
+		w.member(fieldTulle, owner{a.Node, a.Instance})
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Extra)) {
+		if !slices.ContainsFunc(attrsFields(), func(known string) bool { return strings.EqualFold(known, name) }) {
+			w.member(name, a.Extra[name])
+		}
+	}
+	return w.finish()
+}
+
+// UnmarshalJSON reads the value of a lease key. Field names match in any case; 0.0.0.0 and :: stand for no address.
+func (a *Attrs) UnmarshalJSON(data []byte) error {
+	if len(data) > maxAttrs {
+		return fmt.Errorf("lease value has %d bytes, more than %d", len(data), maxAttrs)
+	}
+	members, err := readObject(data)
+	if err != nil {
+		return fmt.Errorf("decode lease value: %w", err)
+	}
+	*a = Attrs{}
+	if raw := takeMember(members, fieldPublicIP); raw != nil {
+		if a.Public.V4, err = parsePublic(ip.IPv4, fieldPublicIP, raw); err != nil {
+			return err
+		}
+	}
+	if raw := takeMember(members, fieldPublicIPv6); present(raw) {
+		if a.Public.V6, err = parsePublic(ip.IPv6, fieldPublicIPv6, raw); err != nil {
+			return err
+		}
+	}
+	if raw := takeMember(members, fieldBackendType); present(raw) {
+		if err := json.Unmarshal(raw, &a.BackendType); err != nil {
+			return fmt.Errorf("%s %s is not a string", fieldBackendType, shorten(raw))
+		}
+	}
+	if raw := takeMember(members, fieldBackendData); present(raw) {
+		a.BackendData.V4 = raw
+	}
+	if raw := takeMember(members, fieldBackendV6Data); present(raw) {
+		a.BackendData.V6 = raw
+	}
+	if raw := takeMember(members, fieldTulle); present(raw) {
+		var o owner
+		if err := json.Unmarshal(raw, &o); err != nil {
+			return fmt.Errorf("decode %s %s: %w", fieldTulle, shorten(raw), err)
+		}
+		a.Node, a.Instance = o.Node, o.Instance
+	}
+	if len(members) > 0 {
+		a.Extra = members
+	}
+	return nil
+}
+
+func attrsFields() []string {
+	return []string{fieldPublicIP, fieldPublicIPv6, fieldBackendType, fieldBackendData, fieldBackendV6Data, fieldTulle}
+}
+
+func parsePublic(f ip.Family, field string, raw json.RawMessage) (netip.Addr, error) {
+	var text string
+	err := json.Unmarshal(raw, &text)
+	addr, parseErr := netip.ParseAddr(text)
+	if err != nil || parseErr != nil || addr.BitLen() != f.Bits() || addr.Zone() != "" || addr.Is4In6() {
+		return netip.Addr{}, fmt.Errorf("%s %s is not an %s address", field, shorten(raw), f)
+	}
+	if addr.IsUnspecified() {
+		return netip.Addr{}, nil
+	}
+	return addr, nil
+}
+
+// present reports whether a member is there and not null.
+func present(raw json.RawMessage) bool { return raw != nil && !bytes.Equal(raw, []byte("null")) }
+
+// shorten cuts what an error quotes from the store.
+func shorten(raw json.RawMessage) string {
+	const most = 64
+	if len(raw) <= most {
+		return string(raw)
+	}
+	return strings.ToValidUTF8(string(raw[:most]), "") + "..."
+}
+
+// objectWriter builds a JSON object member by member; the first error sticks.
+type objectWriter struct {
+	buf bytes.Buffer
+	err error
+}
+
+func (w *objectWriter) member(name string, value any) {
+	if w.err != nil {
+		return
+	}
+	key, err := json.Marshal(name)
+	if err != nil {
+		w.err = err
+		return
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		w.err = fmt.Errorf("encode %s: %w", name, err)
+		return
+	}
+	if w.buf.Len() > 0 {
+		w.buf.WriteByte(',')
+	}
+	w.buf.Write(key)
+	w.buf.WriteByte(':')
+	w.buf.Write(text)
+}
+
+func (w *objectWriter) finish() ([]byte, error) {
+	if w.err != nil {
+		return nil, w.err
+	}
+	return slices.Concat([]byte("{"), w.buf.Bytes(), []byte("}")), nil
+}

@@ -1,0 +1,193 @@
+package subnet
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"tulle/ip"
+)
+
+// Env is the content of the subnet file, from which Docker and CNI plugins configure their bridges.
+type Env struct {
+	Network ip.Dual[netip.Prefix]
+	Subnets Subnets // in the file as the first address after the network address, the bridge's own
+	MTU     int     // of containers, in bytes
+	IPMasq  bool    // traffic that leaves Network is masqueraded by the daemon
+}
+
+const (
+	envMTU    = "FLANNEL_MTU"
+	envIPMasq = "FLANNEL_IPMASQ"
+)
+
+// envKeys are the names of one family's lines.
+type envKeys struct{ network, subnet string }
+
+func envKeysOf(f ip.Family) envKeys {
+	if f == ip.IPv4 {
+		return envKeys{"FLANNEL_NETWORK", "FLANNEL_SUBNET"}
+	}
+	return envKeys{"FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"}
+}
+
+func (e Env) text() []byte {
+	var b bytes.Buffer
+	for _, f := range ip.Families() {
+		keys := envKeysOf(f)
+		if network := e.Network.Of(f); network.IsValid() {
+			fmt.Fprintf(&b, "%s=%s\n", keys.network, network)
+		}
+		if subnet := e.Subnets.Of(f); subnet.IsValid() {
+			gateway := netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
+			fmt.Fprintf(&b, "%s=%s\n", keys.subnet, gateway)
+		}
+	}
+	fmt.Fprintf(&b, "%s=%d\n%s=%t\n", envMTU, e.MTU, envIPMasq, e.IPMasq)
+	return b.Bytes()
+}
+
+// WriteFile makes path hold e and reports whether it had to be written. Readers see the old content or the new one, never a part,
+// and after a power cut too.
+func (e Env) WriteFile(path string) (changed bool, err error) {
+	text := e.text()
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+		return false, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return false, fmt.Errorf("write subnet file: %w", err)
+	}
+	if err := replaceFile(path, text, 0o644); err != nil {
+		return false, fmt.Errorf("write subnet file %s: %w", path, err)
+	}
+	return true, nil
+}
+
+func replaceFile(path string, content []byte, mode fs.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// ReadEnv reads a subnet file. Lines with unknown keys, comments and blank lines are passed over. A file that
+// does not exist is an error that wraps fs.ErrNotExist.
+func ReadEnv(path string) (Env, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Env{}, fmt.Errorf("read subnet file: %w", err)
+	}
+	e, err := parseEnv(text)
+	if err != nil {
+		return Env{}, fmt.Errorf("read subnet file %s: %w", path, err)
+	}
+	return e, nil
+}
+
+func parseEnv(text []byte) (Env, error) {
+	var e Env
+	number := 0
+	for line := range strings.Lines(string(text)) {
+		number++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return Env{}, fmt.Errorf("line %d: %q is not KEY=VALUE: correct the line, or delete the file and restart tulled", number, line)
+		}
+		if err := e.set(key, value); err != nil {
+			return Env{}, fmt.Errorf("line %d: %w: correct the line, or delete the file and restart tulled", number, err)
+		}
+	}
+	if !e.Subnets.V4.IsValid() && !e.Subnets.V6.IsValid() {
+		return Env{}, errors.New("neither FLANNEL_SUBNET nor FLANNEL_IPV6_SUBNET is there: delete the file and restart tulled")
+	}
+	return e, nil
+}
+
+func (e *Env) set(key, value string) error {
+	for _, f := range ip.Families() {
+		keys := envKeysOf(f)
+		switch key {
+		case keys.network:
+			p, err := firstOfFamily(f, value)
+			if err != nil {
+				return fmt.Errorf("%s %q: %w", key, value, err)
+			}
+			e.Network.Set(f, p)
+		case keys.subnet:
+			p, err := parsePrefix(f, value)
+			if err != nil {
+				return fmt.Errorf("%s %q: %w", key, value, err)
+			}
+			e.Subnets.Set(f, p.Masked())
+		}
+	}
+	switch key {
+	case envMTU:
+		mtu, err := strconv.ParseUint(value, 10, 31)
+		if err != nil {
+			return fmt.Errorf("%s %q: want a number of bytes such as 1450", key, value)
+		}
+		e.MTU = int(mtu)
+	case envIPMasq:
+		if value != "true" && value != "false" {
+			return fmt.Errorf("%s %q: want true or false", key, value)
+		}
+		e.IPMasq = value == "true"
+	}
+	return nil
+}
+
+// firstOfFamily reads a comma-separated list of networks, as CNI plugins accept it, and returns the first of family f.
+func firstOfFamily(f ip.Family, list string) (netip.Prefix, error) {
+	var wrong error
+	for text := range strings.SplitSeq(list, ",") {
+		p, err := parsePrefix(f, text)
+		if err == nil {
+			return p.Masked(), nil
+		}
+		if wrong == nil {
+			wrong = err
+		}
+	}
+	return netip.Prefix{}, wrong
+}
+
+func parsePrefix(f ip.Family, text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(strings.TrimSpace(text))
+	if err != nil || p.Addr().BitLen() != f.Bits() || p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("want an %s prefix", f)
+	}
+	return p, nil
+}

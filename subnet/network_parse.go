@@ -1,0 +1,245 @@
+package subnet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"tulle/ip"
+)
+
+// poolFields are the names and limits of one family's part of the configuration.
+type poolFields struct {
+	family                             ip.Family
+	enable, network, length, low, high string
+	enabled                            bool // without the enable field
+	usualLen                           int  // the default, if the network has room for it
+	maxLen                             int  // a longer one leaves no address for containers
+}
+
+func poolFieldsOf(f ip.Family) poolFields {
+	if f == ip.IPv4 {
+		return poolFields{
+			family: f, enable: "EnableIPv4", network: "Network", length: "SubnetLen", low: "SubnetMin", high: "SubnetMax",
+			enabled: true, usualLen: 24, maxLen: 30,
+		}
+	}
+	return poolFields{
+		family: f, enable: "EnableIPv6", network: "IPv6Network", length: "IPv6SubnetLen", low: "IPv6SubnetMin", high: "IPv6SubnetMax",
+		usualLen: 64, maxLen: 126,
+	}
+}
+
+// all lists the names that exist whether or not the family is enabled.
+func (f poolFields) all() []string { return []string{f.enable, f.network, f.length, f.low, f.high} }
+
+const (
+	fieldBackend = "Backend"
+	fieldType    = "Type"
+	// fieldNFTables is flannel's choice between iptables and nftables; Tulle has only the latter.
+	fieldNFTables = "EnableNFTables"
+)
+
+// ParseNetwork reads flannel's network configuration (JSON) and fills in its defaults, except that a missing backend is
+// DefaultBackend. The error joins everything that is wrong, one line each. Doubts are what a human should look at although
+// the configuration is valid, such as unknown fields.
+func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err error) {
+	members, err := readObject(data)
+	if err != nil {
+		return Network{}, nil, fmt.Errorf(`network configuration is not a JSON object: %w: write for example {"Network": "10.5.0.0/16"}`, err)
+	}
+	p := networkParser{members: members}
+	n.Revision = revision
+	var known []string
+	for _, f := range ip.Families() {
+		fields := poolFieldsOf(f)
+		known = append(known, fields.all()...)
+		n.Pools.Set(f, p.pool(fields))
+	}
+	n.Backend = p.backend()
+	takeMember(members, fieldNFTables)
+	p.doubts = append(p.doubts, unknownMembers(members, append(known, fieldBackend, fieldNFTables))...)
+	if err := errors.Join(p.errs...); err != nil {
+		return Network{}, p.doubts, err
+	}
+	if len(n.Families()) == 0 {
+		return Network{}, p.doubts, errors.New("EnableIPv4 and EnableIPv6 are both false: set one of them to true")
+	}
+	return n, p.doubts, nil
+}
+
+// networkParser takes known members out of the configuration and collects what it finds on the way.
+type networkParser struct {
+	members map[string]json.RawMessage
+	errs    []error
+	doubts  []string
+}
+
+func (p *networkParser) fail(format string, args ...any) {
+	p.errs = append(p.errs, fmt.Errorf(format, args...))
+}
+
+func (p *networkParser) doubt(format string, args ...any) {
+	p.doubts = append(p.doubts, fmt.Sprintf(format, args...))
+}
+
+// value decodes the member called field into v, which stays as it is if there is none.
+func (p *networkParser) value(field string, v any, want string) {
+	raw := takeMember(p.members, field)
+	if !present(raw) {
+		return
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		p.fail("%s %s: want %s", field, shorten(raw), want)
+	}
+}
+
+func (p *networkParser) pool(fields poolFields) Pool {
+	enabled := fields.enabled
+	p.value(fields.enable, &enabled, "true or false")
+	if !enabled {
+		for _, field := range []string{fields.network, fields.length, fields.low, fields.high} {
+			if present(takeMember(p.members, field)) {
+				p.doubt("%s has no effect while %s is false", field, fields.enable)
+			}
+		}
+		return Pool{}
+	}
+	var length int
+	p.value(fields.length, &length, "a prefix length without quotes")
+	low, lowOK := p.bound(fields, fields.low)
+	high, highOK := p.bound(fields, fields.high)
+	network, ok := p.network(fields)
+	if !ok {
+		return Pool{}
+	}
+	pool := Pool{Network: network, SubnetLen: length}
+	if !p.length(fields, &pool) {
+		return Pool{}
+	}
+	pool.Min = ip.Last(netip.PrefixFrom(network.Addr(), pool.SubnetLen)).Next() // the first subnet is left out, as flannel does
+	pool.Max = netip.PrefixFrom(ip.Last(network), pool.SubnetLen).Masked().Addr()
+	lowOK = lowOK && p.place(fields.low, low, pool, &pool.Min)
+	highOK = highOK && p.place(fields.high, high, pool, &pool.Max)
+	if lowOK && highOK && pool.Max.Less(pool.Min) {
+		p.fail("%s %s is above %s %s: exchange them, or leave one out", fields.low, pool.Min, fields.high, pool.Max)
+	}
+	return pool
+}
+
+func (p *networkParser) network(fields poolFields) (netip.Prefix, bool) {
+	var text string
+	errs := len(p.errs)
+	p.value(fields.network, &text, "a prefix in quotes")
+	if len(p.errs) > errs {
+		return netip.Prefix{}, false
+	}
+	if text == "" {
+		p.fail("%s is missing: add it, or set %s to false", fields.network, fields.enable)
+		return netip.Prefix{}, false
+	}
+	given, err := netip.ParsePrefix(text)
+	if err != nil || given.Addr().Is4In6() {
+		p.fail("%s %q is not a prefix: write ADDRESS/LENGTH", fields.network, text)
+		return netip.Prefix{}, false
+	}
+	if f := ip.FamilyOf(given.Addr()); f != fields.family {
+		other := poolFieldsOf(f)
+		p.fail("%s %q is an %s prefix: put it in %s, with %s true", fields.network, text, f, other.network, other.enable)
+		return netip.Prefix{}, false
+	}
+	network := given.Masked()
+	if network != given {
+		p.doubt("%s %s has host bits: it is taken as %s", fields.network, text, network)
+	}
+	for _, r := range reservedRanges(fields.family) {
+		if ip.Contains(r.prefix, network) {
+			p.fail("%s %s is %s space: choose a private prefix", fields.network, network, r.name)
+			return netip.Prefix{}, false
+		}
+	}
+	return network, true
+}
+
+// length checks the subnet length or fills in the default.
+func (p *networkParser) length(fields poolFields, pool *Pool) bool {
+	shortest := pool.Network.Bits() + 2
+	switch {
+	case shortest > fields.maxLen:
+		p.fail("%s %s is too small to be cut into subnets: use a /%d or a larger one", fields.network, pool.Network, fields.maxLen-2)
+		return false
+	case pool.SubnetLen == 0:
+		pool.SubnetLen = max(fields.usualLen, shortest)
+	case pool.SubnetLen < shortest || pool.SubnetLen > fields.maxLen:
+		p.fail("%s %d is out of range: with %s %s use %d to %d", fields.length, pool.SubnetLen,
+			fields.network, pool.Network, shortest, fields.maxLen)
+		return false
+	}
+	return true
+}
+
+// bound reads the first or last subnet; the zero Addr means that none is set.
+func (p *networkParser) bound(fields poolFields, field string) (addr netip.Addr, ok bool) {
+	var text string
+	errs := len(p.errs)
+	p.value(field, &text, "an address in quotes")
+	if len(p.errs) > errs {
+		return addr, false
+	}
+	if text == "" {
+		return addr, true
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || addr.BitLen() != fields.family.Bits() || addr.Zone() != "" || addr.Is4In6() {
+		p.fail("%s %q is not an %s address: write the network address of a subnet", field, text, fields.family)
+		return netip.Addr{}, false
+	}
+	if addr.IsUnspecified() {
+		return netip.Addr{}, true
+	}
+	return addr, true
+}
+
+// place checks a bound against the pool and stores it, if one is set.
+func (p *networkParser) place(field string, addr netip.Addr, pool Pool, bound *netip.Addr) bool {
+	if !addr.IsValid() {
+		return true
+	}
+	if !pool.Network.Contains(addr) {
+		p.fail("%s %s is outside %s: use an address of that network", field, addr, pool.Network)
+		return false
+	}
+	if start := netip.PrefixFrom(addr, pool.SubnetLen).Masked().Addr(); start != addr {
+		p.fail("%s %s is not the start of a /%d: use %s", field, addr, pool.SubnetLen, start)
+		return false
+	}
+	*bound = addr
+	return true
+}
+
+func (p *networkParser) backend() Backend {
+	b := Backend{Type: DefaultBackend, Options: json.RawMessage("{}")}
+	raw := takeMember(p.members, fieldBackend)
+	if !present(raw) {
+		return b
+	}
+	options, err := readObject(raw)
+	if err != nil {
+		p.fail(`%s %s: want an object such as {"Type": "vxlan"}`, fieldBackend, shorten(raw))
+		return Backend{}
+	}
+	b.Options = raw
+	var name string
+	if raw := takeMember(options, fieldType); present(raw) {
+		if err := json.Unmarshal(raw, &name); err != nil {
+			p.fail(`%s.%s %s: want a name in quotes such as "vxlan"`, fieldBackend, fieldType, shorten(raw))
+			return Backend{}
+		}
+	}
+	if name != "" {
+		b.Type = strings.ToLower(name)
+	}
+	return b
+}

@@ -1,0 +1,25 @@
+package subnet
+
+import (
+	"net/netip"
+
+	"tulle/ip"
+)
+
+// reservedRange is address space that no lease may take, because hosts use it for themselves.
+type reservedRange struct {
+	prefix netip.Prefix
+	name   string
+}
+
+func reservedRanges(f ip.Family) []reservedRange {
+	loopback := netip.MustParsePrefix("127.0.0.0/8") // RFC 1122, section 3.2.1.3
+	if f == ip.IPv6 {
+		loopback = netip.MustParsePrefix("::1/128") // RFC 4291, section 2.5.3
+	}
+	return []reservedRange{
+		{loopback, "loopback"},
+		{f.LinkLocal(), "link-local"},
+		{f.Multicast(), "multicast"},
+	}
+}
