@@ -28,3 +28,16 @@ func ParseMAC(s string) (MAC, error) {
 func (m MAC) IsZero() bool { return m == MAC{} }
 
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// MarshalText writes the colon form.
+func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads any form that net.ParseMAC does, the zero MAC included.
+func (m *MAC) UnmarshalText(text []byte) error {
+	hw, err := net.ParseMAC(string(text))
+	if err != nil || len(hw) != len(m) {
+		return fmt.Errorf("parse MAC %q: want six bytes in hex", text)
+	}
+	*m = MAC(hw)
+	return nil
+}

@@ -108,6 +108,13 @@ func (s *State) Sort() {
 	})
 }
 
+// Equal reports whether s and t hold the same objects in the same order.
+func (s State) Equal(t State) bool {
+	return slices.Equal(s.Links, t.Links) && slices.Equal(s.Sysctls, t.Sysctls) && slices.Equal(s.Addrs, t.Addrs) &&
+		slices.Equal(s.FDB, t.FDB) && slices.Equal(s.Neighbors, t.Neighbors) && slices.Equal(s.Routes, t.Routes) &&
+		slices.EqualFunc(s.Tables, t.Tables, Table.Equal) && slices.Equal(s.Leftovers, t.Leftovers)
+}
+
 // Add appends everything in t to s.
 func (s *State) Add(t State) {
 	s.Links = append(s.Links, t.Links...)

@@ -1,0 +1,182 @@
+package ip
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+)
+
+// Uplink is the interface that carries traffic between hosts.
+type Uplink struct {
+	Link   string
+	MTU    int              // bytes
+	Addr   Dual[netip.Addr] // on the interface; the source of what this host sends
+	Public Dual[netip.Addr] // where peers send to; differs from Addr behind NAT
+}
+
+// UplinkChoice is what an operator says about the uplink. The zero value means the interface of the default route.
+type UplinkChoice struct {
+	Interfaces []string         // names or addresses, the first that works is taken
+	Patterns   []*regexp.Regexp // tried next, against each address and then each name
+	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
+	Public     Dual[netip.Addr] // advertised instead of the interface's own
+}
+
+// explicit reports whether the operator named an interface in any way.
+func (c UplinkChoice) explicit() bool {
+	return len(c.Interfaces) > 0 || len(c.Patterns) > 0 || c.CanReach.IsValid()
+}
+
+// Choose picks the uplink for the families from what the snapshot shows, in flannel's order: interfaces, patterns,
+// reachability; without any of them the owner of the public address, else the interface of the default route. A public
+// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route.
+// It fails, with a reason for each candidate, if none has an address of every family.
+func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
+	var reasons []error
+	for _, candidate := range c.candidates(snap, families) {
+		up, err := candidate.uplink(snap, families)
+		if err != nil {
+			reasons = append(reasons, err)
+			continue
+		}
+		for _, f := range families {
+			up.Public.Set(f, up.Addr.Of(f))
+			if p := c.Public.Of(f); p.IsValid() {
+				up.Public.Set(f, p)
+			}
+		}
+		return up, nil
+	}
+	if len(reasons) == 0 {
+		return Uplink{}, errors.New("no interface matches and there is no default route: name the uplink with --iface")
+	}
+	return Uplink{}, fmt.Errorf("no usable uplink: %w", errors.Join(reasons...))
+}
+
+// candidate is an interface to try, with the addresses that its selection fixed.
+type candidate struct {
+	link  string
+	fixed []netip.Addr
+	why   string
+}
+
+func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
+	var cs []candidate
+	for _, name := range c.Interfaces {
+		why := "--iface " + name
+		if addr, err := netip.ParseAddr(name); err == nil {
+			cs = append(cs, candidate{link: owner(snap, addr), fixed: []netip.Addr{addr}, why: why})
+		} else {
+			cs = append(cs, candidate{link: name, why: why})
+		}
+	}
+	for _, re := range c.Patterns {
+		cs = append(cs, matches(snap, re)...)
+	}
+	if c.CanReach.IsValid() {
+		path := snap.Paths[c.CanReach]
+		cs = append(cs, candidate{link: path.Link, fixed: []netip.Addr{path.Source}, why: fmt.Sprintf("--iface-can-reach %s", c.CanReach)})
+	}
+	if c.explicit() {
+		return cs
+	}
+	for _, f := range families {
+		if p := c.Public.Of(f); p.IsValid() && owner(snap, p) != "" {
+			cs = append(cs, candidate{link: owner(snap, p), fixed: []netip.Addr{p}, why: fmt.Sprintf("owner of the public address %s", p)})
+		}
+	}
+	for _, f := range families {
+		for _, r := range snap.Defaults {
+			if FamilyOf(r.Dst.Addr()) == f {
+				cs = append(cs, candidate{link: r.Link, why: f.String() + " default route"})
+			}
+		}
+	}
+	return cs
+}
+
+// matches tries a pattern against every address, then against every name.
+func matches(snap Snapshot, re *regexp.Regexp) []candidate {
+	var cs []candidate
+	why := "--iface-regex " + re.String()
+	for _, i := range snap.Interfaces {
+		var hits []netip.Addr
+		for _, a := range i.Addrs {
+			if re.MatchString(a.Prefix.Addr().String()) {
+				hits = append(hits, a.Prefix.Addr())
+			}
+		}
+		if len(hits) > 0 {
+			cs = append(cs, candidate{link: i.Name, fixed: hits, why: why})
+		}
+	}
+	for _, i := range snap.Interfaces {
+		if re.MatchString(i.Name) {
+			cs = append(cs, candidate{link: i.Name, why: why})
+		}
+	}
+	return cs
+}
+
+// owner is the name of the interface that has addr, empty if none has.
+func owner(snap Snapshot, addr netip.Addr) string {
+	for _, i := range snap.Interfaces {
+		if slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool { return a.Prefix.Addr() == addr }) {
+			return i.Name
+		}
+	}
+	return ""
+}
+
+func (c candidate) uplink(snap Snapshot, families []Family) (Uplink, error) {
+	n := slices.IndexFunc(snap.Interfaces, func(i Interface) bool { return i.Name == c.link })
+	if n < 0 {
+		return Uplink{}, fmt.Errorf("%s: no such interface on this host", c.why)
+	}
+	i := snap.Interfaces[n]
+	if !i.Up {
+		return Uplink{}, fmt.Errorf("%s: interface %s is down", c.why, i.Name)
+	}
+	up := Uplink{Link: i.Name, MTU: i.MTU}
+	for _, f := range families {
+		addr := best(i, f)
+		for _, a := range c.fixed {
+			if a.IsValid() && FamilyOf(a) == f {
+				addr = a
+				break
+			}
+		}
+		if !addr.IsValid() {
+			return Uplink{}, fmt.Errorf("%s: interface %s has no usable %s address", c.why, i.Name, f)
+		}
+		up.Addr.Set(f, addr)
+	}
+	return up, nil
+}
+
+// best picks the address to use as a source: global before link-local, permanent before dynamic before temporary.
+func best(i Interface, f Family) netip.Addr {
+	usable := slices.DeleteFunc(slices.Clone(i.Addrs), func(a InterfaceAddr) bool {
+		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f
+	})
+	if len(usable) == 0 {
+		return netip.Addr{}
+	}
+	rank := func(a InterfaceAddr) int {
+		r := 0
+		if a.Prefix.Addr().IsLinkLocalUnicast() {
+			r += 4
+		}
+		if a.Temporary {
+			r += 2
+		}
+		if a.Dynamic {
+			r++
+		}
+		return r
+	}
+	return slices.MinFunc(usable, func(a, b InterfaceAddr) int { return cmp.Compare(rank(a), rank(b)) }).Prefix.Addr()
+}
