@@ -51,7 +51,7 @@ func (p Pool) fits(subnet netip.Prefix) bool {
 
 func allocate(f ip.Family, pool Pool, leases []Lease, claim Claim) (netip.Prefix, error) {
 	taken := takenIn(f, pool, leases, claim)
-	if previous := claim.Previous.Of(f); pool.fits(previous) && taken.overlap(previous) < 0 {
+	if previous := claim.Previous.Of(f); pool.fits(previous) && !taken.overlaps(previous) {
 		return previous, nil
 	}
 	start := pool.start(f, claim.Attrs.Node)
@@ -108,26 +108,22 @@ func takenIn(f ip.Family, pool Pool, leases []Lease, claim Claim) space {
 	return kept
 }
 
-// overlap returns the index of the first prefix that overlaps p, -1 if none does.
-func (s space) overlap(p netip.Prefix) int {
-	i, _ := slices.BinarySearchFunc(s, p.Addr(), func(q netip.Prefix, addr netip.Addr) int { return ip.Last(q).Compare(addr) })
-	if i < len(s) && s[i].Overlaps(p) {
-		return i
-	}
-	return -1
-}
+// overlaps reports whether p overlaps a prefix of s.
+func (s space) overlaps(p netip.Prefix) bool { return slices.ContainsFunc(s, p.Overlaps) }
 
 // firstFree returns the first subnet from first to last, both included, that overlaps nothing. Each step passes a prefix
 // of s as a whole, so that the size of the range does not matter.
 func (s space) firstFree(first, last netip.Addr, bits int) (netip.Prefix, bool) {
 	for addr := first; addr.IsValid() && !last.Less(addr); {
 		p := netip.PrefixFrom(addr, bits)
-		i := s.overlap(p)
-		if i < 0 {
+		for len(s) > 0 && s[0].Addr().Less(addr) && !s[0].Overlaps(p) {
+			s = s[1:]
+		}
+		if len(s) == 0 || !s[0].Overlaps(p) {
 			return p, true
 		}
-		end := netip.PrefixFrom(ip.Last(s[i]), bits).Masked()
-		addr = ip.Last(end).Next() // invalid after the last address of the family
+		blocked := ip.Last(netip.PrefixFrom(ip.Last(s[0]), bits))
+		addr = blocked.Next() // invalid after the last address of the family
 	}
 	return netip.Prefix{}, false
 }

@@ -33,7 +33,7 @@ type owner struct {
 
 // MarshalJSON writes the value of a lease key: flannel's fields as flannel writes them, Tulle's own, then Extra by name.
 func (a Attrs) MarshalJSON() ([]byte, error) {
-	w := objectWriter{}
+	var w objectWriter
 	v4 := a.Public.V4
 	if !v4.IsValid() {
 		v4 = netip.IPv4Unspecified() // flannel takes null for a broken value
@@ -137,7 +137,7 @@ func shorten(raw json.RawMessage) string {
 	return strings.ToValidUTF8(string(raw[:most]), "") + "..."
 }
 
-// objectWriter builds a JSON object member by member; the first error sticks.
+// objectWriter builds a JSON object of one or more members; the first error sticks.
 type objectWriter struct {
 	buf bytes.Buffer
 	err error
@@ -157,7 +157,9 @@ func (w *objectWriter) member(name string, value any) {
 		w.err = fmt.Errorf("encode %s: %w", name, err)
 		return
 	}
-	if w.buf.Len() > 0 {
+	if w.buf.Len() == 0 {
+		w.buf.WriteByte('{')
+	} else {
 		w.buf.WriteByte(',')
 	}
 	w.buf.Write(key)
@@ -169,5 +171,6 @@ func (w *objectWriter) finish() ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	return slices.Concat([]byte("{"), w.buf.Bytes(), []byte("}")), nil
+	w.buf.WriteByte('}')
+	return w.buf.Bytes(), nil
 }

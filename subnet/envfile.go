@@ -69,17 +69,13 @@ func (e Env) WriteFile(path string) (changed bool, err error) {
 	return true, nil
 }
 
-func replaceFile(path string, content []byte, mode fs.FileMode) (err error) {
+func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
+	defer os.Remove(f.Name()) // after the rename there is nothing left to remove
 	_, err = f.Write(content)
 	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
@@ -112,8 +108,12 @@ func ReadEnv(path string) (Env, error) {
 	return e, nil
 }
 
+// envRemedy ends every complaint about a subnet file.
+const envRemedy = "correct it, or delete the file and restart tulled"
+
 func parseEnv(text []byte) (Env, error) {
 	var e Env
+	seen := map[string]bool{}
 	number := 0
 	for line := range strings.Lines(string(text)) {
 		number++
@@ -123,71 +123,85 @@ func parseEnv(text []byte) (Env, error) {
 		}
 		key, value, ok := strings.Cut(line, "=")
 		if !ok {
-			return Env{}, fmt.Errorf("line %d: %q is not KEY=VALUE: correct the line, or delete the file and restart tulled", number, line)
+			return Env{}, fmt.Errorf("line %d: %q is not KEY=VALUE: %s", number, line, envRemedy)
 		}
 		if err := e.set(key, value); err != nil {
-			return Env{}, fmt.Errorf("line %d: %w: correct the line, or delete the file and restart tulled", number, err)
+			return Env{}, fmt.Errorf("line %d: %s %q: %w: %s", number, key, value, err, envRemedy)
 		}
+		seen[key] = true
 	}
-	if !e.Subnets.V4.IsValid() && !e.Subnets.V6.IsValid() {
-		return Env{}, errors.New("neither FLANNEL_SUBNET nor FLANNEL_IPV6_SUBNET is there: delete the file and restart tulled")
+	for _, key := range e.required() {
+		if !seen[key] {
+			return Env{}, fmt.Errorf("%s is missing: %s", key, envRemedy)
+		}
 	}
 	return e, nil
 }
 
-func (e *Env) set(key, value string) error {
+// required lists the keys that a file needs beside those it has: whoever has a subnet of a family has its network too.
+func (e *Env) required() []string {
+	keys := []string{envMTU, envIPMasq}
 	for _, f := range ip.Families() {
-		keys := envKeysOf(f)
-		switch key {
-		case keys.network:
-			p, err := firstOfFamily(f, value)
-			if err != nil {
-				return fmt.Errorf("%s %q: %w", key, value, err)
-			}
-			e.Network.Set(f, p)
-		case keys.subnet:
-			p, err := parsePrefix(f, value)
-			if err != nil {
-				return fmt.Errorf("%s %q: %w", key, value, err)
-			}
-			e.Subnets.Set(f, p.Masked())
+		if e.Network.Of(f).IsValid() || e.Subnets.Of(f).IsValid() {
+			keys = append(keys, envKeysOf(f).network, envKeysOf(f).subnet)
 		}
 	}
+	if len(keys) == 2 {
+		keys = append(keys, envKeysOf(ip.IPv4).subnet)
+	}
+	return keys
+}
+
+// set takes over one line; unknown keys are for others.
+func (e *Env) set(key, value string) (err error) {
 	switch key {
 	case envMTU:
 		mtu, err := strconv.ParseUint(value, 10, 31)
 		if err != nil {
-			return fmt.Errorf("%s %q: want a number of bytes such as 1450", key, value)
+			return errors.New("want a number of bytes such as 1450")
 		}
 		e.MTU = int(mtu)
 	case envIPMasq:
 		if value != "true" && value != "false" {
-			return fmt.Errorf("%s %q: want true or false", key, value)
+			return errors.New("want true or false")
 		}
 		e.IPMasq = value == "true"
 	}
-	return nil
-}
-
-// firstOfFamily reads a comma-separated list of networks, as CNI plugins accept it, and returns the first of family f.
-func firstOfFamily(f ip.Family, list string) (netip.Prefix, error) {
-	var wrong error
-	for text := range strings.SplitSeq(list, ",") {
-		p, err := parsePrefix(f, text)
-		if err == nil {
-			return p.Masked(), nil
-		}
-		if wrong == nil {
-			wrong = err
+	for _, f := range ip.Families() {
+		var p netip.Prefix
+		switch keys := envKeysOf(f); key {
+		case keys.network:
+			p, err = firstOfFamily(f, value)
+			e.Network.Set(f, p)
+		case keys.subnet:
+			p, err = parsePrefix(f, value)
+			e.Subnets.Set(f, p)
 		}
 	}
-	return netip.Prefix{}, wrong
+	return err
+}
+
+// firstOfFamily reads a list of networks separated by commas, as CNI plugins accept it, and returns the first of family f.
+func firstOfFamily(f ip.Family, list string) (first netip.Prefix, err error) {
+	for text := range strings.SplitSeq(list, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil || p.Addr().Is4In6() {
+			return netip.Prefix{}, fmt.Errorf("%q is not a prefix", text)
+		}
+		if !first.IsValid() && ip.FamilyOf(p.Addr()) == f {
+			first = p.Masked()
+		}
+	}
+	if !first.IsValid() {
+		return netip.Prefix{}, fmt.Errorf("want an %s prefix", f)
+	}
+	return first, nil
 }
 
 func parsePrefix(f ip.Family, text string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(strings.TrimSpace(text))
+	p, err := netip.ParsePrefix(text)
 	if err != nil || p.Addr().BitLen() != f.Bits() || p.Addr().Is4In6() {
 		return netip.Prefix{}, fmt.Errorf("want an %s prefix", f)
 	}
-	return p, nil
+	return p.Masked(), nil
 }

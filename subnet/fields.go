@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,7 +10,8 @@ import (
 )
 
 // UnknownFields returns a remark for each member of a JSON object that is none of the known names, with the nearest
-// one if it looks like a slip of the pen. The result is empty if object is not a JSON object.
+// one if there is a similar one. Backends check their options with it; Type is then among the known names.
+// The result is empty if object is not a JSON object.
 func UnknownFields(object json.RawMessage, known ...string) []string {
 	members, err := readObject(object)
 	if err != nil {
@@ -24,11 +26,15 @@ func UnknownFields(object json.RawMessage, known ...string) []string {
 // readObject splits a JSON object into its members. Of members with the same name the last one counts.
 func readObject(data []byte) (map[string]json.RawMessage, error) {
 	var members map[string]json.RawMessage
-	if err := json.Unmarshal(data, &members); err != nil {
-		return nil, err
+	err := json.Unmarshal(data, &members)
+	if wrongType := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrongType) {
+		return nil, fmt.Errorf("want a JSON object, got %s", wrongType.Value)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("want a JSON object: %w", err)
 	}
 	if members == nil {
-		return nil, fmt.Errorf("want an object, got null")
+		return nil, errors.New("want a JSON object, got null")
 	}
 	return members, nil
 }
@@ -53,7 +59,7 @@ func takeMember(members map[string]json.RawMessage, name string) json.RawMessage
 func unknownMembers(members map[string]json.RawMessage, known []string) []string {
 	var remarks []string
 	for _, name := range slices.Sorted(maps.Keys(members)) {
-		remark := fmt.Sprintf("field %q is unknown and ignored", name)
+		remark := fmt.Sprintf("field %q is unknown and ignored", shorten([]byte(name)))
 		if near := nearest(name, known); near != "" {
 			remark += fmt.Sprintf(": did you mean %s?", near)
 		}
@@ -66,6 +72,9 @@ func unknownMembers(members map[string]json.RawMessage, known []string) []string
 func nearest(name string, known []string) string {
 	best, bestDistance := "", len(name)/2+1
 	for _, k := range known {
+		if len(name)-len(k) >= bestDistance { // a distance is at least that; names may be long
+			continue
+		}
 		if d := editDistance(strings.ToLower(name), strings.ToLower(k)); d < bestDistance {
 			best, bestDistance = k, d
 		}

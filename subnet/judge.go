@@ -41,7 +41,7 @@ func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Prob
 	for _, f := range n.Families() {
 		court := newCourt(f, n.Pools.Of(f), leases, self)
 		for _, i := range others {
-			p, reason := court.hear(leases[i])
+			p, reason := court.hear(i)
 			kept[i].Set(f, p)
 			if reason != "" {
 				reasons[i] = append(reasons[i], reason)
@@ -72,64 +72,69 @@ func (s Self) owns(l Lease) bool {
 
 // court judges the leases of one family, those that count more first.
 type court struct {
-	family ip.Family
-	pool   Pool
-	mine   netip.Prefix
-	seen   *nesting
+	family   ip.Family
+	pool     Pool
+	reserved []reservedRange
+	mine     netip.Prefix
+	leases   []Lease
+	subnets  []*place // of each lease
+	hosts    []*place // of each lease's public address
 }
 
 func newCourt(f ip.Family, pool Pool, leases []Lease, self Self) *court {
-	c := &court{family: f, pool: pool, mine: self.Subnets.Of(f)}
-	own := underlay(f, self, leases)
-	prefixes := make([]netip.Prefix, 0, 2*len(leases)+len(own)+1)
+	c := &court{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
+	own := self.addresses(f, leases)
+	count := len(leases)
+	prefixes := make([]netip.Prefix, 2*count, 2*count+len(own)+1) // invalid where a lease has nothing of the family
+	for i, l := range leases {
+		prefixes[i] = l.Subnets.Of(f).Masked()
+		prefixes[count+i] = hostPrefix(l.Attrs.Public.Of(f))
+	}
 	for _, addr := range own {
 		prefixes = append(prefixes, ip.Host(addr))
 	}
-	if c.mine.IsValid() {
-		prefixes = append(prefixes, c.mine)
-	}
-	for _, l := range leases {
-		if p := l.Subnets.Of(f); p.IsValid() {
-			prefixes = append(prefixes, p)
-		}
-		if addr := l.Attrs.Public.Of(f); addr.IsValid() {
-			prefixes = append(prefixes, ip.Host(addr))
-		}
-	}
-	c.seen = newNesting(prefixes)
-	for _, addr := range own {
-		c.seen.useHost(addr)
+	places := nest(append(prefixes, c.mine))
+	c.subnets, c.hosts = places[:count], places[count:2*count]
+	for i, addr := range own {
+		places[2*count+i].useHost(addr)
 	}
 	if c.mine.IsValid() {
-		c.seen.useSubnet(c.mine)
+		places[len(places)-1].useSubnet()
 	}
 	return c
 }
 
-// underlay returns this host's own addresses of family f, those it publishes included: behind NAT it does not see them.
-func underlay(f ip.Family, self Self, leases []Lease) []netip.Addr {
+// addresses returns this host's own addresses of family f, those it publishes included: behind NAT it does not see them.
+func (s Self) addresses(f ip.Family, leases []Lease) []netip.Addr {
 	var addrs []netip.Addr
-	for _, addr := range self.Underlay {
+	for _, addr := range s.Underlay {
 		if addr.BitLen() == f.Bits() {
 			addrs = append(addrs, addr.WithZone(""))
 		}
 	}
 	for _, l := range leases {
-		if addr := l.Attrs.Public.Of(f); addr.IsValid() && self.owns(l) {
+		if addr := l.Attrs.Public.Of(f); addr.IsValid() && s.owns(l) {
 			addrs = append(addrs, addr)
 		}
 	}
 	return addrs
 }
 
-// hear returns the subnet of l if it may be used, else the reason against it; neither if l has no subnet of the family.
-func (c *court) hear(l Lease) (netip.Prefix, string) {
-	p, addr := l.Subnets.Of(c.family), l.Attrs.Public.Of(c.family)
+func hostPrefix(addr netip.Addr) netip.Prefix {
+	if !addr.IsValid() {
+		return netip.Prefix{}
+	}
+	return ip.Host(addr)
+}
+
+// hear returns the subnet of lease i if it may be used, else the reason against it; neither if the lease has no subnet
+// of the family.
+func (c *court) hear(i int) (netip.Prefix, string) {
+	p, addr := c.leases[i].Subnets.Of(c.family), c.leases[i].Attrs.Public.Of(c.family)
 	var captor netip.Prefix
-	captured := false
 	if addr.IsValid() {
-		if captor, captured = c.seen.around(ip.Host(addr)); !captured {
-			c.seen.useHost(addr)
+		if captor = c.hosts[i].overlapped(); !captor.IsValid() {
+			c.hosts[i].useHost(addr)
 		}
 	}
 	if !p.IsValid() {
@@ -137,15 +142,15 @@ func (c *court) hear(l Lease) (netip.Prefix, string) {
 	}
 	reason := c.misfit(p)
 	if reason == "" {
-		reason = c.overlap(p)
+		reason = c.capture(c.subnets[i])
 	}
-	if reason == "" && captured {
+	if reason == "" && captor.IsValid() {
 		reason = fmt.Sprintf("its public address %s lies in %s, %s", addr, captor, c.whose(captor))
 	}
 	if reason != "" {
 		return netip.Prefix{}, reason
 	}
-	c.seen.useSubnet(p)
+	c.subnets[i].useSubnet()
 	return p, ""
 }
 
@@ -153,32 +158,27 @@ func (c *court) hear(l Lease) (netip.Prefix, string) {
 func (c *court) misfit(p netip.Prefix) string {
 	switch {
 	case p != p.Masked():
-		return fmt.Sprintf("%s is not a network address: want %s", p, p.Masked())
+		return fmt.Sprintf("%s is not a network address, which would be %s", p, p.Masked())
 	case !ip.Contains(c.pool.Network, p):
-		return fmt.Sprintf("%s is outside the network %s", p, c.pool.Network)
+		return fmt.Sprintf("%s is not inside the network %s", p, c.pool.Network)
 	case p.Bits() < c.pool.SubnetLen:
-		return fmt.Sprintf("%s is larger than a subnet, which is a /%d", p, c.pool.SubnetLen)
+		return fmt.Sprintf("%s is larger than a subnet of the network, which is a /%d", p, c.pool.SubnetLen)
 	}
-	for _, r := range reservedRanges(c.family) {
+	for _, r := range c.reserved {
 		if r.prefix.Overlaps(p) {
-			return fmt.Sprintf("%s is %s space", p, r.name)
+			return fmt.Sprintf("%s overlaps the %s range %s", p, r.name, r.prefix)
 		}
 	}
 	return ""
 }
 
-// overlap says what p would take away from others.
-func (c *court) overlap(p netip.Prefix) string {
-	other, overlaps := c.seen.around(p)
-	within, host := c.seen.inside(p)
-	if !overlaps {
-		other, overlaps = within, within.IsValid()
+// capture says what p would take away from those who count more.
+func (c *court) capture(p *place) string {
+	if other := p.overlapped(); other.IsValid() {
+		return fmt.Sprintf("%s overlaps %s, %s", p.prefix, other, c.whose(other))
 	}
-	switch {
-	case overlaps:
-		return fmt.Sprintf("%s overlaps %s, %s", p, other, c.whose(other))
-	case host.IsValid():
-		return fmt.Sprintf("%s holds the underlay address %s", p, host)
+	if p.host.IsValid() {
+		return fmt.Sprintf("%s holds the underlay address %s", p.prefix, p.host)
 	}
 	return ""
 }
@@ -187,5 +187,5 @@ func (c *court) whose(p netip.Prefix) string {
 	if p == c.mine {
 		return "this host's own subnet"
 	}
-	return "an older lease"
+	return "the subnet of an older lease"
 }

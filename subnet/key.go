@@ -52,7 +52,7 @@ func parseKey(key string) (s Subnets, err error) {
 		}
 	}
 	if written := KeyOf(s); written != key {
-		return Subnets{}, fmt.Errorf("write it %s", written)
+		return Subnets{}, fmt.Errorf("not in the one form that every daemon reads alike: write %s", written)
 	}
 	return s, nil
 }

@@ -7,70 +7,59 @@ import (
 	"tulle/ip"
 )
 
-// nesting arranges prefixes of one family by which lies in which, and remembers which of them are in use. Two prefixes overlap
-// only if one holds the other, so that every question is a walk from a prefix outwards.
-type nesting struct{ places []place }
-
-// place is one distinct prefix.
+// place is one prefix among others of its family, with what is in use there. Two prefixes overlap only if one holds the
+// other, so that every question is answered at the place itself or on the way outwards.
 type place struct {
 	prefix netip.Prefix
-	outer  int          // index of the smallest place around it, -1 if there is none
-	used   bool         // a subnet in use
-	within netip.Prefix // some subnet in use here or inside
-	host   netip.Addr   // some address in use here or inside
+	outer  *place       // the smallest place around it; nil if there is none
+	used   bool         // the prefix itself is a subnet in use
+	subnet netip.Prefix // a subnet in use here or inside
+	host   netip.Addr   // an underlay address in use here or inside
 }
 
-func newNesting(prefixes []netip.Prefix) *nesting {
-	slices.SortFunc(prefixes, ip.ComparePrefix)
-	n := &nesting{places: make([]place, 0, len(prefixes))}
-	outer := -1
-	for i, p := range prefixes {
-		if i > 0 && p == prefixes[i-1] {
-			continue
+// nest returns the place of each prefix, at the same index; equal prefixes share one. All must be masked or invalid.
+func nest(prefixes []netip.Prefix) []*place {
+	order := make([]int, len(prefixes))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return ip.ComparePrefix(prefixes[a], prefixes[b]) })
+	places := make([]*place, len(prefixes))
+	all := make([]place, 0, len(prefixes))
+	var last *place
+	for _, i := range order {
+		p := prefixes[i]
+		if last == nil || last.prefix != p {
+			for last != nil && !ip.Contains(last.prefix, p) {
+				last = last.outer
+			}
+			all = append(all, place{prefix: p, outer: last})
+			last = &all[len(all)-1]
 		}
-		for outer >= 0 && !ip.Contains(n.places[outer].prefix, p) {
-			outer = n.places[outer].outer
-		}
-		n.places = append(n.places, place{prefix: p, outer: outer})
-		outer = len(n.places) - 1
+		places[i] = last
 	}
-	return n
+	return places
 }
 
-// find returns the index of p, which must be one of the prefixes given to newNesting.
-func (n *nesting) find(p netip.Prefix) int {
-	i, _ := slices.BinarySearchFunc(n.places, p, func(at place, p netip.Prefix) int { return ip.ComparePrefix(at.prefix, p) })
-	return i
-}
-
-// useSubnet marks p as a subnet in use.
-func (n *nesting) useSubnet(p netip.Prefix) {
-	i := n.find(p)
-	n.places[i].used = true
-	for ; i >= 0; i = n.places[i].outer {
-		n.places[i].within = p
+func (p *place) useSubnet() {
+	p.used = true
+	for at := p; at != nil; at = at.outer {
+		at.subnet = p.prefix
 	}
 }
 
-// useHost marks addr as an underlay address in use.
-func (n *nesting) useHost(addr netip.Addr) {
-	for i := n.find(ip.Host(addr)); i >= 0; i = n.places[i].outer {
-		n.places[i].host = addr
+func (p *place) useHost(addr netip.Addr) {
+	for at := p; at != nil; at = at.outer {
+		at.host = addr
 	}
 }
 
-// around returns the subnet in use that holds p, if there is one.
-func (n *nesting) around(p netip.Prefix) (netip.Prefix, bool) {
-	for i := n.find(p); i >= 0; i = n.places[i].outer {
-		if n.places[i].used {
-			return n.places[i].prefix, true
+// overlapped returns a subnet in use that overlaps the place, invalid if there is none.
+func (p *place) overlapped() netip.Prefix {
+	for at := p; at != nil; at = at.outer {
+		if at.used {
+			return at.prefix
 		}
 	}
-	return netip.Prefix{}, false
-}
-
-// inside returns a subnet in use inside p, and an underlay address inside p; each is invalid if there is none.
-func (n *nesting) inside(p netip.Prefix) (netip.Prefix, netip.Addr) {
-	at := n.places[n.find(p)]
-	return at.within, at.host
+	return p.subnet
 }

@@ -48,7 +48,7 @@ const (
 func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err error) {
 	members, err := readObject(data)
 	if err != nil {
-		return Network{}, nil, fmt.Errorf(`network configuration is not a JSON object: %w: write for example {"Network": "10.5.0.0/16"}`, err)
+		return Network{}, nil, fmt.Errorf(`network configuration: %w: write for example {"Network": "10.5.0.0/16"}`, err)
 	}
 	p := networkParser{members: members}
 	n.Revision = revision
@@ -227,7 +227,7 @@ func (p *networkParser) backend() Backend {
 	}
 	options, err := readObject(raw)
 	if err != nil {
-		p.fail(`%s %s: want an object such as {"Type": "vxlan"}`, fieldBackend, shorten(raw))
+		p.fail(`%s %s: %w: write for example {"Type": "vxlan"}`, fieldBackend, shorten(raw), err)
 		return Backend{}
 	}
 	b.Options = raw

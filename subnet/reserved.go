@@ -13,9 +13,9 @@ type reservedRange struct {
 }
 
 func reservedRanges(f ip.Family) []reservedRange {
-	loopback := netip.MustParsePrefix("127.0.0.0/8") // RFC 1122, section 3.2.1.3
+	loopback := netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8) // RFC 1122, section 3.2.1.3
 	if f == ip.IPv6 {
-		loopback = netip.MustParsePrefix("::1/128") // RFC 4291, section 2.5.3
+		loopback = ip.Host(netip.IPv6Loopback()) // RFC 4291, section 2.5.3
 	}
 	return []reservedRange{
 		{loopback, "loopback"},

@@ -1,0 +1,118 @@
+package subnet
+
+import (
+	"maps"
+
+	"tulle/ip"
+)
+
+// Placement is where a claim belongs in one view of the store.
+type Placement struct {
+	Mine    Lease   // the claim's own lease; zero without one
+	Held    bool    // there is such a lease
+	Subnets Subnets // to be held from now on: those of Mine as far as they are still good
+}
+
+// Place decides what a claim gets: its own lease if the network still hands it out and no older lease overlaps it, else
+// the good part of it beside newly allocated subnets, else newly allocated ones.
+func Place(set Set, claim Claim) (Placement, error) {
+	if set.Network == nil {
+		return Placement{}, ErrNoNetwork
+	}
+	mine, held := Mine(set, claim)
+	others := set
+	others.Leases = make([]Lease, 0, len(set.Leases))
+	for _, l := range set.Leases {
+		if !held || l.Subnets != mine.Subnets {
+			others.Leases = append(others.Leases, l)
+		}
+	}
+	p := Placement{Mine: mine, Held: held, Subnets: mine.Subnets}
+	if held {
+		good := goodParts(*set.Network, mine, others.Leases)
+		if good == mine.Subnets && set.Network.Fits(good) {
+			return p, nil
+		}
+		for _, f := range ip.Families() {
+			if good.Of(f).IsValid() {
+				claim.Previous.Set(f, good.Of(f))
+			}
+		}
+	}
+	var err error
+	p.Subnets, err = Allocate(*set.Network, others, claim)
+	return p, err
+}
+
+// goodParts returns the subnets of mine that n hands out and that no older lease overlaps.
+func goodParts(n Network, mine Lease, others []Lease) (good Subnets) {
+	for _, f := range ip.Families() {
+		if n.Pools.Of(f).fits(mine.Subnets.Of(f)) {
+			good.Set(f, mine.Subnets.Of(f))
+		}
+	}
+	for _, l := range others {
+		if !older(l, mine) {
+			continue
+		}
+		for _, f := range Overlap(good, l.Subnets) {
+			good.Set(f, Subnets{}.Of(f))
+		}
+	}
+	return good
+}
+
+// Overlap returns the families in which a and b share addresses.
+func Overlap(a, b Subnets) []ip.Family {
+	var shared []ip.Family
+	for _, f := range ip.Families() {
+		if a.Of(f).IsValid() && b.Of(f).IsValid() && a.Of(f).Overlaps(b.Of(f)) {
+			shared = append(shared, f)
+		}
+	}
+	return shared
+}
+
+// Rivals returns the owners in leases that stand against a claim if they live: another instance with its node id, and
+// other nodes with its public address. A lease without node id has no owner that could be asked.
+func Rivals(leases []Lease, claim Claim) []*ConflictError {
+	var rivals []*ConflictError
+	for _, l := range leases {
+		if l.Attrs.Node == "" {
+			continue
+		}
+		if l.Attrs.Node == claim.Attrs.Node {
+			if l.Attrs.Instance != claim.Attrs.Instance {
+				rivals = append(rivals, conflict(l, "node id", l.Attrs.Node))
+			}
+			continue
+		}
+		for _, f := range ip.Families() {
+			addr := claim.Attrs.Public.Of(f)
+			if addr.IsValid() && !addr.IsUnspecified() && l.Attrs.Public.Of(f) == addr {
+				rivals = append(rivals, conflict(l, "public address", addr.String()))
+				break
+			}
+		}
+	}
+	return rivals
+}
+
+func conflict(l Lease, field, value string) *ConflictError {
+	address := l.Attrs.Public.V4
+	if !address.IsValid() {
+		address = l.Attrs.Public.V6
+	}
+	return &ConflictError{Field: field, Value: value, Node: l.Attrs.Node, Address: address, Subnets: l.Subnets}
+}
+
+// Over returns a with the unknown fields of old beside its own, so that rewriting a lease loses nothing.
+func (a Attrs) Over(old Attrs) Attrs {
+	if len(old.Extra) == 0 {
+		return a
+	}
+	extra := maps.Clone(old.Extra)
+	maps.Copy(extra, a.Extra)
+	a.Extra = extra
+	return a
+}
