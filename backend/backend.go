@@ -1,0 +1,56 @@
+// Package backend says how traffic reaches the owner of a subnet: leases in, the wanted state of the kernel out.
+//
+// Backends are pure. They decide; internal/agent compares their decision with the kernel and carries it out.
+package backend
+
+import (
+	"net/netip"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Backend turns leases into the state that a host should have.
+type Backend interface {
+	// Scope names the links that the backend owns, their settings, and the underlay addresses whose route it must know.
+	Scope(leases []subnet.Lease) ip.Scope
+	// MTU is the size in bytes of the largest packet that a container may send between hosts.
+	MTU(uplink ip.Uplink) (int, error)
+	// Advertise returns what peers must know of this host. What the host's earlier lease or existing links say is kept,
+	// so that a restart changes nothing for peers. It fails if the backend cannot work on this uplink.
+	Advertise(host Host, earlier subnet.Attrs) (subnet.Attrs, error)
+	// Plan returns the wanted state, and the peers that cannot be served, each with the reason.
+	Plan(host Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem)
+}
+
+// New makes the backend of a network. Doubts are oddities that an operator should know and that stop nothing.
+type New func(network subnet.Network) (b Backend, doubts []string, err error)
+
+// Host is what a backend knows of the host it plans for.
+type Host struct {
+	Node   string
+	Uplink ip.Uplink
+	Links  []ip.Link // those of the backend's links that exist
+	Paths  map[netip.Addr]ip.Path
+}
+
+// DirectRoute routes dst through the peer at via, a neighbour on the underlay.
+func DirectRoute(dst netip.Prefix, via netip.Addr, link string) ip.Route {
+	return ip.Route{Dst: dst, Via: via, Link: link, Metric: Metric(dst), Protocol: ip.Protocol}
+}
+
+// Metric is a number of its own for the routes towards a subnet. The kernel hashes a route's nexthop by device and
+// scope but not by gateway, and by the metric: with one metric for all, adding n routes through one device costs n² steps.
+func Metric(dst netip.Prefix) uint32 {
+	const (
+		offset = 2166136261 // FNV-1a
+		prime  = 16777619
+		bits   = 24
+	)
+	h := uint32(offset)
+	for _, b := range dst.Masked().Addr().AsSlice() {
+		h = (h ^ uint32(b)) * prime
+	}
+	h = (h ^ uint32(dst.Bits())) * prime
+	return 1<<bits + (h>>bits^h)&(1<<bits-1)
+}

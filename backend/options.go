@@ -1,0 +1,34 @@
+package backend
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"tulle/subnet"
+)
+
+// DecodeOptions decodes the Backend object of a network configuration into the struct at opts, whose fields are the
+// options that the backend knows; a field that is absent keeps its value. Names are matched in any case. An option
+// that the backend does not know becomes a doubt, one with an unusable value an error that names it.
+func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
+	if len(b.Options) == 0 {
+		return nil, nil
+	}
+	known := []string{"Type"}
+	for _, f := range reflect.VisibleFields(reflect.TypeOf(opts).Elem()) {
+		known = append(known, f.Name)
+	}
+	if err := json.Unmarshal(b.Options, opts); err != nil {
+		var typeErr *json.UnmarshalTypeError
+		if errors.As(err, &typeErr) {
+			return nil, fmt.Errorf("Backend.%s is a %s out of range or of the wrong type: want a %s", typeErr.Field, typeErr.Value, typeErr.Type)
+		}
+		return nil, fmt.Errorf("decode Backend: %w", err)
+	}
+	for _, doubt := range subnet.UnknownFields(b.Options, known...) {
+		doubts = append(doubts, "Backend: "+doubt)
+	}
+	return doubts, nil
+}
