@@ -1,0 +1,161 @@
+// Package agent keeps the kernel of one host equal to what the leases of all hosts call for.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tulle/backend"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+const (
+	resyncEvery = 30 * time.Second // finds what no notification tells: sysctls, lost messages
+	beatEvery   = time.Second
+	settle      = 20 * time.Millisecond // lets a burst of changes become one pass
+	slowdown    = 5                     // a pass may take up one part in this many of the time
+	stuckAfter  = 30 * time.Second      // a pass over ten thousand peers takes a second
+	retryFirst  = 250 * time.Millisecond
+	retryMost   = 15 * time.Second
+)
+
+// Config is what an Agent works with. Every field must be set unless it says otherwise.
+type Config struct {
+	Store    subnet.Store
+	Kernel   ip.Kernel
+	Backends map[string]backend.New
+	Log      *slog.Logger
+
+	Node       string          // node id
+	Instance   string          // of this machine since it booted
+	Uplink     ip.UplinkChoice // zero: the interface of the default route
+	IPMasq     bool            // masquerade what leaves the network
+	TTL        time.Duration   // of the lease; zero: subnet.DefaultTTL
+	SubnetFile string
+	StateDir   string         // survives a reboot
+	RunDir     string         // does not
+	ConfigKey  string         // of the network configuration, for messages
+	Previous   subnet.Subnets // held before, by a local record other than the agent's own; may be zero
+	Trouble    func() error   // what keeps the store away, nil if nothing does; may be nil
+	Changed    func(Status)   // called after every pass; may be nil
+	Beat       func()         // called about once a second while the loop lives; may be nil
+}
+
+// Agent is the daemon's core: one loop that compares and applies, and one that keeps the lease.
+type Agent struct {
+	cfg    Config
+	keeper *keeper
+	inbox  inbox
+	status published
+	scope  recorded
+	wanted wanted
+
+	network *subnet.Network // the configuration in force: the first valid one
+	backend backend.Backend
+	doubts  []string
+	lease   subnet.Lease // last held; stays in force when lost, so that local traffic goes on
+	seen    map[subnet.Problem]bool
+	applied bool         // the kernel has been made right once
+	beat    atomic.Int64 // when the loop was last seen alive, in Unix nanoseconds
+}
+
+// New prepares an agent. It reads the record of an earlier run from the state directory.
+func New(cfg Config) (*Agent, error) {
+	rec, err := readRecord(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: recorded{dir: cfg.StateDir, record: rec}, wanted: wanted{dir: cfg.RunDir}}
+	a.lease = rec.lease()
+	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.poke)
+	a.beat.Store(time.Now().UnixNano())
+	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
+	return a, nil
+}
+
+// Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.cfg.Store.Watch(ctx, a.inbox.put) })
+	g.Go(func() error { return a.watchKernel(ctx) })
+	g.Go(func() error { return a.keeper.run(ctx) })
+	g.Go(func() error { return a.loop(ctx) })
+	err := g.Wait()
+	if context.Cause(ctx) == context.Canceled {
+		return nil
+	}
+	return err
+}
+
+// Alive returns nil while the loop runs.
+func (a *Agent) Alive() error {
+	if quiet := time.Since(time.Unix(0, a.beat.Load())); quiet > stuckAfter {
+		return fmt.Errorf("the reconcile loop has been stuck for %v", quiet.Round(time.Second))
+	}
+	return nil
+}
+
+// watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
+func (a *Agent) watchKernel(ctx context.Context) error {
+	retry := backoff{first: retryFirst, most: retryMost}
+	for {
+		started := time.Now()
+		err := a.cfg.Kernel.Watch(ctx, a.inbox.poke)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.cfg.Log.Warn("kernel watch broke", "err", err)
+		a.inbox.poke()
+		if time.Since(started) > retryMost {
+			retry.reset()
+		}
+		if err := retry.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// loop runs a pass at every wake-up, every resync and every retry.
+func (a *Agent) loop(ctx context.Context) error {
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	due := time.NewTimer(0)
+	defer due.Stop()
+	retry := backoff{first: retryFirst, most: retryMost}
+	var earliest time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case now := <-beat.C:
+			a.beat.Store(now.UnixNano())
+			if a.cfg.Beat != nil {
+				a.cfg.Beat()
+			}
+			continue
+		case <-a.inbox.wake:
+			due.Reset(max(settle, time.Until(earliest)))
+			continue
+		case <-due.C:
+		}
+		started := time.Now()
+		status := a.pass(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.publish(status)
+		earliest = time.Now().Add(slowdown * time.Since(started))
+		if status.Ready {
+			retry.reset()
+			due.Reset(resyncEvery)
+		} else {
+			due.Reset(retry.next())
+		}
+	}
+}

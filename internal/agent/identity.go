@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"tulle/internal/atomicfile"
+)
+
+// validID bounds what may stand in a key of the store.
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// NodeID returns the identity that owns this host's lease: the explicit one if given, else one derived from the machine
+// id at machineIDPath (machine-id(5): it is not to be shown as it is, so it is hashed), else a random one kept in stateDir.
+func NodeID(explicit, machineIDPath, stateDir string) (string, error) {
+	if explicit != "" {
+		if !validID.MatchString(explicit) {
+			return "", fmt.Errorf("node id %q: use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit", explicit)
+		}
+		return explicit, nil
+	}
+	machineID, err := os.ReadFile(machineIDPath)
+	if id := strings.TrimSpace(string(machineID)); err == nil && id != "" && id != "uninitialized" {
+		sum := sha256.Sum256([]byte("tulle node " + id))
+		return hex.EncodeToString(sum[:8]), nil
+	}
+	return stored(filepath.Join(stateDir, "node-id"))
+}
+
+// Instance returns what tells this machine, since it booted, from a clone that has the same node id. It lies in runDir,
+// which does not survive a reboot and is in no image.
+func Instance(runDir string) (string, error) { return stored(filepath.Join(runDir, "instance")) }
+
+// stored returns the id in the file at path, and makes a random one if there is no file.
+func stored(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(data))
+		if !validID.MatchString(id) {
+			return "", fmt.Errorf("%s holds no id: delete the file to get a new one", path)
+		}
+		return id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read id: %w", err)
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	id := hex.EncodeToString(b[:])
+	if err := atomicfile.Write(path, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep id: %w", err)
+	}
+	return id, nil
+}

@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"tulle/internal/atomicfile"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// recordFile remembers, below the state directory, what this host held and owned, across restarts and reboots.
+const recordFile = "host.json"
+
+// Record is what one run leaves for the next, and for cleanup.
+type Record struct {
+	Subnets  string         `json:"subnets,omitempty"` // as in the lease's key
+	Attrs    *subnet.Attrs  `json:"attrs,omitempty"`   // as in the lease's value
+	Links    []string       `json:"links,omitempty"`   // every link that may exist because of Tulle
+	Networks []netip.Prefix `json:"networks,omitempty"`
+}
+
+// Scope is everything that Tulle may own on this host by the record.
+func (r Record) Scope() ip.Scope { return ip.Scope{Links: r.Links, Networks: r.Networks} }
+
+func (r Record) lease() subnet.Lease {
+	subnets, err := subnet.ParseKey(r.Subnets)
+	if err != nil || r.Attrs == nil {
+		return subnet.Lease{}
+	}
+	return subnet.Lease{Subnets: subnets, Attrs: *r.Attrs}
+}
+
+// ReadRecord reads the record below dir; a host without one has an empty record.
+func ReadRecord(dir string) (Record, error) { return readRecord(dir) }
+
+func readRecord(dir string) (Record, error) {
+	path := filepath.Join(dir, recordFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Record{}, nil
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("read record: %w", err)
+	}
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Record{}, fmt.Errorf("read record %s: %w: restore it or delete it; without it only what the present configuration names is tidied up", path, err)
+	}
+	return r, nil
+}
+
+// recorded is the record as it is on disk.
+type recorded struct {
+	dir    string
+	record Record
+}
+
+// extend adds the scope to what the record names, before anything in it is made.
+func (r *recorded) extend(scope ip.Scope) error {
+	next := r.record
+	next.Links = union(next.Links, scope.Links)
+	next.Networks = union(next.Networks, scope.Networks)
+	return r.write(next)
+}
+
+// remember notes the lease.
+func (r *recorded) remember(l subnet.Lease) error {
+	next := r.record
+	next.Subnets = subnet.KeyOf(l.Subnets)
+	next.Attrs = &l.Attrs
+	return r.write(next)
+}
+
+func (r *recorded) write(next Record) error {
+	before, err := json.Marshal(r.record)
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	after, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("encode record: %w", err)
+	}
+	if string(before) == string(after) {
+		return nil
+	}
+	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), after, 0o600); err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	r.record = next
+	return nil
+}
+
+func union[T comparable](a, b []T) []T {
+	out := slices.Clone(a)
+	for _, v := range b {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}

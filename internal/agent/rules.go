@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"net/netip"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// protocolBoot is what ip(8) and flanneld mark routes with (rtnetlink(7), RTPROT_BOOT).
+const protocolBoot = 3
+
+// host returns what every backend needs: forwarding switched on, and the packet filter rules.
+func host(n subnet.Network, masquerade bool) ip.State {
+	s := ip.State{Sysctls: forwarding(n)}
+	for _, f := range n.Families() {
+		s.Tables = append(s.Tables, table(f, n.Pools.Of(f), masquerade))
+	}
+	return s
+}
+
+func forwarding(n subnet.Network) []ip.Sysctl {
+	var s []ip.Sysctl
+	for _, f := range n.Families() {
+		key := "net/ipv4/ip_forward"
+		if f == ip.IPv6 {
+			key = "net/ipv6/conf/all/forwarding"
+		}
+		s = append(s, ip.Sysctl{Key: key, Value: "1"})
+	}
+	return s
+}
+
+// table accepts what is forwarded from or to the network. If asked, it masquerades what leaves the network: packets
+// between containers keep their source address on every host, and so does multicast.
+func table(f ip.Family, p subnet.Pool, masquerade bool) ip.Table {
+	inside := ip.Match{Prefix: p.Network}
+	t := ip.Table{Family: f, Rules: []ip.Rule{
+		{Chain: ip.Forward, Src: inside, Verdict: ip.Accept},
+		{Chain: ip.Forward, Dst: inside, Verdict: ip.Accept},
+	}}
+	if masquerade {
+		t.Rules = append(t.Rules,
+			ip.Rule{Chain: ip.Postrouting, Src: inside, Dst: inside, Verdict: ip.Accept},
+			ip.Rule{Chain: ip.Postrouting, Src: inside, Dst: ip.Match{Prefix: f.Multicast(), Not: true}, Verdict: ip.Masquerade},
+		)
+	}
+	return t
+}
+
+// abandoned picks from the foreign routes those that a flanneld left behind: towards a subnet that this host now
+// routes itself, through a host that holds a lease, and marked as flanneld marks them.
+func abandoned(foreign []ip.Route, want ip.State, leases []subnet.Lease) []ip.Route {
+	if len(foreign) == 0 {
+		return nil
+	}
+	routed := map[netip.Prefix]bool{}
+	for _, r := range want.Routes {
+		routed[r.Dst] = true
+	}
+	hosts := map[netip.Addr]bool{}
+	for _, l := range leases {
+		for _, f := range ip.Families() {
+			hosts[l.Attrs.Public.Of(f)] = true
+		}
+	}
+	var out []ip.Route
+	for _, r := range foreign {
+		if r.Protocol == protocolBoot && routed[r.Dst] && hosts[r.Via] {
+			out = append(out, r)
+		}
+	}
+	return out
+}

@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"tulle/backend"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Status is how things stand after a pass. The API, the health checks and the operator's tool all read this value.
+type Status struct {
+	Ready    bool             `json:"ready"`
+	Reason   string           `json:"reason,omitempty"` // why not ready
+	Node     string           `json:"node"`
+	Network  *NetworkStatus   `json:"network,omitempty"`
+	Lease    *LeaseStatus     `json:"lease,omitempty"`
+	Uplink   *UplinkStatus    `json:"uplink,omitempty"`
+	MTU      int              `json:"mtu,omitempty"` // bytes, for containers
+	Peers    []PeerStatus     `json:"peers"`
+	Problems []subnet.Problem `json:"problems"`
+	Pending  string           `json:"pending,omitempty"` // what waits for a restart
+	Store    string           `json:"store,omitempty"`   // what is wrong with the store
+	Revision int64            `json:"revision"`          // of the store's view
+	Time     time.Time        `json:"time"`              // of the pass
+}
+
+// NetworkStatus is the configuration in force.
+type NetworkStatus struct {
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Backend  string         `json:"backend"`
+	Revision int64          `json:"revision"`
+}
+
+// LeaseStatus is this host's lease.
+type LeaseStatus struct {
+	Subnets  []netip.Prefix `json:"subnets"`
+	Reserved bool           `json:"reserved"`
+	Revision int64          `json:"revision"`
+}
+
+// UplinkStatus is the interface that carries the traffic between hosts.
+type UplinkStatus struct {
+	Link   string       `json:"link"`
+	MTU    int          `json:"mtu"`
+	Addr   []netip.Addr `json:"addresses"`
+	Public []netip.Addr `json:"public"`
+}
+
+// PeerStatus is a host whose subnets are routed to.
+type PeerStatus struct {
+	Node    string         `json:"node,omitempty"`
+	Subnets []netip.Prefix `json:"subnets"`
+	Public  []netip.Addr   `json:"public"`
+	Via     string         `json:"via"` // "direct", "vxlan", "mixed" or "none"
+}
+
+// published is the newest status.
+type published struct {
+	mu sync.Mutex
+	st Status
+}
+
+func (p *published) set(st Status) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.st = st
+}
+
+// Status returns how things stood after the last pass.
+func (a *Agent) Status() Status {
+	a.status.mu.Lock()
+	defer a.status.mu.Unlock()
+	return a.status.st
+}
+
+// publish makes st the status and logs what is new in it; a state that lasts is logged once.
+func (a *Agent) publish(st Status) {
+	st.Time = time.Now()
+	last := a.Status()
+	log := a.cfg.Log
+	if st.Reason != last.Reason && st.Reason != "" {
+		log.Warn("not ready", "reason", st.Reason)
+	}
+	if st.Ready && !last.Ready {
+		log.Info("ready", "subnet", st.Lease.Subnets, "peers", len(st.Peers))
+	}
+	if st.Pending != last.Pending && st.Pending != "" {
+		log.Warn("restart pending", "reason", st.Pending)
+	}
+	seen := make(map[subnet.Problem]bool, len(st.Problems))
+	for _, p := range st.Problems {
+		if seen[p] = true; !a.seen[p] {
+			log.Warn("left out", "key", p.Key, "reason", p.Reason)
+		}
+	}
+	a.seen = seen
+	a.status.set(st)
+	if a.cfg.Changed != nil {
+		a.cfg.Changed(st)
+	}
+}
+
+func networkStatus(n subnet.Network) *NetworkStatus {
+	return &NetworkStatus{Prefixes: n.Prefixes(), Backend: n.Backend.Type, Revision: n.Revision}
+}
+
+func leaseStatus(l subnet.Lease) *LeaseStatus {
+	return &LeaseStatus{Subnets: prefixes(l.Subnets), Reserved: l.Reserved, Revision: l.Revision}
+}
+
+func uplinkStatus(u ip.Uplink) *UplinkStatus {
+	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Addr: addrs(u.Addr), Public: addrs(u.Public)}
+}
+
+// peerStatus tells of each usable peer how its subnets are routed; overlay are the backend's own links.
+func peerStatus(d decision, overlay []string) []PeerStatus {
+	via := make(map[netip.Prefix]string, len(d.want.Routes))
+	for _, r := range d.want.Routes {
+		via[r.Dst] = "direct"
+		if slices.Contains(overlay, r.Link) {
+			via[r.Dst] = "vxlan"
+		}
+	}
+	peers := make([]PeerStatus, 0, len(d.usable))
+	for _, l := range d.usable {
+		p := PeerStatus{Node: l.Attrs.Node, Subnets: prefixes(l.Subnets), Public: addrs(l.Attrs.Public), Via: "none"}
+		for _, s := range p.Subnets {
+			switch v := via[s]; {
+			case v == "" || p.Via == v:
+			case p.Via == "none":
+				p.Via = v
+			default:
+				p.Via = "mixed"
+			}
+		}
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+func prefixes(s subnet.Subnets) []netip.Prefix {
+	var out []netip.Prefix
+	for _, f := range ip.Families() {
+		if p := s.Of(f); p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func addrs(d ip.Dual[netip.Addr]) []netip.Addr {
+	var out []netip.Addr
+	for _, f := range ip.Families() {
+		if a := d.Of(f); a.IsValid() && !a.IsUnspecified() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func names(m map[string]backend.New) []string { return slices.Sorted(maps.Keys(m)) }
