@@ -1,0 +1,58 @@
+// Package api serves the daemon's status and health over HTTP, and asks for them.
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"tulle/internal/agent"
+)
+
+// SocketName is the name of the unix socket below the daemon's run directory.
+const SocketName = "tulled.sock"
+
+// Daemon is what the handlers ask.
+type Daemon interface {
+	Status() agent.Status
+	// Alive returns nil while the reconcile loop runs.
+	Alive() error
+}
+
+// Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is right.
+func Health(d Daemon) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, d.Alive(), "alive")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		st := d.Status()
+		err := d.Alive()
+		if err == nil && !st.Ready {
+			err = fmt.Errorf("%s", st.Reason)
+		}
+		answer(w, err, "ready")
+	})
+	return mux
+}
+
+// Full is Health with the status, for the unix socket.
+func Full(d Daemon) *http.ServeMux {
+	mux := Health(d)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		// The reader may be gone; there is nobody left to tell.
+		_ = json.NewEncoder(w).Encode(d.Status())
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, err error, fine string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, err)
+		return
+	}
+	fmt.Fprintln(w, fine)
+}

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tulle/internal/agent"
+)
+
+// maxAnswer bounds what a client reads, in bytes: ten thousand peers take about two million.
+const maxAnswer = 64 << 20
+
+// Client asks the daemon on this host.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient makes a client for the daemon whose run directory is runDir.
+func NewClient(runDir string) *Client {
+	socket := filepath.Join(runDir, SocketName)
+	return &Client{socket: socket, http: http.Client{
+		Timeout: 10 * time.Second,
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		}},
+	}}
+}
+
+// Status returns how things stand on this host.
+func (c *Client) Status(ctx context.Context) (agent.Status, error) {
+	var st agent.Status
+	_, body, err := c.get(ctx, "/v1/status")
+	if err != nil {
+		return st, err
+	}
+	if err := json.Unmarshal(body, &st); err != nil {
+		return st, fmt.Errorf("decode status: %w", err)
+	}
+	return st, nil
+}
+
+// Ready returns nil if the daemon is ready, else the reason why not.
+func (c *Client) Ready(ctx context.Context) error {
+	code, body, err := c.get(ctx, "/readyz")
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(body)))
+	}
+	return nil
+}
+
+func (c *Client) get(ctx context.Context, path string) (code int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tulled"+path, nil)
+	if err != nil {
+		return 0, nil, fmt.Errorf("ask tulled: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("no tulled answers on %s: start it, or name its --run-dir: %w", c.socket, err)
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return 0, nil, fmt.Errorf("read answer of tulled: %w", err)
+	}
+	return resp.StatusCode, body, nil
+}

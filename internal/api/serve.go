@@ -1,0 +1,50 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// ListenSocket makes the daemon's socket below runDir, open to root alone. A socket that a killed daemon left behind is
+// replaced; one that answers belongs to a daemon that runs, and is refused.
+func ListenSocket(ctx context.Context, runDir string) (net.Listener, error) {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make run directory: %w", err)
+	}
+	path := filepath.Join(runDir, SocketName)
+	var dialer net.Dialer
+	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("another tulled answers on %s: stop it, or give this one its own --run-dir, --state-dir and --subnet-file", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove stale socket: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("restrict %s: %w", path, err), l.Close())
+	}
+	return l, nil
+}
+
+// Serve answers requests on l until ctx ends.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() { stopped <- srv.Close() })
+	err := srv.Serve(l)
+	if !stop() {
+		return errors.Join(ctx.Err(), <-stopped)
+	}
+	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+}
