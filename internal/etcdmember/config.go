@@ -1,8 +1,11 @@
 package etcdmember
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
@@ -37,16 +40,19 @@ type Config struct {
 }
 
 func (c Config) embed() (*embed.Config, error) {
+	if c.LogLevel != "" && !slices.Contains(logLevels(), c.LogLevel) {
+		return nil, fmt.Errorf("log level is %q, must be one of %s", c.LogLevel, strings.Join(logLevels(), ", "))
+	}
 	config := embed.NewConfig()
 	config.Dir = c.DataDir
 	config.UnsafeNoFsync = c.UnsafeNoFsync
 	config.AutoCompactionMode = embed.CompactorModePeriodic
 	config.AutoCompactionRetention = compactionRetention.String()
-	config.LogLevel = or(c.LogLevel, "fatal")
+	config.LogLevel = cmp.Or(c.LogLevel, "fatal")
 	config.LogOutputs = []string{"stderr"}
-	config.Name = or(c.Name, config.Name)
-	config.ClusterState = or(c.InitialClusterState, config.ClusterState)
-	config.InitialClusterToken = or(c.InitialClusterToken, config.InitialClusterToken)
+	config.Name = cmp.Or(c.Name, config.Name)
+	config.ClusterState = cmp.Or(c.InitialClusterState, config.ClusterState)
+	config.InitialClusterToken = cmp.Or(c.InitialClusterToken, config.InitialClusterToken)
 
 	listenClients := orList(c.ListenClientURLs, []string{embed.DefaultListenClientURLs})
 	listenPeers := orList(c.ListenPeerURLs, []string{"http://127.0.0.1:0"})
@@ -66,7 +72,7 @@ func (c Config) embed() (*embed.Config, error) {
 		}
 		*list.into = urls
 	}
-	config.InitialCluster = or(c.InitialCluster, config.InitialClusterFromName(config.Name))
+	config.InitialCluster = cmp.Or(c.InitialCluster, config.InitialClusterFromName(config.Name))
 	for _, client := range config.ListenClientUrls {
 		// The gateway dials the address as configured, which port 0 is not.
 		if client.Port() == "0" {
@@ -75,6 +81,9 @@ func (c Config) embed() (*embed.Config, error) {
 	}
 	return config, nil
 }
+
+// logLevels are those that etcd knows; it panics on any other.
+func logLevels() []string { return []string{"debug", "info", "warn", "error", "panic", "fatal"} }
 
 func parseURLs(texts []string) ([]url.URL, error) {
 	urls := make([]url.URL, len(texts))
@@ -89,13 +98,6 @@ func parseURLs(texts []string) ([]url.URL, error) {
 		urls[i] = *u
 	}
 	return urls, nil
-}
-
-func or(value, fallback string) string {
-	if value == "" {
-		return fallback
-	}
-	return value
 }
 
 func orList(values, fallback []string) []string {

@@ -14,9 +14,9 @@ import (
 
 // Member is a running etcd server.
 type Member struct {
-	server    *embed.Etcd
-	streams   streams
-	endpoints []string
+	server     *embed.Etcd
+	endStreams context.CancelFunc
+	endpoints  []string
 }
 
 // Start returns once the member has joined its cluster and serves clients. In a
@@ -27,8 +27,8 @@ func Start(ctx context.Context, config Config) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	streams := newStreams()
-	embedConfig.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(streams.intercept)}
+	intercept, endStreams := endableStreams()
+	embedConfig.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(intercept)}
 	server, err := embed.StartEtcd(embedConfig)
 	if err != nil {
 		return nil, fmt.Errorf("start etcd member %s: %w", embedConfig.Name, err)
@@ -42,7 +42,7 @@ func Start(ctx context.Context, config Config) (*Member, error) {
 		server.Close()
 		return nil, fmt.Errorf("wait for etcd member %s to join its cluster: %w", embedConfig.Name, context.Cause(ctx))
 	}
-	return &Member{server: server, streams: streams, endpoints: boundEndpoints(server)}, nil
+	return &Member{server: server, endStreams: endStreams, endpoints: boundEndpoints(server)}, nil
 }
 
 // Endpoints are the client URLs that the member listens on, with the port it
@@ -52,7 +52,7 @@ func (m *Member) Endpoints() []string { return m.endpoints }
 // Close ends all client streams, stops the member and waits for it. Its data
 // stay.
 func (m *Member) Close() {
-	m.streams.end()
+	m.endStreams()
 	m.server.Close()
 }
 

@@ -102,11 +102,7 @@ func TestLauncherCloseKills(t *testing.T) {
 func TestPin(t *testing.T) {
 	ns := netnstest.New(t)
 	path := filepath.Join(t.TempDir(), "pins", "h1")
-	if err := ns.Pin(path); errors.Is(err, os.ErrPermission) && os.Getenv("CI") == "" {
-		t.Skipf("needs a mount namespace of its own (root, or `unshare -rnm`): %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	netnstest.Require(t, ns.Pin(path))
 	t.Cleanup(func() { netns.Unpin(path) })
 	pinned, err := netns.Open(path)
 	if err != nil {

@@ -12,18 +12,24 @@ import (
 	"tulle/internal/netns"
 )
 
-// New returns a fresh namespace that is closed at the end of the test. The test
-// is skipped where namespaces are not permitted, but fails there if the
-// environment variable CI is set. `unshare -rn go test` suffices.
-func New(t testing.TB) *netns.Namespace {
+// Require ends the test if err is not nil. It skips the test if what is missing
+// is CAP_SYS_ADMIN, which `unshare -rnm go test` gives, unless the environment
+// variable CI is set.
+func Require(t testing.TB, err error) {
 	t.Helper()
-	ns, err := netns.New()
 	if errors.Is(err, fs.ErrPermission) && os.Getenv("CI") == "" {
-		t.Skipf("needs CAP_SYS_ADMIN (root, or `unshare -rn`): %v", err)
+		t.Skipf("needs CAP_SYS_ADMIN (root, or `unshare -rnm`): %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// New returns a fresh namespace that is closed at the end of the test.
+func New(t testing.TB) *netns.Namespace {
+	t.Helper()
+	ns, err := netns.New()
+	Require(t, err)
 	t.Cleanup(func() {
 		if err := ns.Close(); err != nil {
 			t.Error(err)

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/lab"
+)
+
+func newLabExecCommand() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "exec HOST[/cN] -- COMMAND [ARG...]",
+		Short: "Run a command inside a host or container of a running network",
+		Long: `Run a command inside a host, a container or the router of a running network.
+The exit code is that of the command.`,
+		Example: `  tulle lab exec h1 -- ip route
+  tulle lab exec h1/c1 -- ping -c 3 10.244.2.2
+  tulle lab exec router -- ip -br address`,
+		Args: cobra.MinimumNArgs(2),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return completeNodes(name, args)
+		},
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			l, err := openLab(name)
+			if err != nil {
+				return err
+			}
+			return errors.Join(execIn(cmd, l, args[0], args[1:]), l.Release())
+		}).runE,
+	}
+	registerLabName(cmd, &name)
+	// What follows HOST belongs to the command even without "--".
+	cmd.Flags().SetInterspersed(false)
+	return cmd
+}
+
+func execIn(cmd *cobra.Command, l *lab.Lab, node string, line []string) error {
+	ns, err := l.Namespace(node)
+	if err != nil {
+		return usageError(err)
+	}
+	// Not bound to the context: a Ctrl-C is for the command to handle.
+	program := exec.Command(line[0], line[1:]...)
+	program.Stdin, program.Stdout, program.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+	if err := ns.Start(program); err != nil {
+		return fmt.Errorf("run %s in %s: %w", line[0], node, err)
+	}
+	err = program.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return &commandError{code: exit.ExitCode()}
+	}
+	return err
+}
+
+func completeNodes(name string, args []string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	l, err := lab.Open(name)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer l.Release()
+	return l.Names(), cobra.ShellCompDirectiveNoFileComp
+}

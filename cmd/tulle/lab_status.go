@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/lab"
+)
+
+func newLabStatusCommand() *cobra.Command {
+	var name string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the hosts of a running network and who reaches whom",
+		Long: `Show the hosts of a running network and who reaches whom. The exit code is 1
+if a host is not ready or a container does not reach another.`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			l, err := openLab(name)
+			if err != nil {
+				return err
+			}
+			report, err := newLabReport(cmd.Context(), l)
+			if err := errors.Join(err, l.Release()); err != nil {
+				return err
+			}
+			if err := writeReport(cmd.OutOrStdout(), report, asJSON); err != nil {
+				return err
+			}
+			if !report.Pass {
+				return &commandError{code: exitFailed}
+			}
+			return nil
+		}).runE,
+	}
+	registerLabName(cmd, &name)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func openLab(name string) (*lab.Lab, error) {
+	l, err := lab.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no lab %s: `tulle lab up` makes one", name)
+	}
+	return l, err
+}
+
+// labReport is what "lab run" and "lab status" print.
+type labReport struct {
+	// Pass is whether all hosts are ready and all pairs reach each other.
+	Pass   bool       `json:"pass"`
+	Hosts  []labHost  `json:"hosts"`
+	Pairs  []lab.Pair `json:"pairs"`
+	tables lab.Matrix
+}
+
+type labHost struct {
+	Name      string         `json:"name"`
+	Segment   int            `json:"segment"`
+	Addresses []netip.Addr   `json:"addresses"`
+	Subnets   []netip.Prefix `json:"subnets"`
+	MTU       int            `json:"mtu"`
+	Ready     bool           `json:"ready"`
+	// Reason says why the host is not ready.
+	Reason string `json:"reason,omitempty"`
+}
+
+func newLabReport(ctx context.Context, l *lab.Lab) (labReport, error) {
+	matrix, err := l.Matrix(ctx)
+	if err != nil {
+		return labReport{}, err
+	}
+	report := labReport{Pass: matrix.Pass, Pairs: matrix.Pairs, tables: matrix}
+	for _, host := range l.Hosts {
+		row := labHost{Name: host.Name, Segment: host.Segment}
+		row.Ready, row.Reason = host.Ready(ctx)
+		if row.Ready {
+			row.Reason = ""
+		}
+		// A host that is not ready may have no subnet yet.
+		subnet, err := host.ReadSubnetFile()
+		if row.Ready && err != nil {
+			return labReport{}, err
+		}
+		row.MTU = subnet.MTU
+		for _, family := range l.Config.Families {
+			row.Addresses = append(row.Addresses, host.Addr.Of(family))
+			row.Subnets = append(row.Subnets, subnet.Gateway.Of(family).Masked())
+		}
+		report.Pass = report.Pass && row.Ready
+		report.Hosts = append(report.Hosts, row)
+	}
+	return report, nil
+}
+
+func writeReport(w io.Writer, report labReport, asJSON bool) error {
+	if asJSON {
+		encoder := json.NewEncoder(w)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(report)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nhost\tsegment\taddresses\tsubnets\tMTU\tstate")
+	for _, host := range report.Hosts {
+		state := "ready"
+		if !host.Ready {
+			state = host.Reason
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%s\n", host.Name, host.Segment, join(host.Addresses), join(host.Subnets), host.MTU, state)
+	}
+	fmt.Fprintln(table)
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	return report.tables.WriteTable(w)
+}
+
+func join[T fmt.Stringer](values []T) string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i] = value.String()
+	}
+	return strings.Join(texts, " ")
+}

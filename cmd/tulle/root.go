@@ -1,0 +1,36 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "tulle",
+		Short:         "Operate a Tulle network",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(
+		newEtcdCommand(),
+		newLabCommand(),
+	)
+	return root
+}
+
+// action is the body of a command.
+type action func(cmd *cobra.Command, args []string) error
+
+// runE tells the errors of the command itself from those of its command line.
+func (a action) runE(cmd *cobra.Command, args []string) error {
+	err := a(cmd, args)
+	var classified *commandError
+	if err == nil || errors.As(err, &classified) {
+		return err
+	}
+	return &commandError{code: exitFailed, err: err}
+}

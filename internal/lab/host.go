@@ -1,0 +1,218 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tulle/internal/netns"
+	"tulle/ip"
+)
+
+// Host is a machine of the lab.
+type Host struct {
+	*node
+	// Name is "h" and the host's number, counted from 1.
+	Name string
+	// Segment is the number of the L3 segment that eth0 is on, counted from 1.
+	Segment int
+	// Addr are the addresses of eth0.
+	Addr ip.Dual[netip.Addr]
+	// Dir holds the host's subnet file, state, socket and log.
+	Dir string
+	// Containers of the host, once StartContainers has run.
+	Containers []*Container
+
+	lab    *Lab
+	index  int
+	daemon *process
+}
+
+func (l *Lab) newHost(index int) *Host {
+	name := fmt.Sprintf("h%d", index)
+	host := &Host{
+		Name:    name,
+		Segment: (index-1)*l.Config.Segments/l.Config.Hosts + 1,
+		Dir:     filepath.Join(l.Config.Dir, name),
+		lab:     l,
+		index:   index,
+	}
+	for _, family := range l.Config.Families {
+		host.Addr.Set(family, nth(segmentPrefix(family, host.Segment).Addr(), int64(index)))
+	}
+	return host
+}
+
+// Namespace is the host's network namespace.
+func (h *Host) Namespace() *netns.Namespace { return h.ns }
+
+// SubnetFile is the path of the file that tells the host's subnet.
+func (h *Host) SubnetFile() string { return filepath.Join(h.Dir, "subnet.env") }
+
+// Socket is the path of the daemon's API.
+func (h *Host) Socket() string { return filepath.Join(h.Dir, "run", "tulled.sock") }
+
+// Log is the path of the daemon's log.
+func (h *Host) Log() string { return filepath.Join(h.Dir, "tulled.log") }
+
+// StartDaemons starts tulled on every host and waits until all are ready.
+func (l *Lab) StartDaemons(ctx context.Context) error {
+	for _, host := range l.Hosts {
+		if err := host.StartDaemon(); err != nil {
+			return err
+		}
+	}
+	for _, host := range l.Hosts {
+		if err := host.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartDaemon starts tulled, with the state of a former run if there is one.
+// Args come last on its command line.
+func (h *Host) StartDaemon(args ...string) error {
+	if h.daemon != nil && !h.daemon.exited() {
+		return fmt.Errorf("start tulled on %s: it is running", h)
+	}
+	state := filepath.Join(h.Dir, "state")
+	run := filepath.Dir(h.Socket())
+	for _, dir := range []string{state, run} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("prepare tulled on %s: %w", h, err)
+		}
+	}
+	line := []string{
+		"--etcd-endpoints", h.lab.Etcd.Endpoint(h),
+		"--etcd-prefix", etcdPrefix,
+		"--iface", uplink,
+		"--node-id", h.Name,
+		"--subnet-file", h.SubnetFile(),
+		"--state-dir", state,
+		"--run-dir", run,
+		"--ip-masq",
+		"--log-level", "info",
+		"--healthz-port", "0",
+	}
+	if h.lab.Config.DaemonArgs != nil {
+		line = append(line, h.lab.Config.DaemonArgs(h)...)
+	}
+	var err error
+	h.daemon, err = h.lab.start(h.node, "tulled", h.Log(), h.lab.Config.Tulled, append(line, args...)...)
+	return err
+}
+
+// StopDaemon asks tulled to stop and waits for it. An exit code but 0 is an error.
+func (h *Host) StopDaemon() error {
+	if h.daemon == nil {
+		return nil
+	}
+	return h.daemon.stop()
+}
+
+// KillDaemon kills tulled with SIGKILL.
+func (h *Host) KillDaemon() {
+	if h.daemon != nil {
+		h.daemon.kill()
+	}
+}
+
+// WaitReady waits until tulled has a lease and the kernel equals its plan.
+func (h *Host) WaitReady(ctx context.Context) error {
+	reason := "not asked yet"
+	err := poll(ctx, readyTimeout, func() bool {
+		if h.daemon != nil && h.daemon.exited() {
+			reason = "it exited: " + h.daemon.outcome()
+			return true
+		}
+		var ready bool
+		ready, reason = h.Ready(ctx)
+		return ready
+	})
+	if err == nil && (h.daemon == nil || !h.daemon.exited()) {
+		return nil
+	}
+	return fmt.Errorf("wait for tulled on %s: %s\n%s", h, reason, logTail(h.Log()))
+}
+
+// Ready asks tulled whether it is ready; if not, reason says what is missing.
+func (h *Host) Ready(ctx context.Context) (ready bool, reason string) {
+	status, body, err := h.get(ctx, "/readyz")
+	if err != nil {
+		return false, err.Error()
+	}
+	return status == http.StatusOK, strings.TrimSpace(string(body))
+}
+
+// Status decodes tulled's status into v.
+func (h *Host) Status(ctx context.Context, v any) error {
+	status, body, err := h.get(ctx, "/v1/status")
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("get status of %s: %s: %s", h, http.StatusText(status), body)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode status of %s: %w", h, err)
+	}
+	return nil
+}
+
+func (h *Host) get(ctx context.Context, path string) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var dialer net.Dialer
+			return dialer.DialContext(ctx, "unix", h.Socket())
+		},
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tulled"+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return 0, nil, fmt.Errorf("get %s of %s: %w", path, h, err)
+	}
+	defer response.Body.Close()
+	if body, err = io.ReadAll(response.Body); err != nil {
+		return 0, nil, fmt.Errorf("get %s of %s: %w", path, h, err)
+	}
+	return response.StatusCode, body, nil
+}
+
+const (
+	readyTimeout   = 30 * time.Second
+	requestTimeout = 5 * time.Second
+	pollInterval   = 20 * time.Millisecond
+)
+
+// poll calls done until it returns true; the error tells why it gave up.
+func poll(ctx context.Context, timeout time.Duration, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}

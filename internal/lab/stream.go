@@ -1,0 +1,190 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+const (
+	// streamDrain is how long the last packets of a stream may be under way.
+	streamDrain = time.Second
+	// streamTick is how often a stream sends what is due.
+	streamTick = time.Millisecond
+	// streamReceiveBuffer holds seconds of packets, so that a busy machine does
+	// not lose what the network has delivered. In bytes.
+	streamReceiveBuffer = 8 << 20
+)
+
+// StreamConfig describes a one-way stream of numbered UDP packets.
+type StreamConfig struct {
+	From, To *Container
+	Family   ip.Family
+	// PerSecond is the rate of packets.
+	PerSecond int
+}
+
+// StreamReport tells what became of a stream.
+type StreamReport struct {
+	Sent, Received, Lost int
+	// LongestGap is the longest time between two arrivals.
+	LongestGap time.Duration
+	// SendError is the first error of a packet that could not be sent. Such
+	// packets count as sent and lost.
+	SendError error
+}
+
+func (r StreamReport) String() string {
+	text := fmt.Sprintf("%d sent, %d received, %d lost, longest gap %v", r.Sent, r.Received, r.Lost, r.LongestGap.Round(time.Microsecond))
+	if r.SendError != nil {
+		text += ", first send error: " + r.SendError.Error()
+	}
+	return text
+}
+
+// Stream is a stream of packets that is under way.
+type Stream struct {
+	cancel   context.CancelFunc
+	sender   chan sendResult
+	receiver chan receiveResult
+	incoming *net.UDPConn
+	outgoing *net.UDPConn
+}
+
+type sendResult struct {
+	sent int
+	err  error
+}
+
+type receiveResult struct {
+	received   int
+	longestGap time.Duration
+}
+
+// StartStream starts a stream once a first packet, which does not count, has
+// passed. The caller ends it with Stop.
+func StartStream(ctx context.Context, config StreamConfig) (*Stream, error) {
+	incoming, err := config.To.listen(config.Family, 0)
+	if err != nil {
+		return nil, err
+	}
+	outgoing, err := config.From.listen(config.Family, 0)
+	if err != nil {
+		return nil, errors.Join(err, incoming.Close())
+	}
+	// More than the system's limit needs a privilege that a user namespace
+	// does not give; the limit suffices for slower streams.
+	_ = setOption(incoming, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, streamReceiveBuffer)
+	})
+	port := incoming.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	to := netip.AddrPortFrom(config.To.Addr.Of(config.Family), port)
+	if err := awaitFirst(ctx, outgoing, incoming, to); err != nil {
+		return nil, errors.Join(
+			fmt.Errorf("start stream from %s to %s: %w", config.From, config.To, err),
+			incoming.Close(), outgoing.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &Stream{
+		cancel:   cancel,
+		sender:   make(chan sendResult, 1),
+		receiver: make(chan receiveResult, 1),
+		incoming: incoming,
+		outgoing: outgoing,
+	}
+	go func() { s.receiver <- receive(incoming) }()
+	go func() { s.sender <- send(ctx, outgoing, to, config.PerSecond) }()
+	return s, nil
+}
+
+// Stop ends the stream, waits for packets under way, and reports.
+func (s *Stream) Stop() StreamReport {
+	s.cancel()
+	sent := <-s.sender
+	// The read deadline moves what arrives later to "lost".
+	s.incoming.SetReadDeadline(time.Now().Add(streamDrain))
+	received := <-s.receiver
+	s.outgoing.Close()
+	s.incoming.Close()
+	return StreamReport{
+		Sent:       sent.sent,
+		Received:   received.received,
+		Lost:       sent.sent - received.received,
+		LongestGap: received.longestGap,
+		SendError:  sent.err,
+	}
+}
+
+// awaitFirst sends packets with number 0 until one arrives.
+func awaitFirst(ctx context.Context, outgoing, incoming *net.UDPConn, to netip.AddrPort) error {
+	var packet [8]byte
+	last := errors.New("no packet arrives")
+	err := poll(ctx, matrixTimeout, func() bool {
+		if _, err := outgoing.WriteToUDPAddrPort(packet[:], to); err != nil {
+			last = err
+			return false
+		}
+		incoming.SetReadDeadline(time.Now().Add(pollInterval))
+		_, _, err := incoming.ReadFromUDPAddrPort(packet[:])
+		return err == nil
+	})
+	if err != nil {
+		return last
+	}
+	return incoming.SetReadDeadline(time.Time{})
+}
+
+// send sends packets numbered from 1 at the given rate until ctx ends.
+func send(ctx context.Context, conn *net.UDPConn, to netip.AddrPort, perSecond int) (result sendResult) {
+	ticker := time.NewTicker(streamTick)
+	defer ticker.Stop()
+	start := time.Now()
+	var packet [8]byte
+	for {
+		select {
+		case <-ctx.Done():
+			return result
+		case <-ticker.C:
+		}
+		due := int(time.Since(start).Seconds() * float64(perSecond))
+		for result.sent < due {
+			result.sent++
+			binary.BigEndian.PutUint64(packet[:], uint64(result.sent))
+			if _, err := conn.WriteToUDPAddrPort(packet[:], to); err != nil && result.err == nil {
+				result.err = err
+			}
+		}
+	}
+}
+
+// receive counts distinct packets until the read deadline.
+func receive(conn *net.UDPConn) (result receiveResult) {
+	seen := make(map[uint64]bool)
+	last := time.Now()
+	var packet [8]byte
+	for {
+		_, _, err := conn.ReadFromUDPAddrPort(packet[:])
+		if err != nil {
+			return result
+		}
+		number := binary.BigEndian.Uint64(packet[:])
+		if number == 0 || seen[number] {
+			continue
+		}
+		seen[number] = true
+		result.received++
+		now := time.Now()
+		result.longestGap = max(result.longestGap, now.Sub(last))
+		last = now
+	}
+}
