@@ -106,6 +106,7 @@ func diff[T interface {
 	comparable
 	Object
 }, K comparable](p *plan, have, want []T, id func(T) K, dropUnwanted bool) {
+	have, want = trim(have, want)
 	wanted := make(map[K]T, len(want))
 	for _, w := range want {
 		wanted[id(w)] = w
@@ -140,6 +141,19 @@ func diff[T interface {
 	if dropUnwanted {
 		p.del = append(p.del, del)
 	}
+}
+
+// trim cuts off what have and want begin and end with alike. Between two sorted states little remains.
+func trim[T comparable](have, want []T) (restHave, restWant []T) {
+	n := 0
+	for n < len(have) && n < len(want) && have[n] == want[n] {
+		n++
+	}
+	have, want = have[n:], want[n:]
+	for len(have) > 0 && len(want) > 0 && have[len(have)-1] == want[len(want)-1] {
+		have, want = have[:len(have)-1], want[:len(want)-1]
+	}
+	return have, want
 }
 
 func splitSysctls(all []Sysctl) (host, link []Sysctl) {

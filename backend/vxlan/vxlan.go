@@ -169,7 +169,11 @@ func vtep(raw json.RawMessage) (ip.MAC, error) {
 
 // Plan wants a device per family, and for each peer a route over it or, if the peer is a neighbour, around it.
 func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
-	var s ip.State
+	s := ip.State{
+		FDB:       make([]ip.FDB, 0, len(peers)),
+		Neighbors: make([]ip.Neighbor, 0, len(peers)),
+		Routes:    make([]ip.Route, 0, len(peers)),
+	}
 	var problems []subnet.Problem
 	for _, f := range v.families {
 		own := self.Subnets.Of(f)
@@ -189,7 +193,8 @@ func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease)
 		s.Sysctls = append(s.Sysctls, v.sysctls(f)...)
 		s.Addrs = append(s.Addrs, ip.Addr{Link: dev, Prefix: ip.Host(own.Addr())})
 
-		vteps := map[ip.MAC]netip.Addr{mac: host.Uplink.Public.Of(f)}
+		vteps := make(map[ip.MAC]netip.Addr, len(peers)+1)
+		vteps[mac] = host.Uplink.Public.Of(f)
 		for _, peer := range peers {
 			if !peer.Subnets.Of(f).IsValid() {
 				continue
