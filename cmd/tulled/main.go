@@ -1,0 +1,137 @@
+// Command tulled leases this host a subnet from etcd and keeps the kernel forwarding to those of the other hosts.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"tulle/backend"
+	"tulle/backend/alloc"
+	"tulle/backend/hostgw"
+	"tulle/backend/vxlan"
+	"tulle/internal/agent"
+	"tulle/internal/api"
+	"tulle/ip/kernel"
+	"tulle/subnet"
+	"tulle/subnet/etcd"
+)
+
+// version is set when the binary is linked.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitStopped = 0
+	exitFailed  = 1
+	exitUsage   = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
+	opts, err := parse(args, lookup, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return exitStopped
+	case err != nil:
+		fmt.Fprintf(stderr, "tulled: %v\nRun tulled --help for the flags.\n", err)
+		return exitUsage
+	case opts.version:
+		fmt.Fprintln(stdout, version)
+		return exitStopped
+	}
+	log := opts.logger(stderr)
+	if err := serve(ctx, opts, log); err != nil && ctx.Err() == nil {
+		log.Error("stopped", "err", err)
+		return exitFailed
+	}
+	return exitStopped
+}
+
+// backends are the values of Backend.Type in the network configuration.
+func backends() map[string]backend.New {
+	return map[string]backend.New{vxlan.Name: vxlan.New, hostgw.Name: hostgw.New, alloc.Name: alloc.New}
+}
+
+// serve wires the parts together and runs them until ctx ends or one of them fails.
+func serve(ctx context.Context, opts options, log *slog.Logger) error {
+	node, err := agent.NodeID(opts.nodeID, "/etc/machine-id", opts.stateDir)
+	if err != nil {
+		return err
+	}
+	instance, err := agent.Instance(opts.runDir)
+	if err != nil {
+		return err
+	}
+	socket, err := api.ListenSocket(ctx, opts.runDir)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	krn, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer krn.Close()
+	store, err := etcd.Open(opts.store(log))
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	systemd := notifier{socket: opts.notifySocket, log: log}
+	a, err := agent.New(agent.Config{
+		Store: store, Kernel: krn, Backends: backends(), Log: log,
+		Node: node, Instance: instance, Uplink: opts.uplink, IPMasq: opts.ipMasq,
+		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
+		ConfigKey: store.ConfigKey(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
+		Changed: systemd.status, Beat: systemd.beat,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("starting", "version", version, "node", node)
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.Run(ctx) })
+	g.Go(func() error { return api.Serve(ctx, socket, api.Full(a)) })
+	if opts.healthPort != 0 {
+		g.Go(func() error { return serveHealth(ctx, opts, a) })
+	}
+	err = g.Wait()
+	systemd.stopping()
+	return err
+}
+
+// serveHealth answers probes over TCP.
+func serveHealth(ctx context.Context, opts options, a *agent.Agent) error {
+	addr := net.JoinHostPort(opts.healthIP.String(), strconv.Itoa(int(opts.healthPort)))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen for health checks (--healthz-ip, --healthz-port): %w", err)
+	}
+	return api.Serve(ctx, l, api.Health(a))
+}
+
+// previous is the subnet that the subnet file names: what a flanneld on this host held last.
+func previous(path string, log *slog.Logger) subnet.Subnets {
+	env, err := subnet.ReadEnv(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		log.Warn("subnet file passed over", "err", err)
+	}
+	return env.Subnets
+}

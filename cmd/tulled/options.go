@@ -1,0 +1,117 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"tulle/ip"
+	"tulle/subnet/etcd"
+)
+
+// options are the daemon's settings. Flags have flannel's names wherever they mean the same.
+type options struct {
+	etcd     etcd.Config
+	uplink   ip.UplinkChoice
+	nodeID   string
+	ipMasq   bool
+	version  bool
+	logLevel slog.Level
+	json     bool
+
+	subnetFile, stateDir, runDir string
+	healthIP                     netip.Addr
+	healthPort                   uint16
+	notifySocket                 string
+}
+
+// parse reads the command line, and the environment for flags that it lacks: TULLED_X, else FLANNELD_X.
+func parse(args []string, lookup func(string) (string, bool), stderr io.Writer) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("tulled", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	o.define(fs)
+	if err := fs.Parse(args); err != nil {
+		if err == flag.ErrHelp {
+			fs.SetOutput(stderr)
+			fmt.Fprintln(stderr, "tulled leases this host a subnet from etcd and forwards to the other hosts' containers.\n\nFlags (or TULLED_X in the environment, X in upper case with underscores; FLANNELD_X serves too):")
+			fs.PrintDefaults()
+		}
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q: every setting is a flag", fs.Arg(0))
+	}
+	if err := fromEnvironment(fs, lookup); err != nil {
+		return o, err
+	}
+	o.notifySocket, _ = lookup("NOTIFY_SOCKET")
+	return o, nil
+}
+
+func (o *options) define(fs *flag.FlagSet) {
+	o.etcd.Endpoints = []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}
+	fs.Func("etcd-endpoints", "comma-separated `URLs` of etcd (default \"http://127.0.0.1:4001,http://127.0.0.1:2379\")", func(s string) error {
+		o.etcd.Endpoints = strings.Split(s, ",")
+		return nil
+	})
+	fs.StringVar(&o.etcd.Prefix, "etcd-prefix", etcd.DefaultPrefix, "`prefix` of Tulle's keys in etcd")
+	fs.StringVar(&o.etcd.KeyFile, "etcd-keyfile", "", "private key `file` for client authentication, read again at each handshake")
+	fs.StringVar(&o.etcd.CertFile, "etcd-certfile", "", "certificate `file` for client authentication")
+	fs.StringVar(&o.etcd.CAFile, "etcd-cafile", "", "`file` with the certificates that etcd's must be signed by")
+	fs.StringVar(&o.etcd.Username, "etcd-username", "", "`user` for etcd's authentication")
+	fs.StringVar(&o.etcd.Password, "etcd-password", "", "`password` for etcd's authentication; better given in a file")
+	fs.StringVar(&o.etcd.PasswordFile, "etcd-password-file", "", "`file` that holds the password")
+
+	fs.Func("iface", "uplink by `name or address`; may be repeated, the first that works is used", func(s string) error {
+		o.uplink.Interfaces = append(o.uplink.Interfaces, s)
+		return nil
+	})
+	fs.Func("iface-regex", "uplink by a regular `expression` over addresses, then names; may be repeated", func(s string) error {
+		re, err := regexp.Compile(s)
+		o.uplink.Patterns = append(o.uplink.Patterns, re)
+		return err
+	})
+	fs.Func("iface-can-reach", "uplink that reaches this `address`", addrInto(&o.uplink.CanReach))
+	fs.Func("public-ip", "IPv4 `address` that peers send to, if it is not the uplink's (NAT)", addrOf(ip.IPv4, &o.uplink.Public.V4))
+	fs.Func("public-ipv6", "IPv6 `address` that peers send to", addrOf(ip.IPv6, &o.uplink.Public.V6))
+
+	fs.StringVar(&o.nodeID, "node-id", "", "`identity` that owns this host's lease (default: derived from /etc/machine-id)")
+	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write for Docker and CNI plugins")
+	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/tulle", "`directory` for what must survive a reboot")
+	fs.StringVar(&o.runDir, "run-dir", "/run/tulle", "`directory` for the socket and what must not survive a reboot")
+	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
+	fs.Func("subnet-lease-renew-margin", "accepted for flannel's sake, `minutes`; the lease is kept alive all the time", renewMargin)
+
+	o.healthIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	fs.Func("healthz-ip", "`address` to answer /healthz and /readyz on (default 127.0.0.1)", addrInto(&o.healthIP))
+	fs.Func("healthz-port", "`port` to answer /healthz and /readyz on (default 0: none; the socket always answers)", portInto(&o.healthPort))
+	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
+	fs.Func("log-format", "`format` of the log: text or json (default text)", func(s string) error {
+		if s != "text" && s != "json" {
+			return fmt.Errorf("want text or json")
+		}
+		o.json = s == "json"
+		return nil
+	})
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+}
+
+// store completes the settings of the store.
+func (o *options) store(log *slog.Logger) etcd.Config {
+	c := o.etcd
+	c.Logger = log
+	return c
+}
+
+func (o *options) logger(w io.Writer) *slog.Logger {
+	h := &slog.HandlerOptions{Level: o.logLevel}
+	if o.json {
+		return slog.New(slog.NewJSONHandler(w, h))
+	}
+	return slog.New(slog.NewTextHandler(w, h))
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func env(pairs ...string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		for _, p := range pairs {
+			if k, v, _ := strings.Cut(p, "="); k == name {
+				return v, true
+			}
+		}
+		return "", false
+	}
+}
+
+func TestFlagsWinOverEnvironment(t *testing.T) {
+	o, err := parse(
+		[]string{"-iface", "eth1", "--iface=eth2", "-public-ip=192.0.2.1", "--healthz-port", "8081", "-log-level=debug"},
+		env("TULLED_IFACE=eth9", "TULLED_IP_MASQ=true", "FLANNELD_IP_MASQ=false", "FLANNELD_ETCD_PREFIX=/flannel", "TULLED_ETCD_ENDPOINTS=http://a:1,http://b:2", "TULLED_NODE_ID="), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"eth1", "eth2"}; !slices.Equal(o.uplink.Interfaces, want) {
+		t.Errorf("interfaces %v, want %v", o.uplink.Interfaces, want)
+	}
+	if want := []string{"http://a:1", "http://b:2"}; !slices.Equal(o.etcd.Endpoints, want) {
+		t.Errorf("endpoints %v, want %v", o.etcd.Endpoints, want)
+	}
+	if !o.ipMasq || o.etcd.Prefix != "/flannel" || o.healthPort != 8081 || o.logLevel != slog.LevelDebug ||
+		o.uplink.Public.V4 != netip.MustParseAddr("192.0.2.1") || o.subnetFile != "/run/flannel/subnet.env" {
+		t.Errorf("options %+v", o)
+	}
+}
+
+func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
+	tests := []struct {
+		name string
+		args []string
+		env  []string
+		want []string
+	}{
+		{"unknown flag", []string{"--no-such"}, nil, []string{"no-such"}},
+		{"argument", []string{"up"}, nil, []string{`"up"`}},
+		{"family", []string{"--public-ip", "fd00::1"}, nil, []string{"public-ip", "fd00::1", "ipv4"}},
+		{"environment", nil, []string{"TULLED_HEALTHZ_PORT=99999"}, []string{"TULLED_HEALTHZ_PORT", "99999", "0 to 65535"}},
+		{"flannel environment", nil, []string{"FLANNELD_IP_MASQ=maybe"}, []string{"FLANNELD_IP_MASQ", "maybe"}},
+		{"margin", []string{"-subnet-lease-renew-margin=0"}, nil, []string{"1 to 1439"}},
+		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
+		{"log format", []string{"-log-format=xml"}, nil, []string{"text or json"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			if code := run(context.Background(), tt.args, env(tt.env...), &out, &errs); code != exitUsage {
+				t.Errorf("exit code %d, want %d", code, exitUsage)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(errs.String(), want) {
+					t.Errorf("message %q lacks %q", errs.String(), want)
+				}
+			}
+		})
+	}
+}
+
+func TestPasswordIsNeverShown(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := run(context.Background(), []string{"--etcd-password=hunter2", "--etcd-cafile=/nonexistent", "--node-id=bad/id"}, env(), &out, &errs)
+	if code != exitFailed {
+		t.Errorf("exit code %d, want %d", code, exitFailed)
+	}
+	if s := out.String() + errs.String(); strings.Contains(s, "hunter2") {
+		t.Errorf("the password is in %q", s)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run(context.Background(), []string{"-version"}, env("TULLED_VERSION=x"), &out, &errs); code != exitStopped || out.String() != version+"\n" {
+		t.Errorf("exit code %d, output %q", code, out.String())
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"tulle/ip"
+)
+
+// fromEnvironment sets the flags that the command line left alone.
+func fromEnvironment(fs *flag.FlagSet, lookup func(string) (string, bool)) error {
+	given := map[string]bool{}
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	var failed error
+	fs.VisitAll(func(f *flag.Flag) {
+		if given[f.Name] || failed != nil || f.Name == "version" {
+			return
+		}
+		for _, prefix := range []string{"TULLED_", "FLANNELD_"} {
+			name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			value, ok := lookup(name)
+			if !ok || value == "" {
+				continue
+			}
+			if err := fs.Set(f.Name, value); err != nil {
+				failed = fmt.Errorf("environment variable %s: invalid value %q for --%s: %w", name, redact(f.Name, value), f.Name, err)
+			}
+			return
+		}
+	})
+	return failed
+}
+
+// redact keeps passwords out of messages.
+func redact(flagName, value string) string {
+	if flagName == "etcd-password" {
+		return "***"
+	}
+	return value
+}
+
+func addrInto(into *netip.Addr) func(string) error {
+	return func(s string) error {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			return fmt.Errorf("not an IP address")
+		}
+		*into = addr
+		return nil
+	}
+}
+
+func addrOf(f ip.Family, into *netip.Addr) func(string) error {
+	return func(s string) error {
+		addr, err := netip.ParseAddr(s)
+		if err != nil || ip.FamilyOf(addr) != f || addr.Is4In6() || addr.Zone() != "" {
+			return fmt.Errorf("not an %s address", f)
+		}
+		*into = addr
+		return nil
+	}
+}
+
+func portInto(into *uint16) func(string) error {
+	return func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return fmt.Errorf("not a port number: want 0 to 65535")
+		}
+		*into = uint16(n)
+		return nil
+	}
+}
+
+func renewMargin(s string) error {
+	if n, err := strconv.Atoi(s); err != nil || n < 1 || n > 1439 {
+		return fmt.Errorf("want 1 to 1439 minutes")
+	}
+	return nil
+}
