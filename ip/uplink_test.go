@@ -1,0 +1,118 @@
+package ip
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func addresses(prefixes ...string) []InterfaceAddr {
+	var as []InterfaceAddr
+	for _, p := range prefixes {
+		as = append(as, InterfaceAddr{Prefix: netip.MustParsePrefix(p)})
+	}
+	return as
+}
+
+// lan is a host with a NAT interface first, as Vagrant makes it, and a LAN interface second.
+func lan() Snapshot {
+	return Snapshot{
+		Interfaces: []Interface{
+			{Name: "lo", Up: true, Loopback: true, MTU: 65536, Addrs: addresses("127.0.0.1/8", "::1/128")},
+			{Name: "eth0", Up: true, MTU: 1500, Addrs: addresses("10.0.2.15/24", "fe80::1/64", "fd00::15/64")},
+			{Name: "eth1", Up: true, MTU: 9000, Addrs: addresses("192.168.7.3/24", "fd77::3/64")},
+			{Name: "eth2", MTU: 1500, Addrs: addresses("192.168.8.3/24")},
+		},
+		Defaults: []Route{
+			{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.2.2"), Link: "eth0"},
+			{Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("fe80::2"), Link: "eth0"},
+		},
+		Paths: map[netip.Addr]Path{
+			netip.MustParseAddr("192.168.7.9"): {Link: "eth1", Source: netip.MustParseAddr("192.168.7.3")},
+		},
+	}
+}
+
+func TestChooseUplink(t *testing.T) {
+	v4, both := []Family{IPv4}, []Family{IPv4, IPv6}
+	public := func(v4, v6 string) (d Dual[netip.Addr]) {
+		if v4 != "" {
+			d.V4 = netip.MustParseAddr(v4)
+		}
+		if v6 != "" {
+			d.V6 = netip.MustParseAddr(v6)
+		}
+		return d
+	}
+	tests := []struct {
+		name     string
+		choice   UplinkChoice
+		families []Family
+		want     Uplink
+		err      string
+	}{
+		{"default route", UplinkChoice{}, both,
+			Uplink{"eth0", 1500, public("10.0.2.15", "fd00::15"), public("10.0.2.15", "fd00::15")}, ""},
+		{"by name", UplinkChoice{Interfaces: []string{"nope", "eth1"}}, v4,
+			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("192.168.7.3", "")}, ""},
+		{"by address", UplinkChoice{Interfaces: []string{"192.168.7.3"}}, both,
+			Uplink{"eth1", 9000, public("192.168.7.3", "fd77::3"), public("192.168.7.3", "fd77::3")}, ""},
+		{"by pattern over addresses before names", UplinkChoice{Patterns: []*regexp.Regexp{regexp.MustCompile(`^192\.168\.7|eth0`)}}, v4,
+			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("192.168.7.3", "")}, ""},
+		{"by reachability", UplinkChoice{CanReach: netip.MustParseAddr("192.168.7.9")}, v4,
+			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("192.168.7.3", "")}, ""},
+		{"owner of the public address", UplinkChoice{Public: public("192.168.7.3", "")}, v4,
+			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("192.168.7.3", "")}, ""},
+		{"public address of a NAT", UplinkChoice{Public: public("203.0.113.9", "")}, v4,
+			Uplink{"eth0", 1500, public("10.0.2.15", ""), public("203.0.113.9", "")}, ""},
+		{"named interface behind a NAT", UplinkChoice{Interfaces: []string{"eth1"}, Public: public("203.0.113.9", "")}, v4,
+			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("203.0.113.9", "")}, ""},
+		{"down", UplinkChoice{Interfaces: []string{"eth2"}}, v4, Uplink{}, "eth2 is down"},
+		{"missing", UplinkChoice{Interfaces: []string{"eth7"}}, v4, Uplink{}, "--iface eth7: no such interface"},
+		{"unreachable", UplinkChoice{CanReach: netip.MustParseAddr("198.51.100.1")}, v4, Uplink{}, "--iface-can-reach 198.51.100.1"},
+		{"no match", UplinkChoice{Patterns: []*regexp.Regexp{regexp.MustCompile("wlan")}}, v4, Uplink{}, "no interface matches"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := tt.choice.Choose(lan(), tt.families)
+			if tt.err != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("error %v, want one with %q", err, tt.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestUplinkAddressPreference(t *testing.T) {
+	s := lan()
+	s.Interfaces[1].Addrs = []InterfaceAddr{
+		{Prefix: netip.MustParsePrefix("fe80::1/64")},
+		{Prefix: netip.MustParsePrefix("fd00::dead/64"), Deprecated: true},
+		{Prefix: netip.MustParsePrefix("fd00::7e/64"), Temporary: true, Dynamic: true},
+		{Prefix: netip.MustParsePrefix("fd00::d/64"), Dynamic: true},
+		{Prefix: netip.MustParsePrefix("fd00::1/64")},
+	}
+	for _, want := range []string{"fd00::1", "fd00::d", "fd00::7e", "fe80::1"} {
+		up, err := UplinkChoice{}.Choose(s, []Family{IPv6})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if up.Addr.V6 != netip.MustParseAddr(want) {
+			t.Fatalf("chose %v, want %s of %v", up.Addr.V6, want, s.Interfaces[1].Addrs)
+		}
+		for i, a := range s.Interfaces[1].Addrs {
+			if a.Prefix.Addr() == up.Addr.V6 {
+				s.Interfaces[1].Addrs[i].Deprecated = true
+			}
+		}
+	}
+}
