@@ -85,14 +85,9 @@ func (f *labFlags) config(progress io.Writer) (lab.Config, error) {
 		Containers: f.container,
 		Progress:   printProgress(progress),
 	}
-	for name, set := range map[string]func(*labFlags, *lab.Config) error{
-		"family":       (*labFlags).setFamilies,
-		"network":      (*labFlags).setNetworks,
-		"backend":      (*labFlags).setBackend,
-		"program path": (*labFlags).setPrograms,
-	} {
-		if err := set(f, &config); err != nil {
-			return config, usageError(fmt.Errorf("%s: %w", name, err))
+	for _, set := range []func(*lab.Config) error{f.setFamilies, f.setNetworks, f.setBackend, f.setPrograms} {
+		if err := set(&config); err != nil {
+			return config, usageError(err)
 		}
 	}
 	return config, nil

@@ -20,7 +20,7 @@ The exit code is that of the command.`,
 		Example: `  tulle lab exec h1 -- ip route
   tulle lab exec h1/c1 -- ping -c 3 10.244.2.2
   tulle lab exec router -- ip -br address`,
-		Args: cobra.MinimumNArgs(2),
+		Args: hostAndCommand,
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			return completeNodes(name, args)
 		},
@@ -29,13 +29,24 @@ The exit code is that of the command.`,
 			if err != nil {
 				return err
 			}
-			return errors.Join(execIn(cmd, l, args[0], args[1:]), l.Release())
+			line := args[1:]
+			if line[0] == "--" {
+				line = line[1:]
+			}
+			return errors.Join(execIn(cmd, l, args[0], line), l.Release())
 		}).runE,
 	}
 	registerLabName(cmd, &name)
 	// What follows HOST belongs to the command even without "--".
 	cmd.Flags().SetInterspersed(false)
 	return cmd
+}
+
+func hostAndCommand(_ *cobra.Command, args []string) error {
+	if len(args) < 2 || len(args) == 2 && args[1] == "--" {
+		return errors.New("say where and what to run, as in `tulle lab exec h1 -- ip route`")
+	}
+	return nil
 }
 
 func execIn(cmd *cobra.Command, l *lab.Lab, node string, line []string) error {

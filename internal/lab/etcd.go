@@ -84,6 +84,9 @@ func (e *Etcd) waitServing(ctx context.Context) error {
 		_, last = e.Get(ctx, etcdPrefix)
 		return last == nil
 	})
+	if ctx.Err() != nil {
+		return fmt.Errorf("wait for etcd: %w", context.Cause(ctx))
+	}
 	if err != nil || last != nil {
 		return fmt.Errorf("wait for etcd: %w\n%s", errors.Join(err, last), logTail(e.log()))
 	}

@@ -143,6 +143,9 @@ func (h *Host) WaitReady(ctx context.Context) error {
 	if err == nil && (h.daemon == nil || !h.daemon.exited()) {
 		return nil
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("wait for tulled on %s: %w", h, context.Cause(ctx))
+	}
 	return fmt.Errorf("wait for tulled on %s: %s\n%s", h, reason, logTail(h.Log()))
 }
 

@@ -109,7 +109,7 @@ func (l *Lab) Close() error {
 	if l.Etcd.dataDir != "" {
 		errs = append(errs, os.RemoveAll(l.Etcd.dataDir))
 	}
-	errs = append(errs, os.RemoveAll(l.Config.Dir))
+	errs = append(errs, removeDir(l.Config.Dir))
 	return errors.Join(errs...)
 }
 
@@ -206,7 +206,7 @@ func makeDir(c *Config) error {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(c.Dir), 0o755); err != nil {
-		return fmt.Errorf("make lab directory: %w", err)
+		return permissionHint(fmt.Errorf("make lab directory: %w", err))
 	}
 	if err := os.Mkdir(c.Dir, 0o755); errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("lab %q exists already: remove it with `tulle lab down --name %s`", c.Name, c.Name)

@@ -3,7 +3,6 @@
 package lab_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -86,9 +85,9 @@ func logDaemons(t *testing.T, l *lab.Lab) {
 }
 
 // requireMatrix fails the test unless every container reaches every other.
-func requireMatrix(ctx context.Context, t *testing.T, l *lab.Lab) lab.Matrix {
+func requireMatrix(t *testing.T, l *lab.Lab) lab.Matrix {
 	t.Helper()
-	matrix, err := l.Matrix(ctx)
+	matrix, err := l.Matrix(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

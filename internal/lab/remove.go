@@ -40,10 +40,7 @@ func Remove(name string) (bool, error) {
 		// The files stay: they are what a second attempt works from.
 		return true, fmt.Errorf("remove lab %s: %w", name, err)
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return true, fmt.Errorf("remove lab %s: %w", name, err)
-	}
-	return true, nil
+	return true, removeDir(dir)
 }
 
 // removePin ends every process in the pinned namespace and takes away its link

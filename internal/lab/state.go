@@ -17,6 +17,18 @@ const labsDir = "/run/tulle-lab"
 // Dir is the directory of the detached lab with the given name.
 func Dir(name string) string { return filepath.Join(labsDir, name) }
 
+// removeDir removes the directory of a lab, and that of all labs with the last.
+func removeDir(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("remove lab directory: %w", err)
+	}
+	if filepath.Dir(dir) == labsDir {
+		// It fails while there are other labs.
+		_ = os.Remove(labsDir)
+	}
+	return nil
+}
+
 // state is what a later process needs to know of a detached lab.
 type state struct {
 	Config  Config

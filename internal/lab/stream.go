@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,6 +60,7 @@ type Stream struct {
 	receiver chan receiveResult
 	incoming *net.UDPConn
 	outgoing *net.UDPConn
+	stop     func() StreamReport
 }
 
 type sendResult struct {
@@ -102,13 +104,17 @@ func StartStream(ctx context.Context, config StreamConfig) (*Stream, error) {
 		incoming: incoming,
 		outgoing: outgoing,
 	}
+	s.stop = sync.OnceValue(s.finish)
 	go func() { s.receiver <- receive(incoming) }()
 	go func() { s.sender <- send(ctx, outgoing, to, config.PerSecond) }()
 	return s, nil
 }
 
-// Stop ends the stream, waits for packets under way, and reports.
-func (s *Stream) Stop() StreamReport {
+// Stop ends the stream, waits for packets under way, and reports. To call it
+// again returns the same report.
+func (s *Stream) Stop() StreamReport { return s.stop() }
+
+func (s *Stream) finish() StreamReport {
 	s.cancel()
 	sent := <-s.sender
 	// The read deadline moves what arrives later to "lost".

@@ -52,6 +52,11 @@ func segmentPrefix(family ip.Family, s int) netip.Prefix {
 // routerAddr is the router's address in segment s.
 func routerAddr(family ip.Family, s int) netip.Addr { return nth(segmentPrefix(family, s).Addr(), 254) }
 
+// RouterAddr is the router's address in a segment, which is outside the overlay.
+func (l *Lab) RouterAddr(family ip.Family, segment int) netip.Addr {
+	return routerAddr(family, segment)
+}
+
 // nth returns the address n after addr.
 func nth(addr netip.Addr, n int64) netip.Addr {
 	sum := new(big.Int).Add(ip.Number(addr), big.NewInt(n))

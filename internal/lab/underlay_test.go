@@ -88,7 +88,7 @@ func TestMatrixOverStaticRoutes(t *testing.T) {
 		connect(t, l.Hosts[0], l.Hosts[1], family)
 		connect(t, l.Hosts[1], l.Hosts[0], family)
 	}
-	matrix := requireMatrix(t.Context(), t, l)
+	matrix := requireMatrix(t, l)
 	if got, want := len(matrix.Pairs), 2*4*3; got != want {
 		t.Errorf("matrix has %d pairs, want %d", got, want)
 	}

@@ -1,0 +1,132 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tulle/internal/lab"
+	"tulle/ip"
+)
+
+// daemonStatus is the part of tulled's status that these tests read.
+type daemonStatus struct {
+	Ready    bool
+	Reason   string
+	Problems []struct{ Key, Reason string }
+}
+
+// Keys that make no sense cost themselves alone, and every host reports them.
+func TestPoisonedKeys(t *testing.T) {
+	l := upLab(t, lab.Config{Hosts: 3, Containers: 1, Families: []ip.Family{ip.IPv4}})
+	lease := `{"PublicIP":"172.30.1.200","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:c8"}}`
+	keys := map[string]string{
+		l.Etcd.Key("subnets/garbage"):         "not JSON",
+		l.Etcd.Key("subnets-x"):               "a sibling",
+		l.Etcd.Key("subnets/192.168.77.0-24"): lease,
+		l.Etcd.Key("subnets/0.0.0.0-0"):       lease,
+	}
+	streams := ring(t, l, ip.IPv4, 500)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if err := l.Etcd.Put(t.Context(), key, keys[key]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, host := range l.Hosts {
+		awaitProblems(t, host, slices.Collect(maps.Keys(keys)))
+		if ready, reason := host.Ready(t.Context()); !ready {
+			t.Errorf("%s is not ready with poisoned keys in the store: %s", host, reason)
+		}
+	}
+	for key := range keys {
+		if err := l.Etcd.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, host := range l.Hosts {
+		awaitProblems(t, host, nil)
+	}
+	stopAll(t, streams)
+	requireMatrix(t, l)
+}
+
+// awaitProblems waits until the daemon reports problems with exactly these keys.
+func awaitProblems(t *testing.T, host *lab.Host, keys []string) {
+	t.Helper()
+	want := slices.Sorted(slices.Values(keys))
+	var got []string
+	if eventually(5*time.Second, func() bool {
+		var status daemonStatus
+		if err := host.Status(t.Context(), &status); err != nil {
+			t.Fatal(err)
+		}
+		got = nil
+		for _, problem := range status.Problems {
+			got = append(got, fullKey(problem.Key))
+		}
+		slices.Sort(got)
+		return slices.Equal(got, want)
+	}) {
+		return
+	}
+	t.Errorf("%s reports problems with %q, want %q", host, got, want)
+}
+
+// fullKey accepts keys as the daemon prints them, with the prefix or without.
+func fullKey(key string) string {
+	const prefix = "/coreos.com/network/"
+	if strings.HasPrefix(key, prefix) {
+		return key
+	}
+	return prefix + strings.TrimPrefix(key, "/")
+}
+
+// runningStream is a stream with a name for messages.
+type runningStream struct {
+	name string
+	*lab.Stream
+}
+
+// ring starts a stream from the first container of each host to that of the
+// next one.
+func ring(t *testing.T, l *lab.Lab, family ip.Family, perSecond int) []runningStream {
+	t.Helper()
+	var streams []runningStream
+	for i, host := range l.Hosts {
+		streams = append(streams, startStream(t, host, l.Hosts[(i+1)%len(l.Hosts)], family, perSecond))
+	}
+	return streams
+}
+
+func startStream(t *testing.T, from, to *lab.Host, family ip.Family, perSecond int) runningStream {
+	t.Helper()
+	stream, err := lab.StartStream(t.Context(), lab.StreamConfig{
+		From:      from.Containers[0],
+		To:        to.Containers[0],
+		Family:    family,
+		PerSecond: perSecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// After Stop this does nothing.
+	t.Cleanup(func() { stream.Stop() })
+	return runningStream{name: fmt.Sprintf("%s from %s to %s", family, from, to), Stream: stream}
+}
+
+// stopAll fails the test if a stream has lost a packet.
+func stopAll(t *testing.T, streams []runningStream) {
+	t.Helper()
+	for _, stream := range streams {
+		report := stream.Stop()
+		t.Logf("%s: %v", stream.name, report)
+		if report.Lost != 0 || report.Sent == 0 {
+			t.Errorf("%s: %v, want none lost", stream.name, report)
+		}
+	}
+}
