@@ -1,7 +1,6 @@
 package subnet
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -30,12 +29,7 @@ func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Prob
 			others = append(others, i)
 		}
 	}
-	slices.SortFunc(others, func(a, b int) int {
-		if leases[a].Created != leases[b].Created {
-			return cmp.Compare(leases[a].Created, leases[b].Created)
-		}
-		return cmp.Compare(KeyOf(leases[a].Subnets), KeyOf(leases[b].Subnets))
-	})
+	slices.SortFunc(others, func(a, b int) int { return compareAge(&leases[a], &leases[b]) })
 	kept := make([]Subnets, len(leases))
 	reasons := make([][]string, len(leases))
 	for _, f := range n.Families() {

@@ -1,6 +1,10 @@
 package subnet
 
-import "tulle/ip"
+import (
+	"cmp"
+
+	"tulle/ip"
+)
 
 // Mine returns the lease in set that is the claim's own: the one with its node id; if there is none, the one with its
 // public address (IPv4 first) and no node id, which a flanneld on this host or a reservation left. Among several it
@@ -40,10 +44,13 @@ func pick(leases []Lease, previous Subnets, matches func(Lease) bool) (best Leas
 	return best, found
 }
 
-// older reports whether a counts before b: created earlier, by key if at once.
-func older(a, b Lease) bool {
-	if a.Created != b.Created {
-		return a.Created < b.Created
+// older reports whether a counts before b.
+func older(a, b Lease) bool { return compareAge(&a, &b) < 0 }
+
+// compareAge orders leases by what counts first: the older one, and of two created at once the one with lower subnets.
+func compareAge(a, b *Lease) int {
+	if c := cmp.Compare(a.Created, b.Created); c != 0 {
+		return c
 	}
-	return KeyOf(a.Subnets) < KeyOf(b.Subnets)
+	return CompareSubnets(a.Subnets, b.Subnets)
 }
