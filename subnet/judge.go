@@ -23,18 +23,20 @@ type Self struct {
 // Families are judged apart: a refused subnet is taken out of its lease, and what remains is usable. A family that the
 // network does not use is taken out without a word, since a cluster changes families host by host.
 func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Problem) {
-	others := make([]int, 0, len(leases))
-	for i, l := range leases {
-		if !self.owns(l) {
-			others = append(others, i)
+	bySubnet := make([]int, 0, len(leases)) // the other hosts' leases
+	for i := range leases {
+		if !self.owns(&leases[i]) {
+			bySubnet = append(bySubnet, i)
 		}
 	}
-	slices.SortFunc(others, func(a, b int) int { return compareAge(&leases[a], &leases[b]) })
+	slices.SortFunc(bySubnet, func(a, b int) int { return CompareSubnets(leases[a].Subnets, leases[b].Subnets) })
+	byAge := slices.Clone(bySubnet)
+	slices.SortFunc(byAge, func(a, b int) int { return compareAge(&leases[a], &leases[b]) })
 	kept := make([]Subnets, len(leases))
 	reasons := make([][]string, len(leases))
 	for _, f := range n.Families() {
-		court := newCourt(f, n.Pools.Of(f), leases, self)
-		for _, i := range others {
+		court := newCourt(f, n.Pools.Of(f), leases, &self)
+		for _, i := range byAge {
 			p, reason := court.hear(i)
 			kept[i].Set(f, p)
 			if reason != "" {
@@ -42,25 +44,24 @@ func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Prob
 			}
 		}
 	}
-	slices.SortFunc(others, func(a, b int) int { return CompareSubnets(leases[a].Subnets, leases[b].Subnets) })
-	for _, i := range others {
-		l := leases[i]
+	usable = make([]Lease, 0, len(bySubnet))
+	for _, i := range bySubnet {
 		if kept[i] == (Subnets{}) && len(reasons[i]) == 0 {
 			reasons[i] = []string{"the network configuration does not use its family"}
 		}
 		for _, reason := range reasons[i] {
-			refused = append(refused, Problem{Key: KeyOf(l.Subnets), Reason: reason})
+			refused = append(refused, Problem{Key: KeyOf(leases[i].Subnets), Reason: reason})
 		}
 		if kept[i] != (Subnets{}) {
-			l.Subnets = kept[i]
-			usable = append(usable, l)
+			usable = append(usable, leases[i])
+			usable[len(usable)-1].Subnets = kept[i]
 		}
 	}
 	return usable, refused
 }
 
 // owns reports whether l is this host's own lease.
-func (s Self) owns(l Lease) bool {
+func (s *Self) owns(l *Lease) bool {
 	return s.Node != "" && l.Attrs.Node == s.Node || s.Subnets != (Subnets{}) && l.Subnets == s.Subnets
 }
 
@@ -75,14 +76,14 @@ type court struct {
 	hosts    []*place // of each lease's public address
 }
 
-func newCourt(f ip.Family, pool Pool, leases []Lease, self Self) *court {
+func newCourt(f ip.Family, pool Pool, leases []Lease, self *Self) *court {
 	c := &court{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
 	own := self.addresses(f, leases)
 	count := len(leases)
 	prefixes := make([]netip.Prefix, 2*count, 2*count+len(own)+1) // invalid where a lease has nothing of the family
-	for i, l := range leases {
-		prefixes[i] = l.Subnets.Of(f).Masked()
-		prefixes[count+i] = hostPrefix(l.Attrs.Public.Of(f))
+	for i := range leases {
+		prefixes[i] = leases[i].Subnets.Of(f).Masked()
+		prefixes[count+i] = hostPrefix(leases[i].Attrs.Public.Of(f))
 	}
 	for _, addr := range own {
 		prefixes = append(prefixes, ip.Host(addr))
@@ -99,15 +100,15 @@ func newCourt(f ip.Family, pool Pool, leases []Lease, self Self) *court {
 }
 
 // addresses returns this host's own addresses of family f, those it publishes included: behind NAT it does not see them.
-func (s Self) addresses(f ip.Family, leases []Lease) []netip.Addr {
+func (s *Self) addresses(f ip.Family, leases []Lease) []netip.Addr {
 	var addrs []netip.Addr
 	for _, addr := range s.Underlay {
 		if addr.BitLen() == f.Bits() {
 			addrs = append(addrs, addr.WithZone(""))
 		}
 	}
-	for _, l := range leases {
-		if addr := l.Attrs.Public.Of(f); addr.IsValid() && s.owns(l) {
+	for i := range leases {
+		if addr := leases[i].Attrs.Public.Of(f); addr.IsValid() && s.owns(&leases[i]) {
 			addrs = append(addrs, addr)
 		}
 	}
