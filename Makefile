@@ -49,9 +49,9 @@ tidy: need-go
 arch: need-go
 	go test -count=1 ./internal/archtest
 
-lab: need-netns build ## a lab to play with, until `bin/tulle lab down`
+lab: need-root build ## a lab to play with, until `bin/tulle lab down`
 	bin/tulle lab up --hosts 3 --containers 2 --family dual
-	@echo 'Look around: bin/tulle lab status. Enter a host: bin/tulle lab exec --help. Tear down: bin/tulle lab down.'
+	@echo 'Enter a host: bin/tulle lab exec h1 -- sh. A container: bin/tulle lab exec h1/c1 -- sh. Remove it all: bin/tulle lab down.'
 
 generate: need-go ## rewrite generated files
 	go generate ./...
