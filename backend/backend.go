@@ -4,7 +4,11 @@
 package backend
 
 import (
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -25,6 +29,15 @@ type Backend interface {
 
 // New makes the backend of a network. Doubts are oddities that an operator should know and that stop nothing.
 type New func(network subnet.Network) (b Backend, doubts []string, err error)
+
+// Open makes the backend that the network names, one of the given ones.
+func Open(all map[string]New, n subnet.Network) (Backend, []string, error) {
+	newBackend, ok := all[n.Backend.Type]
+	if !ok {
+		return nil, nil, fmt.Errorf("Backend.Type is %q: choose one of %s", n.Backend.Type, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+	}
+	return newBackend(n)
+}
 
 // Host is what a backend knows of the host it plans for.
 type Host struct {

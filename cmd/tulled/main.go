@@ -16,12 +16,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tulle/backend"
-	"tulle/backend/alloc"
-	"tulle/backend/hostgw"
-	"tulle/backend/vxlan"
 	"tulle/internal/agent"
 	"tulle/internal/api"
+	"tulle/internal/backends"
 	"tulle/ip/kernel"
 	"tulle/subnet"
 	"tulle/subnet/etcd"
@@ -63,11 +60,6 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 	return exitStopped
 }
 
-// backends are the values of Backend.Type in the network configuration.
-func backends() map[string]backend.New {
-	return map[string]backend.New{vxlan.Name: vxlan.New, hostgw.Name: hostgw.New, alloc.Name: alloc.New}
-}
-
 // serve wires the parts together and runs them until ctx ends or one of them fails.
 func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	node, err := agent.NodeID(opts.nodeID, "/etc/machine-id", opts.stateDir)
@@ -95,7 +87,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	defer store.Close()
 	systemd := notifier{socket: opts.notifySocket, log: log}
 	a, err := agent.New(agent.Config{
-		Store: store, Kernel: krn, Backends: backends(), Log: log,
+		Store: store, Kernel: krn, Backends: backends.All(), Log: log,
 		Node: node, Instance: instance, Uplink: opts.uplink, IPMasq: opts.ipMasq,
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
 		ConfigKey: store.ConfigKey(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,

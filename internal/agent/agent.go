@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tulle/backend"
+	"tulle/internal/backoff"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -103,7 +104,7 @@ func (a *Agent) Alive() error {
 
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
 func (a *Agent) watchKernel(ctx context.Context) error {
-	retry := backoff{first: retryFirst, most: retryMost}
+	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	for {
 		started := time.Now()
 		err := a.cfg.Kernel.Watch(ctx, a.inbox.poke)
@@ -113,9 +114,9 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 		a.cfg.Log.Warn("kernel watch broke", "err", err)
 		a.inbox.poke()
 		if time.Since(started) > retryMost {
-			retry.reset()
+			retry.Reset()
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -127,7 +128,7 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer beat.Stop()
 	due := time.NewTimer(0)
 	defer due.Stop()
-	retry := backoff{first: retryFirst, most: retryMost}
+	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	var earliest time.Time
 	for {
 		select {
@@ -152,10 +153,10 @@ func (a *Agent) loop(ctx context.Context) error {
 		a.publish(status)
 		earliest = time.Now().Add(slowdown * time.Since(started))
 		if status.Ready {
-			retry.reset()
+			retry.Reset()
 			due.Reset(resyncEvery)
 		} else {
-			due.Reset(retry.next())
+			due.Reset(retry.Next())
 		}
 	}
 }

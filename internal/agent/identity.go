@@ -35,9 +35,12 @@ func NodeID(explicit, machineIDPath, stateDir string) (string, error) {
 	return stored(filepath.Join(stateDir, "node-id"))
 }
 
+// instanceFile lies below the run directory.
+const instanceFile = "instance"
+
 // Instance returns what tells this machine, since it booted, from a clone that has the same node id. It lies in runDir,
 // which does not survive a reboot and is in no image.
-func Instance(runDir string) (string, error) { return stored(filepath.Join(runDir, "instance")) }
+func Instance(runDir string) (string, error) { return stored(filepath.Join(runDir, instanceFile)) }
 
 // stored returns the id in the file at path, and makes a random one if there is no file.
 func stored(path string) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"tulle/internal/backoff"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -86,7 +87,7 @@ func (k *keeper) wanted() (subnet.Attrs, bool) {
 
 // run keeps a lease until ctx ends, and then leaves it in place.
 func (k *keeper) run(ctx context.Context) error {
-	retry := backoff{first: retryFirst, most: retryMost}
+	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	var held subnet.Held
 	var lost <-chan error
 	for {
@@ -95,9 +96,9 @@ func (k *keeper) run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			again = time.After(retry.next())
+			again = time.After(retry.Next())
 		} else {
-			retry.reset()
+			retry.Reset()
 		}
 		lost = nil
 		if held != nil {

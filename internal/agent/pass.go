@@ -81,11 +81,7 @@ func (a *Agent) configure(set subnet.Set, st *Status) error {
 		return a.noNetwork(set)
 	}
 	if a.network == nil {
-		newBackend, ok := a.cfg.Backends[set.Network.Backend.Type]
-		if !ok {
-			return fmt.Errorf("Backend.Type is %q, which this tulled does not have: choose one of %v", set.Network.Backend.Type, names(a.cfg.Backends))
-		}
-		b, doubts, err := newBackend(*set.Network)
+		b, doubts, err := backend.Open(a.cfg.Backends, *set.Network)
 		if err != nil {
 			return fmt.Errorf("network configuration: %w", err)
 		}

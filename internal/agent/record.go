@@ -106,3 +106,8 @@ func union[T comparable](a, b []T) []T {
 	}
 	return out
 }
+
+// Files lists what an agent keeps on disk. The node id is left out: it is the host's for good.
+func Files(stateDir, runDir string) []string {
+	return []string{filepath.Join(stateDir, recordFile), filepath.Join(runDir, wantedFile), filepath.Join(runDir, instanceFile)}
+}

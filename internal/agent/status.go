@@ -1,13 +1,11 @@
 package agent
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"tulle/backend"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -162,5 +160,3 @@ func addrs(d ip.Dual[netip.Addr]) []netip.Addr {
 	}
 	return out
 }
-
-func names(m map[string]backend.New) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,29 @@
+// Package backends lists the backends that Tulle has.
+package backends
+
+import (
+	"tulle/backend"
+	"tulle/backend/alloc"
+	"tulle/backend/hostgw"
+	"tulle/backend/vxlan"
+	"tulle/subnet"
+)
+
+// All returns the backends by their name in the network configuration, Backend.Type.
+func All() map[string]backend.New {
+	return map[string]backend.New{
+		vxlan.Name:  vxlan.New,
+		hostgw.Name: hostgw.New,
+		alloc.Name:  alloc.New,
+	}
+}
+
+// Check parses a network configuration as tulled does, with the options of its backend, and returns what is odd about it.
+func Check(data []byte) (n subnet.Network, doubts []string, err error) {
+	n, doubts, err = subnet.ParseNetwork(data, 0)
+	if err != nil {
+		return n, nil, err
+	}
+	_, more, err := backend.Open(All(), n)
+	return n, append(doubts, more...), err
+}
