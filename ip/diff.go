@@ -54,7 +54,9 @@ func Diff(have, want State) Plan {
 	diff(&p, have.Addrs, want.Addrs, addrKey, drop)
 	diff(&p, have.FDB, want.FDB, fdbKey, drop)
 	diff(&p, have.Neighbors, want.Neighbors, neighborKey, drop)
+	below := len(p.set)
 	diff(&p, have.Routes, want.Routes, routeKey, drop)
+	p.set = append(p.set[:below:below], pave(p.set[below:], have.Routes)...)
 	diffTables(&p, have.Tables, want.Tables)
 	for _, l := range have.Leftovers {
 		p.del = append(p.del, []Op{{Verb: Delete, Old: l}})

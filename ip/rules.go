@@ -1,6 +1,7 @@
 package ip
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,8 +17,14 @@ type Table struct {
 	Rules  []Rule // in the order in which they are tried, within each chain
 }
 
-// Equal reports whether t and u hold the same rules in the same order.
-func (t Table) Equal(u Table) bool { return t.Family == u.Family && slices.Equal(t.Rules, u.Rules) }
+// Equal reports whether t and u hold the same rules in the same order within each chain; chains know no order.
+func (t Table) Equal(u Table) bool {
+	return t.Family == u.Family && slices.Equal(byChain(t.Rules), byChain(u.Rules))
+}
+
+func byChain(rules []Rule) []Rule {
+	return slices.SortedStableFunc(slices.Values(rules), func(a, b Rule) int { return cmp.Compare(a.Chain, b.Chain) })
+}
 
 // Chain is a base chain of Tulle's table.
 type Chain string

@@ -1,0 +1,196 @@
+package iptest
+
+import (
+	"net/netip"
+	"syscall"
+
+	"tulle/ip"
+)
+
+const uplinkName = "up0"
+
+// direct is a route to a peer's containers through the uplink.
+func (s *suite) direct() ip.Route {
+	return ip.Route{Dst: s.route.Dst, Via: s.gateway, Link: uplinkName, Metric: 5, Protocol: ip.Protocol}
+}
+
+func (s *suite) gateways() {
+	route := s.direct()
+	s.apply(add(route), syscall.ENODEV)
+	s.AddInterface(uplinkName, s.uplink)
+	s.apply(add(route), nil)
+	s.owned(ip.State{Routes: []ip.Route{route}})
+
+	astray := route
+	astray.Dst, astray.Via = ip.Host(ip.Last(s.network)), s.near.IP
+	s.apply(add(astray), s.unreachable())
+	astray.OnLink = true
+	s.apply(add(astray), nil)
+	crooked := route
+	crooked.Dst = netip.PrefixFrom(ip.Last(s.route.Dst), s.route.Dst.Bits())
+	if s.family == ip.IPv4 {
+		s.apply(add(crooked), syscall.EINVAL)
+	} else {
+		s.apply(add(crooked), nil) // the kernel cuts off what sticks out
+	}
+	local := route
+	local.Via, local.OnLink = s.uplink.Addr(), true
+	s.apply(add(local), syscall.EINVAL)
+	s.owned(ip.State{Routes: []ip.Route{route, astray}})
+}
+
+func (s *suite) uplinkDown() {
+	s.AddInterface(uplinkName, s.uplink)
+	s.create(s.all())
+	route := s.direct()
+	s.must(s.Kernel, add(route))
+	s.SetInterface(uplinkName, false)
+	s.owned(s.all()) // the device is bound to no other, and stays
+	s.apply(add(route), s.unreachable())
+	route.OnLink = true
+	s.apply(add(route), syscall.ENETDOWN)
+	s.SetInterface(uplinkName, true)
+	s.owned(s.all())
+}
+
+// rerouted moves a route between the uplink and our link, as happens when a peer comes into reach.
+func (s *suite) rerouted() {
+	s.AddInterface(uplinkName, s.uplink)
+	s.create(s.all())
+	for _, metric := range []uint32{s.route.Metric, s.route.Metric - 1} {
+		route := s.direct()
+		route.Metric = metric
+		direct := s.all()
+		direct.Routes = []ip.Route{route}
+		s.must(s.Kernel, ip.Diff(s.all(), direct)...)
+		s.owned(direct)
+		if s.family == ip.IPv6 {
+			// Another route to the gateway is in the way, onlink or not: see ip.Diff for what helps.
+			s.apply(replace(route, s.route), syscall.EINVAL)
+		}
+		s.must(s.Kernel, ip.Diff(direct, s.all())...)
+		s.owned(s.all())
+	}
+}
+
+// unreachable is the error for a gateway to which there is no way.
+func (s *suite) unreachable() error {
+	if s.family == ip.IPv4 {
+		return syscall.ENETUNREACH
+	}
+	return syscall.EHOSTUNREACH
+}
+
+func (s *suite) sysctls() {
+	host := ip.Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}
+	onLink := ip.Sysctl{Key: "net/ipv6/conf/" + linkName + "/accept_ra", Value: "0", Link: linkName}
+	scope := s.scope()
+	scope.Sysctls = []ip.Sysctl{{Key: host.Key}, {Key: onLink.Key, Link: linkName}}
+
+	s.apply(add(onLink), syscall.ENOENT)
+	s.apply(add(host), nil)
+	s.same(s.snapshot(scope).Owned, ip.State{Sysctls: []ip.Sysctl{host}})
+	s.create(ip.State{Links: []ip.Link{s.link}, Sysctls: []ip.Sysctl{onLink}})
+	s.same(s.snapshot(scope).Owned, ip.State{Links: []ip.Link{s.link}, Sysctls: []ip.Sysctl{host, onLink}})
+	onLink.Value, host.Value = "2", "0"
+	s.apply(replace(onLink, onLink), nil)
+	s.apply(replace(host, host), nil)
+	s.same(s.snapshot(scope).Owned, ip.State{Links: []ip.Link{s.link}, Sysctls: []ip.Sysctl{host, onLink}})
+	s.apply(del(s.link), nil)
+	s.same(s.snapshot(scope).Owned, ip.State{Sysctls: []ip.Sysctl{host}})
+}
+
+// table is what Tulle keeps in nftables.
+func (x fixture) table() ip.Table {
+	network := ip.Match{Prefix: x.network}
+	not := func(m ip.Match) ip.Match { m.Not = true; return m }
+	return ip.Table{Family: x.family, Rules: []ip.Rule{
+		{Chain: ip.Forward, Src: network, Verdict: ip.Accept},
+		{Chain: ip.Forward, Dst: network, Verdict: ip.Accept},
+		{Chain: ip.Postrouting, Src: network, Dst: network, Verdict: ip.Accept},
+		{Chain: ip.Postrouting, Src: network, Dst: not(ip.Match{Prefix: x.family.Multicast()}), Verdict: ip.Masquerade},
+		{Chain: ip.Postrouting, Src: not(network), Dst: ip.Match{Prefix: x.addr.Prefix}, Verdict: ip.Masquerade},
+		{Chain: ip.Postrouting, Verdict: ip.Accept},
+	}}
+}
+
+func (s *suite) tables() {
+	table := s.table()
+	has := func(want ...ip.Table) {
+		s.Helper()
+		got := s.snapshot(s.scope()).Owned.Tables
+		if len(got) != len(want) || len(got) == 1 && !got[0].Equal(want[0]) {
+			s.Errorf("tables = %+v, want %+v", got, want)
+		}
+	}
+	s.apply(add(table), nil)
+	has(table)
+	s.apply(add(table), nil)
+	has(table)
+
+	shorter := ip.Table{Family: s.family, Rules: table.Rules[1:4]}
+	s.must(s.Other, replace(table, shorter))
+	has(shorter)
+	s.apply(replace(shorter, table), nil)
+	has(table)
+	empty := ip.Table{Family: s.family}
+	s.apply(replace(table, empty), nil)
+	has(empty)
+	s.apply(del(empty), nil)
+	has()
+	s.apply(del(empty), nil)
+	has()
+}
+
+func (s *suite) foreign() {
+	s.AddInterface(uplinkName, s.uplink)
+	s.create(s.all())
+	theirs := s.direct()
+	theirs.Protocol, theirs.Metric = 4, 20
+	local := theirs
+	local.Via, local.Metric = netip.Addr{}, 30
+	outside := theirs
+	outside.Dst = ip.Host(s.gateway.Next())
+	standard := ip.Route{
+		Dst: netip.PrefixFrom(s.gateway, 0).Masked(), Via: s.gateway, Link: uplinkName, Metric: 200, Protocol: 4,
+	}
+	better := standard
+	better.Metric = 100
+	ours := outside
+	ours.Protocol = ip.Protocol // but not to a container network
+	s.must(s.Other, add(theirs), add(local), add(outside), add(standard), add(better), replace(outside, ours))
+
+	want := ip.Snapshot{Owned: s.all(), Foreign: []ip.Route{theirs}, Defaults: []ip.Route{better, standard}}
+	got := s.snapshot(s.scope())
+	s.same(ip.Snapshot{Owned: got.Owned, Foreign: got.Foreign, Defaults: got.Defaults}, want)
+
+	// A route of another program through our link is ours: flanneld's are.
+	stray := s.route
+	stray.Dst, stray.Via, stray.Protocol = ip.Host(ip.Last(s.network)), ip.Last(s.network), 3
+	s.must(s.Other, add(stray))
+	want.Owned.Routes = []ip.Route{s.route, stray}
+	s.same(s.snapshot(s.scope()).Owned, want.Owned)
+
+	// Taking away all that is ours leaves the rest alone.
+	s.must(s.Kernel, ip.Diff(s.snapshot(s.scope()).Owned, ip.State{})...)
+	got = s.snapshot(s.scope())
+	s.same(ip.Snapshot{Owned: got.Owned, Foreign: got.Foreign, Defaults: got.Defaults},
+		ip.Snapshot{Foreign: []ip.Route{theirs}, Defaults: []ip.Route{better, standard}})
+}
+
+func (s *suite) paths() {
+	s.AddInterface(uplinkName, s.uplink)
+	scope := s.scope()
+	own, neighbour, far := s.uplink.Addr(), s.gateway.Next(), s.near.IP
+	scope.Paths = []netip.Addr{own, neighbour, far}
+	onLink := ip.Path{Link: uplinkName, Source: own}
+	s.same(s.snapshot(scope).Paths, map[netip.Addr]ip.Path{
+		own: {Link: "lo", Source: own}, neighbour: onLink,
+	})
+	s.must(s.Other, add(ip.Route{
+		Dst: netip.PrefixFrom(s.gateway, 0).Masked(), Via: s.gateway, Link: uplinkName, Metric: 200, Protocol: 4,
+	}))
+	s.same(s.snapshot(scope).Paths, map[netip.Addr]ip.Path{
+		own: {Link: "lo", Source: own}, neighbour: onLink, far: {Link: uplinkName, Gateway: s.gateway, Source: own},
+	})
+}

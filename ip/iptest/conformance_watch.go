@@ -1,0 +1,79 @@
+package iptest
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"tulle/ip"
+)
+
+// patience is how long a watch may take to notice.
+const patience = 5 * time.Second
+
+func (s *suite) watch() {
+	s.create(ip.State{Links: []ip.Link{s.link}})
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	var count atomic.Int64
+	woken := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Kernel.Watch(ctx, func() {
+			count.Add(1)
+			select {
+			case woken <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	until := func(n int64) {
+		s.Helper()
+		deadline := time.After(patience)
+		for count.Load() < n {
+			select {
+			case <-woken:
+			case <-deadline:
+				s.Fatalf("notified %d times, want %d", count.Load(), n)
+			}
+		}
+	}
+	until(1)
+	s.snapshot(s.scope())
+
+	// Each change of another program is noticed, one by one.
+	n := count.Load()
+	for _, op := range []ip.Op{add(s.fdb), add(s.near), add(s.route), del(s.route), del(s.near), del(s.fdb)} {
+		s.must(s.Other, op)
+		n++
+		until(n)
+		n = count.Load()
+	}
+
+	// Our own are not. Notifications come in order, so a leak would show in the count for the last one at the latest.
+	s.must(s.Kernel, add(s.near))
+	for range 100 {
+		s.must(s.Kernel, add(s.route), del(s.route))
+	}
+	n = count.Load()
+	for range 10 {
+		s.must(s.Other, add(s.route))
+		s.must(s.Kernel, del(s.route))
+		n++
+		until(n)
+	}
+	if got := count.Load(); got != n {
+		s.Errorf("notified %d times, want %d: own changes are notified", got, n)
+	}
+
+	cancel()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			s.Errorf("Watch = %v, want %v", err, context.Canceled)
+		}
+	case <-time.After(patience):
+		s.Error("Watch does not end with its context")
+	}
+}

@@ -1,0 +1,2 @@
+// Package iptest has an ip.Kernel in memory, and the suite that every ip.Kernel passes.
+package iptest

@@ -1,0 +1,204 @@
+package iptest
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"tulle/ip"
+)
+
+// Kernel is a network namespace in memory that behaves like Linux in what Tulle relies on. It starts no goroutine
+// and reads no clock, so it may be used in a testing/synctest bubble.
+type Kernel struct {
+	mu         sync.Mutex
+	interfaces []ip.Interface // of the host, in the order in which they came
+	links      map[string]ip.Link
+	linkOrder  []string
+	sysctls    map[string]ip.Sysctl
+	addrs      map[ip.Addr]bool
+	fdb        map[fdbID]netip.Addr
+	neighbors  map[neighborID]ip.MAC
+	routes     map[routeID]ip.Route
+	tables     map[ip.Family]ip.Table
+	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
+
+	refuse  func(ip.Op) error
+	changed map[int]chan struct{} // of the watches
+	watches int
+}
+
+// The identities by which the kernel tells objects of one kind apart.
+type (
+	fdbID struct {
+		link string
+		mac  ip.MAC
+	}
+	neighborID struct {
+		link string
+		ip   netip.Addr
+	}
+	routeID struct {
+		dst    netip.Prefix
+		metric uint32
+	}
+)
+
+var _ ip.Kernel = (*Kernel)(nil)
+
+// New returns a namespace with a loopback interface, up, and nothing else.
+func New() *Kernel {
+	return &Kernel{
+		interfaces: []ip.Interface{{Name: loopback, MTU: 65536, Up: true, Loopback: true, Addrs: []ip.InterfaceAddr{
+			{Prefix: netip.MustParsePrefix("127.0.0.1/8")}, {Prefix: netip.MustParsePrefix("::1/128")},
+		}}},
+		links:     map[string]ip.Link{},
+		sysctls:   map[string]ip.Sysctl{},
+		addrs:     map[ip.Addr]bool{},
+		fdb:       map[fdbID]netip.Addr{},
+		neighbors: map[neighborID]ip.MAC{},
+		routes:    map[routeID]ip.Route{},
+		tables:    map[ip.Family]ip.Table{},
+		leftovers: map[ip.Leftover]netip.Prefix{},
+		changed:   map[int]chan struct{}{},
+	}
+}
+
+const loopback = "lo"
+
+// Apply runs the plan.
+func (k *Kernel) Apply(ctx context.Context, plan ip.Plan) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var errs ip.OpErrors
+	for _, op := range plan {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(err, result(errs))
+		}
+		err := error(nil)
+		if k.refuse != nil {
+			err = k.refuse(op)
+		}
+		if err == nil {
+			err = k.apply(op)
+		}
+		if err != nil {
+			errs = append(errs, ip.OpError{Op: op, Err: err})
+		}
+	}
+	return result(errs)
+}
+
+func result(errs ip.OpErrors) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return errs
+}
+
+// Watch calls notify once when it begins, and after each change that did not come through Apply.
+func (k *Kernel) Watch(ctx context.Context, notify func()) error {
+	changed := make(chan struct{}, 1)
+	k.mu.Lock()
+	id := k.watches
+	k.watches++
+	k.changed[id] = changed
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.changed, id)
+	}()
+	notify()
+	for {
+		select {
+		case <-changed:
+			notify()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// change runs fn as something that happens from outside, and wakes the watches.
+func (k *Kernel) change(fn func() error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := fn()
+	for _, changed := range k.changed {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+// Refuse makes Apply fail each op for which refuse returns an error, which stands for the kernel's. Nil ends that.
+func (k *Kernel) Refuse(refuse func(ip.Op) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refuse = refuse
+}
+
+// External applies the plan as another program would: the watches are notified, and nothing is refused.
+func (k *Kernel) External(plan ip.Plan) error {
+	return k.change(func() error {
+		var errs ip.OpErrors
+		for _, op := range plan {
+			if err := k.apply(op); err != nil {
+				errs = append(errs, ip.OpError{Op: op, Err: err})
+			}
+		}
+		return result(errs)
+	})
+}
+
+// AddInterface adds an interface to the host.
+func (k *Kernel) AddInterface(i ip.Interface) {
+	_ = k.change(func() error {
+		i.Addrs = slices.Clone(i.Addrs)
+		k.interfaces = append(k.interfaces, i)
+		return nil
+	})
+}
+
+// SetInterface replaces the interface of that name, or does nothing. If it goes down, its routes go for good.
+func (k *Kernel) SetInterface(i ip.Interface) {
+	_ = k.change(func() error {
+		for n := range k.interfaces {
+			if k.interfaces[n].Name == i.Name {
+				i.Addrs = slices.Clone(i.Addrs)
+				k.interfaces[n] = i
+				if !i.Up {
+					k.dropRoutes(i.Name)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// RemoveInterface removes an interface of the host, and the routes through it.
+func (k *Kernel) RemoveInterface(name string) {
+	_ = k.change(func() error {
+		k.interfaces = slices.DeleteFunc(k.interfaces, func(i ip.Interface) bool { return i.Name == name })
+		k.dropRoutes(name)
+		return nil
+	})
+}
+
+// AddLeftover adds what a flanneld of the given network leaves behind.
+func (k *Kernel) AddLeftover(l ip.Leftover, network netip.Prefix) {
+	_ = k.change(func() error {
+		k.leftovers[l] = network
+		return nil
+	})
+}
+
+func (k *Kernel) dropRoutes(link string) {
+	maps.DeleteFunc(k.routes, func(_ routeID, r ip.Route) bool { return r.Link == link })
+}

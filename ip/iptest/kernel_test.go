@@ -1,0 +1,39 @@
+package iptest_test
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+
+	"tulle/ip"
+	"tulle/ip/iptest"
+)
+
+// other is another program on the host of the Kernel.
+type other struct{ *iptest.Kernel }
+
+func (o other) Apply(_ context.Context, plan ip.Plan) error { return o.External(plan) }
+
+func TestConformance(t *testing.T) {
+	iptest.Conformance(t, func(*testing.T) iptest.World {
+		k := iptest.New()
+		up := map[string]ip.Interface{}
+		return iptest.World{
+			Kernel: k,
+			Other:  other{k},
+			AddInterface: func(name string, addrs ...netip.Prefix) {
+				i := ip.Interface{Name: name, MTU: 1500, Up: true}
+				for _, a := range addrs {
+					i.Addrs = append(i.Addrs, ip.InterfaceAddr{Prefix: a})
+				}
+				up[name] = i
+				k.AddInterface(i)
+			},
+			SetInterface: func(name string, isUp bool) {
+				i := up[name]
+				i.Up = isUp
+				k.SetInterface(i)
+			},
+		}
+	})
+}

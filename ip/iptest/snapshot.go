@@ -1,0 +1,210 @@
+package iptest
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+
+	"tulle/ip"
+)
+
+// Snapshot reads the namespace.
+func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return ip.Snapshot{}, err
+	}
+	s := ip.Snapshot{Owned: k.owned(scope), Interfaces: k.allInterfaces(), Paths: map[netip.Addr]ip.Path{}}
+	for _, r := range k.routes {
+		switch {
+		case owns(scope, r):
+			s.Owned.Routes = append(s.Owned.Routes, r)
+		case r.Via.IsValid() && inNetworks(scope, r.Dst):
+			s.Foreign = append(s.Foreign, r)
+		}
+		if r.Dst.Bits() == 0 {
+			s.Defaults = append(s.Defaults, r)
+		}
+	}
+	s.Owned.Sort()
+	slices.SortFunc(s.Foreign, func(a, b ip.Route) int {
+		return cmp.Or(ip.ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
+	})
+	slices.SortFunc(s.Defaults, func(a, b ip.Route) int {
+		return cmp.Or(ip.ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
+	})
+	for _, addr := range scope.Paths {
+		if path, ok := k.path(addr); ok {
+			s.Paths[addr] = path
+		}
+	}
+	return s, nil
+}
+
+// owned is what lies in scope, without the routes.
+func (k *Kernel) owned(scope ip.Scope) ip.State {
+	var s ip.State
+	ours := func(link string) bool { return slices.Contains(scope.Links, link) }
+	for _, name := range k.linkOrder {
+		if ours(name) {
+			s.Links = append(s.Links, k.links[name])
+		}
+	}
+	for a := range k.addrs {
+		if ours(a.Link) && inNetworks(scope, a.Prefix) {
+			s.Addrs = append(s.Addrs, a)
+		}
+	}
+	for id, dst := range k.fdb {
+		if ours(id.link) {
+			s.FDB = append(s.FDB, ip.FDB{Link: id.link, MAC: id.mac, Dst: dst})
+		}
+	}
+	for id, mac := range k.neighbors {
+		if ours(id.link) {
+			s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: id.link, IP: id.ip, MAC: mac})
+		}
+	}
+	for _, setting := range scope.Sysctls {
+		if _, exists := k.linkUp(setting.Link); setting.Link != "" && !exists {
+			continue
+		}
+		setting.Value = cmp.Or(k.sysctls[setting.Key].Value, "0")
+		s.Sysctls = append(s.Sysctls, setting)
+	}
+	for _, t := range k.tables {
+		t.Rules = slices.Clone(t.Rules)
+		s.Tables = append(s.Tables, t)
+	}
+	for l, network := range k.leftovers {
+		if slices.Contains(scope.Networks, network) {
+			s.Leftovers = append(s.Leftovers, l)
+		}
+	}
+	return s
+}
+
+func owns(scope ip.Scope, r ip.Route) bool {
+	if r.Protocol == ip.Protocol && inNetworks(scope, r.Dst) {
+		return true
+	}
+	family := ip.FamilyOf(r.Dst.Addr())
+	return slices.Contains(scope.Links, r.Link) && r.Protocol != protocolKernel && r.Protocol != protocolRA &&
+		!ip.Contains(family.LinkLocal(), r.Dst) && !ip.Contains(family.Multicast(), r.Dst)
+}
+
+// Protocols of routes that come by themselves (rtnetlink(7)).
+const (
+	protocolKernel = 2
+	protocolRA     = 9
+)
+
+func inNetworks(scope ip.Scope, p netip.Prefix) bool {
+	return slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, p) })
+}
+
+// allInterfaces are those of the host and the links.
+func (k *Kernel) allInterfaces() []ip.Interface {
+	all := slices.Clone(k.interfaces)
+	for i := range all {
+		all[i].Addrs = k.withAddrs(all[i].Name, slices.Clone(all[i].Addrs))
+	}
+	for _, name := range k.linkOrder {
+		l := k.links[name]
+		all = append(all, ip.Interface{Name: name, MTU: l.MTU, Up: l.Up, Addrs: k.withAddrs(name, nil)})
+	}
+	return all
+}
+
+func (k *Kernel) withAddrs(link string, addrs []ip.InterfaceAddr) []ip.InterfaceAddr {
+	start := len(addrs)
+	for a := range k.addrs {
+		if a.Link == link {
+			addrs = append(addrs, ip.InterfaceAddr{Prefix: a.Prefix})
+		}
+	}
+	slices.SortFunc(addrs[start:], func(a, b ip.InterfaceAddr) int { return ip.ComparePrefix(a.Prefix, b.Prefix) })
+	return addrs
+}
+
+// connected reports whether addr is a neighbour on the link.
+func (k *Kernel) connected(link string, addr netip.Addr) bool {
+	path, ok := k.path(addr)
+	return ok && path.Link == link && path.OnLink()
+}
+
+// path looks addr up as Linux does: own addresses first.
+func (k *Kernel) path(addr netip.Addr) (ip.Path, bool) {
+	if k.local(addr) {
+		return ip.Path{Link: loopback, Source: addr}, true
+	}
+	interfaces := k.allInterfaces()
+	r, ok := k.lookup(interfaces, addr)
+	if !ok {
+		return ip.Path{}, false
+	}
+	return ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r, addr)}, true
+}
+
+// local reports whether addr is an address of the host.
+func (k *Kernel) local(addr netip.Addr) bool {
+	return slices.ContainsFunc(k.allInterfaces(), func(i ip.Interface) bool {
+		return slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return a.Prefix.Addr() == addr })
+	})
+}
+
+// lookup finds the route to addr: of the longest prefix, then of the lowest metric.
+func (k *Kernel) lookup(interfaces []ip.Interface, addr netip.Addr) (best ip.Route, ok bool) {
+	consider := func(r ip.Route) {
+		if r.Dst.Contains(addr) && (!ok || r.Dst.Bits() > best.Dst.Bits() ||
+			r.Dst.Bits() == best.Dst.Bits() && r.Metric < best.Metric) {
+			best, ok = r, true
+		}
+	}
+	for _, i := range interfaces {
+		for _, a := range i.Addrs {
+			if i.Up {
+				consider(ip.Route{Dst: a.Prefix.Masked(), Link: i.Name})
+			}
+		}
+	}
+	for _, r := range k.routes {
+		consider(r)
+	}
+	return best, ok
+}
+
+// source picks the address from which the host would send along r: one that shares a network with the next hop, else
+// the first of the interface, else any.
+func source(interfaces []ip.Interface, r ip.Route, addr netip.Addr) netip.Addr {
+	next := addr
+	if r.Via.IsValid() {
+		next = r.Via
+	}
+	var onLink, anywhere netip.Addr
+	for _, i := range interfaces {
+		for _, a := range i.Addrs {
+			own := a.Prefix.Addr()
+			if own.Is4() != addr.Is4() || i.Loopback {
+				continue
+			}
+			if i.Name == r.Link {
+				if a.Prefix.Contains(next) {
+					return own
+				}
+				if !onLink.IsValid() {
+					onLink = own
+				}
+			}
+			if !anywhere.IsValid() {
+				anywhere = own
+			}
+		}
+	}
+	if onLink.IsValid() {
+		return onLink
+	}
+	return anywhere
+}

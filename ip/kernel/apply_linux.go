@@ -1,0 +1,147 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// Apply runs the plan. If ctx ends, what was not begun is left out and the error also satisfies
+// errors.Is(err, ctx.Err()).
+func (k *Kernel) Apply(ctx context.Context, plan ip.Plan) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a := applier{kernel: k, index: map[string]uint32{}}
+	for _, op := range plan {
+		if ctx.Err() != nil {
+			break
+		}
+		a.add(op)
+	}
+	if err := ctx.Err(); err != nil {
+		return errors.Join(err, a.result())
+	}
+	a.flush()
+	return a.result()
+}
+
+// applier carries out a plan.
+type applier struct {
+	kernel *Kernel
+	index  map[string]uint32 // of links, by name
+	batch  batch
+	ops    []ip.Op // the requests of batch
+	errs   ip.OpErrors
+}
+
+func (a *applier) result() error {
+	if len(a.errs) == 0 {
+		return nil
+	}
+	return a.errs
+}
+
+func (a *applier) fail(op ip.Op, err error) {
+	if err != nil && !(op.Verb == ip.Delete && absent(err)) {
+		a.errs = append(a.errs, ip.OpError{Op: op, Err: err})
+	}
+}
+
+// absent reports whether the kernel refused a deletion because there is nothing to delete.
+func absent(err error) bool {
+	return errors.Is(err, unix.ESRCH) || // route
+		errors.Is(err, unix.ENOENT) || // neighbour, forwarding entry, table, chain
+		errors.Is(err, unix.EADDRNOTAVAIL) || // address
+		errors.Is(err, unix.ENODEV) // the link of any of them
+}
+
+// add carries op out, or puts it into the batch. The order of the plan is kept.
+func (a *applier) add(op ip.Op) {
+	object := op.New
+	if op.Verb == ip.Delete {
+		object = op.Old
+	}
+	switch o := object.(type) {
+	case ip.Route:
+		a.enqueue(op, o.Link, func(link uint32) { encodeRoute(&a.batch, op.Verb, o, link) })
+	case ip.Neighbor:
+		a.enqueue(op, o.Link, func(link uint32) { encodeNeighbor(&a.batch, op.Verb, o, link) })
+	case ip.FDB:
+		a.enqueue(op, o.Link, func(link uint32) { encodeFDB(&a.batch, op.Verb, o, link) })
+	case ip.Addr:
+		a.enqueue(op, o.Link, func(link uint32) { encodeAddr(&a.batch, op.Verb, o, link) })
+	default:
+		a.flush()
+		a.fail(op, a.single(op, object))
+	}
+}
+
+// single carries out an op of which there are few.
+func (a *applier) single(op ip.Op, object ip.Object) error {
+	k := a.kernel
+	switch o := object.(type) {
+	case ip.Link:
+		clear(a.index)
+		have, _ := op.Old.(ip.Link)
+		want, _ := op.New.(ip.Link)
+		return k.applyLink(op.Verb, want, have)
+	case ip.Sysctl:
+		if op.Verb != ip.Delete { // a setting exists as long as its link
+			return k.inside(func() error { return writeSysctl(o) })
+		}
+	case ip.Table:
+		return k.nft.use(k, func(c *nftables.Conn) error { return replaceTable(c, op.Verb, o) })
+	case ip.Leftover:
+		if op.Verb == ip.Delete {
+			return k.nft.use(k, func(c *nftables.Conn) error { return deleteLeftover(c, o) })
+		}
+	}
+	return fmt.Errorf("%T: %w", object, errors.ErrUnsupported)
+}
+
+// enqueue adds a request about something on a link to the batch.
+func (a *applier) enqueue(op ip.Op, link string, encode func(link uint32)) {
+	index, ok := a.index[link]
+	if !ok && link != "" {
+		var err error
+		if index, err = a.kernel.route.linkIndex(link); err != nil {
+			a.fail(op, err)
+			return
+		}
+		a.index[link] = index
+	}
+	encode(index)
+	a.ops = append(a.ops, op)
+	if len(a.ops) == maxBatch {
+		a.flush()
+	}
+}
+
+// flush sends the batch. If the connection breaks, the fate of the requests is unknown: they count as failed.
+func (a *applier) flush() {
+	err := a.kernel.route.exchange(&a.batch, func(i int, _ message, err error) { a.fail(a.ops[i], err) })
+	if err != nil {
+		for _, op := range a.ops {
+			a.errs = append(a.errs, ip.OpError{Op: op, Err: err})
+		}
+	}
+	a.batch.reset()
+	a.ops = a.ops[:0]
+}
+
+// linkIndex looks a link up by name (netdevice(7)); ENODEV if there is none.
+func (s *socket) linkIndex(name string) (uint32, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(s.fd, unix.SIOCGIFINDEX, request); err != nil {
+		return 0, err
+	}
+	return request.Uint32(), nil
+}

@@ -1,0 +1,104 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tulle/internal/netns"
+	"tulle/ip"
+)
+
+// Kernel is one network namespace. Its methods may be called concurrently; Snapshot and Apply take turns.
+type Kernel struct {
+	ns *netns.Namespace
+	id os.FileInfo
+
+	mu    sync.Mutex
+	links *netlink.Handle
+	route *socket
+	nft   ruleset
+
+	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched.
+	ownLinks atomic.Pointer[map[uint32]string]
+}
+
+var _ ip.Kernel = (*Kernel)(nil)
+
+// threadNamespace names the network namespace of the calling thread.
+const threadNamespace = "/proc/thread-self/ns/net"
+
+// Open returns the network namespace of the calling thread, in whatever namespace its methods are called later.
+// It needs CAP_NET_ADMIN, and CAP_SYS_ADMIN only if threads of this process live in other namespaces.
+func Open() (*Kernel, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	k, err := open()
+	if err != nil {
+		return nil, fmt.Errorf("open kernel: %w", err)
+	}
+	return k, nil
+}
+
+func open() (_ *Kernel, err error) {
+	k := new(Kernel)
+	defer func() {
+		if err != nil {
+			k.Close()
+		}
+	}()
+	if k.id, err = os.Stat(threadNamespace); err != nil {
+		return nil, err
+	}
+	if k.ns, err = netns.Current(); err != nil {
+		return nil, err
+	}
+	if k.route, err = dial(unix.NETLINK_ROUTE); err != nil {
+		return nil, err
+	}
+	if k.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Close releases the namespace. No method may be running or be called afterwards.
+func (k *Kernel) Close() error {
+	var errs []error
+	if k.links != nil {
+		k.links.Close()
+	}
+	if k.route != nil {
+		errs = append(errs, k.route.close())
+	}
+	errs = append(errs, k.nft.close())
+	if k.ns != nil {
+		errs = append(errs, k.ns.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// inside runs fn on a thread that is in the namespace. Entering it costs CAP_SYS_ADMIN, which a daemon that never
+// leaves its namespace need not have: so it is done only if the thread is elsewhere.
+func (k *Kernel) inside(fn func() error) error {
+	if done, err := k.here(fn); done {
+		return err
+	}
+	return k.ns.Do(fn)
+}
+
+// here runs fn if the calling thread is in the namespace already.
+func (k *Kernel) here(fn func() error) (done bool, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if id, err := os.Stat(threadNamespace); err != nil || !os.SameFile(id, k.id) {
+		return false, nil
+	}
+	return true, fn()
+}

@@ -1,0 +1,85 @@
+package kernel
+
+import (
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"tulle/ip"
+)
+
+// leftovers are the objects that a flanneld makes in family f, and the chains in which its rules are. What
+// iptables-legacy makes does not show in nf_tables and is out of reach.
+func leftovers(f ip.Family) map[ip.Leftover][]string {
+	own := ip.Leftover{Family: f, Table: "flannel-" + f.String()}
+	return map[ip.Leftover][]string{
+		own: {"postrtg", "forward"},
+		{Family: f, Table: "nat", Chain: "FLANNEL-POSTRTG"}: {"FLANNEL-POSTRTG"},
+		{Family: f, Table: "filter", Chain: "FLANNEL-FWD"}:  {"FLANNEL-FWD"},
+	}
+}
+
+// readLeftovers finds the leftovers in table t that name one of our networks: others belong to a flanneld of another
+// network, which may be running.
+func (rd *reading) readLeftovers(c *nftables.Conn, f ip.Family, t *nftables.Table) error {
+	for leftover, chains := range leftovers(f) {
+		if leftover.Table != t.Name {
+			continue
+		}
+		for _, chain := range chains {
+			rules, err := c.GetRules(t, &nftables.Chain{Name: chain})
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return rd.namesNetwork(f, r) }) {
+				rd.Owned.Leftovers = append(rd.Owned.Leftovers, leftover)
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (rd *reading) namesNetwork(f ip.Family, r *nftables.Rule) bool {
+	rule, _ := decodeRule(f, r.Exprs)
+	return slices.Contains(rd.scope.Networks, rule.Src.Prefix) || slices.Contains(rd.scope.Networks, rule.Dst.Prefix)
+}
+
+// deleteLeftover deletes a table, or a chain and the jumps to it, in one transaction.
+func deleteLeftover(c *nftables.Conn, l ip.Leftover) error {
+	table := &nftables.Table{Family: tableFamily(l.Family), Name: l.Table}
+	if l.Chain == "" {
+		c.DelTable(table)
+		return c.Flush()
+	}
+	chains, err := chainsOf(c, table)
+	if err != nil {
+		return err
+	}
+	for _, chain := range chains {
+		rules, err := c.GetRules(table, chain)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			if jumpsTo(r, l.Chain) {
+				r.Table, r.Chain = table, chain
+				if err := c.DelRule(r); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	chain := &nftables.Chain{Table: table, Name: l.Chain}
+	c.FlushChain(chain)
+	c.DelChain(chain)
+	return c.Flush()
+}
+
+func jumpsTo(r *nftables.Rule, chain string) bool {
+	return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
+		v, ok := e.(*expr.Verdict)
+		return ok && v.Chain == chain && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto)
+	})
+}

@@ -1,0 +1,163 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// applyLink makes, changes or deletes a link.
+func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
+	if verb == ip.Add {
+		return k.addLink(want)
+	}
+	if verb == ip.Delete {
+		want = have
+	}
+	link, err := k.links.LinkByName(want.Name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return unix.ENODEV
+	}
+	if err == nil && verb == ip.Delete {
+		return k.links.LinkDel(link)
+	}
+	if err == nil && want.MAC != have.MAC {
+		err = k.links.LinkSetHardwareAddr(link, want.MAC[:])
+	}
+	if err == nil && want.MTU != have.MTU {
+		err = k.links.LinkSetMTU(link, want.MTU)
+	}
+	if err == nil && want.Up != have.Up {
+		set := k.links.LinkSetDown
+		if want.Up {
+			set = k.links.LinkSetUp
+		}
+		err = set(link)
+	}
+	return err
+}
+
+// addLink makes a VXLAN device. Its MAC is set here and not later because udev leaves alone only what was given at
+// creation; it is bound to no other device, so it survives the uplink, and needs its MTU told.
+func (k *Kernel) addLink(l ip.Link) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = l.Name
+	attrs.HardwareAddr = l.MAC[:]
+	attrs.MTU = l.MTU
+	if l.Up {
+		attrs.Flags |= net.FlagUp
+	}
+	return k.links.LinkAdd(&netlink.Vxlan{
+		LinkAttrs: attrs,
+		VxlanId:   int(l.VXLAN.VNI),
+		SrcAddr:   l.VXLAN.Local.AsSlice(),
+		Port:      int(l.VXLAN.Port),
+		Learning:  l.VXLAN.Learning,
+		GBP:       l.VXLAN.GBP,
+		UDPCSum:   true,
+	})
+}
+
+// encodeAddr adds the request for an address (rtnetlink(7), struct ifaddrmsg).
+func encodeAddr(b *batch, verb ip.Verb, a ip.Addr, link uint32) {
+	typ, flags := uint16(unix.RTM_NEWADDR), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	if verb == ip.Delete {
+		typ, flags = unix.RTM_DELADDR, 0
+	}
+	addr := a.Prefix.Addr()
+	header := []byte{addressFamily(ip.FamilyOf(addr)), uint8(a.Prefix.Bits()), 0, unix.RT_SCOPE_UNIVERSE}
+	b.begin(typ, flags, binary.NativeEndian.AppendUint32(header, link)...)
+	b.attrAddr(unix.IFA_LOCAL, addr)
+	b.attrAddr(unix.IFA_ADDRESS, addr)
+	if addr.Is6() {
+		b.attrUint32(unix.IFA_FLAGS, unix.IFA_F_NODAD)
+	}
+}
+
+// readLinks reads the interfaces of the host and their addresses, and which of them are ours.
+func (rd *reading) readLinks(h *netlink.Handle) error {
+	links, err := retry(h.LinkList)
+	if err != nil {
+		return err
+	}
+	addrs, err := retry(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return err
+	}
+	byLink := map[int][]ip.InterfaceAddr{}
+	for _, a := range addrs {
+		if p, ok := toPrefix(a.IPNet); ok {
+			byLink[a.LinkIndex] = append(byLink[a.LinkIndex], interfaceAddr(p, a.Flags))
+		}
+	}
+	for _, link := range links {
+		attrs := link.Attrs()
+		index := uint32(attrs.Index)
+		rd.names[index] = attrs.Name
+		rd.Interfaces = append(rd.Interfaces, ip.Interface{
+			Name:     attrs.Name,
+			MTU:      attrs.MTU,
+			Up:       attrs.Flags&net.FlagUp != 0,
+			Loopback: attrs.Flags&net.FlagLoopback != 0,
+			Addrs:    byLink[attrs.Index],
+		})
+		if !rd.scopeLinks[attrs.Name] {
+			continue
+		}
+		rd.own[index] = attrs.Name
+		rd.Owned.Links = append(rd.Owned.Links, parseLink(link))
+		for _, a := range byLink[attrs.Index] {
+			if rd.inNetworks(a.Prefix) {
+				rd.Owned.Addrs = append(rd.Owned.Addrs, ip.Addr{Link: attrs.Name, Prefix: a.Prefix})
+			}
+		}
+	}
+	return nil
+}
+
+// parseLink reads a link of ours. One that is no VXLAN device, or one that works in another way than ours, has the zero
+// VXLAN and so is made anew.
+func parseLink(link netlink.Link) ip.Link {
+	attrs := link.Attrs()
+	l := ip.Link{Name: attrs.Name, MTU: attrs.MTU, Up: attrs.Flags&net.FlagUp != 0}
+	if len(attrs.HardwareAddr) == len(l.MAC) {
+		l.MAC = ip.MAC(attrs.HardwareAddr)
+	}
+	v, ok := link.(*netlink.Vxlan)
+	if !ok || v.FlowBased || v.Group != nil || v.Proxy || v.RSC || v.L2miss || v.L3miss {
+		return l
+	}
+	local, _ := netip.AddrFromSlice(v.SrcAddr)
+	l.VXLAN = ip.VXLAN{
+		VNI: uint32(v.VxlanId), Local: local, Port: uint16(v.Port), Learning: v.Learning, GBP: v.GBP,
+	}
+	return l
+}
+
+func interfaceAddr(p netip.Prefix, flags int) ip.InterfaceAddr {
+	return ip.InterfaceAddr{
+		Prefix:  p,
+		Dynamic: flags&unix.IFA_F_PERMANENT == 0,
+		// The same bit marks a secondary address of IPv4, which is nothing special.
+		Temporary:  p.Addr().Is6() && flags&unix.IFA_F_TEMPORARY != 0,
+		Deprecated: flags&(unix.IFA_F_DEPRECATED|unix.IFA_F_DADFAILED) != 0 || flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC) == unix.IFA_F_TENTATIVE,
+	}
+}
+
+func toPrefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	ones, bits := n.Mask.Size()
+	if ok && bits == 32 {
+		addr = addr.Unmap()
+	}
+	return netip.PrefixFrom(addr, ones), ok && addr.BitLen() == bits
+}

@@ -1,0 +1,229 @@
+package kernel
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// encodeRoute adds the request for a route (rtnetlink(7), struct rtmsg).
+//
+// A deletion names all that is known of the route: the kernel takes metric 0 for any metric, and the protocol keeps it
+// from taking another program's route, or ours, for the one that is meant.
+func encodeRoute(b *batch, verb ip.Verb, r ip.Route, link uint32) {
+	typ, flags, scope := uint16(unix.RTM_NEWROUTE), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE), uint8(unix.RT_SCOPE_UNIVERSE)
+	switch {
+	case verb == ip.Delete:
+		typ, flags, scope = unix.RTM_DELROUTE, 0, unix.RT_SCOPE_NOWHERE
+	case !r.Via.IsValid() && r.Dst.Addr().Is4():
+		scope = unix.RT_SCOPE_LINK
+	}
+	header := []byte{
+		addressFamily(ip.FamilyOf(r.Dst.Addr())), uint8(r.Dst.Bits()), 0, 0,
+		unix.RT_TABLE_MAIN, r.Protocol, scope, unix.RTN_UNICAST,
+	}
+	var routeFlags uint32
+	if r.OnLink && verb != ip.Delete {
+		routeFlags = unix.RTNH_F_ONLINK
+	}
+	b.begin(typ, flags, binary.NativeEndian.AppendUint32(header, routeFlags)...)
+	b.attrAddr(unix.RTA_DST, r.Dst.Addr())
+	b.attrUint32(unix.RTA_PRIORITY, r.Metric)
+	if link != 0 {
+		b.attrUint32(unix.RTA_OIF, link)
+	}
+	switch {
+	case !r.Via.IsValid():
+	case ip.FamilyOf(r.Via) == ip.FamilyOf(r.Dst.Addr()):
+		b.attrAddr(unix.RTA_GATEWAY, r.Via)
+	default:
+		via := binary.NativeEndian.AppendUint16(nil, uint16(addressFamily(ip.FamilyOf(r.Via))))
+		b.attr(unix.RTA_VIA, append(via, r.Via.AsSlice()...)...)
+	}
+}
+
+// hop is where a route leads.
+type hop struct {
+	via    netip.Addr
+	link   uint32
+	onLink bool
+}
+
+// routeMessage is what the kernel says about a route.
+type routeMessage struct {
+	dst      netip.Prefix
+	typ      uint8
+	table    uint32
+	protocol uint8
+	metric   uint32
+	source   netip.Addr
+	hop      hop
+	hops     []hop // of a multipath route, instead of hop
+}
+
+// parseRoute parses an RTM_NEWROUTE of a family that we know.
+func parseRoute(m message) (r routeMessage, ok bool) {
+	if m.typ != unix.RTM_NEWROUTE || len(m.data) < unix.SizeofRtMsg {
+		return r, false
+	}
+	family, ok := familyOf(m.data[0])
+	flags := binary.NativeEndian.Uint32(m.data[8:])
+	if !ok || flags&unix.RTM_F_CLONED != 0 && m.flags&unix.NLM_F_MULTI != 0 {
+		return r, false
+	}
+	r.table, r.protocol, r.typ = uint32(m.data[4]), m.data[5], m.data[7]
+	r.hop.onLink = flags&unix.RTNH_F_ONLINK != 0
+	dst := netip.IPv4Unspecified()
+	if family == ip.IPv6 {
+		dst = netip.IPv6Unspecified()
+	}
+	for typ, value := range attributes(m.data[unix.SizeofRtMsg:]) {
+		switch typ {
+		case unix.RTA_DST:
+			dst = toAddr(value)
+		case unix.RTA_TABLE:
+			r.table = binary.NativeEndian.Uint32(value)
+		case unix.RTA_PRIORITY:
+			r.metric = binary.NativeEndian.Uint32(value)
+		case unix.RTA_PREFSRC:
+			r.source = toAddr(value)
+		case unix.RTA_MULTIPATH:
+			r.hops = parseHops(value)
+		default:
+			r.hop.parse(typ, value)
+		}
+	}
+	r.dst = netip.PrefixFrom(dst, int(m.data[1]))
+	return r, r.dst.IsValid()
+}
+
+func (h *hop) parse(typ uint16, value []byte) {
+	switch {
+	case typ == unix.RTA_OIF && len(value) == 4:
+		h.link = binary.NativeEndian.Uint32(value)
+	case typ == unix.RTA_GATEWAY:
+		h.via = toAddr(value)
+	case typ == unix.RTA_VIA && len(value) > 2:
+		h.via = toAddr(value[2:])
+	}
+}
+
+// parseHops parses the nexthops of a multipath route (rtnetlink(7), struct rtnexthop).
+func parseHops(b []byte) []hop {
+	var hops []hop
+	for len(b) >= unix.SizeofRtNexthop {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofRtNexthop || n > len(b) {
+			break
+		}
+		h := hop{link: binary.NativeEndian.Uint32(b[4:]), onLink: b[2]&unix.RTNH_F_ONLINK != 0}
+		for typ, value := range attributes(b[unix.SizeofRtNexthop:n]) {
+			h.parse(typ, value)
+		}
+		hops = append(hops, h)
+		b = b[min(align(n), len(b)):]
+	}
+	return hops
+}
+
+// route is r through one of its hops.
+func (r routeMessage) route(h hop, names map[uint32]string) ip.Route {
+	return ip.Route{
+		Dst: r.dst, Via: h.via, Link: names[h.link], Metric: r.metric, Protocol: r.protocol, OnLink: h.onLink,
+	}
+}
+
+// addRoute sorts a route into the snapshot.
+func (rd *reading) addRoute(r routeMessage) {
+	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
+		return
+	}
+	hops := r.hops
+	if hops == nil {
+		hops = []hop{r.hop}
+	}
+	if r.dst.Bits() == 0 {
+		for _, h := range hops {
+			rd.Defaults = append(rd.Defaults, r.route(h, rd.names))
+		}
+	}
+	inside := rd.inNetworks(r.dst)
+	switch {
+	case rd.owns(r, hops, inside):
+		if len(hops) > 1 && r.dst.Addr().Is4() {
+			// Tulle never makes one. The kernel replaces or deletes it only as a whole, so it is one route that
+			// leads nowhere and so differs from every wanted one. The hops of an IPv6 route are routes of their own.
+			hops = []hop{{}}
+		}
+		for _, h := range hops {
+			rd.Owned.Routes = append(rd.Owned.Routes, r.route(h, rd.names))
+		}
+	case inside:
+		for _, h := range hops {
+			if h.via.IsValid() {
+				rd.Foreign = append(rd.Foreign, r.route(h, rd.names))
+			}
+		}
+	}
+}
+
+// owns reports whether the route is Tulle's: by its protocol, or by the link that it goes through unless the kernel
+// made it by itself.
+func (rd *reading) owns(r routeMessage, hops []hop, inside bool) bool {
+	if r.protocol == ip.Protocol && inside {
+		return true
+	}
+	family := ip.FamilyOf(r.dst.Addr())
+	if r.protocol == unix.RTPROT_KERNEL || r.protocol == unix.RTPROT_RA ||
+		ip.Contains(family.LinkLocal(), r.dst) || ip.Contains(family.Multicast(), r.dst) {
+		return false
+	}
+	return slices.ContainsFunc(hops, func(h hop) bool { return rd.own[h.link] != "" })
+}
+
+// readRoutes dumps both families at once: a kernel without IPv6 answers that, too.
+func (rd *reading) readRoutes(s *socket) error {
+	routes, err := dump(s, unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), parseRoute)
+	for _, r := range routes {
+		rd.addRoute(r)
+	}
+	slices.SortStableFunc(rd.Defaults, func(a, b ip.Route) int {
+		return cmp.Or(cmp.Compare(ip.FamilyOf(a.Dst.Addr()), ip.FamilyOf(b.Dst.Addr())), cmp.Compare(a.Metric, b.Metric))
+	})
+	return err
+}
+
+// loopbackIndex is that of lo in every namespace (LOOPBACK_IFINDEX in net/flow.h of the kernel).
+const loopbackIndex = 1
+
+// readPaths asks for the route to each address. What the kernel has no answer for is left out.
+func (rd *reading) readPaths(s *socket) error {
+	rd.Paths = make(map[netip.Addr]ip.Path, len(rd.scope.Paths))
+	var b batch
+	for addrs := range slices.Chunk(rd.scope.Paths, maxBatch/2) { // an answer is twice as long as an error
+		b.reset()
+		for _, addr := range addrs {
+			b.begin(unix.RTM_GETROUTE, 0, addressFamily(ip.FamilyOf(addr)), uint8(addr.BitLen()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+			b.attrAddr(unix.RTA_DST, addr)
+		}
+		err := s.exchange(&b, func(i int, m message, err error) {
+			r, ok := parseRoute(m)
+			if err != nil || !ok || r.typ != unix.RTN_UNICAST && r.typ != unix.RTN_LOCAL {
+				return
+			}
+			if r.typ == unix.RTN_LOCAL {
+				r.hop.link = loopbackIndex // IPv6 names the interface that has the address
+			}
+			rd.Paths[addrs[i]] = ip.Path{Link: rd.names[r.hop.link], Gateway: r.hop.via, Source: r.source}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,59 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tulle/ip"
+)
+
+// reading is a snapshot in the making.
+type reading struct {
+	ip.Snapshot
+	scope      ip.Scope
+	scopeLinks map[string]bool
+	names      map[uint32]string // of all links, by index
+	own        map[uint32]string // of the links in scope, by index
+}
+
+// Snapshot reads the namespace. The parts are read one after the other: what changes meanwhile shows in the next one.
+func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	rd := reading{
+		scope:      scope,
+		scopeLinks: map[string]bool{},
+		names:      map[uint32]string{},
+		own:        map[uint32]string{},
+	}
+	for _, name := range scope.Links {
+		rd.scopeLinks[name] = true
+	}
+	for _, part := range []struct {
+		name string
+		read func() error
+	}{
+		{"links", func() error { return rd.readLinks(k.links) }},
+		{"neighbours", func() error { return rd.readNeighbors(k.route) }},
+		{"routes", func() error { return rd.readRoutes(k.route) }},
+		{"paths", func() error { return rd.readPaths(k.route) }},
+		{"sysctls", func() error { return k.inside(rd.readSysctls) }},
+		{"rules", func() error { return k.nft.use(k, rd.readTables) }},
+	} {
+		if err := ctx.Err(); err != nil {
+			return ip.Snapshot{}, err
+		}
+		if err := part.read(); err != nil {
+			return ip.Snapshot{}, fmt.Errorf("read %s: %w", part.name, err)
+		}
+	}
+	rd.Owned.Sort()
+	k.ownLinks.Store(&rd.own)
+	return rd.Snapshot, nil
+}
+
+func (rd *reading) inNetworks(p netip.Prefix) bool {
+	return slices.ContainsFunc(rd.scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, p) })
+}

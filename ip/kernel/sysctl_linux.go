@@ -1,0 +1,38 @@
+package kernel
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"tulle/ip"
+)
+
+// sysctlRoot shows each thread the settings of the network namespace that it is in.
+const sysctlRoot = "/proc/sys/"
+
+func writeSysctl(s ip.Sysctl) error {
+	file, err := os.OpenFile(sysctlRoot+s.Key, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(s.Value)
+	return errors.Join(err, file.Close())
+}
+
+// readSysctls reads the settings in scope; those of links that do not exist are absent.
+func (rd *reading) readSysctls() error {
+	for _, s := range rd.scope.Sysctls {
+		value, err := os.ReadFile(sysctlRoot + s.Key)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.Value = strings.TrimSpace(string(value))
+		rd.Owned.Sysctls = append(rd.Owned.Sysctls, s)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package kernel
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Watch calls notify once as soon as it sees changes, because some may have come before, and then after each change.
+// Changes of settings below /proc/sys are not announced by the kernel. The error is ctx's own if it ended.
+func (k *Kernel) Watch(ctx context.Context, notify func()) error {
+	group, ctx := errgroup.WithContext(ctx)
+	var watches []*watch
+	err := k.inside(func() error {
+		links, err := listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+		if err != nil {
+			return err
+		}
+		watches = append(watches, &watch{links, k.concerns})
+		rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+		if noTables(err) {
+			return nil
+		}
+		watches = append(watches, &watch{rules, func(m message) bool { return m.port == 0 || m.port != k.nft.port.Load() }})
+		return err
+	})
+	for _, w := range watches {
+		defer w.file.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("watch kernel: %w", err)
+	}
+	notify()
+	for _, w := range watches {
+		group.Go(func() error { return w.run(ctx, notify) })
+	}
+	return group.Wait()
+}
+
+// watch is a subscription to notifications.
+type watch struct {
+	file     *os.File
+	concerns func(message) bool
+}
+
+// listen joins multicast groups of a netlink protocol in the network namespace of the calling thread.
+func listen(protocol int, groups ...int) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "netlink")
+	growBuffers(fd)
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	for _, g := range groups {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("join netlink groups: %w", err), file.Close())
+	}
+	return file, nil
+}
+
+func (w *watch) run(ctx context.Context, notify func()) error {
+	defer context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })()
+	raw, err := w.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, receiveSize)
+	for {
+		var n int
+		var receiveErr error
+		err := raw.Read(func(fd uintptr) bool {
+			n, _, receiveErr = unix.Recvfrom(int(fd), buf, 0)
+			return !errors.Is(receiveErr, unix.EAGAIN)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(receiveErr, unix.ENOBUFS):
+			notify() // the kernel dropped some
+		case errors.Is(receiveErr, unix.EINTR):
+		case err != nil || receiveErr != nil:
+			return fmt.Errorf("watch kernel: %w", errors.Join(err, receiveErr))
+		case w.concern(buf[:n]):
+			notify()
+		}
+	}
+}
+
+func (w *watch) concern(datagram []byte) bool {
+	for m := range messages(datagram) {
+		if w.concerns(m) {
+			return true
+		}
+	}
+	return false
+}
+
+// concerns reports whether a notification of rtnetlink is about something that we did not do ourselves and that a
+// snapshot might show.
+func (k *Kernel) concerns(m message) bool {
+	switch m.typ {
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		cloned := len(m.data) >= unix.SizeofRtMsg && binary.NativeEndian.Uint32(m.data[8:])&unix.RTM_F_CLONED != 0
+		return m.port != k.route.port && !cloned
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return m.port != k.route.port && k.concernsNeighbor(m)
+	}
+	return m.port != k.route.port
+}
+
+// concernsNeighbor lets through the neighbours and forwarding entries of our links, and of those only the permanent
+// ones and, since the kernel first takes the permanence off it, any that is deleted. The rest is the host's daily life.
+func (k *Kernel) concernsNeighbor(m message) bool {
+	n, ok := parseNeighbor(m)
+	if own := k.ownLinks.Load(); !ok || own != nil && (*own)[n.link] == "" {
+		return false
+	}
+	return n.state&unix.NUD_PERMANENT != 0 || m.typ == unix.RTM_DELNEIGH && n.family != unix.AF_BRIDGE
+}

@@ -1,0 +1,94 @@
+package kernel_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tulle/internal/netns"
+	"tulle/internal/netns/netnstest"
+	"tulle/ip"
+	"tulle/ip/iptest"
+	"tulle/ip/kernel"
+)
+
+func TestConformance(t *testing.T) {
+	iptest.Conformance(t, func(t *testing.T) iptest.World { return newWorld(t).World })
+}
+
+// world is a fresh network namespace.
+type world struct {
+	iptest.World
+	ns      *netns.Namespace
+	netlink *netlink.Handle // to do what Tulle never does
+}
+
+func newWorld(t testing.TB) world {
+	t.Helper()
+	ns := netnstest.New(t)
+	w := world{ns: ns}
+	w.Kernel, w.Other = open(t, ns), open(t, ns)
+	if err := ns.Do(func() (err error) {
+		w.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.netlink.Close)
+	w.AddInterface = func(name string, addrs ...netip.Prefix) { w.addInterface(t, name, addrs) }
+	w.SetInterface = func(name string, up bool) {
+		set := w.netlink.LinkSetDown
+		if up {
+			set = w.netlink.LinkSetUp
+		}
+		must(t, set(w.link(t, name)))
+	}
+	return w
+}
+
+func open(t testing.TB, ns *netns.Namespace) ip.Kernel {
+	t.Helper()
+	var k *kernel.Kernel
+	if err := ns.Do(func() (err error) {
+		k, err = kernel.Open()
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { must(t, k.Close()) })
+	return k
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w world) link(t testing.TB, name string) netlink.Link {
+	t.Helper()
+	link, err := w.netlink.LinkByName(name)
+	must(t, err)
+	return link
+}
+
+// addInterface makes a veth whose other end gives it a carrier.
+func (w world) addInterface(t testing.TB, name string, addrs []netip.Prefix) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	must(t, w.netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: name + "-peer"}))
+	must(t, w.netlink.LinkSetUp(w.link(t, name+"-peer")))
+	must(t, w.netlink.LinkSetUp(w.link(t, name)))
+	for _, a := range addrs {
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())}}
+		if a.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		must(t, w.netlink.AddrAdd(w.link(t, name), addr))
+	}
+}
