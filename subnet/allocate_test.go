@@ -293,3 +293,29 @@ func BenchmarkAllocate10000(b *testing.B) {
 		}
 	}
 }
+
+func TestFits(t *testing.T) {
+	v4Only := networkOf(t, `{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0"}`)
+	dual := networkOf(t, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}`)
+	for _, tt := range []struct {
+		network Network
+		v4, v6  string
+		want    bool
+	}{
+		{v4Only, "10.5.9.0/24", "", true},
+		{v4Only, "10.5.10.0/24", "", false},
+		{v4Only, "10.5.0.0/24", "", false},
+		{v4Only, "10.5.1.0/25", "", false},
+		{v4Only, "10.5.1.9/24", "", false},
+		{v4Only, "10.6.1.0/24", "", false},
+		{v4Only, "10.5.1.0/24", "fc00:0:0:1::/64", false},
+		{v4Only, "", "", false},
+		{dual, "10.5.1.0/24", "fc00:0:0:1::/64", true},
+		{dual, "10.5.1.0/24", "", false},
+		{dual, "", "fc00:0:0:1::/64", false},
+	} {
+		if got := tt.network.Fits(subnetsOf(t, tt.v4, tt.v6)); got != tt.want {
+			t.Errorf("%v fits %s %s: %t, want %t", tt.network.Prefixes(), tt.v4, tt.v6, got, tt.want)
+		}
+	}
+}

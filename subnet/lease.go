@@ -23,9 +23,9 @@ type Lease struct {
 type Attrs struct {
 	Public      ip.Dual[netip.Addr] // underlay addresses to send to; the zero Addr where there is none
 	BackendType string
-	BackendData ip.Dual[json.RawMessage] // what the backend publishes, per underlay family
-	Node        string                   // node id of the owner; empty in flanneld's leases
-	Instance    string                   // tells one run of a machine from another machine with the same node id
+	BackendData ip.Dual[json.RawMessage]   // what the backend publishes, per underlay family
+	Node        string                     // node id of the owner; empty in flanneld's leases
+	Instance    string                     // tells one run of a machine from another machine with the same node id
 	Extra       map[string]json.RawMessage // fields that this version does not know, kept as they are
 }
 

@@ -36,8 +36,8 @@ type Held interface {
 
 // Claim is what a host asks for.
 type Claim struct {
-	Attrs    Attrs   // to be published; Node must be set
-	Previous Subnets // held before, by local record: taken again only if free
+	Attrs    Attrs         // to be published; Node must be set
+	Previous Subnets       // held before, by local record: taken again only if free
 	TTL      time.Duration // zero: DefaultTTL
 }
 
