@@ -30,6 +30,7 @@ func layers() []layer {
 		{pkg: "cni-plugin", below: []string{"ip", "subnet"}},
 		{pkg: "internal", below: []string{"ip", "subnet"}},
 		{pkg: "internal/agent", below: []string{"ip", "subnet", "backend", "internal/atomicfile"}},
+		{pkg: "internal/backends", below: []string{"subnet", "backend/..."}},
 		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "internal/netns", "internal/etcdmember", "internal/api"}},
 		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/..."}},
