@@ -100,6 +100,7 @@ func newCourt(f ip.Family, pool Pool, leases []Lease, self *Self) *court {
 }
 
 // addresses returns this host's own addresses of family f, those it publishes included: behind NAT it does not see them.
+// A lease that has this host's subnets but not its node id may be a thief's, and does not count.
 func (s *Self) addresses(f ip.Family, leases []Lease) []netip.Addr {
 	var addrs []netip.Addr
 	for _, addr := range s.Underlay {
@@ -108,7 +109,7 @@ func (s *Self) addresses(f ip.Family, leases []Lease) []netip.Addr {
 		}
 	}
 	for i := range leases {
-		if addr := leases[i].Attrs.Public.Of(f); addr.IsValid() && s.owns(&leases[i]) {
+		if addr := leases[i].Attrs.Public.Of(f); addr.IsValid() && s.Node != "" && leases[i].Attrs.Node == s.Node {
 			addrs = append(addrs, addr)
 		}
 	}

@@ -66,6 +66,7 @@ func TestJudge(t *testing.T) {
 		"address behind my NAT":  {v4Only, []Lease{mine, lease(2, "10.5.60.0/24", "", "")}, nil, []string{"10.5.60.0-24: holds the underlay address 10.5.60.1"}},
 		"mine by node":           {v4Only, []Lease{{Subnets: subnetsOf(t, "10.5.5.0/24", ""), Attrs: Attrs{Node: "me"}}}, nil, nil},
 		"mine by subnets":        {dual, []Lease{lease(1, "10.5.77.0/24", "fc00:0:0:77::/64", "")}, nil, nil},
+		"my subnets stolen":      {dual, []Lease{good, {Subnets: self.Subnets, Attrs: Attrs{Node: "thief", Public: dualAddr(t, "10.5.1.9", "")}}}, []string{"10.5.1.0-24"}, nil},
 		"not mine by half of it": {dual, []Lease{lease(1, "10.5.77.0/24", "fc00:0:0:78::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:78::-64"}, []string{"10.5.77.0-24&fc00:0:0:78::-64: this host's own subnet"}},
 
 		"dual":                     {dual, []Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"10.5.1.0-24&fc00:0:0:1::-64"}, nil},
