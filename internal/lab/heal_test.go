@@ -26,6 +26,7 @@ const (
 // within 2 seconds, down to the MAC of the device.
 func TestHeals(t *testing.T) {
 	l := upLab(t, lab.Config{Hosts: 3, Containers: 1})
+	requireMatrix(t, l)
 	host, peer := l.Hosts[0], l.Hosts[1]
 	links, err := host.VXLANLinks()
 	if err != nil {

@@ -4,10 +4,14 @@ package lab_test
 
 import (
 	"testing"
+	"time"
 
 	"tulle/internal/lab"
 	"tulle/ip"
 )
+
+// outageTime is long enough for what depends on the other side to notice.
+const outageTime = time.Second
 
 // Traffic goes on through every end and restart of a daemon, and of etcd.
 func TestOutagesLoseNoPacket(t *testing.T) {
@@ -40,6 +44,7 @@ func TestOutagesLoseNoPacket(t *testing.T) {
 					if err := outage.end(); err != nil {
 						t.Error(err)
 					}
+					<-time.After(outageTime)
 					if err := outage.back(); err != nil {
 						t.Fatal(err)
 					}

@@ -5,8 +5,8 @@ package lab_test
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +43,7 @@ func TestPoisonedKeys(t *testing.T) {
 			t.Errorf("%s is not ready with poisoned keys in the store: %s", host, reason)
 		}
 	}
+	<-time.After(outageTime)
 	for key := range keys {
 		if err := l.Etcd.Delete(t.Context(), key); err != nil {
 			t.Fatal(err)
@@ -58,7 +59,11 @@ func TestPoisonedKeys(t *testing.T) {
 // awaitProblems waits until the daemon reports problems with exactly these keys.
 func awaitProblems(t *testing.T, host *lab.Host, keys []string) {
 	t.Helper()
-	want := slices.Sorted(slices.Values(keys))
+	var want []string
+	for _, key := range keys {
+		want = append(want, path.Base(key))
+	}
+	slices.Sort(want)
 	var got []string
 	if eventually(5*time.Second, func() bool {
 		var status daemonStatus
@@ -67,7 +72,7 @@ func awaitProblems(t *testing.T, host *lab.Host, keys []string) {
 		}
 		got = nil
 		for _, problem := range status.Problems {
-			got = append(got, fullKey(problem.Key))
+			got = append(got, path.Base(problem.Key))
 		}
 		slices.Sort(got)
 		return slices.Equal(got, want)
@@ -75,15 +80,6 @@ func awaitProblems(t *testing.T, host *lab.Host, keys []string) {
 		return
 	}
 	t.Errorf("%s reports problems with %q, want %q", host, got, want)
-}
-
-// fullKey accepts keys as the daemon prints them, with the prefix or without.
-func fullKey(key string) string {
-	const prefix = "/coreos.com/network/"
-	if strings.HasPrefix(key, prefix) {
-		return key
-	}
-	return prefix + strings.TrimPrefix(key, "/")
 }
 
 // runningStream is a stream with a name for messages.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,8 @@ import (
 )
 
 const (
-	// streamDrain is how long the last packets of a stream may be under way.
+	// streamDrain is how long the last packets of a stream may be under way:
+	// what comes later is lost.
 	streamDrain = time.Second
 	// streamTick is how often a stream sends what is due.
 	streamTick = time.Millisecond
@@ -57,7 +59,8 @@ func (r StreamReport) String() string {
 type Stream struct {
 	cancel   context.CancelFunc
 	sender   chan sendResult
-	receiver chan receiveResult
+	longest  chan time.Duration
+	received atomic.Int64
 	incoming *net.UDPConn
 	outgoing *net.UDPConn
 	stop     func() StreamReport
@@ -66,11 +69,6 @@ type Stream struct {
 type sendResult struct {
 	sent int
 	err  error
-}
-
-type receiveResult struct {
-	received   int
-	longestGap time.Duration
 }
 
 // StartStream starts a stream once a first packet, which does not count, has
@@ -100,12 +98,12 @@ func StartStream(ctx context.Context, config StreamConfig) (*Stream, error) {
 	s := &Stream{
 		cancel:   cancel,
 		sender:   make(chan sendResult, 1),
-		receiver: make(chan receiveResult, 1),
+		longest:  make(chan time.Duration, 1),
 		incoming: incoming,
 		outgoing: outgoing,
 	}
 	s.stop = sync.OnceValue(s.finish)
-	go func() { s.receiver <- receive(incoming) }()
+	go func() { s.longest <- s.receive() }()
 	go func() { s.sender <- send(ctx, outgoing, to, config.PerSecond) }()
 	return s, nil
 }
@@ -117,16 +115,17 @@ func (s *Stream) Stop() StreamReport { return s.stop() }
 func (s *Stream) finish() StreamReport {
 	s.cancel()
 	sent := <-s.sender
-	// The read deadline moves what arrives later to "lost".
-	s.incoming.SetReadDeadline(time.Now().Add(streamDrain))
-	received := <-s.receiver
-	s.outgoing.Close()
+	// A timeout here is what the report says as lost.
+	_ = poll(context.Background(), streamDrain, func() bool { return s.received.Load() == int64(sent.sent) })
 	s.incoming.Close()
+	s.outgoing.Close()
+	longestGap := <-s.longest
+	received := int(s.received.Load())
 	return StreamReport{
 		Sent:       sent.sent,
-		Received:   received.received,
-		Lost:       sent.sent - received.received,
-		LongestGap: received.longestGap,
+		Received:   received,
+		Lost:       sent.sent - received,
+		LongestGap: longestGap,
 		SendError:  sent.err,
 	}
 }
@@ -173,24 +172,25 @@ func send(ctx context.Context, conn *net.UDPConn, to netip.AddrPort, perSecond i
 	}
 }
 
-// receive counts distinct packets until the read deadline.
-func receive(conn *net.UDPConn) (result receiveResult) {
+// receive counts distinct packets until the socket is closed, and returns the
+// longest gap between two.
+func (s *Stream) receive() (longestGap time.Duration) {
 	seen := make(map[uint64]bool)
 	last := time.Now()
 	var packet [8]byte
 	for {
-		_, _, err := conn.ReadFromUDPAddrPort(packet[:])
-		if err != nil {
-			return result
+		_, _, err := s.incoming.ReadFromUDPAddrPort(packet[:])
+		if errors.Is(err, net.ErrClosed) {
+			return longestGap
 		}
 		number := binary.BigEndian.Uint64(packet[:])
-		if number == 0 || seen[number] {
+		if err != nil || number == 0 || seen[number] {
 			continue
 		}
 		seen[number] = true
-		result.received++
+		s.received.Add(1)
 		now := time.Now()
-		result.longestGap = max(result.longestGap, now.Sub(last))
+		longestGap = max(longestGap, now.Sub(last))
 		last = now
 	}
 }
