@@ -1,10 +1,6 @@
 package subnet
 
-import (
-	"maps"
-
-	"tulle/ip"
-)
+import "tulle/ip"
 
 // Placement is where a claim belongs in one view of the store.
 type Placement struct {
@@ -71,48 +67,4 @@ func Overlap(a, b Subnets) []ip.Family {
 		}
 	}
 	return shared
-}
-
-// Rivals returns the owners in leases that stand against a claim if they live: another instance with its node id, and
-// other nodes with its public address. A lease without node id has no owner that could be asked.
-func Rivals(leases []Lease, claim Claim) []*ConflictError {
-	var rivals []*ConflictError
-	for _, l := range leases {
-		if l.Attrs.Node == "" {
-			continue
-		}
-		if l.Attrs.Node == claim.Attrs.Node {
-			if l.Attrs.Instance != claim.Attrs.Instance {
-				rivals = append(rivals, conflict(l, "node id", l.Attrs.Node))
-			}
-			continue
-		}
-		for _, f := range ip.Families() {
-			addr := claim.Attrs.Public.Of(f)
-			if addr.IsValid() && !addr.IsUnspecified() && l.Attrs.Public.Of(f) == addr {
-				rivals = append(rivals, conflict(l, "public address", addr.String()))
-				break
-			}
-		}
-	}
-	return rivals
-}
-
-func conflict(l Lease, field, value string) *ConflictError {
-	address := l.Attrs.Public.V4
-	if !address.IsValid() {
-		address = l.Attrs.Public.V6
-	}
-	return &ConflictError{Field: field, Value: value, Node: l.Attrs.Node, Address: address, Subnets: l.Subnets}
-}
-
-// Over returns a with the unknown fields of old beside its own, so that rewriting a lease loses nothing.
-func (a Attrs) Over(old Attrs) Attrs {
-	if len(old.Extra) == 0 {
-		return a
-	}
-	extra := maps.Clone(old.Extra)
-	maps.Copy(extra, a.Extra)
-	a.Extra = extra
-	return a
 }

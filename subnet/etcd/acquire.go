@@ -1,0 +1,234 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Acquire implements subnet.Store.
+func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
+	if claim.Attrs.Node == "" {
+		return nil, errors.New("acquire lease: the claim has no node id")
+	}
+	a := &acquisition{store: s, claim: claim, dead: map[string]bool{}}
+	mine, err := a.run(ctx)
+	if err != nil {
+		if a.granted != 0 {
+			s.revoke(ctx, a.granted)
+		}
+		return nil, fmt.Errorf("acquire lease: %w", err)
+	}
+	if a.outdated != 0 {
+		s.revoke(ctx, a.outdated)
+	}
+	return s.hold(ctx, claim, mine), nil
+}
+
+// acquisition is one Acquire under way.
+type acquisition struct {
+	store    *Store
+	claim    subnet.Claim
+	creation *creation
+	blocked  []subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
+	dead     map[string]bool  // node ids whose owners did not answer
+	granted  clientv3.LeaseID // for this claim, to be revoked on failure
+	outdated clientv3.LeaseID // of an earlier run, to be revoked on success
+}
+
+func (a *acquisition) run(ctx context.Context) (*entry, error) {
+	retry := requestBackoff()
+	for {
+		if a.creation == nil {
+			v, err := a.store.view(ctx)
+			if err != nil {
+				return nil, err
+			}
+			a.creation = a.store.newCreation(v)
+			a.creation.unwelcome = a.disputes
+		}
+		mine, err := a.attempt(ctx)
+		if err != nil || mine != nil {
+			return mine, err
+		}
+		if err := retry.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// attempt returns no lease if another host was faster.
+func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
+	v := a.creation.view
+	set := v.set()
+	set.Leases = append(set.Leases, a.blocked...)
+	if err := a.settle(ctx, set); err != nil {
+		return nil, err
+	}
+	place, err := subnet.Place(set, a.claim)
+	if errors.Is(err, subnet.ErrNoNetwork) {
+		return nil, a.store.noNetwork(v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	attrs := a.claim.Attrs
+	var old *entry
+	if place.Held {
+		e := v.leases[v.layout.lease(place.Mine.Subnets)]
+		old, attrs = &e, attrs.Over(e.Attrs)
+	}
+	id, err := a.etcdLease(ctx, old)
+	if err != nil {
+		return nil, err
+	}
+	if place.Held && place.Subnets == place.Mine.Subnets {
+		return a.adopt(ctx, old, attrs, id)
+	}
+	created, err := a.creation.try(ctx, place.Subnets, attrs, id, old)
+	if created == nil && !a.creation.learned {
+		a.block(place)
+		a.creation = nil
+	}
+	return created, err
+}
+
+// block excludes what place would newly have got.
+func (a *acquisition) block(place subnet.Placement) {
+	unseen := subnet.Lease{Subnets: place.Subnets, Created: math.MaxInt64}
+	for _, f := range ip.Families() {
+		if place.Subnets.Of(f) == place.Mine.Subnets.Of(f) {
+			unseen.Subnets.Set(f, netip.Prefix{})
+		}
+	}
+	a.blocked = append(a.blocked, unseen)
+}
+
+// disputes reports whether another host, which may live, uses the claim's identity in l.
+func (a *acquisition) disputes(l subnet.Lease) bool {
+	rivals := subnet.Rivals([]subnet.Lease{l}, a.claim)
+	return len(rivals) > 0 && !a.dead[rivalKey(rivals[0], l.Attrs.Instance)]
+}
+
+func rivalKey(c *subnet.ConflictError, instance string) string { return c.Node + "\x00" + instance }
+
+// settle asks all who use the claim's identity whether they live, and returns the conflict with the first who does.
+func (a *acquisition) settle(ctx context.Context, set subnet.Set) error {
+	for _, l := range set.Leases {
+		if !a.disputes(l) {
+			continue
+		}
+		rival := subnet.Rivals([]subnet.Lease{l}, a.claim)[0]
+		alive, err := a.store.ask(ctx, a.claim, rival.Node)
+		if err != nil {
+			return err
+		}
+		if alive {
+			return rival
+		}
+		a.dead[rivalKey(rival, l.Attrs.Instance)] = true
+		if rival.Node != a.claim.Attrs.Node {
+			a.store.log.Warn("public address was another node's, whose subnet stays leased until it expires",
+				"address", rival.Value, "node", rival.Node, "subnet", subnet.KeyOf(rival.Subnets))
+		}
+	}
+	return nil
+}
+
+// etcdLease returns the etcd lease for the claim's key: none for a reservation, that of this host's earlier run if it
+// still lives and has the right length, else a new one.
+func (a *acquisition) etcdLease(ctx context.Context, old *entry) (clientv3.LeaseID, error) {
+	if old != nil && old.Reserved {
+		return 0, nil
+	}
+	if a.granted != 0 {
+		return a.granted, nil
+	}
+	if old != nil && old.Attrs.Node == a.claim.Attrs.Node {
+		ttl, err := a.store.renew(ctx, old.id)
+		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return 0, err
+		}
+		if err == nil && ttl == seconds(a.claim.TTL) {
+			return old.id, nil
+		}
+		a.outdated = old.id
+	}
+	var err error
+	a.granted, err = a.store.grant(ctx, a.claim.TTL)
+	return a.granted, err
+}
+
+// adopt makes a present lease this claim's.
+func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs, id clientv3.LeaseID) (*entry, error) {
+	before, err := json.Marshal(old.Attrs)
+	if err != nil {
+		return nil, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(old.Subnets), err)
+	}
+	value, err := json.Marshal(attrs)
+	if err != nil {
+		return nil, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(old.Subnets), err)
+	}
+	mine := &entry{old.Lease, id}
+	mine.Attrs = attrs
+	if bytes.Equal(before, value) && id == old.id {
+		return mine, nil
+	}
+	r, err := a.store.rewrite(ctx, old, value, id)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Succeeded {
+		a.creation = nil
+		return nil, nil
+	}
+	mine.Revision = r.Header.Revision
+	return mine, nil
+}
+
+// rewrite gives a lease key that is as it was seen another value and etcd lease, and its guards with it.
+func (s *Store) rewrite(ctx context.Context, old *entry, value []byte, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+	key := s.layout.lease(old.Subnets)
+	t := txn{
+		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", old.Revision)},
+		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))},
+	}
+	for _, g := range s.layout.guards(old.Subnets) {
+		t.then = append(t.then, clientv3.OpPut(g, subnet.KeyOf(old.Subnets), clientv3.WithLease(id)))
+	}
+	r, err := s.commit(ctx, t)
+	if err != nil {
+		return nil, fmt.Errorf("write lease %s: %w", subnet.KeyOf(old.Subnets), err)
+	}
+	return r, nil
+}
+
+// renew prolongs an etcd lease and returns the seconds that it was granted for.
+func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
+	defer cancel()
+	r, err := s.client.KeepAliveOnce(ctx, id)
+	if err != nil {
+		return 0, fmt.Errorf("renew etcd lease: %w", s.health.explain(err))
+	}
+	return r.TTL, nil
+}
+
+// noNetwork says how to end the lack of a configuration.
+func (s *Store) noNetwork(v *view) error {
+	const fix = `write one with: tulle config set '{"Network":"10.5.0.0/16"}'`
+	for _, doubt := range v.doubts {
+		return fmt.Errorf("%w: %s does not hold a valid one (%s): %s", subnet.ErrNoNetwork, s.layout.config(), doubt.Reason, fix)
+	}
+	return fmt.Errorf("%w at %s: %s", subnet.ErrNoNetwork, s.layout.config(), fix)
+}

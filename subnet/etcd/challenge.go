@@ -1,0 +1,114 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/subnet"
+)
+
+// challengeTTL is how long a question stays if the asker dies.
+const challengeTTL = time.Minute
+
+// dialogue is the value of a challenge key: a question, and the answer if the owner lives.
+type dialogue struct {
+	Question party
+	Answer   *party `json:",omitempty"`
+}
+
+// party says who speaks.
+type party struct {
+	Node     string
+	Instance string `json:",omitempty"`
+	Address  string `json:",omitempty"`
+	Subnets  string `json:",omitempty"` // as a lease key has them
+}
+
+func partyOf(a subnet.Attrs) party {
+	p := party{Node: a.Node, Instance: a.Instance}
+	if address := a.Address(); address.IsValid() {
+		p.Address = address.String()
+	}
+	return p
+}
+
+// ask reports whether the owner of a node id lives. It does if its Held answers in time.
+func (s *Store) ask(ctx context.Context, claim subnet.Claim, node string) (bool, error) {
+	key := s.layout.challenge(node)
+	value, err := json.Marshal(dialogue{Question: partyOf(claim.Attrs)})
+	if err != nil {
+		return false, fmt.Errorf("encode question to node %s: %w", node, err)
+	}
+	id, err := s.grant(ctx, challengeTTL)
+	if err != nil {
+		return false, err
+	}
+	defer s.revoke(ctx, id)
+	r, err := s.commit(ctx, txn{then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))}})
+	if err != nil {
+		return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
+	}
+	if s.awaitAnswer(ctx, key, r.Header.Revision) {
+		return true, nil
+	}
+	// Silence counts only if etcd was there to carry an answer.
+	answer, err := s.get(ctx, key)
+	if err != nil {
+		return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
+	}
+	return len(answer.Kvs) > 0 && answered(answer.Kvs[0]), nil
+}
+
+// awaitAnswer returns early on an answer.
+func (s *Store) awaitAnswer(ctx context.Context, key string, revision int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
+	defer cancel()
+	for r := range s.client.Watch(ownStream(ctx), key, clientv3.WithRev(revision+1)) {
+		for _, e := range r.Events {
+			if e.Type == clientv3.EventTypePut && answered(e.Kv) {
+				return true
+			}
+		}
+	}
+	<-ctx.Done() // a broken watch must not shorten the owner's time
+	return false
+}
+
+func answered(kv *mvccpb.KeyValue) bool {
+	var d dialogue
+	return json.Unmarshal(kv.Value, &d) == nil && d.Answer != nil
+}
+
+// answer tells the asker that the owner lives. The answer goes away with the question.
+func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
+	var d dialogue
+	if json.Unmarshal(kv.Value, &d) != nil || d.Answer != nil {
+		return nil
+	}
+	mine := h.Lease()
+	who := partyOf(mine.Attrs)
+	who.Subnets = subnet.KeyOf(mine.Subnets)
+	if d.Question.Node == who.Node && d.Question.Instance == who.Instance {
+		return nil
+	}
+	d.Answer = &who
+	value, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	key := string(kv.Key)
+	_, err = h.store.commit(ctx, txn{
+		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision)},
+		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())},
+	})
+	if err != nil {
+		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)
+	}
+	h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)
+	return nil
+}

@@ -1,0 +1,107 @@
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"google.golang.org/grpc/credentials"
+)
+
+// fileCredentials makes TLS connections from files that it reads for each of them, so that certificates may be renewed
+// on disk under a running daemon.
+type fileCredentials struct {
+	credentials.TransportCredentials // for all but the handshake
+	caFile, certFile, keyFile        string
+}
+
+// newCredentials returns nil for plain http.
+func newCredentials(config Config) (credentials.TransportCredentials, error) {
+	secure, err := secureEndpoints(config.Endpoints)
+	if err != nil {
+		return nil, err
+	}
+	if !secure {
+		if file := firstOf(config.CAFile, config.CertFile, config.KeyFile); file != "" {
+			return nil, fmt.Errorf("TLS file %s has no use with endpoint %s: make the etcd endpoints https://", file, config.Endpoints[0])
+		}
+		return nil, nil
+	}
+	if (config.CertFile == "") != (config.KeyFile == "") {
+		return nil, fmt.Errorf("client certificate %s%s lacks its other half: give both --etcd-certfile and --etcd-keyfile",
+			config.CertFile, config.KeyFile)
+	}
+	c := &fileCredentials{caFile: config.CAFile, certFile: config.CertFile, keyFile: config.KeyFile}
+	settings, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	c.TransportCredentials = credentials.NewTLS(settings)
+	return c, nil
+}
+
+func (c *fileCredentials) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	settings, err := c.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	return credentials.NewTLS(settings).ClientHandshake(ctx, authority, conn)
+}
+
+func (c *fileCredentials) Clone() credentials.TransportCredentials {
+	clone := *c
+	return &clone
+}
+
+func (c *fileCredentials) load() (*tls.Config, error) {
+	settings := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.caFile != "" {
+		pem, err := os.ReadFile(c.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read etcd CA file: %w", err)
+		}
+		settings.RootCAs = x509.NewCertPool()
+		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("etcd CA file %s holds no PEM certificate", c.caFile)
+		}
+	}
+	if c.certFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("load etcd client certificate %s with key %s: %w", c.certFile, c.keyFile, err)
+		}
+		settings.Certificates = []tls.Certificate{pair}
+	}
+	return settings, nil
+}
+
+// secureEndpoints reports whether the endpoints use TLS. The client speaks to all of them as it does to the first.
+func secureEndpoints(endpoints []string) (bool, error) {
+	if len(endpoints) == 0 {
+		return false, errors.New("no etcd endpoint: give --etcd-endpoints")
+	}
+	secure := 0
+	for _, e := range endpoints {
+		if strings.HasPrefix(e, "https://") || strings.HasPrefix(e, "unixs://") {
+			secure++
+		}
+	}
+	if secure != 0 && secure != len(endpoints) {
+		return false, fmt.Errorf("etcd endpoints %s mix http and https: make them all https://", strings.Join(endpoints, ","))
+	}
+	return secure != 0, nil
+}
+
+func firstOf(texts ...string) string {
+	for _, t := range texts {
+		if t != "" {
+			return t
+		}
+	}
+	return ""
+}

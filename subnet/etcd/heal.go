@@ -1,0 +1,134 @@
+package etcd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/subnet"
+)
+
+// heal makes the lease anew after its key vanished: deleted, expired while etcd was out of reach, or lost with all of
+// etcd's data. That is a loss only if another host has the subnet by now.
+func (h *held) heal(ctx context.Context) error {
+	mine := h.entry()
+	v, err := h.store.view(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range v.leases {
+		if e.Subnets == mine.Subnets {
+			return errChanged // it is back
+		}
+		if len(subnet.Overlap(e.Subnets, mine.Subnets)) > 0 {
+			return subnet.LostTo(mine.Subnets, e.Lease)
+		}
+	}
+	// A reservation that was deleted while in use goes on as an ordinary lease.
+	id := mine.id
+	if id != 0 {
+		if _, err := h.store.renew(ctx, id); errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			id = 0
+		} else if err != nil {
+			return err
+		}
+	}
+	if id == 0 {
+		if id, err = h.store.grant(ctx, h.claim.TTL); err != nil {
+			return err
+		}
+	}
+	created, err := h.recreate(ctx, v, id)
+	if created == nil {
+		if id != mine.id {
+			h.store.revoke(ctx, id)
+		}
+		return err
+	}
+	h.set(*created)
+	h.store.log.Warn("lease had vanished and was made anew", "subnet", subnet.KeyOf(mine.Subnets))
+	return errChanged
+}
+
+func (h *held) recreate(ctx context.Context, v *view, id clientv3.LeaseID) (*entry, error) {
+	mine := h.entry()
+	creation := h.store.newCreation(v)
+	retry := requestBackoff()
+	for {
+		created, err := creation.try(ctx, mine.Subnets, mine.Attrs, id, nil)
+		if created != nil || err != nil {
+			return created, err
+		}
+		if !creation.learned || creation.taken(mine.Subnets) {
+			return nil, fmt.Errorf("make lease %s anew: another key is in its place", subnet.KeyOf(mine.Subnets))
+		}
+		if err := retry.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// reclaim reacts to a change of the key by somebody else.
+func (h *held) reclaim(ctx context.Context, kv *mvccpb.KeyValue) error {
+	mine := h.entry()
+	now, err := h.store.layout.decode(kv)
+	if err == nil && !h.present().Owns(now) {
+		return subnet.LostTo(mine.Subnets, now)
+	}
+	// A value that does not parse has no owner, and stops every flanneld until it is put right.
+	seen := entry{now, mine.id}
+	if kv.Lease == 0 {
+		seen.id = 0 // it was made a reservation, and a reservation that got an etcd lease from flanneld becomes one again
+	}
+	seen.Subnets, seen.Revision, seen.Created, seen.Reserved = mine.Subnets, kv.ModRevision, kv.CreateRevision, seen.id == 0
+	seen.Attrs = mine.Attrs.Over(now.Attrs)
+	value, err := json.Marshal(seen.Attrs)
+	if err != nil {
+		return fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	if string(value) != string(kv.Value) || int64(seen.id) != kv.Lease {
+		r, err := h.store.rewrite(ctx, &seen, value, seen.id)
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			if seen.id, err = h.store.grant(ctx, h.claim.TTL); err != nil {
+				return err
+			}
+			r, err = h.store.rewrite(ctx, &seen, value, seen.id)
+		}
+		if err != nil {
+			return err
+		}
+		if !r.Succeeded {
+			return errChanged
+		}
+		seen.Revision = r.Header.Revision
+	}
+	h.set(seen)
+	if seen.id != mine.id {
+		return errChanged
+	}
+	return nil
+}
+
+// present is the claim with the attributes as last published.
+func (h *held) present() subnet.Claim { return subnet.Claim{Attrs: h.Lease().Attrs} }
+
+// owns reports whether a lease key is still this host's.
+func (h *held) owns(kv *mvccpb.KeyValue) bool {
+	l, err := h.store.layout.decode(kv)
+	return err != nil || h.present().Owns(l)
+}
+
+// taken reports whether a lease is known that overlaps subnets.
+func (c *creation) taken(subnets subnet.Subnets) bool {
+	for _, e := range c.view.leases {
+		if len(subnet.Overlap(e.Subnets, subnets)) > 0 {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,126 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// remind is how often a lasting trouble is logged again.
+const remind = 10 * time.Minute
+
+// health knows from the requests made whether etcd serves this client.
+type health struct {
+	log       *slog.Logger
+	endpoints string
+	prefix    string
+	username  string
+
+	mu         sync.Mutex
+	err        error // nil: all is well
+	loggedText string
+	loggedAt   time.Time
+	loud       bool // the present trouble was logged, so its end will be
+}
+
+func newHealth(config Config) *health {
+	return &health{
+		log:       config.Logger,
+		endpoints: strings.Join(config.Endpoints, ","),
+		prefix:    newLayout(config.Prefix).prefix,
+		username:  config.Username,
+	}
+}
+
+func (h *health) trouble() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+// unary sees every answer with all details; the etcd client drops some of them.
+func (h *health) unary(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	err := invoke(ctx, method, request, reply, cc, options...)
+	h.note(err)
+	return err
+}
+
+// note takes in the outcome of a request.
+func (h *health) note(err error) {
+	if err != nil && status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled) {
+		return // our own doing
+	}
+	advice := h.advise(err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if advice == nil {
+		if h.loud {
+			h.log.Info("etcd serves again", "endpoints", h.endpoints)
+		}
+		h.err, h.loud = nil, false
+		return
+	}
+	fresh := h.err == nil
+	h.err = advice
+	text := advice.Error()
+	if time.Since(h.loggedAt) < remind && (!fresh || text == h.loggedText) {
+		return
+	}
+	h.loggedText, h.loggedAt, h.loud = text, time.Now(), true
+	h.log.Warn("etcd does not serve", "err", text)
+}
+
+// explain replaces an error by the advice about it, if there is any.
+func (h *health) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		// The client has dropped the details; note was told them.
+		if trouble := h.trouble(); trouble != nil {
+			return trouble
+		}
+	}
+	if advice := h.advise(err); advice != nil {
+		return advice
+	}
+	return err
+}
+
+// advise returns nil if err shows that etcd works for us, else err with what to do about it.
+func (h *health) advise(err error) error {
+	if err == nil {
+		return nil
+	}
+	known := rpctypes.Error(err)
+	switch {
+	case errors.Is(known, rpctypes.ErrPermissionDenied):
+		return fmt.Errorf("etcd at %s: user %q may not use %s: grant readwrite on keys with the prefix %s/ to a role of that user: %w",
+			h.endpoints, h.username, h.prefix, h.prefix, known)
+	case errors.Is(known, rpctypes.ErrAuthFailed):
+		return fmt.Errorf("etcd at %s: check --etcd-username %q and its password: %w", h.endpoints, h.username, known)
+	case errors.Is(known, rpctypes.ErrUserEmpty):
+		return fmt.Errorf("etcd at %s wants a user: give --etcd-username and --etcd-password-file: %w", h.endpoints, known)
+	case errors.Is(known, rpctypes.ErrNoSpace):
+		return fmt.Errorf("etcd at %s is full: compact and defragment it, then disarm its alarm: %w", h.endpoints, known)
+	}
+	text := err.Error()
+	switch code := status.Code(err); {
+	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
+		return fmt.Errorf("etcd at %s: check --etcd-cafile, --etcd-certfile and --etcd-keyfile: %w", h.endpoints, err)
+	case code == codes.Unavailable, code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("etcd at %s does not answer: check that it runs, and --etcd-endpoints: %w", h.endpoints, err)
+	case code == codes.Unauthenticated, code == codes.ResourceExhausted:
+		return fmt.Errorf("etcd at %s refuses to serve: %w", h.endpoints, err)
+	}
+	return nil
+}

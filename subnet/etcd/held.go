@@ -1,0 +1,289 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/subnet"
+)
+
+// held is a lease that is being kept alive. Whatever happens to the key, the reaction is the same: look at it, and make
+// it right or give it up (see inspect).
+type held struct {
+	store *Store
+	claim subnet.Claim
+	lost  chan error
+	stop  context.CancelFunc
+	done  chan struct{} // closed when nothing keeps the lease alive any more
+	turn  chan struct{} // holds a token while the key is read or written
+
+	mu   sync.Mutex
+	mine entry
+	loss error // why it is no longer ours
+}
+
+// errChanged makes the keeping start over with the lease as it is now.
+var errChanged = errors.New("lease changed")
+
+func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry) *held {
+	ctx, cancel := s.scope(ctx)
+	h := &held{
+		store: s,
+		claim: claim,
+		lost:  make(chan error, 1),
+		stop:  cancel,
+		done:  make(chan struct{}),
+		turn:  make(chan struct{}, 1),
+		mine:  *mine,
+	}
+	s.wg.Go(func() {
+		defer cancel()
+		defer close(h.done)
+		h.keep(ctx)
+	})
+	return h
+}
+
+func (h *held) Lease() subnet.Lease { return h.entry().Lease }
+
+func (h *held) Lost() <-chan error { return h.lost }
+
+func (h *held) entry() entry {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mine
+}
+
+func (h *held) set(e entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mine = e
+}
+
+func (h *held) lose(why error) {
+	h.mu.Lock()
+	h.loss = why
+	h.mu.Unlock()
+	h.lost <- why
+}
+
+func (h *held) lossNow() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.loss
+}
+
+// take makes the caller the only one who works on the key.
+func (h *held) take(ctx context.Context) error {
+	select {
+	case h.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (h *held) give() { <-h.turn }
+
+// keep runs until ctx ends or the lease is lost. An etcd that is away is no loss.
+func (h *held) keep(ctx context.Context) {
+	retry := connectBackoff()
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := h.guard(ctx)
+		switch {
+		case errors.Is(err, subnet.ErrLost):
+			h.lose(err)
+			return
+		case errors.Is(err, errChanged), time.Since(start) > h.store.config.ProbeInterval:
+			retry.reset()
+		}
+		h.store.log.Debug("lease is looked at anew", "err", err)
+		if retry.wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// guard keeps the etcd lease alive and watches the key, and the one where others ask for this host, until something breaks.
+func (h *held) guard(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ownStream(ctx))
+	defer cancel()
+	revision, err := h.inspect(ctx)
+	if err != nil {
+		return err
+	}
+	mine := h.entry()
+	var alive <-chan *clientv3.LeaseKeepAliveResponse
+	if mine.id != 0 {
+		if alive, err = h.store.client.KeepAlive(ctx, mine.id); err != nil {
+			return fmt.Errorf("keep etcd lease alive: %w", err)
+		}
+	}
+	l := h.store.layout
+	own := h.store.client.Watch(ctx, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
+	asked := h.store.client.Watch(ctx, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
+	for {
+		var r clientv3.WatchResponse
+		var ok bool
+		select {
+		case _, ok := <-alive:
+			if !ok {
+				return errors.New("etcd lease is no longer kept alive") // gone, or etcd was away for all its time
+			}
+			continue
+		case r, ok = <-own:
+		case r, ok = <-asked:
+		}
+		if !ok {
+			return errWatchEnded
+		}
+		if err := r.Err(); err != nil {
+			return err
+		}
+		if len(r.Events) > 0 {
+			if _, err := h.inspect(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// inspect looks at the key and at questions to this host, puts right what is wrong, and returns the revision of what it
+// saw. It returns errChanged if it wrote, and an error that wraps subnet.ErrLost if the lease is another's.
+func (h *held) inspect(ctx context.Context) (int64, error) {
+	if err := h.take(ctx); err != nil {
+		return 0, err
+	}
+	defer h.give()
+	return h.inspectNow(ctx)
+}
+
+func (h *held) inspectNow(ctx context.Context) (int64, error) {
+	mine := h.entry()
+	l := h.store.layout
+	r, err := h.store.commit(ctx, txn{then: []clientv3.Op{
+		clientv3.OpGet(l.lease(mine.Subnets)),
+		clientv3.OpGet(l.challenge(h.claim.Attrs.Node)),
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("read lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	found := r.Responses[0].GetResponseRange().GetKvs()
+	if len(found) == 0 {
+		return 0, h.heal(ctx)
+	}
+	if now := found[0]; now.ModRevision != mine.Revision {
+		if err := h.reclaim(ctx, now); err != nil {
+			return 0, err
+		}
+	}
+	for _, question := range r.Responses[1].GetResponseRange().GetKvs() {
+		if err := h.answer(ctx, question); err != nil {
+			return 0, err
+		}
+	}
+	return r.Header.Revision, nil
+}
+
+// Update implements subnet.Held.
+func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
+	if err := h.take(ctx); err != nil {
+		return err
+	}
+	defer h.give()
+	if err := h.lossNow(); err != nil {
+		return fmt.Errorf("update lease: %w", err)
+	}
+	attrs.Node, attrs.Instance = h.claim.Attrs.Node, h.claim.Attrs.Instance
+	retry := requestBackoff()
+	for {
+		done, err := h.update(ctx, attrs)
+		if done || err != nil {
+			return err
+		}
+		if _, err := h.inspectNow(ctx); err != nil && !errors.Is(err, errChanged) {
+			return fmt.Errorf("update lease %s: %w", subnet.KeyOf(h.Lease().Subnets), err)
+		}
+		if err := retry.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// update reports whether the lease has the attributes now; if not, the key is not as it was.
+func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
+	mine := h.entry()
+	key := h.store.layout.lease(mine.Subnets)
+	attrs = attrs.Over(mine.Attrs)
+	before, err := json.Marshal(mine.Attrs)
+	if err != nil {
+		return false, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	value, err := json.Marshal(attrs)
+	if err != nil {
+		return false, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	if bytes.Equal(before, value) {
+		return true, nil
+	}
+	r, err := h.store.commit(ctx, txn{
+		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", mine.Revision)},
+		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())},
+	})
+	if err != nil {
+		return false, fmt.Errorf("update lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	if r.Succeeded {
+		mine.Attrs, mine.Revision = attrs, r.Header.Revision
+		h.set(mine)
+	}
+	return r.Succeeded, nil
+}
+
+// Release implements subnet.Held.
+func (h *held) Release(ctx context.Context) error {
+	h.stop()
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	mine := h.entry()
+	if mine.Reserved {
+		return nil
+	}
+	key := h.store.layout.lease(mine.Subnets)
+	retry := requestBackoff()
+	for {
+		r, err := h.store.get(ctx, key)
+		if err != nil {
+			return fmt.Errorf("release lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+		}
+		if len(r.Kvs) == 0 {
+			break
+		}
+		if !h.owns(r.Kvs[0]) || r.Kvs[0].Lease == 0 {
+			return nil
+		}
+		gone, err := h.store.remove(ctx, mine.Subnets, r.Kvs[0].ModRevision)
+		if err != nil {
+			return err
+		}
+		if gone {
+			break
+		}
+		if err := retry.wait(ctx); err != nil {
+			return err
+		}
+	}
+	h.store.revoke(ctx, mine.id)
+	return nil
+}

@@ -1,0 +1,82 @@
+package etcd
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"path"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// DefaultPrefix is flannel's.
+const DefaultPrefix = "/coreos.com/network"
+
+// layout names keys.
+type layout struct {
+	prefix string // without a slash at the end
+}
+
+func newLayout(prefix string) layout {
+	if prefix == "" {
+		prefix = DefaultPrefix
+	}
+	return layout{strings.TrimSuffix(path.Clean(prefix), "/")}
+}
+
+func (l layout) config() string                { return l.prefix + "/config" }
+func (l layout) leases() string                { return l.prefix + "/subnets/" }
+func (l layout) lease(s subnet.Subnets) string { return l.leases() + subnet.KeyOf(s) }
+
+// span is the range of keys that flannel's readers see: the configuration and everything that begins like a lease.
+func (l layout) span() (from, end string) {
+	return l.config(), clientv3.GetPrefixRangeEnd(l.prefix + "/subnets")
+}
+
+// guard is the key that says which lease holds p. In dual stack, the lease key alone guards only the pair.
+func (l layout) guard(p netip.Prefix) string {
+	return l.prefix + "/claims/owner/" + strings.Replace(p.String(), "/", "-", 1)
+}
+
+func (l layout) guards(s subnet.Subnets) []string {
+	var keys []string
+	for _, f := range ip.Families() {
+		if p := s.Of(f); p.IsValid() {
+			keys = append(keys, l.guard(p))
+		}
+	}
+	return keys
+}
+
+// challenge is the key at which the owner of a node id is asked whether it lives.
+func (l layout) challenge(node string) string {
+	return l.prefix + "/claims/nodes/" + url.PathEscape(node)
+}
+
+// decode reads a lease.
+func (l layout) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
+	last, ok := strings.CutPrefix(string(kv.Key), l.leases())
+	if !ok {
+		return subnet.Lease{}, fmt.Errorf("not a lease: only keys below %s are; delete it, for flanneld drops all peers over it", l.leases())
+	}
+	subnets, err := subnet.ParseKey(last)
+	if err != nil {
+		return subnet.Lease{}, err
+	}
+	lease := subnet.Lease{
+		Subnets:  subnets,
+		Reserved: kv.Lease == 0,
+		Created:  kv.CreateRevision,
+		Revision: kv.ModRevision,
+	}
+	if err := json.Unmarshal(kv.Value, &lease.Attrs); err != nil {
+		return subnet.Lease{}, err
+	}
+	return lease, nil
+}

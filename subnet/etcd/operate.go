@@ -1,0 +1,165 @@
+package etcd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/subnet"
+)
+
+// Config returns the network configuration as it is stored, and its revision; nil and 0 if there is none.
+func (s *Store) Config(ctx context.Context) (data []byte, revision int64, err error) {
+	r, err := s.get(ctx, s.layout.config())
+	if err != nil {
+		return nil, 0, fmt.Errorf("read %s: %w", s.layout.config(), err)
+	}
+	if len(r.Kvs) == 0 {
+		return nil, 0, nil
+	}
+	return r.Kvs[0].Value, r.Kvs[0].ModRevision, nil
+}
+
+// SetConfig stores a network configuration if it is valid, and if the stored one still has the expected revision
+// (negative: any; 0: there is none). It returns the new revision, and does not write what is already there.
+func (s *Store) SetConfig(ctx context.Context, data []byte, expected int64) (int64, error) {
+	if _, _, err := subnet.ParseNetwork(data, 0); err != nil {
+		return 0, err
+	}
+	key := s.layout.config()
+	present, revision, err := s.Config(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if expected >= 0 && revision != expected {
+		return 0, fmt.Errorf("write %s: it is at revision %d, not %d: read it again", key, revision, expected)
+	}
+	if revision != 0 && bytes.Equal(present, data) {
+		return revision, nil
+	}
+	t := txn{then: []clientv3.Op{clientv3.OpPut(key, string(data))}}
+	if expected >= 0 {
+		t.when = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", expected)}
+	}
+	r, err := s.commit(ctx, t)
+	if err != nil {
+		return 0, fmt.Errorf("write %s: %w", key, err)
+	}
+	if !r.Succeeded {
+		return 0, fmt.Errorf("write %s: somebody else wrote it meanwhile: read it again", key)
+	}
+	return r.Header.Revision, nil
+}
+
+// Reserve pins subnets to a host: to the one that leases exactly them, else to the one that attrs describe.
+// A reservation never expires; the host with its public address or node id takes it.
+func (s *Store) Reserve(ctx context.Context, subnets subnet.Subnets, attrs subnet.Attrs) (subnet.Lease, error) {
+	name := subnet.KeyOf(subnets)
+	if _, err := subnet.ParseKey(name); err != nil {
+		return subnet.Lease{}, err
+	}
+	retry := requestBackoff()
+	for {
+		lease, done, err := s.reserve(ctx, subnets, attrs)
+		if done || err != nil {
+			return lease, err
+		}
+		if err := retry.wait(ctx); err != nil {
+			return subnet.Lease{}, err
+		}
+	}
+}
+
+func (s *Store) reserve(ctx context.Context, subnets subnet.Subnets, attrs subnet.Attrs) (lease subnet.Lease, done bool, err error) {
+	name := subnet.KeyOf(subnets)
+	v, err := s.view(ctx)
+	if err != nil {
+		return lease, false, err
+	}
+	for _, e := range v.leases {
+		if e.Subnets == subnets && samePublic(e.Attrs, attrs) {
+			return s.pin(ctx, e)
+		}
+		if len(subnet.Overlap(e.Subnets, subnets)) > 0 {
+			return lease, false, fmt.Errorf("reserve %s: %s has %s: release it first", name, e.Attrs.Owner(), subnet.KeyOf(e.Subnets))
+		}
+	}
+	if attrs.Public == (subnet.Attrs{}).Public {
+		return lease, false, fmt.Errorf("reserve %s: nobody leases it: give the public address of the host that shall have it", name)
+	}
+	creation := s.newCreation(v)
+	created, err := creation.try(ctx, subnets, attrs, 0, nil)
+	if err != nil {
+		return lease, false, err
+	}
+	if created == nil {
+		if !creation.learned {
+			err = fmt.Errorf("reserve %s: a key with the same address that is no lease is in the way: tulle status names it", name)
+		}
+		return lease, false, err
+	}
+	return created.Lease, true, nil
+}
+
+// samePublic reports whether attrs mean the owner of a lease; no address means whoever has it.
+func samePublic(owner, attrs subnet.Attrs) bool {
+	return attrs.Public == (subnet.Attrs{}).Public || attrs.Public == owner.Public
+}
+
+// pin takes the etcd lease off a present lease.
+func (s *Store) pin(ctx context.Context, e entry) (lease subnet.Lease, done bool, err error) {
+	if e.Reserved {
+		return e.Lease, true, nil
+	}
+	value, err := json.Marshal(e.Attrs)
+	if err != nil {
+		return lease, false, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(e.Subnets), err)
+	}
+	r, err := s.rewrite(ctx, &e, value, 0)
+	if err != nil || !r.Succeeded {
+		return lease, false, err
+	}
+	e.Reserved, e.Revision = true, r.Header.Revision
+	return e.Lease, true, nil
+}
+
+// Release gives subnets back to the pool, whoever leases them, reserved or not. A host that lives takes them again at once.
+func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
+	key := s.layout.lease(subnets)
+	retry := requestBackoff()
+	for {
+		r, err := s.get(ctx, key, clientv3.WithKeysOnly())
+		if err != nil {
+			return fmt.Errorf("release %s: %w", subnet.KeyOf(subnets), err)
+		}
+		if len(r.Kvs) == 0 {
+			return fmt.Errorf("release %s: there is no such lease: tulle leases list shows them", subnet.KeyOf(subnets))
+		}
+		if gone, err := s.remove(ctx, subnets, r.Kvs[0].ModRevision); gone || err != nil {
+			return err
+		}
+		if err := retry.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// remove deletes a lease and its guards, and reports whether it still had the given revision.
+func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, revision int64) (bool, error) {
+	key := s.layout.lease(subnets)
+	t := txn{
+		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
+		then: []clientv3.Op{clientv3.OpDelete(key)},
+	}
+	for _, g := range s.layout.guards(subnets) {
+		t.then = append(t.then, clientv3.OpDelete(g))
+	}
+	r, err := s.commit(ctx, t)
+	if err != nil {
+		return false, fmt.Errorf("delete lease %s: %w", subnet.KeyOf(subnets), err)
+	}
+	return r.Succeeded, nil
+}

@@ -1,0 +1,169 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
+
+	"tulle/subnet"
+)
+
+var (
+	errWatchEnded = errors.New("etcd watch ended")
+	errRewound    = errors.New("etcd has other data than before")
+)
+
+// Watch implements subnet.Store. Whatever etcd answers, Watch tries again: what is wrong with credentials or rights is
+// put right in etcd, without a restart of this program. Trouble tells of it meanwhile. At the end of ctx it returns nil.
+func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
+	ctx, cancel := s.scope(ctx)
+	defer cancel()
+	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1)}
+	var wg sync.WaitGroup
+	wg.Go(func() { w.deliver(ctx, deliver) })
+	retry := connectBackoff()
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := w.follow(ctx)
+		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) {
+			s.log.Debug("leases are read anew", "err", err)
+			w.listed = false
+		}
+		if time.Since(start) > s.config.ProbeInterval {
+			retry.reset()
+		}
+		if retry.wait(ctx) != nil {
+			break
+		}
+	}
+	cancel()
+	wg.Wait()
+	if s.ctx.Err() != nil {
+		return errClosed
+	}
+	return nil
+}
+
+// watcher is one run of Watch.
+type watcher struct {
+	store   *Store
+	listed  bool // the view is complete as of its revision
+	cluster uint64
+	term    uint64
+	changed chan struct{}
+
+	mu   sync.Mutex
+	view *view
+}
+
+// deliver hands out the newest view. While it does, changes pile up in the view.
+func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.changed:
+		}
+		w.mu.Lock()
+		set := w.view.set()
+		w.mu.Unlock()
+		deliver(set)
+	}
+}
+
+func (w *watcher) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// follow keeps the view up to date until something breaks.
+func (w *watcher) follow(ctx context.Context) error {
+	if !w.listed {
+		l, err := w.store.list(ctx)
+		if err != nil {
+			return err
+		}
+		w.mu.Lock()
+		w.view.replace(l.kvs, l.revision)
+		w.mu.Unlock()
+		w.listed, w.cluster, w.term = true, l.cluster, l.term
+		w.signal()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	from, end := w.store.layout.span()
+	events := w.store.client.Watch(ownStream(ctx), from,
+		clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1), clientv3.WithProgressNotify())
+	probe := time.NewTimer(jitter(w.store.config.ProbeInterval))
+	defer probe.Stop()
+	for {
+		select {
+		case r, ok := <-events:
+			if !ok {
+				return errWatchEnded
+			}
+			if err := r.Err(); err != nil {
+				if r.CompactRevision == 0 {
+					w.store.health.note(err)
+				}
+				return err
+			}
+			w.apply(r)
+		case <-probe.C:
+			if err := w.probe(ctx); err != nil {
+				return err
+			}
+			probe.Reset(jitter(w.store.config.ProbeInterval))
+		}
+	}
+}
+
+func (w *watcher) apply(r clientv3.WatchResponse) {
+	w.mu.Lock()
+	for _, e := range r.Events {
+		if e.Type == clientv3.EventTypeDelete {
+			w.view.delete(string(e.Kv.Key))
+		} else {
+			w.view.put(e.Kv)
+		}
+	}
+	if n := len(r.Events); n > 0 {
+		// The header may be ahead of the events, while a watch catches up.
+		w.view.revision = r.Events[n-1].Kv.ModRevision
+		w.signal()
+	} else {
+		w.view.revision = r.Header.Revision
+	}
+	w.mu.Unlock()
+}
+
+// probe finds out what a watch does not tell: that etcd is away, and that it came back with other data, as after a
+// restore from a backup. A watch from a revision that lies in the future waits for it silently.
+func (w *watcher) probe(ctx context.Context) error {
+	r, err := w.store.get(ctx, w.store.layout.config(), clientv3.WithCountOnly())
+	if err != nil {
+		return nil // the watch lasts; health knows
+	}
+	if r.Header.ClusterId != w.cluster || r.Header.RaftTerm < w.term || r.Header.Revision < w.view.revision {
+		return errRewound
+	}
+	w.term = r.Header.RaftTerm
+	return nil
+}
+
+// ownStream makes watches of ctx use a stream of their own, which is opened with a new token, and end if etcd loses its leader.
+func ownStream(ctx context.Context) context.Context {
+	id := strconv.FormatInt(time.Now().UnixNano(), 36)
+	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "tulle-watch", id)
+}
+
+func connectBackoff() *backoff { return &backoff{min: 100 * time.Millisecond, max: 10 * time.Second} }
+func requestBackoff() *backoff { return &backoff{min: 5 * time.Millisecond, max: time.Second} }

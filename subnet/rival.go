@@ -1,0 +1,76 @@
+package subnet
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"tulle/ip"
+)
+
+// Rivals returns the owners in leases that stand against a claim if they live: another instance with its node id, and
+// other nodes with its public address. A lease without node id has no owner that could be asked.
+func Rivals(leases []Lease, claim Claim) []*ConflictError {
+	var rivals []*ConflictError
+	for _, l := range leases {
+		if l.Attrs.Node == "" {
+			continue
+		}
+		if l.Attrs.Node == claim.Attrs.Node {
+			if l.Attrs.Instance != claim.Attrs.Instance {
+				rivals = append(rivals, conflict(l, "node id", l.Attrs.Node))
+			}
+			continue
+		}
+		for _, f := range ip.Families() {
+			addr := claim.Attrs.Public.Of(f)
+			if addr.IsValid() && !addr.IsUnspecified() && l.Attrs.Public.Of(f) == addr {
+				rivals = append(rivals, conflict(l, "public address", addr.String()))
+				break
+			}
+		}
+	}
+	return rivals
+}
+
+func conflict(l Lease, field, value string) *ConflictError {
+	return &ConflictError{Field: field, Value: value, Node: l.Attrs.Node, Address: l.Attrs.Address(), Subnets: l.Subnets}
+}
+
+// Owns reports whether a lease is the claim's own, and not that of another instance with the same node id.
+func (c Claim) Owns(l Lease) bool {
+	_, mine := Mine(Set{Leases: []Lease{l}}, c)
+	return mine && (l.Attrs.Node == "" || l.Attrs.Instance == c.Attrs.Instance)
+}
+
+// LostTo returns the loss of subnets to another lease.
+func LostTo(subnets Subnets, other Lease) error {
+	return fmt.Errorf("%w: %s now belongs to %s, which holds %s", ErrLost, KeyOf(subnets), other.Attrs.Owner(), KeyOf(other.Subnets))
+}
+
+// Address returns the public address by which a host is named: the IPv4 one if it has any.
+func (a Attrs) Address() netip.Addr {
+	if a.Public.V4.IsValid() {
+		return a.Public.V4
+	}
+	return a.Public.V6
+}
+
+// Owner names the host for people.
+func (a Attrs) Owner() string {
+	if a.Node == "" {
+		return fmt.Sprintf("the host at %s", a.Address())
+	}
+	return fmt.Sprintf("node %s at %s", a.Node, a.Address())
+}
+
+// Over returns a with the unknown fields of old beside its own, so that rewriting a lease loses nothing.
+func (a Attrs) Over(old Attrs) Attrs {
+	if len(old.Extra) == 0 {
+		return a
+	}
+	extra := maps.Clone(old.Extra)
+	maps.Copy(extra, a.Extra)
+	a.Extra = extra
+	return a
+}

@@ -1,0 +1,137 @@
+package subnettest
+
+import (
+	"errors"
+	"sync"
+	"testing"
+
+	"tulle/subnet"
+)
+
+func conflictTests() map[string]func(*testing.T, Harness) {
+	return map[string]func(*testing.T, Harness){
+		"NodeIDOfALiveHost":  nodeIDOfALiveHost,
+		"NodeIDOfADeadHost":  nodeIDOfADeadHost,
+		"AddressOfALiveHost": addressOfALiveHost,
+		"AddressOfADeadHost": addressOfADeadHost,
+		"NodeIDTwinsAtOnce":  twinsThatStartTogether,
+		"AddressTwinsAtOnce": addressTwins,
+	}
+}
+
+// wantConflict fails unless an attempt was turned down in favour of x and left no trace.
+func wantConflict(t *testing.T, h Harness, err error, field, value string, x *host) {
+	t.Helper()
+	var conflict *subnet.ConflictError
+	if !errors.As(err, &conflict) {
+		t.Fatalf("Acquire = %v, want a conflict", err)
+	}
+	want := subnet.ConflictError{Field: field, Value: value, Node: "node-1", Address: claimOf(1).Attrs.Public.V4, Subnets: x.subnets()}
+	if *conflict != want {
+		t.Errorf("conflict = %+v, want %+v", *conflict, want)
+	}
+	wantLeaseKeys(t, h, keyOf(x.subnets()))
+	if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, claimOf(1).Attrs) {
+		t.Errorf("the first host's lease is now %s", value)
+	}
+}
+
+func nodeIDOfALiveHost(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	clone := claimOf(2)
+	clone.Attrs.Node = "node-1"
+	_, err := tryStart(t, h, clone)
+	wantConflict(t, h, err, "node id", "node-1", x)
+}
+
+func nodeIDOfADeadHost(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	x.kill()
+	heir := claimOf(2)
+	heir.Attrs.Node = "node-1"
+	y := start(t, h, heir)
+	if y.subnets() != x.subnets() {
+		t.Errorf("subnets = %v, want those of the dead host, %v", y.subnets(), x.subnets())
+	}
+	if value, _, _ := h.Get(keyOf(y.subnets())); value != encode(t, heir.Attrs) {
+		t.Errorf("value = %s, want the heir's", value)
+	}
+}
+
+func addressOfALiveHost(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	other := claimOf(2)
+	other.Attrs.Public.V4 = claimOf(1).Attrs.Public.V4
+	_, err := tryStart(t, h, other)
+	wantConflict(t, h, err, "public address", "192.0.2.1", x)
+}
+
+func addressOfADeadHost(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	x.kill()
+	other := claimOf(2)
+	other.Attrs.Public = claimOf(1).Attrs.Public
+	y := start(t, h, other)
+	if y.subnets() == x.subnets() {
+		t.Errorf("subnets = %v, which are another node's", y.subnets())
+	}
+	wantLeaseKeys(t, h, keyOf(x.subnets()), keyOf(y.subnets()))
+}
+
+// startTogether starts hosts at once and returns those that got a lease; the others must have met a conflict.
+func startTogether(t *testing.T, h Harness, claims ...subnet.Claim) []*host {
+	t.Helper()
+	var mu sync.Mutex
+	var winners []*host
+	var wg sync.WaitGroup
+	for _, claim := range claims {
+		wg.Go(func() {
+			x, err := tryStart(t, h, claim)
+			var conflict *subnet.ConflictError
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				winners = append(winners, x)
+			case !errors.As(err, &conflict):
+				t.Errorf("Acquire = %v, want a lease or a conflict", err)
+			}
+		})
+	}
+	wg.Wait()
+	return winners
+}
+
+func twinsThatStartTogether(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	var claims []subnet.Claim
+	for n := 1; n <= 3; n++ {
+		claim := claimOf(n)
+		claim.Attrs.Node = "node-1"
+		claims = append(claims, claim)
+	}
+	winners := startTogether(t, h, claims...)
+	if len(winners) != 1 {
+		t.Fatalf("%d hosts with one node id hold leases, want 1", len(winners))
+	}
+	wantLeaseKeys(t, h, keyOf(winners[0].subnets()))
+}
+
+func addressTwins(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	var claims []subnet.Claim
+	for n := 1; n <= 3; n++ {
+		claim := claimOf(n)
+		claim.Attrs.Public = claimOf(1).Attrs.Public
+		claims = append(claims, claim)
+	}
+	winners := startTogether(t, h, claims...)
+	if len(winners) != 1 {
+		t.Fatalf("%d hosts with one address hold leases, want 1", len(winners))
+	}
+	wantLeaseKeys(t, h, keyOf(winners[0].subnets()))
+}

@@ -1,0 +1,161 @@
+package subnettest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"tulle/subnet"
+)
+
+// held keeps a lease in memory alive. The store's lock guards its fields.
+type held struct {
+	store *world
+	claim subnet.Claim
+	mine  subnet.Lease
+	lost  chan error
+	wake  chan struct{} // the key changed
+	stop  context.CancelFunc
+	done  chan struct{}
+}
+
+// hold starts keeping a lease alive. s.mu is held.
+func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease) *held {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := context.AfterFunc(s.ctx, cancel)
+	h := &held{
+		store: s.world, claim: claim, mine: mine,
+		lost: make(chan error, 1), wake: make(chan struct{}, 1),
+		stop: cancel, done: make(chan struct{}),
+	}
+	s.live[h] = struct{}{}
+	s.wg.Go(func() {
+		defer close(h.done)
+		defer cancel()
+		defer ended()
+		h.keep(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.live, h)
+	})
+	return h
+}
+
+func (h *held) keep(ctx context.Context) {
+	ticker := time.NewTicker(ttlOf(h.claim) / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			h.store.mu.Lock()
+			h.store.renew(h.key(), ttlOf(h.claim))
+			h.store.mu.Unlock()
+		case <-h.wake:
+			h.store.mu.Lock()
+			err := h.inspect()
+			h.store.mu.Unlock()
+			if err != nil {
+				h.lost <- err
+				return
+			}
+		}
+	}
+}
+
+func (h *held) key() string { return leasesDir + subnet.KeyOf(h.mine.Subnets) }
+
+// inspect looks at the key and puts right what is wrong, or returns the loss.
+func (h *held) inspect() error {
+	s := h.store
+	r, ok := s.keys[h.key()]
+	if ok && r.modified == h.mine.Revision {
+		return nil
+	}
+	ttl := ttlOf(h.claim)
+	if ok {
+		now, err := decode(h.key(), r)
+		if err == nil && !(subnet.Claim{Attrs: h.mine.Attrs}).Owns(now) {
+			return subnet.LostTo(h.mine.Subnets, now)
+		}
+		h.mine.Attrs = h.mine.Attrs.Over(now.Attrs)
+		if h.mine.Reserved = h.mine.Reserved || r.expiry == nil; h.mine.Reserved {
+			ttl = 0
+		}
+	} else {
+		h.mine.Reserved = false
+		v := newView()
+		for _, other := range v.set(s).Leases {
+			if len(subnet.Overlap(other.Subnets, h.mine.Subnets)) > 0 {
+				return subnet.LostTo(h.mine.Subnets, other)
+			}
+		}
+	}
+	return h.write(h.mine.Attrs, ttl)
+}
+
+func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
+	value, err := json.Marshal(attrs)
+	if err != nil {
+		return fmt.Errorf("encode lease %s: %w", subnet.KeyOf(h.mine.Subnets), err)
+	}
+	r, ok := h.store.keys[h.key()]
+	if !ok || r.value != string(value) || (ttl == 0) != (r.expiry == nil) {
+		h.store.put(h.key(), string(value), ttl)
+		r = h.store.keys[h.key()]
+	}
+	h.mine.Attrs, h.mine.Created, h.mine.Revision = attrs, r.created, r.modified
+	return nil
+}
+
+// Lease implements subnet.Held.
+func (h *held) Lease() subnet.Lease {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	return h.mine
+}
+
+// Lost implements subnet.Held.
+func (h *held) Lost() <-chan error { return h.lost }
+
+// Update implements subnet.Held.
+func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	if err := h.inspect(); err != nil {
+		return fmt.Errorf("update lease %s: %w", subnet.KeyOf(h.mine.Subnets), err)
+	}
+	attrs.Node, attrs.Instance = h.claim.Attrs.Node, h.claim.Attrs.Instance
+	ttl := ttlOf(h.claim)
+	if h.mine.Reserved {
+		ttl = 0
+	}
+	return h.write(attrs.Over(h.mine.Attrs), ttl)
+}
+
+// Release implements subnet.Held.
+func (h *held) Release(ctx context.Context) error {
+	h.stop()
+	select {
+	case <-h.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	r, ok := h.store.keys[h.key()]
+	if !ok || r.expiry == nil {
+		return nil
+	}
+	now, err := decode(h.key(), r)
+	if err == nil && !(subnet.Claim{Attrs: h.mine.Attrs}).Owns(now) {
+		return nil
+	}
+	h.store.delete(h.key())
+	return nil
+}

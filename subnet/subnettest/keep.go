@@ -1,0 +1,206 @@
+package subnettest
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"tulle/subnet"
+)
+
+func heldTests() map[string]func(*testing.T, Harness) {
+	return map[string]func(*testing.T, Harness){
+		"UpdatePublishes":         updatePublishes,
+		"ReleaseGivesBack":        releaseGivesBack,
+		"DeletedLeaseHeals":       deletedLeaseHeals,
+		"GarbledLeaseHeals":       garbledLeaseHeals,
+		"ForeignOwnerIsALoss":     foreignOwnerIsALoss,
+		"TakenSubnetIsALoss":      takenSubnetIsALoss,
+		"ReservedWhileHeld":       reservedWhileHeld,
+		"FlanneldOnTheSameHost":   flanneldOnTheSameHost,
+		"UpdateAfterDeletion":     updateAfterDeletion,
+		"ReservationDeletedInUse": reservationDeletedInUse,
+	}
+}
+
+func updatePublishes(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	before := x.held.Lease()
+	if err := x.held.Update(t.Context(), claimOf(1).Attrs); err != nil {
+		t.Fatal(err)
+	}
+	if got := x.held.Lease(); got.Revision != before.Revision {
+		t.Errorf("an update that changes nothing was written")
+	}
+	attrs := claimOf(1).Attrs
+	attrs.BackendData.V4 = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:ff"}`)
+	if err := x.held.Update(t.Context(), attrs); err != nil {
+		t.Fatal(err)
+	}
+	value, expires, _ := h.Get(keyOf(before.Subnets))
+	if value != encode(t, attrs) || !expires {
+		t.Errorf("value = %s (expires: %v), want %s", value, expires, encode(t, attrs))
+	}
+	after := x.held.Lease()
+	if after.Created != before.Created || after.Revision <= before.Revision || after.Subnets != before.Subnets {
+		t.Errorf("lease = %+v, want %+v with a later revision", after, before)
+	}
+}
+
+func releaseGivesBack(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	if err := x.held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range h.Keys() {
+		if key != "config" {
+			t.Errorf("key %s is left after the release", key)
+		}
+	}
+	if err := x.held.Release(t.Context()); err != nil {
+		t.Errorf("second Release = %v, want nil", err)
+	}
+	claim := claimOf(2)
+	claim.Previous = x.subnets()
+	if got := start(t, h, claim).subnets(); got != x.subnets() {
+		t.Errorf("subnets = %v, want the released ones %v", got, x.subnets())
+	}
+}
+
+// wantKept fails if the lease is reported lost.
+func wantKept(t *testing.T, x *host) {
+	t.Helper()
+	select {
+	case err := <-x.held.Lost():
+		t.Errorf("Lost = %v, want the lease kept", err)
+	default:
+	}
+}
+
+// wantLost waits for the loss and the name of the new owner in it.
+func wantLost(t *testing.T, x *host, owner string) {
+	t.Helper()
+	select {
+	case err := <-x.held.Lost():
+		if !errors.Is(err, subnet.ErrLost) || !strings.Contains(err.Error(), owner) {
+			t.Errorf("Lost = %v, want ErrLost with the name of %s", err, owner)
+		}
+	case <-time.After(patience):
+		t.Fatal("the loss is not reported")
+	}
+}
+
+func deletedLeaseHeals(t *testing.T, h Harness) {
+	h.Put("config", configDual, 0)
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	before := w.until("the lease", hasLease(x.subnets()))
+	h.Delete(keyOf(x.subnets()))
+	w.until("the lease made anew", func(set subnet.Set) bool {
+		return hasLease(x.subnets())(set) && set.Leases[0].Created > before.Leases[0].Created
+	})
+	value, expires, _ := h.Get(keyOf(x.subnets()))
+	if value != encode(t, claimOf(1).Attrs) || !expires {
+		t.Errorf("value = %s (expires: %v), want it as before", value, expires)
+	}
+	wantKept(t, x)
+}
+
+func garbledLeaseHeals(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	h.Put(keyOf(x.subnets()), "{", 0)
+	w.until("the lease put right", func(set subnet.Set) bool {
+		value, _, _ := h.Get(keyOf(x.subnets()))
+		return hasLease(x.subnets())(set) && value == encode(t, claimOf(1).Attrs)
+	})
+	wantKept(t, x)
+}
+
+func foreignOwnerIsALoss(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x, y := start(t, h, claimOf(1)), start(t, h, claimOf(2))
+	h.Put(keyOf(x.subnets()), encode(t, claimOf(3).Attrs), time.Hour)
+	wantLost(t, x, "node-3")
+	h.Put(keyOf(y.subnets()), flanneldValue, time.Hour)
+	wantLost(t, y, "10.99.0.1")
+	if err := x.held.Update(t.Context(), claimOf(1).Attrs); !errors.Is(err, subnet.ErrLost) {
+		t.Errorf("Update of a lost lease = %v, want ErrLost", err)
+	}
+	if err := x.held.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, claimOf(3).Attrs) {
+		t.Errorf("the new owner's lease is now %q", value)
+	}
+}
+
+func takenSubnetIsALoss(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	claim := claimOf(1)
+	claim.Previous.V4 = prefix("10.5.34.0/24")
+	x := start(t, h, claim)
+	h.Put("subnets/10.5.34.0-25", encode(t, claimOf(3).Attrs), time.Hour)
+	wantKept(t, x)
+	h.Delete("subnets/10.5.34.0-24")
+	wantLost(t, x, "node-3")
+	wantLeaseKeys(t, h, "subnets/10.5.34.0-25")
+}
+
+func reservedWhileHeld(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	h.Put(keyOf(x.subnets()), `{"PublicIP":"192.0.2.1"}`, 0)
+	w.until("the owner's name", func(set subnet.Set) bool {
+		return len(set.Leases) == 1 && set.Leases[0].Attrs.Node == "node-1" && set.Leases[0].Reserved
+	})
+	wantKept(t, x)
+	if err := x.held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantLeaseKeys(t, h, keyOf(x.subnets()))
+}
+
+func flanneldOnTheSameHost(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	h.Put("subnets/10.5.34.0-24", `{"PublicIP":"192.0.2.1"}`, 0)
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	// flanneld rewrites even reservations with a lease of a day.
+	h.Put("subnets/10.5.34.0-24", `{"PublicIP":"192.0.2.1","PublicIPv6":null}`, 24*time.Hour)
+	w.until("the reservation", func(set subnet.Set) bool {
+		return len(set.Leases) == 1 && set.Leases[0].Attrs.Node == "node-1" && set.Leases[0].Reserved
+	})
+	wantKept(t, x)
+}
+
+func updateAfterDeletion(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	attrs := claimOf(1).Attrs
+	attrs.BackendType = "host-gw"
+	h.Delete(keyOf(x.subnets()))
+	if err := x.held.Update(t.Context(), attrs); err != nil {
+		t.Fatal(err)
+	}
+	if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, attrs) {
+		t.Errorf("value = %s, want %s", value, encode(t, attrs))
+	}
+}
+
+func reservationDeletedInUse(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	h.Put("subnets/10.5.34.0-24", `{"PublicIP":"192.0.2.1"}`, 0)
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	h.Delete("subnets/10.5.34.0-24")
+	w.until("an ordinary lease", func(set subnet.Set) bool {
+		return len(set.Leases) == 1 && set.Leases[0].Subnets == x.subnets() && !set.Leases[0].Reserved
+	})
+	wantKept(t, x)
+}

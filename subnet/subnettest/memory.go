@@ -1,0 +1,279 @@
+// Package subnettest holds a subnet.Store in memory and the conformance suite that every Store passes.
+package subnettest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+const (
+	configKey = "config"
+	leasesDir = "subnets/"
+)
+
+// Store is a subnet.Store in memory, as one host sees it. Its clock is package time's, so that a bubble of
+// testing/synctest drives it. Keys are relative to the prefix: "config", "subnets/10.5.34.0-24".
+type Store struct {
+	*world
+	ctx    context.Context // ends with the store
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+var _ subnet.Store = (*Store)(nil)
+
+// world is what all hosts see.
+type world struct {
+	mu       sync.Mutex
+	revision int64
+	keys     map[string]*record
+	views    map[*view]struct{}
+	live     map[*held]struct{}
+}
+
+// record is a key's value.
+type record struct {
+	value             string
+	created, modified int64
+	expiry            *time.Timer // nil: never
+}
+
+// NewStore returns an empty store.
+func NewStore() *Store {
+	return open(&world{keys: map[string]*record{}, views: map[*view]struct{}{}, live: map[*held]struct{}{}})
+}
+
+// Open returns the store as another host sees it.
+func (s *Store) Open() subnet.Store { return open(s.world) }
+
+func open(w *world) *Store {
+	s := &Store{world: w}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Close stops keeping this host's leases alive, as the death of the host would, and waits for that.
+func (s *Store) Close() error {
+	s.cancel()
+	s.wg.Wait()
+	return nil
+}
+
+// Put writes a key as any program with access to the store can. With ttl 0 it never expires.
+func (w *world) Put(key, value string, ttl time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.put(key, value, ttl)
+}
+
+// Delete deletes a key, if it is there.
+func (w *world) Delete(key string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.delete(key)
+}
+
+// Get returns a key's value and whether it would expire.
+func (w *world) Get(key string) (value string, expires, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r, ok := w.keys[key]
+	if !ok {
+		return "", false, false
+	}
+	return r.value, r.expiry != nil, true
+}
+
+// Keys returns all keys, in no order.
+func (w *world) Keys() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var keys []string
+	for key := range w.keys {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// put writes a key. s.mu is held, here and below.
+func (w *world) put(key, value string, ttl time.Duration) {
+	w.revision++
+	r, ok := w.keys[key]
+	if !ok {
+		r = &record{created: w.revision}
+		w.keys[key] = r
+	}
+	if r.expiry != nil {
+		r.expiry.Stop()
+		r.expiry = nil
+	}
+	r.value, r.modified = value, w.revision
+	if ttl > 0 {
+		r.expiry = time.AfterFunc(ttl, func() { w.expire(key, r) })
+	}
+	w.changed(key)
+}
+
+// renew puts off the expiry of a key.
+func (w *world) renew(key string, ttl time.Duration) {
+	if r, ok := w.keys[key]; ok && r.expiry != nil {
+		r.expiry.Reset(ttl)
+	}
+}
+
+func (w *world) expire(key string, r *record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.keys[key] == r {
+		w.delete(key)
+	}
+}
+
+func (w *world) delete(key string) {
+	r, ok := w.keys[key]
+	if !ok {
+		return
+	}
+	if r.expiry != nil {
+		r.expiry.Stop()
+	}
+	w.revision++
+	delete(w.keys, key)
+	w.changed(key)
+}
+
+// changed tells all who watch a key.
+func (w *world) changed(key string) {
+	for v := range w.views {
+		v.changed(key, w.keys[key])
+	}
+	for h := range w.live {
+		if leasesDir+subnet.KeyOf(h.mine.Subnets) == key {
+			signal(h.wake)
+		}
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Acquire implements subnet.Store.
+func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
+	if claim.Attrs.Node == "" {
+		return nil, errors.New("acquire lease: the claim has no node id")
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := newView()
+	v.read(s.world)
+	set := v.set(s.world)
+	for _, rival := range subnet.Rivals(set.Leases, claim) {
+		if s.lives(rival.Node) {
+			return nil, fmt.Errorf("acquire lease: %w", rival)
+		}
+	}
+	for {
+		place, err := subnet.Place(set, claim)
+		if errors.Is(err, subnet.ErrNoNetwork) {
+			return nil, fmt.Errorf("acquire lease: %w: write key config", err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("acquire lease: %w", err)
+		}
+		if blocked, ok := s.blocked(place); ok {
+			set.Leases = append(set.Leases, blocked)
+			continue
+		}
+		mine, err := s.settle(claim, place)
+		if err != nil {
+			return nil, fmt.Errorf("acquire lease: %w", err)
+		}
+		return s.hold(ctx, claim, mine), nil
+	}
+}
+
+// lives reports whether a host with the given node id holds a lease and can speak for itself.
+func (w *world) lives(node string) bool {
+	for h := range w.live {
+		if h.claim.Attrs.Node == node {
+			return true
+		}
+	}
+	return false
+}
+
+// blocked returns what a new place would collide with though it does not parse as a lease.
+func (w *world) blocked(place subnet.Placement) (subnet.Lease, bool) {
+	if place.Held && place.Subnets == place.Mine.Subnets {
+		return subnet.Lease{}, false
+	}
+	key := leasesDir + subnet.KeyOf(place.Subnets)
+	address := key
+	if place.Subnets.V4.IsValid() {
+		address = leasesDir + place.Subnets.V4.Addr().String() + "-"
+	}
+	own := leasesDir + subnet.KeyOf(place.Mine.Subnets)
+	for present := range w.keys {
+		if (present == key || strings.HasPrefix(present, address)) && !(place.Held && present == own) {
+			unseen := subnet.Lease{Subnets: place.Subnets, Created: math.MaxInt64}
+			for _, f := range ip.Families() {
+				if place.Subnets.Of(f) == place.Mine.Subnets.Of(f) {
+					unseen.Subnets.Set(f, netip.Prefix{})
+				}
+			}
+			return unseen, true
+		}
+	}
+	return subnet.Lease{}, false
+}
+
+// settle writes the lease, unless it is as it should be.
+func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease, error) {
+	mine := subnet.Lease{Subnets: place.Subnets, Attrs: claim.Attrs}
+	ttl := ttlOf(claim)
+	if place.Held {
+		mine.Attrs = claim.Attrs.Over(place.Mine.Attrs)
+		if mine.Reserved = place.Mine.Reserved; mine.Reserved {
+			ttl = 0
+		}
+	}
+	value, err := json.Marshal(mine.Attrs)
+	if err != nil {
+		return mine, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	key := leasesDir + subnet.KeyOf(mine.Subnets)
+	if place.Held && place.Subnets != place.Mine.Subnets {
+		w.delete(leasesDir + subnet.KeyOf(place.Mine.Subnets))
+	}
+	if r, ok := w.keys[key]; ok && r.value == string(value) {
+		w.renew(key, ttl)
+	} else {
+		w.put(key, string(value), ttl)
+	}
+	mine.Created, mine.Revision = w.keys[key].created, w.keys[key].modified
+	return mine, nil
+}
+
+func ttlOf(claim subnet.Claim) time.Duration {
+	if claim.TTL == 0 {
+		return subnet.DefaultTTL
+	}
+	return claim.TTL
+}
