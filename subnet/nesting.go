@@ -13,7 +13,7 @@ type place struct {
 	prefix netip.Prefix
 	outer  *place       // the smallest place around it; nil if there is none
 	used   bool         // the prefix itself is a subnet in use
-	subnet netip.Prefix // a subnet in use here or inside
+	subnet *place       // a subnet in use here or inside; nil if there is none
 	host   netip.Addr   // an underlay address in use here or inside
 }
 
@@ -44,7 +44,7 @@ func nest(prefixes []netip.Prefix) []*place {
 func (p *place) useSubnet() {
 	p.used = true
 	for at := p; at != nil; at = at.outer {
-		at.subnet = p.prefix
+		at.subnet = p
 	}
 }
 
@@ -61,5 +61,8 @@ func (p *place) overlapped() netip.Prefix {
 			return at.prefix
 		}
 	}
-	return p.subnet
+	if p.subnet != nil {
+		return p.subnet.prefix
+	}
+	return netip.Prefix{}
 }
