@@ -11,10 +11,10 @@ import (
 // other, so that every question is answered at the place itself or on the way outwards.
 type place struct {
 	prefix netip.Prefix
-	outer  *place       // the smallest place around it; nil if there is none
-	used   bool         // the prefix itself is a subnet in use
-	subnet *place       // a subnet in use here or inside; nil if there is none
-	host   netip.Addr   // an underlay address in use here or inside
+	outer  *place     // the smallest place around it; nil if there is none
+	used   bool       // the prefix itself is a subnet in use
+	subnet *place     // a subnet in use here or inside; nil if there is none
+	host   netip.Addr // an underlay address in use here or inside
 }
 
 // nest returns the place of each prefix, at the same index; equal prefixes share one. All must be masked or invalid.
