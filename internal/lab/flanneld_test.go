@@ -3,20 +3,16 @@
 package lab_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -215,86 +211,6 @@ func (f *flanneld) addPeer(t *testing.T, family ip.Family, subnet netip.Prefix, 
 		if err := add(); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-// addIPTables makes the chains of flanneld's iptables mode.
-func (f *flanneld) addIPTables(t *testing.T) {
-	for _, family := range f.lab.Config.Families {
-		network, pod := f.lab.Config.Network.Of(family).String(), f.subnet.Of(family).String()
-		multicast := family.Multicast().String()
-		for _, line := range []string{
-			"-t nat -N FLANNEL-POSTRTG",
-			"-t nat -A POSTROUTING -m comment --comment flanneld_masq -j FLANNEL-POSTRTG",
-			"-t nat -A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -j RETURN",
-			"-t nat -A FLANNEL-POSTRTG -s " + pod + " -d " + network + " -j RETURN",
-			"-t nat -A FLANNEL-POSTRTG -s " + network + " -d " + pod + " -j RETURN",
-			"-t nat -A FLANNEL-POSTRTG ! -s " + network + " -d " + pod + " -j RETURN",
-			"-t nat -A FLANNEL-POSTRTG -s " + network + " ! -d " + multicast + " -j MASQUERADE --random-fully",
-			"-t nat -A FLANNEL-POSTRTG ! -s " + network + " -d " + network + " -j MASQUERADE --random-fully",
-			"-N FLANNEL-FWD",
-			"-A FORWARD -m comment --comment flanneld_forward -j FLANNEL-FWD",
-			"-A FLANNEL-FWD -s " + network + " -j ACCEPT",
-			"-A FLANNEL-FWD -d " + network + " -j ACCEPT",
-		} {
-			f.run(t, family, "", ruleArgs(line)...)
-		}
-	}
-}
-
-// ruleArgs splits a rule into arguments. An underscore stands for a blank.
-func ruleArgs(rule string) []string {
-	args := strings.Fields(rule)
-	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "_", " ")
-	}
-	return args
-}
-
-// run runs iptables, ip6tables, or what their names begin with, in the host.
-func (f *flanneld) run(t *testing.T, family ip.Family, suffix string, args ...string) string {
-	t.Helper()
-	program := "iptables" + suffix
-	if family == ip.IPv6 {
-		program = "ip6tables" + suffix
-	}
-	var output, errors bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Stdout, cmd.Stderr = &output, &errors
-	if err := f.host.Namespace().Start(cmd); err != nil {
-		t.Fatalf("%v (Debian has it in the package iptables)", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%s: %v: %s", cmd, err, &errors)
-	}
-	return output.String()
-}
-
-// addNFTables makes the tables and chains of flanneld's nftables mode. Both
-// tables exist in every mode. Of their rules one stands for all.
-func (f *flanneld) addNFTables(t *testing.T) {
-	conn, err := nftables.New(nftables.WithNetNSFd(f.host.Namespace().FD()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	accept := nftables.ChainPolicyAccept
-	for name, family := range map[string]nftables.TableFamily{
-		"flannel-ipv4": nftables.TableFamilyIPv4,
-		"flannel-ipv6": nftables.TableFamilyIPv6,
-	} {
-		table := conn.AddTable(&nftables.Table{Name: name, Family: family})
-		conn.AddChain(&nftables.Chain{
-			Name: "postrtg", Table: table, Type: nftables.ChainTypeNAT,
-			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-		})
-		forward := conn.AddChain(&nftables.Chain{
-			Name: "forward", Table: table, Type: nftables.ChainTypeFilter, Policy: &accept,
-			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
-		})
-		conn.AddRule(&nftables.Rule{Table: table, Chain: forward, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
-	}
-	if err := conn.Flush(); err != nil {
-		t.Fatal(err)
 	}
 }
 
