@@ -16,6 +16,11 @@ func newRootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(
+		newStatusCommand(),
+		newPlanCommand(),
+		newLeasesCommand(),
+		newConfigCommand(),
+		newCleanupCommand(),
 		newEtcdCommand(),
 		newLabCommand(),
 	)

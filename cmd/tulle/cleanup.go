@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/agent"
+	"tulle/internal/api"
+	"tulle/ip"
+	"tulle/ip/kernel"
+)
+
+// cleanupPaths are where tulled keeps its files.
+type cleanupPaths struct{ runDir, stateDir, subnetFile string }
+
+func newCleanupCommand() *cobra.Command {
+	var paths cleanupPaths
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove exactly what Tulle owns on this host",
+		Long: `Remove Tulle's devices, routes, neighbours, rules and files from this host. tulled must be stopped.
+The lease stays in the store until it expires: end it at once with tulle leases release.
+Forwarding (ip_forward) stays on, since others may depend on it.`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			plan, err := cleanup(cmd.Context(), paths, dryRun)
+			if _, perr := fmt.Fprint(cmd.OutOrStdout(), plan); err == nil {
+				err = perr
+			}
+			return err
+		}).runE,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&paths.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
+	flags.StringVar(&paths.stateDir, "state-dir", setting("STATE_DIR", "/var/lib/tulle"), "tulled's state directory")
+	flags.StringVar(&paths.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet file")
+	flags.BoolVar(&dryRun, "dry-run", false, "print what would be removed and leave it")
+	return cmd
+}
+
+// cleanup returns what it removed, or with dryRun would remove, from the kernel.
+func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan, err error) {
+	if _, err := api.NewClient(paths.runDir).Status(ctx); err == nil {
+		return nil, errors.New("tulled is running and would put everything back: stop it first")
+	}
+	record, err := agent.ReadRecord(paths.stateDir)
+	if err != nil {
+		return nil, err
+	}
+	k, err := kernel.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	snap, err := k.Snapshot(ctx, record.Scope())
+	if err != nil {
+		return nil, err
+	}
+	// What a flanneld left behind is not Tulle's to remove here.
+	snap.Owned.Leftovers = nil
+	plan = ip.Diff(snap.Owned, ip.State{})
+	if dryRun {
+		return plan, nil
+	}
+	if err := k.Apply(ctx, plan); err != nil {
+		return plan, err
+	}
+	for _, path := range append(agent.Files(paths.stateDir, paths.runDir), paths.subnetFile) {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return plan, fmt.Errorf("remove file: %w", err)
+		}
+	}
+	return plan, nil
+}

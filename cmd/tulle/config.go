@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/backends"
+	"tulle/subnet/etcd"
+)
+
+func newConfigCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Show, check and write the network configuration",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var store storeFlags
+	store.define(cmd)
+	cmd.AddCommand(newConfigGetCommand(&store), newConfigSetCommand(&store), newConfigCheckCommand())
+	return cmd
+}
+
+func newConfigGetCommand(store *storeFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "get",
+		Short: "Print the network configuration as it is stored",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			return store.do(func(s *etcd.Store) error {
+				data, _, err := s.Config(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if data == nil {
+					return fmt.Errorf("%s does not exist: write it with: tulle config set", s.ConfigKey())
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), string(data))
+				return err
+			})
+		}).runE,
+	}
+}
+
+func newConfigSetCommand(store *storeFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:     "set JSON|@FILE|-",
+		Short:   "Write the network configuration, if it is valid",
+		Example: `  tulle config set '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'`,
+		Args:    cobra.ExactArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			data, err := readConfig(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return store.do(func(s *etcd.Store) error {
+				_, revision, err := s.Config(cmd.Context())
+				if err != nil {
+					return err
+				}
+				written, err := s.SetConfig(cmd.Context(), data, revision)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is at revision %d\n", s.ConfigKey(), written)
+				return err
+			})
+		}).runE,
+	}
+}
+
+func newConfigCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check JSON|@FILE|-",
+		Short: "Check a network configuration without writing it",
+		Args:  cobra.ExactArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			if _, err := readConfig(cmd, args[0]); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "valid")
+			return err
+		}).runE,
+	}
+}
+
+// readConfig returns the configuration that arg is or names. It fails if the configuration is invalid, and prints what is odd about it.
+func readConfig(cmd *cobra.Command, arg string) ([]byte, error) {
+	data := []byte(arg)
+	var err error
+	switch {
+	case arg == "-":
+		data, err = io.ReadAll(cmd.InOrStdin())
+	case arg[:min(1, len(arg))] == "@":
+		data, err = os.ReadFile(arg[1:])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	_, doubts, err := backends.Check(data)
+	if err != nil {
+		return nil, fmt.Errorf("invalid configuration: %w", err)
+	}
+	for _, d := range doubts {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", d)
+	}
+	return data, nil
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tulle/ip"
+	"tulle/subnet"
+	"tulle/subnet/etcd"
+)
+
+func newLeasesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "leases",
+		Short: "List, reserve and release subnets",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var store storeFlags
+	store.define(cmd)
+	cmd.AddCommand(newLeasesListCommand(&store), newLeasesReserveCommand(&store), newLeasesReleaseCommand(&store))
+	return cmd
+}
+
+// leaseRow is a lease as the list shows it.
+type leaseRow struct {
+	Subnet   string   `json:"subnet"`
+	Node     string   `json:"node,omitempty"`
+	Public   []string `json:"public"`
+	Backend  string   `json:"backend,omitempty"`
+	Reserved bool     `json:"reserved"`
+	Refused  string   `json:"refused,omitempty"` // why hosts do not use it
+}
+
+func newLeasesListCommand(store *storeFlags) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the leases of all hosts",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			return store.do(func(s *etcd.Store) error {
+				set, err := s.Snapshot(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return printLeases(cmd, set, asJSON)
+			})
+		}).runE,
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
+	refused := map[string]string{}
+	if set.Network != nil {
+		_, problems := subnet.Judge(*set.Network, set.Leases, subnet.Self{})
+		for _, p := range problems {
+			refused[p.Key] = p.Reason
+		}
+	}
+	rows := make([]leaseRow, 0, len(set.Leases))
+	for _, l := range set.Leases {
+		key := subnet.KeyOf(l.Subnets)
+		rows = append(rows, leaseRow{
+			Subnet: key, Node: l.Attrs.Node, Public: publics(l.Attrs.Public),
+			Backend: l.Attrs.BackendType, Reserved: l.Reserved, Refused: refused[key],
+		})
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), map[string]any{"leases": rows, "problems": set.Problems})
+	}
+	t := newTable(cmd.OutOrStdout(), "SUBNET", "NODE", "PUBLIC", "BACKEND", "STATE")
+	for _, r := range rows {
+		state := "leased"
+		if r.Reserved {
+			state = "reserved"
+		}
+		if r.Refused != "" {
+			state = "refused: " + r.Refused
+		}
+		t.row(r.Subnet, cmp.Or(r.Node, "-"), cmp.Or(strings.Join(r.Public, ","), "-"), cmp.Or(r.Backend, "-"), state)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, p := range set.Problems {
+		fmt.Fprintf(cmd.OutOrStdout(), "left out: %s: %s\n", p.Key, p.Reason)
+	}
+	return nil
+}
+
+func newLeasesReserveCommand(store *storeFlags) *cobra.Command {
+	var node string
+	var public, public6 string
+	cmd := &cobra.Command{
+		Use:   "reserve SUBNET[,SUBNET6]",
+		Short: "Pin subnets to a host, for ever",
+		Long: `Pin subnets to a host: to the one that leases exactly them now, else to the one with the
+given node id or public address. A reservation never expires; release ends it.`,
+		Example: `  tulle leases reserve 10.5.34.0/24 --public-ip 192.0.2.7`,
+		Args:    cobra.ExactArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			subnets, err := parseSubnets(args[0])
+			if err != nil {
+				return usageError(err)
+			}
+			attrs := subnet.Attrs{Node: node}
+			for f, text := range map[ip.Family]string{ip.IPv4: public, ip.IPv6: public6} {
+				if text == "" {
+					continue
+				}
+				addr, err := netip.ParseAddr(text)
+				if err != nil || ip.FamilyOf(addr) != f {
+					return usageError(fmt.Errorf("public address %q is not an %s address", text, f))
+				}
+				attrs.Public.Set(f, addr)
+			}
+			return store.do(func(s *etcd.Store) error {
+				lease, err := s.Reserve(cmd.Context(), subnets, attrs)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "reserved %s for %s\n", subnet.KeyOf(lease.Subnets),
+					cmp.Or(lease.Attrs.Node, strings.Join(publics(lease.Attrs.Public), ",")))
+				return err
+			})
+		}).runE,
+	}
+	cmd.Flags().StringVar(&node, "node-id", "", "node id of the host")
+	cmd.Flags().StringVar(&public, "public-ip", "", "public IPv4 address of the host")
+	cmd.Flags().StringVar(&public6, "public-ipv6", "", "public IPv6 address of the host")
+	return cmd
+}
+
+func newLeasesReleaseCommand(store *storeFlags) *cobra.Command {
+	return &cobra.Command{
+		Use:   "release SUBNET[,SUBNET6]",
+		Short: "End a lease or reservation; a live host takes its subnet again",
+		Args:  cobra.ExactArgs(1),
+		RunE: action(func(cmd *cobra.Command, args []string) error {
+			subnets, err := parseSubnets(args[0])
+			if err != nil {
+				return usageError(err)
+			}
+			return store.do(func(s *etcd.Store) error {
+				if err := s.Release(cmd.Context(), subnets); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "released %s\n", subnet.KeyOf(subnets))
+				return err
+			})
+		}).runE,
+	}
+}
+
+// parseSubnets reads one prefix per family, or a key as the list shows it.
+func parseSubnets(arg string) (subnet.Subnets, error) {
+	if s, err := subnet.ParseKey(arg); err == nil {
+		return s, nil
+	}
+	var s subnet.Subnets
+	for text := range strings.SplitSeq(arg, ",") {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			return s, fmt.Errorf("subnet %q: want ADDRESS/LENGTH with no bits set after the length, such as 10.5.34.0/24", text)
+		}
+		if f := ip.FamilyOf(p.Addr()); s.Of(f).IsValid() {
+			return s, fmt.Errorf("subnets %q: want one of each family", arg)
+		}
+		s.Set(ip.FamilyOf(p.Addr()), p)
+	}
+	return s, nil
+}
+
+func publics(d ip.Dual[netip.Addr]) []string {
+	out := []string{}
+	for _, f := range ip.Families() {
+		if a := d.Of(f); a.IsValid() && !a.IsUnspecified() {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/agent"
+	"tulle/internal/api"
+)
+
+// defaultRunDir is tulled's.
+const defaultRunDir = "/run/tulle"
+
+func newStatusCommand() *cobra.Command {
+	var runDir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how tulled on this host stands; exit 1 if it is not ready",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			st, err := api.NewClient(runDir).Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(cmd.OutOrStdout(), st)
+			} else {
+				err = printStatus(cmd.OutOrStdout(), st)
+			}
+			if err == nil && !st.Ready {
+				err = &commandError{code: exitFailed}
+			}
+			return err
+		}).runE,
+	}
+	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printStatus(w io.Writer, st agent.Status) error {
+	state := "ready"
+	if !st.Ready {
+		state = "not ready: " + st.Reason
+	}
+	fmt.Fprintf(w, "%s is %s\n", st.Node, state)
+	if st.Network != nil {
+		fmt.Fprintf(w, "network  %s over %s, configuration at revision %d\n", list(st.Network.Prefixes), st.Network.Backend, st.Network.Revision)
+	}
+	if st.Lease != nil {
+		kind := "leased"
+		if st.Lease.Reserved {
+			kind = "reserved"
+		}
+		fmt.Fprintf(w, "subnet   %s, %s, MTU %d for containers\n", list(st.Lease.Subnets), kind, st.MTU)
+	}
+	if st.Uplink != nil {
+		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", st.Uplink.Link, list(st.Uplink.Addr), list(st.Uplink.Public))
+	}
+	if st.Store != "" {
+		fmt.Fprintf(w, "store    %s\n", st.Store)
+	}
+	if st.Pending != "" {
+		fmt.Fprintf(w, "pending  %s\n", st.Pending)
+	}
+	for _, p := range st.Problems {
+		fmt.Fprintf(w, "left out %s: %s\n", p.Key, p.Reason)
+	}
+	if len(st.Peers) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, "PEER", "SUBNET", "PUBLIC", "VIA")
+	for _, p := range st.Peers {
+		t.row(cmp.Or(p.Node, "-"), list(p.Subnets), list(p.Public), p.Via)
+	}
+	return t.flush()
+}
+
+// list prints values with commas between them.
+func list[T fmt.Stringer](values []T) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = v.String()
+	}
+	return strings.Join(texts, ",")
+}
