@@ -22,6 +22,9 @@ The flags are those of etcd itself.`,
     --advertise-client-urls http://192.0.2.1:2379`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			if err := config.Check(); err != nil {
+				return usageError(err)
+			}
 			return etcdmember.Run(cmd.Context(), config, func(endpoints []string) {
 				fmt.Fprintln(cmd.OutOrStdout(), "etcd is ready at", strings.Join(endpoints, ", "))
 			})

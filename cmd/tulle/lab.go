@@ -90,6 +90,9 @@ func (f *labFlags) config(progress io.Writer) (lab.Config, error) {
 			return config, usageError(err)
 		}
 	}
+	if err := config.Check(); err != nil {
+		return config, usageError(err)
+	}
 	return config, nil
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 
 	"github.com/spf13/cobra"
@@ -16,8 +17,9 @@ func newLabExecCommand() *cobra.Command {
 		Use:   "exec HOST[/cN] -- COMMAND [ARG...]",
 		Short: "Run a command inside a host or container of a running network",
 		Long: `Run a command inside a host, a container or the router of a running network.
-The exit code is that of the command.`,
-		Example: `  tulle lab exec h1 -- ip route
+The exit code is that of the command. In a host, tulle itself acts on that host.`,
+		Example: `  tulle lab exec h1 -- tulle status
+  tulle lab exec h1 -- ip route
   tulle lab exec h1/c1 -- ping -c 3 10.244.2.2
   tulle lab exec router -- ip -br address`,
 		Args: hostAndCommand,
@@ -57,6 +59,9 @@ func execIn(cmd *cobra.Command, l *lab.Lab, node string, line []string) error {
 	// Not bound to the context: a Ctrl-C is for the command to handle.
 	program := exec.Command(line[0], line[1:]...)
 	program.Stdin, program.Stdout, program.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+	if host := l.Host(node); host != nil {
+		program.Env = append(os.Environ(), host.Environment()...)
+	}
 	if err := ns.Start(program); err != nil {
 		return fmt.Errorf("run %s in %s: %w", line[0], node, err)
 	}

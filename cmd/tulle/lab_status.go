@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
-	"strings"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -106,30 +104,20 @@ func newLabReport(ctx context.Context, l *lab.Lab) (labReport, error) {
 
 func writeReport(w io.Writer, report labReport, asJSON bool) error {
 	if asJSON {
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+		return printJSON(w, report)
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\nhost\tsegment\taddresses\tsubnets\tMTU\tstate")
+	fmt.Fprintln(w)
+	hosts := newTable(w, "HOST", "SEGMENT", "ADDRESSES", "SUBNETS", "MTU", "STATE")
 	for _, host := range report.Hosts {
 		state := "ready"
 		if !host.Ready {
 			state = host.Reason
 		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%d\t%s\n", host.Name, host.Segment, join(host.Addresses), join(host.Subnets), host.MTU, state)
+		hosts.row(host.Name, strconv.Itoa(host.Segment), list(host.Addresses), list(host.Subnets), strconv.Itoa(host.MTU), state)
 	}
-	fmt.Fprintln(table)
-	if err := table.Flush(); err != nil {
+	if err := hosts.flush(); err != nil {
 		return err
 	}
+	fmt.Fprintln(w)
 	return report.tables.WriteTable(w)
-}
-
-func join[T fmt.Stringer](values []T) string {
-	texts := make([]string, len(values))
-	for i, value := range values {
-		texts[i] = value.String()
-	}
-	return strings.Join(texts, " ")
 }

@@ -39,6 +39,12 @@ type Config struct {
 	LogLevel string
 }
 
+// Check reports a configuration that Start would refuse.
+func (c Config) Check() error {
+	_, err := c.embed()
+	return err
+}
+
 func (c Config) embed() (*embed.Config, error) {
 	if c.LogLevel != "" && !slices.Contains(logLevels(), c.LogLevel) {
 		return nil, fmt.Errorf("log level is %q, must be one of %s", c.LogLevel, strings.Join(logLevels(), ", "))

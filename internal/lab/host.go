@@ -60,7 +60,11 @@ func (h *Host) Namespace() *netns.Namespace { return h.ns }
 func (h *Host) SubnetFile() string { return filepath.Join(h.Dir, "subnet.env") }
 
 // Socket is the path of the daemon's API.
-func (h *Host) Socket() string { return filepath.Join(h.Dir, "run", "tulled.sock") }
+func (h *Host) Socket() string { return filepath.Join(h.runDir(), "tulled.sock") }
+
+func (h *Host) runDir() string { return filepath.Join(h.Dir, "run") }
+
+func (h *Host) stateDir() string { return filepath.Join(h.Dir, "state") }
 
 // Log is the path of the daemon's log.
 func (h *Host) Log() string { return filepath.Join(h.Dir, "tulled.log") }
@@ -86,9 +90,7 @@ func (h *Host) StartDaemon(args ...string) error {
 	if h.daemon != nil && !h.daemon.exited() {
 		return fmt.Errorf("start tulled on %s: it is running", h)
 	}
-	state := filepath.Join(h.Dir, "state")
-	run := filepath.Dir(h.Socket())
-	for _, dir := range []string{state, run} {
+	for _, dir := range []string{h.stateDir(), h.runDir()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("prepare tulled on %s: %w", h, err)
 		}
@@ -99,8 +101,8 @@ func (h *Host) StartDaemon(args ...string) error {
 		"--iface", uplink,
 		"--node-id", h.Name,
 		"--subnet-file", h.SubnetFile(),
-		"--state-dir", state,
-		"--run-dir", run,
+		"--state-dir", h.stateDir(),
+		"--run-dir", h.runDir(),
 		"--ip-masq",
 		"--log-level", "info",
 		"--healthz-port", "0",
@@ -111,6 +113,18 @@ func (h *Host) StartDaemon(args ...string) error {
 	var err error
 	h.daemon, err = h.lab.start(h.node, "tulled", h.Log(), h.lab.Config.Tulled, append(line, args...)...)
 	return err
+}
+
+// Environment makes commands that read tulled's environment, as tulle does, act
+// on this host instead of on the machine that the lab runs on.
+func (h *Host) Environment() []string {
+	return []string{
+		"TULLED_ETCD_ENDPOINTS=" + h.lab.Etcd.Endpoint(h),
+		"TULLED_ETCD_PREFIX=" + etcdPrefix,
+		"TULLED_SUBNET_FILE=" + h.SubnetFile(),
+		"TULLED_STATE_DIR=" + h.stateDir(),
+		"TULLED_RUN_DIR=" + h.runDir(),
+	}
 }
 
 // StopDaemon asks tulled to stop and waits for it. An exit code but 0 is an error.

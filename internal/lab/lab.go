@@ -142,10 +142,26 @@ func (l *Lab) Namespace(name string) (*netns.Namespace, error) {
 	return nil, fmt.Errorf("no %q in lab %s, which has %s", name, l.Config.Name, strings.Join(l.Names(), ", "))
 }
 
+// Host returns the host with the given name, nil if there is none.
+func (l *Lab) Host(name string) *Host {
+	for _, host := range l.Hosts {
+		if host.Name == name {
+			return host
+		}
+	}
+	return nil
+}
+
 func (l *Lab) progress(format string, args ...any) {
 	if l.Config.Progress != nil {
 		l.Config.Progress(fmt.Sprintf(format, args...))
 	}
+}
+
+// Check reports a configuration that New would refuse.
+func (c Config) Check() error {
+	_, err := c.complete()
+	return err
 }
 
 func (c Config) complete() (Config, error) {

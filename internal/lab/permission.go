@@ -9,7 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -39,8 +39,7 @@ func Permitted() bool {
 
 // RunUnprivileged runs this program once more, with args, as root of a user
 // namespace of its own, and returns its exit code. There EnterUnprivileged
-// comes first. cmd's context does not end it: a Ctrl-C reaches it directly, and
-// SIGTERM is passed on, so that it can clean up.
+// comes first. The end of ctx is passed on as SIGTERM, so that it can clean up.
 func RunUnprivileged(ctx context.Context, args []string) (int, error) {
 	if os.Getenv(insideEnv) != "" {
 		return 0, errors.New("a user namespace does not give the rights that a lab needs here: run it as root")
@@ -49,34 +48,23 @@ func RunUnprivileged(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find own executable: %w", err)
 	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGTERM,
 	}
-	if err := cmd.Start(); err != nil {
+	// The signal comes with the death of the thread that forks.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Run(); cmd.ProcessState == nil {
 		return 0, fmt.Errorf("start in a user namespace (run as root where these are forbidden): %w", err)
 	}
-	terminated := make(chan os.Signal, 1)
-	signal.Notify(terminated, syscall.SIGTERM)
-	defer signal.Stop(terminated)
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	for {
-		select {
-		case <-terminated:
-			cmd.Process.Signal(syscall.SIGTERM)
-		case err := <-done:
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
-				return 0, fmt.Errorf("run in a user namespace: %w", err)
-			}
-			return cmd.ProcessState.ExitCode(), nil
-		}
-	}
+	return cmd.ProcessState.ExitCode(), nil
 }
 
 // EnterUnprivileged gives a process that RunUnprivileged has started a /run of

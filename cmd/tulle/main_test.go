@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestExitCodes(t *testing.T) {
+	// Before a lab is built, its programs must exist; this is one that does.
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		says string
+	}{
+		{"help", []string{"help"}, exitOK, ""},
+		{"completion", []string{"completion", "bash"}, exitOK, ""},
+		{"unknown command", []string{"frobnicate"}, exitUsage, `"frobnicate"`},
+		{"unknown subcommand", []string{"lab", "frobnicate"}, exitUsage, `"frobnicate"`},
+		{"unknown flag", []string{"lab", "run", "--frobnicate"}, exitUsage, "--frobnicate"},
+		{"surplus argument", []string{"lab", "run", "frobnicate"}, exitUsage, `"frobnicate"`},
+		{"bad number", []string{"lab", "run", "--hosts", "many"}, exitUsage, "--hosts"},
+		{"bad family", []string{"lab", "run", "--family", "ipv5"}, exitUsage, "ipv4, ipv6 or dual"},
+		{"bad backend", []string{"lab", "run", "--backend", "udp"}, exitUsage, "vxlan, host-gw or alloc"},
+		{"flag of another backend", []string{"lab", "run", "--backend", "host-gw", "--vni", "7"}, exitUsage, "only vxlan"},
+		{"host-gw across segments", []string{"lab", "run", "--backend", "host-gw", "--segments", "2"}, exitUsage, "--segments 1"},
+		{"network of the other family", []string{"lab", "run", "--network", "fd00::/48"}, exitUsage, "ipv4 network"},
+		{"no tulled", []string{"lab", "run", "--tulled", "/nowhere/tulled"}, exitUsage, "--tulled"},
+		{"no hosts", []string{"lab", "run", "--hosts=-1", "--tulled", program}, exitUsage, "hosts is -1"},
+		{"no command", []string{"lab", "exec", "h1", "--"}, exitUsage, "tulle lab exec h1 --"},
+		{"no lab", []string{"lab", "status", "--name", "test-no-such-lab"}, exitFailed, "tulle lab up"},
+		{"nothing to remove", []string{"lab", "down", "--name", "test-no-such-lab"}, exitOK, ""},
+		{"bad log level", []string{"etcd", "--data-dir", filepath.Join(t.TempDir(), "etcd"), "--log-level", "loud"}, exitUsage, `"loud"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			if code := run(t.Context(), test.args, &stdout, &stderr); code != test.code {
+				t.Errorf("tulle %s: exit code %d, want %d\n%s", strings.Join(test.args, " "), code, test.code, &stderr)
+			}
+			if !strings.Contains(stderr.String(), test.says) {
+				t.Errorf("tulle %s: stderr %q does not say %s", strings.Join(test.args, " "), &stderr, test.says)
+			}
+		})
+	}
+}
