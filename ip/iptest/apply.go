@@ -1,6 +1,7 @@
 package iptest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -25,16 +26,21 @@ func (k *Kernel) apply(op ip.Op) error {
 	case ip.Sysctl:
 		return k.setSysctl(o)
 	case ip.Addr:
-		return k.onLink(del, o.Link, func() error { return put(k.addrs, del, o, true) })
+		return k.onLink(del, o.Link, func() { k.applyAddr(del, o) })
 	case ip.FDB:
-		return k.onLink(del, o.Link, func() error { return put(k.fdb, del, fdbID{o.Link, o.MAC}, o.Dst) })
+		id := fdbID{o.Link, o.MAC}
+		if del && o.Dst.IsValid() && o.Dst != k.fdb[id] {
+			return nil // another entry is there than the one to delete
+		}
+		return k.onLink(del, o.Link, func() { put(k.fdb, del, id, o.Dst) })
 	case ip.Neighbor:
-		return k.onLink(del, o.Link, func() error { return put(k.neighbors, del, neighborID{o.Link, o.IP}, o.MAC) })
+		return k.onLink(del, o.Link, func() { put(k.neighbors, del, neighborID{o.Link, o.IP}, o.MAC) })
 	case ip.Route:
 		return k.applyRoute(del, o)
 	case ip.Table:
 		o.Rules = slices.Clone(o.Rules)
-		return put(k.tables, del, o.Family, o)
+		put(k.tables, del, o.Family, o)
+		return nil
 	case ip.Leftover:
 		if del {
 			delete(k.leftovers, o)
@@ -44,24 +50,40 @@ func (k *Kernel) apply(op ip.Op) error {
 	return fmt.Errorf("%T: %w", object, errors.ErrUnsupported)
 }
 
-func put[K comparable, V any](m map[K]V, del bool, key K, value V) error {
+func put[K comparable, V any](m map[K]V, del bool, key K, value V) {
 	if del {
 		delete(m, key)
 	} else {
 		m[key] = value
 	}
-	return nil
 }
 
 // onLink runs fn if there is a link to run it on.
-func (k *Kernel) onLink(del bool, link string, fn func() error) error {
-	if _, ok := k.linkUp(link); !ok {
-		if del {
-			return nil
-		}
+func (k *Kernel) onLink(del bool, link string, fn func()) error {
+	if _, ok := k.linkUp(link); ok {
+		fn()
+	} else if !del {
 		return syscall.ENODEV
 	}
-	return fn()
+	return nil
+}
+
+// applyAddr puts an address on a link or takes it away. With its last IPv4 address, a link loses its IPv4 routes and
+// neighbours (fib_disable_ip in net/ipv4/fib_frontend.c); IPv6 does not depend on addresses.
+func (k *Kernel) applyAddr(del bool, a ip.Addr) {
+	had := k.addrs[a]
+	put(k.addrs, del, a, true)
+	v4 := func(addr netip.Addr) bool { return addr.Is4() }
+	if !del || !had || !v4(a.Prefix.Addr()) {
+		return
+	}
+	for other := range k.addrs {
+		if other.Link == a.Link && v4(other.Prefix.Addr()) {
+			return
+		}
+	}
+	k.dropRoutes(a.Link, v4)
+	k.dropNeighbors(a.Link, v4)
 }
 
 // linkUp reports whether a link or interface of that name is up, and whether it exists.
@@ -93,18 +115,18 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 	}
 	if want.MAC != have.MAC {
 		now.MAC = want.MAC
-		k.dropNeighbors(want.Name)
+		k.dropNeighbors(want.Name, anyAddr)
 	}
 	if want.MTU != have.MTU {
 		now.MTU = want.MTU
 	}
 	if want.Up != have.Up {
+		if now.Up && !want.Up {
+			k.linkDown(want.Name)
+		}
 		now.Up = want.Up
 	}
 	k.links[want.Name] = now
-	if !now.Up {
-		k.linkDown(want.Name)
-	}
 	return nil
 }
 
@@ -126,8 +148,8 @@ func (k *Kernel) addLink(l ip.Link) error {
 // linkDown is what the kernel does when a link goes down: routes, neighbours and IPv6 addresses go, IPv4 addresses
 // and permanent forwarding entries stay.
 func (k *Kernel) linkDown(name string) {
-	k.dropRoutes(name)
-	k.dropNeighbors(name)
+	k.dropRoutes(name, anyAddr)
+	k.dropNeighbors(name, anyAddr)
 	maps.DeleteFunc(k.addrs, func(a ip.Addr, _ bool) bool { return a.Link == name && a.Prefix.Addr().Is6() })
 }
 
@@ -140,8 +162,14 @@ func (k *Kernel) deleteLink(name string) {
 	maps.DeleteFunc(k.sysctls, func(_ string, s ip.Sysctl) bool { return s.Link == name })
 }
 
-func (k *Kernel) dropNeighbors(link string) {
-	maps.DeleteFunc(k.neighbors, func(id neighborID, _ ip.MAC) bool { return id.link == link })
+func anyAddr(netip.Addr) bool { return true }
+
+func (k *Kernel) dropRoutes(link string, which func(dst netip.Addr) bool) {
+	maps.DeleteFunc(k.routes, func(_ routeID, r ip.Route) bool { return r.Link == link && which(r.Dst.Addr()) })
+}
+
+func (k *Kernel) dropNeighbors(link string, which func(netip.Addr) bool) {
+	maps.DeleteFunc(k.neighbors, func(id neighborID, _ ip.MAC) bool { return id.link == link && which(id.ip) })
 }
 
 // setSysctl writes a setting. Every host-wide setting exists; those of a link come and go with it.
@@ -158,9 +186,7 @@ func (k *Kernel) applyRoute(del bool, r ip.Route) error {
 		r.Metric = 1024 // IP6_RT_PRIO_USER
 	}
 	if del {
-		if id := (routeID{r.Dst, r.Metric}); k.routes[id] == r {
-			delete(k.routes, id)
-		}
+		k.deleteRoute(r)
 		return nil
 	}
 	up, ok := k.linkUp(r.Link)
@@ -185,6 +211,21 @@ func (k *Kernel) applyRoute(del bool, r ip.Route) error {
 	r.Dst = r.Dst.Masked()
 	k.routes[routeID{r.Dst, r.Metric}] = r
 	return nil
+}
+
+// deleteRoute deletes the route that is r in all that a deletion names; metric 0 and no link stand for any.
+func (k *Kernel) deleteRoute(r ip.Route) {
+	var found []ip.Route
+	for _, have := range k.routes {
+		if have.Dst == r.Dst && have.Protocol == r.Protocol && have.Via == r.Via &&
+			(r.Metric == 0 || r.Metric == have.Metric) && (r.Link == "" || r.Link == have.Link) {
+			found = append(found, have)
+		}
+	}
+	if len(found) > 0 {
+		first := slices.MinFunc(found, func(a, b ip.Route) int { return cmp.Compare(a.Metric, b.Metric) })
+		delete(k.routes, routeID{first.Dst, first.Metric})
+	}
 }
 
 // elsewhere reports whether a route other than the default one leads to addr through another link. Linux then takes

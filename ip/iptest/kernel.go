@@ -3,7 +3,6 @@ package iptest
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -174,7 +173,7 @@ func (k *Kernel) SetInterface(i ip.Interface) {
 				i.Addrs = slices.Clone(i.Addrs)
 				k.interfaces[n] = i
 				if !i.Up {
-					k.dropRoutes(i.Name)
+					k.dropRoutes(i.Name, anyAddr)
 				}
 			}
 		}
@@ -186,7 +185,7 @@ func (k *Kernel) SetInterface(i ip.Interface) {
 func (k *Kernel) RemoveInterface(name string) {
 	_ = k.change(func() error {
 		k.interfaces = slices.DeleteFunc(k.interfaces, func(i ip.Interface) bool { return i.Name == name })
-		k.dropRoutes(name)
+		k.dropRoutes(name, anyAddr)
 		return nil
 	})
 }
@@ -197,8 +196,4 @@ func (k *Kernel) AddLeftover(l ip.Leftover, network netip.Prefix) {
 		k.leftovers[l] = network
 		return nil
 	})
-}
-
-func (k *Kernel) dropRoutes(link string) {
-	maps.DeleteFunc(k.routes, func(_ routeID, r ip.Route) bool { return r.Link == link })
 }
