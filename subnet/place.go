@@ -1,6 +1,11 @@
 package subnet
 
-import "tulle/ip"
+import (
+	"fmt"
+	"net/netip"
+
+	"tulle/ip"
+)
 
 // Placement is where a claim belongs in one view of the store.
 type Placement struct {
@@ -11,10 +16,15 @@ type Placement struct {
 
 // Place decides what a claim gets: its own lease if the network still hands it out and no older lease overlaps it, else
 // the good part of it beside newly allocated subnets, else newly allocated ones.
-func Place(set Set, claim Claim) (Placement, error) {
+func Place(set Set, claim Claim) (Placement, error) { return PlaceAgain(set, claim, 0) }
+
+// PlaceAgain is Place for a claim that lost races for its place. After each, the search begins elsewhere, so that hosts
+// that met once part ways.
+func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 	if set.Network == nil {
 		return Placement{}, ErrNoNetwork
 	}
+	wanted := claim.Previous
 	mine, held := Mine(set, claim)
 	others := set
 	others.Leases = make([]Lease, 0, len(set.Leases))
@@ -36,11 +46,27 @@ func Place(set Set, claim Claim) (Placement, error) {
 		}
 	}
 	var err error
-	p.Subnets, err = Allocate(*set.Network, others, claim)
-	return p, err
+	if p.Subnets, err = Allocate(*set.Network, others, claim); err != nil {
+		return p, err
+	}
+	if claim.Keep && p.Subnets != wanted {
+		return p, taken(wanted, others.Leases)
+	}
+	return p, nil
 }
 
-// goodParts returns the subnets of mine that n hands out and that no older lease overlaps.
+// taken says who has what a claim insists on.
+func taken(wanted Subnets, others []Lease) error {
+	for _, l := range others {
+		if len(Overlap(wanted, l.Subnets)) > 0 {
+			return LostTo(wanted, l)
+		}
+	}
+	return fmt.Errorf("%w: the network no longer hands out %s", ErrLost, KeyOf(wanted))
+}
+
+// goodParts returns the subnets of mine that n hands out and that no older lease overlaps. A lease that no host uses
+// because it is too wide or outside the network does not count: one stray key must not make hosts renumber.
 func goodParts(n Network, mine Lease, others []Lease) (good Subnets) {
 	for _, f := range ip.Families() {
 		if n.Pools.Of(f).fits(mine.Subnets.Of(f)) {
@@ -52,7 +78,10 @@ func goodParts(n Network, mine Lease, others []Lease) (good Subnets) {
 			continue
 		}
 		for _, f := range Overlap(good, l.Subnets) {
-			good.Set(f, Subnets{}.Of(f))
+			pool, other := n.Pools.Of(f), l.Subnets.Of(f)
+			if other.Bits() >= pool.SubnetLen && ip.Contains(pool.Network, other) {
+				good.Set(f, netip.Prefix{})
+			}
 		}
 	}
 	return good

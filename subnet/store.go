@@ -38,6 +38,7 @@ type Held interface {
 type Claim struct {
 	Attrs    Attrs         // to be published; Node must be set
 	Previous Subnets       // held before, by local record: taken again only if free
+	Keep     bool          // Previous or nothing: containers use it already
 	TTL      time.Duration // zero: DefaultTTL
 }
 

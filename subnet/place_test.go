@@ -1,0 +1,70 @@
+package subnet
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"tulle/ip"
+)
+
+// placed is a view of one IPv4 network with the leases given as subnet, node and age.
+func placed(leases ...Lease) Set {
+	n, _, err := ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
+	if err != nil {
+		panic(err)
+	}
+	return Set{Revision: 9, Network: &n, Leases: leases}
+}
+
+func leaseOf(prefix, node string, created int64) Lease {
+	return Lease{
+		Subnets: Subnets{V4: netip.MustParsePrefix(prefix)}, Created: created, Revision: created,
+		Attrs: Attrs{Node: node, Public: ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}},
+	}
+}
+
+func TestPlace(t *testing.T) {
+	mine := Subnets{V4: netip.MustParsePrefix("10.5.34.0/24")}
+	claim := Claim{Attrs: Attrs{Node: "h1"}}
+	tests := []struct {
+		name string
+		set  Set
+		keep bool // the lease is kept
+	}{
+		{"alone", placed(leaseOf("10.5.34.0/24", "h1", 5)), true},
+		{"a younger lease overlaps", placed(leaseOf("10.5.34.0/24", "h1", 5), leaseOf("10.5.34.128/25", "h2", 6)), true},
+		{"an older lease overlaps", placed(leaseOf("10.5.34.0/24", "h1", 5), leaseOf("10.5.34.128/25", "h2", 4)), false},
+		{"an older lease covers everything", placed(leaseOf("0.0.0.0/0", "", 4), leaseOf("10.5.34.0/24", "h1", 5)), true},
+		{"an older lease is too wide to be used", placed(leaseOf("10.5.0.0/17", "h2", 4), leaseOf("10.5.34.0/24", "h1", 5)), true},
+		{"the network hands out other lengths now", placed(leaseOf("10.5.34.0/25", "h1", 5)), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := Place(tt.set, claim)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.Held && p.Subnets == mine; got != tt.keep {
+				t.Errorf("placed at %s, kept %t, want kept %t", KeyOf(p.Subnets), got, tt.keep)
+			}
+		})
+	}
+}
+
+func TestPlaceKeepsOrFails(t *testing.T) {
+	claim := Claim{Attrs: Attrs{Node: "h1"}, Previous: Subnets{V4: netip.MustParsePrefix("10.5.34.0/24")}, Keep: true}
+	p, err := Place(placed(), claim)
+	if err != nil || p.Subnets != claim.Previous {
+		t.Errorf("placed at %s, %v, want the free previous subnet", KeyOf(p.Subnets), err)
+	}
+	_, err = Place(placed(leaseOf("10.5.34.0/24", "thief", 7)), claim)
+	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "thief") {
+		t.Errorf("error %v, want the loss to the thief", err)
+	}
+	claim.Previous = Subnets{V4: netip.MustParsePrefix("10.6.34.0/24")}
+	if _, err = Place(placed(), claim); !errors.Is(err, ErrLost) {
+		t.Errorf("error %v, want the loss of a subnet outside the network", err)
+	}
+}
