@@ -20,6 +20,7 @@ type keeper struct {
 	log      *slog.Logger
 	ttl      time.Duration
 	previous subnet.Subnets
+	keep     bool   // previous was held by this run: no other subnet will do
 	changed  func() // asks the loop for a pass
 	wake     chan struct{}
 
@@ -111,7 +112,7 @@ func (k *keeper) run(ctx context.Context) error {
 		case <-again:
 		case reason := <-lost:
 			k.log.Warn("lease lost", "subnet", subnet.KeyOf(held.Lease().Subnets), "err", reason)
-			k.previous, held = held.Lease().Subnets, nil
+			k.previous, k.keep, held = held.Lease().Subnets, true, nil
 			k.set(nil, reason)
 		}
 	}
@@ -124,7 +125,7 @@ func (k *keeper) step(ctx context.Context, held *subnet.Held) error {
 		return nil
 	}
 	if *held == nil {
-		got, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, TTL: k.ttl})
+		got, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Keep: k.keep, TTL: k.ttl})
 		if err != nil {
 			k.set(nil, err)
 			return err
