@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"tulle/internal/netns"
 	"tulle/ip"
 )
 
@@ -28,9 +27,6 @@ type Container struct {
 
 	mtu int
 }
-
-// Namespace is the container's network namespace.
-func (c *Container) Namespace() *netns.Namespace { return c.ns }
 
 // StartContainers gives every host its bridge and containers, with addresses
 // from the subnet that the host has leased.

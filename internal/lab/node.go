@@ -98,6 +98,14 @@ func (n *node) addDefaultRoute(gateway netip.Addr) error {
 	return nil
 }
 
+// AddRoute adds a route through a gateway on a connected network.
+func (n *node) AddRoute(to netip.Prefix, via netip.Addr) error {
+	if err := n.Netlink.RouteAdd(&netlink.Route{Dst: ipNet(to), Gw: via.AsSlice()}); err != nil {
+		return fmt.Errorf("add route of %s to %s via %s: %w", n, to, via, err)
+	}
+	return nil
+}
+
 // linkUp sets the named link up and returns it. Its link-local address skips
 // duplicate address detection: until it is usable, for up to 2 seconds, the
 // kernel cannot resolve neighbours for traffic that it forwards.
