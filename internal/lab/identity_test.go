@@ -1,0 +1,99 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"tulle/internal/lab"
+	"tulle/ip"
+)
+
+// A host that claims the identity of a live one gets nothing, and its operator
+// is told whose identity it is.
+//
+//	h1 (lives, holds A)      h2 (claims to be h1)      h3 (has h1's address)
+func TestClonesAreToldApart(t *testing.T) {
+	l := newLab(t, lab.Config{
+		Hosts: 3, Containers: 1, Families: []ip.Family{ip.IPv4},
+		DaemonArgs: func(host *lab.Host) []string {
+			switch host.Name {
+			case "h2":
+				return []string{"--node-id", "h1"}
+			case "h3":
+				return []string{"--public-ip", "172.30.1.1"}
+			}
+			return nil
+		},
+	})
+	for _, step := range []func() error{
+		func() error { return l.Etcd.Start(t.Context()) },
+		func() error { return l.Configure(t.Context()) },
+		func() error { return l.Hosts[0].StartDaemon() },
+		func() error { return l.Hosts[0].WaitReady(t.Context()) },
+		func() error { return l.Hosts[1].StartDaemon() },
+		func() error { return l.Hosts[2].StartDaemon() },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := l.Hosts[0].ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := l.Etcd.Get(t.Context(), l.Etcd.Key("subnets/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	subnet := first.Gateway.V4.Masked().String()
+	for _, clone := range []struct {
+		host  *lab.Host
+		field string
+	}{
+		{l.Hosts[1], "node id h1"},
+		{l.Hosts[2], "public address 172.30.1.1"},
+	} {
+		var reason string
+		told := eventually(10*time.Second, func() bool {
+			_, reason = clone.host.Ready(t.Context())
+			return strings.Contains(reason, clone.field)
+		})
+		for _, want := range []string{"h1", "172.30.1.1", strings.Replace(subnet, "/", "-", 1)} {
+			told = told && strings.Contains(reason, want)
+		}
+		if !told {
+			t.Errorf("%s says %q, want it to name %s, node h1 at 172.30.1.1 and %s", clone.host, reason, clone.field, subnet)
+		}
+		if _, err := clone.host.ReadSubnetFile(); err == nil {
+			t.Errorf("%s wrote a subnet file", clone.host)
+		}
+	}
+	after, err := l.Etcd.Get(t.Context(), l.Etcd.Key("subnets/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(before) != 1 || len(after) != 1 {
+		t.Errorf("leases %v, then %v, want h1's alone", before, after)
+	}
+	for key, value := range before {
+		if after[key] != value {
+			t.Errorf("the lease of h1 was %s and is %s", value, after[key])
+		}
+	}
+
+	// The owner gone, a host with its node id is the same machine come back.
+	l.Hosts[0].KillDaemon()
+	if err := l.Hosts[1].WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	heir, err := l.Hosts[1].ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if heir.Gateway != first.Gateway {
+		t.Errorf("the returning node holds %s, want its subnet %s", heir.Gateway.V4, first.Gateway.V4)
+	}
+}
