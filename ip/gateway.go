@@ -1,6 +1,9 @@
 package ip
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // pave puts a passing route to the gateway before some of the route changes in set, and takes it away after.
 //
@@ -9,8 +12,8 @@ import "net/netip"
 // to another link, because its gateway lies in the subnet that it leads to. The passing route is more specific, and
 // spares us to take the old one away first.
 func pave(set Plan, have []Route) Plan {
-	if len(set) == 0 {
-		return nil
+	if !slices.ContainsFunc(set, func(op Op) bool { return hasGateway6(op.New.(Route)) }) {
+		return set
 	}
 	links := map[netip.Prefix]string{} // through which each prefix is reached now; empty if through several
 	for _, h := range have {
@@ -24,7 +27,7 @@ func pave(set Plan, have []Route) Plan {
 	for _, op := range set {
 		r := op.New.(Route)
 		link, there := links[r.Dst]
-		if !r.OnLink || r.Dst.Addr().Is4() || !there || link == r.Link {
+		if !hasGateway6(r) || !there || link == r.Link {
 			out = append(out, op)
 			continue
 		}
@@ -33,3 +36,6 @@ func pave(set Plan, have []Route) Plan {
 	}
 	return out
 }
+
+// hasGateway6 reports whether Linux is told, and checks, that r has its IPv6 gateway on the link.
+func hasGateway6(r Route) bool { return r.OnLink && r.Dst.Addr().Is6() }

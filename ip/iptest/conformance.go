@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tulle/ip"
 )
@@ -161,7 +159,7 @@ func (s *suite) owned(want ip.State) {
 
 func (s *suite) same(got, want any) {
 	s.Helper()
-	if !cmp.Equal(got, want, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.EquateEmpty()) {
+	if !reflect.DeepEqual(got, want) {
 		s.Errorf("snapshot\ngot:\n%+v\nwant:\n%+v", got, want)
 	}
 }

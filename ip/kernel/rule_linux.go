@@ -1,7 +1,7 @@
 package kernel
 
 import (
-	"encoding/hex"
+	"bytes"
 	"fmt"
 	"math/bits"
 	"net/netip"
@@ -131,11 +131,13 @@ func decodeMatch(f ip.Family, load *expr.Payload, masked []byte, cmp *expr.Cmp) 
 	ones := 8 * len(cmp.Data)
 	if masked != nil {
 		ones = leadingOnes(masked)
-		if hex.EncodeToString(masked) != hex.EncodeToString(mask(f, ones)[:len(masked)]) {
+		if len(masked) != len(cmp.Data) || !bytes.Equal(masked, mask(f, ones)[:len(masked)]) {
 			return ip.Match{}, false
 		}
 	}
-	addr, _ := netip.AddrFromSlice(append(append([]byte{}, cmp.Data...), make([]byte, size-len(cmp.Data))...))
+	whole := make([]byte, size)
+	copy(whole, cmp.Data)
+	addr, _ := netip.AddrFromSlice(whole)
 	return ip.Match{Prefix: netip.PrefixFrom(addr, ones), Not: cmp.Op == expr.CmpOpNeq}, true
 }
 

@@ -72,7 +72,7 @@ func fileOf[T any](c syscall.Conn, fn func(fd int) (T, error)) (v T, err error) 
 	return v, err
 }
 
-// noTables reports whether err means that the kernel lacks nf_tables.
-func noTables(err error) bool {
-	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL)
+// unsupported reports whether err means that the kernel lacks nf_tables, or netfilter altogether.
+func unsupported(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT)
 }

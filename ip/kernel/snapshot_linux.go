@@ -40,7 +40,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		{"routes", func() error { return rd.readRoutes(k.route) }},
 		{"paths", func() error { return rd.readPaths(k.route) }},
 		{"sysctls", func() error { return k.inside(rd.readSysctls) }},
-		{"rules", func() error { return k.nft.use(k, rd.readTables) }},
+		{"rules", func() error { return rd.readRules(k) }},
 	} {
 		if err := ctx.Err(); err != nil {
 			return ip.Snapshot{}, err

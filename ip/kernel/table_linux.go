@@ -62,13 +62,19 @@ func replaceTable(c *nftables.Conn, verb ip.Verb, t ip.Table) error {
 	return c.Flush()
 }
 
+// readRules reads what is ours in nf_tables; a kernel without it has nothing that is.
+func (rd *reading) readRules(k *Kernel) error {
+	err := k.nft.use(k, rd.readTables)
+	if unsupported(err) {
+		return nil
+	}
+	return err
+}
+
 // readTables reads our table in each family, and what a flanneld left behind.
 func (rd *reading) readTables(c *nftables.Conn) error {
 	for _, f := range ip.Families() {
 		tables, err := c.ListTablesOfFamily(tableFamily(f))
-		if noTables(err) {
-			return nil
-		}
 		if err != nil {
 			return err
 		}

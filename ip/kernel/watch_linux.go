@@ -25,7 +25,7 @@ func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 		}
 		watches = append(watches, &watch{links, k.concerns})
 		rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
-		if noTables(err) {
+		if unsupported(err) {
 			return nil
 		}
 		watches = append(watches, &watch{rules, func(m message) bool { return m.port == 0 || m.port != k.nft.port.Load() }})

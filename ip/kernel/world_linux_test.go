@@ -3,7 +3,9 @@ package kernel_test
 import (
 	"net"
 	"net/netip"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -90,5 +92,18 @@ func (w world) addInterface(t testing.TB, name string, addrs []netip.Prefix) {
 			addr.Flags = unix.IFA_F_NODAD
 		}
 		must(t, w.netlink.AddrAdd(w.link(t, name), addr))
+		w.awaitLocal(t, a.Addr())
 	}
+}
+
+// awaitLocal waits for the kernel to take up an address; it does so in the background in IPv6.
+func (w world) awaitLocal(t testing.TB, addr netip.Addr) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+		routes, err := w.netlink.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+	}
+	t.Fatalf("address %s does not come up", addr)
 }

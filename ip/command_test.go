@@ -1,0 +1,134 @@
+package ip_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tulle/ip"
+)
+
+// host is a small host with one peer over VXLAN and one behind the same router.
+func host() ip.State {
+	mac := ip.MAC{2, 0, 0, 0, 0, 3}
+	network := ip.Match{Prefix: netip.MustParsePrefix("10.50.0.0/16")}
+	outside := ip.Match{Prefix: netip.MustParsePrefix("224.0.0.0/4"), Not: true}
+	return ip.State{
+		Links: []ip.Link{{
+			Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, Up: true,
+			VXLAN: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
+		}},
+		Sysctls: []ip.Sysctl{
+			{Key: "net/ipv4/ip_forward", Value: "1"},
+			{Key: "net/ipv6/conf/flannel.1/accept_ra", Value: "0", Link: "flannel.1"},
+		},
+		Addrs:     []ip.Addr{{Link: "flannel.1", Prefix: netip.MustParsePrefix("10.50.1.0/32")}},
+		FDB:       []ip.FDB{{Link: "flannel.1", MAC: mac, Dst: netip.MustParseAddr("192.0.2.3")}},
+		Neighbors: []ip.Neighbor{{Link: "flannel.1", IP: netip.MustParseAddr("10.50.3.0"), MAC: mac}},
+		Routes: []ip.Route{
+			{Dst: netip.MustParsePrefix("10.50.3.0/24"), Via: netip.MustParseAddr("10.50.3.0"), Link: "flannel.1", Metric: 7, Protocol: ip.Protocol, OnLink: true},
+			{Dst: netip.MustParsePrefix("10.50.4.0/24"), Via: netip.MustParseAddr("192.0.2.4"), Link: "up0", Metric: 8, Protocol: ip.Protocol},
+		},
+		Tables: []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{
+			{Chain: ip.Postrouting, Src: network, Dst: outside, Verdict: ip.Masquerade},
+			{Chain: ip.Forward, Src: network, Verdict: ip.Accept},
+			{Chain: ip.Forward, Dst: network, Verdict: ip.Accept},
+		}}},
+	}
+}
+
+func TestStateReadsAsCommands(t *testing.T) {
+	const want = `sysctl -w net/ipv4/ip_forward=1
+ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning
+sysctl -w net/ipv6/conf/flannel.1/accept_ra=0
+ip link set dev flannel.1 up
+ip address add 10.50.1.0/32 dev flannel.1
+bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self permanent
+ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:03 dev flannel.1 nud permanent
+ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onlink
+ip route replace 10.50.4.0/24 via 192.0.2.4 dev up0 proto 84 metric 8
+nft 'add table ip tulle; add chain ip tulle postrouting { type nat hook postrouting priority srcnat; }; add rule ip tulle postrouting ip saddr 10.50.0.0/16 ip daddr != 224.0.0.0/4 masquerade; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward ip saddr 10.50.0.0/16 accept; add rule ip tulle forward ip daddr 10.50.0.0/16 accept'
+`
+	if diff := cmp.Diff(want, host().String()); diff != "" {
+		t.Errorf("state (-want +got):\n%s", diff)
+	}
+}
+
+func TestPlanReadsAsCommands(t *testing.T) {
+	remade := host()
+	remade.Links = []ip.Link{remade.Links[0]}
+	remade.Links[0].VXLAN.Port = 4789
+	remade.Links[0].VXLAN.GBP = true
+	changed := host()
+	changed.Links = []ip.Link{changed.Links[0]}
+	changed.Links[0].MAC[5] = 9
+	changed.Links[0].MTU = 1400
+	with := func(edit func(*ip.State)) ip.State {
+		s := host()
+		edit(&s)
+		return s
+	}
+	v6 := ip.Route{
+		Dst: netip.MustParsePrefix("fd50:0:0:3::/64"), Via: netip.MustParseAddr("fd50:0:0:3::"),
+		Link: "flannel-v6.1", Metric: 7, Protocol: ip.Protocol, OnLink: true,
+	}
+	direct := v6
+	direct.Via, direct.Link, direct.OnLink = netip.MustParseAddr("2001:db8::3"), "up0", false
+	for name, test := range map[string]struct {
+		have, want ip.State
+		plan       string
+	}{
+		"link changed": {host(), changed, `ip link set dev flannel.1 address 02:00:00:00:00:09 mtu 1400
+ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:03 dev flannel.1 nud permanent
+`},
+		"link made anew": {host(), remade, `ip link del dev flannel.1
+ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 4789 nolearning gbp
+sysctl -w net/ipv6/conf/flannel.1/accept_ra=0
+ip link set dev flannel.1 up
+ip address add 10.50.1.0/32 dev flannel.1
+bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self permanent
+ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:03 dev flannel.1 nud permanent
+ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onlink
+`},
+		"peer gone": {
+			host(),
+			with(func(s *ip.State) { s.FDB, s.Neighbors, s.Routes = nil, nil, s.Routes[1:] }),
+			`ip route del 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7
+ip neigh del 10.50.3.0 dev flannel.1
+bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self
+`},
+		"rules changed": {
+			host(),
+			with(func(s *ip.State) { s.Tables = []ip.Table{{Family: ip.IPv4, Rules: s.Tables[0].Rules[1:2]}} }),
+			`nft 'delete table ip tulle; add table ip tulle; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward ip saddr 10.50.0.0/16 accept'
+`},
+		"everything gone": {
+			with(func(s *ip.State) {
+				s.Leftovers = []ip.Leftover{{Family: ip.IPv4, Table: "filter", Chain: "FLANNEL-FWD"}, {Family: ip.IPv6, Table: "flannel-ipv6"}}
+			}),
+			ip.State{},
+			`nft delete table ip6 flannel-ipv6
+nft delete chain ip filter FLANNEL-FWD
+nft delete table ip tulle
+ip route del 10.50.4.0/24 via 192.0.2.4 dev up0 proto 84 metric 8
+ip link del dev flannel.1
+`},
+		"IPv6 peer out of reach": {
+			ip.State{Routes: []ip.Route{direct}}, ip.State{Routes: []ip.Route{v6}},
+			`ip -6 route replace fd50:0:0:3::/128 dev flannel-v6.1 proto 84 metric 7
+ip -6 route replace fd50:0:0:3::/64 via fd50:0:0:3:: dev flannel-v6.1 proto 84 metric 7 onlink
+ip -6 route del fd50:0:0:3::/128 dev flannel-v6.1 proto 84 metric 7
+`},
+		"IPv6 nexthop too many": {
+			ip.State{Routes: []ip.Route{v6, direct}}, ip.State{Routes: []ip.Route{v6}},
+			`ip -6 route del fd50:0:0:3::/64 via 2001:db8::3 dev up0 proto 84 metric 7
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.plan, ip.Diff(test.have, test.want).String()); diff != "" {
+				t.Errorf("plan (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

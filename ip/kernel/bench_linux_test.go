@@ -1,0 +1,107 @@
+package kernel_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"tulle/ip"
+)
+
+// manyPeers is the state of a host with n peers over VXLAN.
+func manyPeers(n int) ip.State {
+	s := hostState()
+	s.FDB, s.Neighbors, s.Routes = nil, nil, nil
+	for i := range n {
+		mac := ip.MAC{2, 1}
+		binary.BigEndian.PutUint32(mac[2:], uint32(i))
+		pods := netip.AddrFrom4([4]byte{10, 51 + byte(i>>14), byte(i >> 6), byte(i << 2)})
+		host := netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})
+		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: host})
+		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: pods, MAC: mac})
+		s.Routes = append(s.Routes, ip.Route{
+			Dst: netip.PrefixFrom(pods, 30), Via: pods, Link: "flannel.1", Metric: uint32(i + 1), Protocol: ip.Protocol, OnLink: true,
+		})
+	}
+	s.Sort()
+	return s
+}
+
+func benchmarkScope() ip.Scope {
+	scope := podScope
+	scope.Networks = []netip.Prefix{netip.MustParsePrefix("10.48.0.0/13")}
+	return scope
+}
+
+func BenchmarkApply(b *testing.B) {
+	for _, n := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w := newWorld(b)
+			plan := ip.Diff(ip.State{}, manyPeers(n))
+			undo := ip.Plan{{Verb: ip.Delete, Old: manyPeers(0).Links[0]}}
+			for b.Loop() {
+				must(b, w.Kernel.Apply(b.Context(), plan))
+				b.StopTimer()
+				must(b, w.Kernel.Apply(b.Context(), undo))
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+func BenchmarkSnapshot(b *testing.B) {
+	for _, n := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w := newWorld(b)
+			want := manyPeers(n)
+			must(b, w.Kernel.Apply(b.Context(), ip.Diff(ip.State{}, want)))
+			scope := benchmarkScope()
+			for i := range n {
+				scope.Paths = append(scope.Paths, want.FDB[i].Dst)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if got := snapshot(b, w.Kernel, scope).Owned; len(got.Routes) != n || len(got.FDB) != n || len(got.Neighbors) != n {
+					b.Fatalf("read %d routes, %d forwarding entries, %d neighbours, want %d", len(got.Routes), len(got.FDB), len(got.Neighbors), n)
+				}
+			}
+		})
+	}
+}
+
+// TestManyPeers applies and reads back a large state, over many batches.
+func TestManyPeers(t *testing.T) {
+	w := newWorld(t)
+	want := manyPeers(2_000)
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
+	owned := snapshot(t, w.Kernel, benchmarkScope()).Owned
+	if !owned.Equal(want) {
+		t.Errorf("%d ops would turn what was read back into what was applied", len(ip.Diff(owned, want)))
+	}
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(owned, ip.State{})))
+	if left := snapshot(t, w.Kernel, benchmarkScope()).Owned; !left.Equal(ip.State{}) {
+		t.Errorf("left:\n%s", left)
+	}
+}
+
+// TestConcurrentUse has everything happen at once, for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	w := newWorld(t)
+	want := manyPeers(100)
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
+	startWatch(t, w.Kernel)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 20 {
+				owned := snapshot(t, w.Kernel, benchmarkScope()).Owned
+				if err := w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, ip.State{Routes: owned.Routes, Tables: []ip.Table{forwardTable()}})); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+}

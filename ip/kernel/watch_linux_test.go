@@ -1,0 +1,152 @@
+package kernel_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+
+	"tulle/ip"
+)
+
+// watcher counts notifications.
+type watcher struct {
+	count atomic.Int64
+	woken chan struct{}
+	ended chan error
+}
+
+func startWatch(t *testing.T, k ip.Kernel) *watcher {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &watcher{woken: make(chan struct{}, 1), ended: make(chan error, 1)}
+	go func() { w.ended <- k.Watch(ctx, w.notify) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-w.ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Watch = %v, want %v", err, context.Canceled)
+		}
+	})
+	w.until(t, 1)
+	return w
+}
+
+func (w *watcher) notify() {
+	w.count.Add(1)
+	select {
+	case w.woken <- struct{}{}:
+	default:
+	}
+}
+
+// until waits for the n-th notification.
+func (w *watcher) until(t *testing.T, n int64) {
+	t.Helper()
+	deadline := time.After(5 * time.Second)
+	for w.count.Load() < n {
+		select {
+		case <-w.woken:
+		case <-deadline:
+			t.Fatalf("notified %d times, want %d", w.count.Load(), n)
+		}
+	}
+}
+
+func TestWatchTellsOwnRulesFromOthers(t *testing.T) {
+	w := newWorld(t)
+	watch := startWatch(t, w.Kernel)
+	table := forwardTable()
+	// Notifications come in order, so those of our changes, if any, are counted before the one of the other's.
+	for range 20 {
+		must(t, w.Kernel.Apply(t.Context(), ip.Plan{{Verb: ip.Add, New: table}}))
+	}
+	theirs := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "theirs"}
+	w.nft(t, func(c *nftables.Conn) { c.AddTable(theirs) })
+	watch.until(t, 2)
+	w.nft(t, func(c *nftables.Conn) { c.DelTable(theirs) })
+	watch.until(t, 3)
+	// One transaction is told in at most two datagrams: what changed, and that it is complete.
+	if n := watch.count.Load(); n > 1+2*2 {
+		t.Errorf("notified %d times: own changes are notified", n)
+	}
+	before := watch.count.Load()
+	w.nft(t, func(c *nftables.Conn) {
+		c.FlushTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: ip.TableName})
+	})
+	watch.until(t, before+1)
+}
+
+func TestWatchIgnoresNeighboursOfOthers(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, hostState())))
+	snapshot(t, w.Kernel, podScope)
+	watch := startWatch(t, w.Kernel)
+
+	set := func(link string, state int, last byte) {
+		must(t, w.netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: w.link(t, link).Attrs().Index, IP: net.IPv4(192, 0, 2, last).To4(), State: state,
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, last},
+		}))
+	}
+	const others = 100
+	for last := range byte(others) {
+		set("up0", netlink.NUD_PERMANENT, 100+last)
+		set("flannel.1", netlink.NUD_STALE, 100+last)
+	}
+	before := watch.count.Load()
+	for i := range byte(5) {
+		set("flannel.1", netlink.NUD_PERMANENT, 10+i)
+		watch.until(t, before+1)
+		before = watch.count.Load()
+	}
+	if before >= others { // the links, new as they are, cause a few
+		t.Errorf("notified %d times of 5 changes: the neighbours of others are notified", before)
+	}
+}
+
+// TestWatchSurvivesOverflow makes more changes than the kernel buffers, while nobody listens.
+func TestWatchSurvivesOverflow(t *testing.T) {
+	w := newWorld(t)
+	want := hostState()
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
+	var calls atomic.Int64
+	busy, resume := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- w.Kernel.Watch(ctx, func() {
+			if calls.Add(1) == 2 {
+				close(busy)
+				<-resume
+			}
+		})
+	}()
+	change := ip.Plan{{Verb: ip.Add, New: want.Routes[0]}}
+	// notifiedAfter changes something until that is noticed.
+	notifiedAfter := func(n int64) {
+		t.Helper()
+		deadline := time.Now().Add(5 * time.Second)
+		for calls.Load() <= n {
+			must(t, w.Other.Apply(t.Context(), change))
+			if time.Now().After(deadline) {
+				t.Fatalf("notified %d times, want more", n)
+			}
+		}
+	}
+	notifiedAfter(1)
+	<-busy
+	must(t, w.Other.Apply(t.Context(), ip.Diff(ip.State{}, ip.State{Routes: manyPeers(20_000).Routes})))
+	close(resume)
+	notifiedAfter(calls.Load())
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch = %v, want %v", err, context.Canceled)
+	}
+}
