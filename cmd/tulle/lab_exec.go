@@ -62,7 +62,7 @@ func execIn(cmd *cobra.Command, l *lab.Lab, node string, line []string) error {
 	if host := l.Host(node); host != nil {
 		program.Env = append(os.Environ(), host.Environment()...)
 	}
-	if err := ns.Start(program); err != nil {
+	if err := ns.Do(program.Start); err != nil {
 		return fmt.Errorf("run %s in %s: %w", line[0], node, err)
 	}
 	err = program.Wait()

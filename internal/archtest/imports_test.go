@@ -68,7 +68,7 @@ func gates() []gate {
 		why:  "the daemon's flags are flannel's, single or double dash, which package flag does",
 	}, {
 		what:  []string{"os/exec"},
-		only:  []string{"internal/lab", "internal/netns", "cmd/tulle"},
+		only:  []string{"internal/lab", "cmd/tulle"},
 		tests: true,
 		why:   "the daemon runs no other program: none to be missing, old, slow or hijacked",
 	}, {

@@ -58,7 +58,7 @@ func (f *flanneld) run(t *testing.T, family ip.Family, suffix string, args ...st
 	var output, errors bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	cmd.Stdout, cmd.Stderr = &output, &errors
-	if err := f.host.Namespace().Start(cmd); err != nil {
+	if err := f.host.Do(cmd.Start); err != nil {
 		t.Fatalf("%v (Debian has it in the package iptables)", err)
 	}
 	if err := cmd.Wait(); err != nil {

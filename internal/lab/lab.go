@@ -50,7 +50,7 @@ type Lab struct {
 	Etcd   *Etcd
 
 	router   *node
-	launcher *netns.Launcher
+	launcher *launcher
 }
 
 // New builds the underlay: hosts, segments, router. Nothing runs in it yet.
@@ -65,7 +65,7 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 	}
 	l := &Lab{Config: config}
 	if !config.Detach {
-		l.launcher = netns.NewLauncher()
+		l.launcher = newLauncher()
 	}
 	l.Etcd = &Etcd{lab: l}
 	if err := l.build(ctx); err != nil {
@@ -103,7 +103,7 @@ func (l *Lab) Close() error {
 	}
 	l.Etcd.Kill()
 	if l.launcher != nil {
-		l.launcher.Close()
+		l.launcher.close()
 	}
 	errs = append(errs, l.demolish())
 	if l.Etcd.dataDir != "" {

@@ -19,7 +19,7 @@ func tulle(t *testing.T, l *lab.Lab, host *lab.Host, args ...string) string {
 	cmd.Env = append(cmd.Environ(), host.Environment()...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := host.Namespace().Do(cmd.Start); err != nil {
+	if err := host.Do(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {

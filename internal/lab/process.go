@@ -42,9 +42,9 @@ func (l *Lab) start(n *node, name, log, program string, args ...string) (*proces
 	// A session of its own: a Ctrl-C on the terminal is for the lab to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if l.launcher != nil {
-		err = l.launcher.Start(n.ns, cmd)
+		err = l.launcher.start(n.ns, cmd)
 	} else {
-		err = n.ns.Start(cmd)
+		err = n.ns.Do(cmd.Start)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("start %s on %s: %w", name, n, err)

@@ -126,7 +126,7 @@ func (f *flanneld) leftovers(t *testing.T, peer *lab.Host) string {
 	t.Helper()
 	var found []string
 	for _, family := range f.lab.Config.Families {
-		for _, line := range strings.Split(f.run(t, family, "-save"), "\n") {
+		for line := range strings.SplitSeq(f.run(t, family, "-save"), "\n") {
 			if strings.Contains(line, "FLANNEL") {
 				found = append(found, line)
 			}

@@ -6,7 +6,6 @@ package netns
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -70,10 +69,6 @@ func (ns *Namespace) Do(fn func() error) error {
 		return fn()
 	})
 }
-
-// Start starts cmd inside the namespace; the caller waits for it with cmd.Wait.
-// A Pdeathsig would act on the death of a passing thread: see [Launcher].
-func (ns *Namespace) Start(cmd *exec.Cmd) error { return ns.Do(cmd.Start) }
 
 // onDisposableThread runs fn on a locked thread, then puts that thread back
 // into the namespace where it was. A thread that cannot be put back stays

@@ -3,14 +3,11 @@
 package netns_test
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"tulle/internal/netns"
@@ -57,45 +54,6 @@ func TestDoReportsGoexit(t *testing.T) {
 	ns := netnstest.New(t)
 	if err := ns.Do(func() error { runtime.Goexit(); return nil }); err == nil {
 		t.Error("Do of a goroutine that ended early = nil, want an error")
-	}
-}
-
-func TestStart(t *testing.T) {
-	ns := netnstest.New(t)
-	launcher := netns.NewLauncher()
-	t.Cleanup(launcher.Close)
-	want := namespaceOf(t, ns)
-	for name, start := range map[string]func(*exec.Cmd) error{
-		"namespace": ns.Start,
-		"launcher":  func(cmd *exec.Cmd) error { return launcher.Start(ns, cmd) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			var out bytes.Buffer
-			cmd := exec.CommandContext(t.Context(), "readlink", "/proc/self/ns/net")
-			cmd.Stdout = &out
-			if err := start(cmd); err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Wait(); err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.TrimSpace(out.String()); got != want {
-				t.Errorf("process ran in %s, want %s", got, want)
-			}
-		})
-	}
-}
-
-func TestLauncherCloseKills(t *testing.T) {
-	ns := netnstest.New(t)
-	launcher := netns.NewLauncher()
-	cmd := exec.CommandContext(t.Context(), "sleep", "60")
-	if err := launcher.Start(ns, cmd); err != nil {
-		t.Fatal(err)
-	}
-	launcher.Close()
-	if err := cmd.Wait(); err == nil {
-		t.Error("process outlived its launcher")
 	}
 }
 

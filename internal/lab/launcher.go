@@ -1,6 +1,6 @@
 //go:build linux
 
-package netns
+package lab
 
 import (
 	"fmt"
@@ -9,33 +9,35 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tulle/internal/netns"
 )
 
-// Launcher starts processes inside namespaces so that they die with this
+// launcher starts processes inside namespaces so that they die with this
 // process, however it ends. Linux ties PR_SET_PDEATHSIG to the thread that
-// forked, so a Launcher keeps one thread for its whole life.
-type Launcher struct {
+// forked, so a launcher keeps one thread for its whole life.
+type launcher struct {
 	requests chan launch
 	done     chan struct{}
 }
 
 type launch struct {
-	ns     *Namespace
+	ns     *netns.Namespace
 	cmd    *exec.Cmd
 	result chan error
 }
 
-// NewLauncher returns a launcher; Close ends it and kills what it started.
-func NewLauncher() *Launcher {
-	l := &Launcher{requests: make(chan launch), done: make(chan struct{})}
+// newLauncher returns a launcher; close ends it and kills what it started.
+func newLauncher() *launcher {
+	l := &launcher{requests: make(chan launch), done: make(chan struct{})}
 	ready := make(chan struct{})
 	go l.lockThread(ready)
 	<-ready
 	return l
 }
 
-// Start starts cmd inside ns with SIGKILL as its parent death signal.
-func (l *Launcher) Start(ns *Namespace, cmd *exec.Cmd) error {
+// start starts cmd inside ns with SIGKILL as its parent death signal.
+func (l *launcher) start(ns *netns.Namespace, cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -45,15 +47,15 @@ func (l *Launcher) Start(ns *Namespace, cmd *exec.Cmd) error {
 	return <-request.result
 }
 
-// Close destroys the thread. Start must not be called afterwards.
-func (l *Launcher) Close() {
+// close destroys the thread. start must not be called afterwards.
+func (l *launcher) close() {
 	close(l.requests)
 	<-l.done
 }
 
 // lockThread serves on a thread other than the process's first one, which the
 // runtime parks instead of destroying it.
-func (l *Launcher) lockThread(ready chan struct{}) {
+func (l *launcher) lockThread(ready chan struct{}) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
 		go l.lockThread(ready)
@@ -67,7 +69,7 @@ func (l *Launcher) lockThread(ready chan struct{}) {
 
 // serve leaves its thread locked: it has been in other namespaces, and its
 // death is the signal to the processes it started.
-func (l *Launcher) serve() {
+func (l *launcher) serve() {
 	defer close(l.done)
 	for request := range l.requests {
 		if err := unix.Setns(request.ns.FD(), unix.CLONE_NEWNET); err != nil {
