@@ -1,10 +1,12 @@
 package kernel
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"tulle/ip"
 )
@@ -21,21 +23,24 @@ func leftovers(f ip.Family) map[ip.Leftover][]string {
 }
 
 // readLeftovers finds the leftovers in table t that name one of our networks: others belong to a flanneld of another
-// network, which may be running.
+// network, which may be running. A table of flanneld's own without any rule serves nobody: an IPv4-only flanneld makes
+// one for IPv6.
 func (rd *reading) readLeftovers(c *nftables.Conn, f ip.Family, t *nftables.Table) error {
 	for leftover, chains := range leftovers(f) {
 		if leftover.Table != t.Name {
 			continue
 		}
+		var rules []*nftables.Rule
 		for _, chain := range chains {
-			rules, err := c.GetRules(t, &nftables.Chain{Name: chain})
-			if err != nil {
+			more, err := c.GetRules(t, &nftables.Chain{Name: chain})
+			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return err
 			}
-			if slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return rd.namesNetwork(f, r) }) {
-				rd.Owned.Leftovers = append(rd.Owned.Leftovers, leftover)
-				break
-			}
+			rules = append(rules, more...)
+		}
+		unused := leftover.Chain == "" && len(rules) == 0
+		if unused || slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return rd.namesNetwork(f, r) }) {
+			rd.Owned.Leftovers = append(rd.Owned.Leftovers, leftover)
 		}
 	}
 	return nil

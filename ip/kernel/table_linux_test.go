@@ -178,3 +178,15 @@ func TestLeftoversOfAnotherNetworkStay(t *testing.T) {
 		t.Errorf("leftovers = %v, want none: they are of another network", left)
 	}
 }
+
+func TestFlanneldsTableWithoutRulesIsLeftOver(t *testing.T) {
+	w := newWorld(t)
+	w.nft(t, func(c *nftables.Conn) {
+		own := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "flannel-ipv6"})
+		c.AddChain(&nftables.Chain{Table: own, Name: "forward"})
+	})
+	want := []ip.Leftover{{Family: ip.IPv6, Table: "flannel-ipv6"}}
+	if left := snapshot(t, w.Kernel, podScope).Owned.Leftovers; !slices.Equal(left, want) {
+		t.Errorf("leftovers = %v, want %v", left, want)
+	}
+}
