@@ -90,7 +90,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		Store: store, Kernel: krn, Backends: backends.All(), Log: log,
 		Node: node, Instance: instance, Uplink: opts.uplink, IPMasq: opts.ipMasq,
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
-		ConfigKey: store.ConfigKey(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
+		ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
 		Changed: systemd.status, Beat: systemd.beat,
 	})
 	if err != nil {

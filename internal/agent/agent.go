@@ -41,7 +41,8 @@ type Config struct {
 	SubnetFile string
 	StateDir   string         // survives a reboot
 	RunDir     string         // does not
-	ConfigKey  string         // of the network configuration, for messages
+	ConfigKey  string         // of the network configuration in the store, for messages
+	LeaseDir   string         // what precedes the text of a lease in its key, for messages
 	Previous   subnet.Subnets // held before, by a local record other than the agent's own; may be zero
 	Trouble    func() error   // what keeps the store away, nil if nothing does; may be nil
 	Changed    func(Status)   // called after every pass; may be nil

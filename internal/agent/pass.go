@@ -89,9 +89,7 @@ func (a *Agent) configure(set subnet.Set, st *Status) error {
 		a.cfg.Log.Info("network configured", "backend", set.Network.Backend.Type, "network", set.Network.Prefixes(), "rev", set.Network.Revision)
 	}
 	st.Network = networkStatus(*a.network)
-	for _, d := range a.doubts {
-		st.Problems = append(st.Problems, subnet.Problem{Key: a.cfg.ConfigKey, Reason: d})
-	}
+	st.Problems = append(st.Problems, a.doubtful()...)
 	if !sameNetwork(*a.network, *set.Network) {
 		st.Pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled to take it over", set.Network.Revision)
 	}
@@ -106,6 +104,15 @@ func (a *Agent) noNetwork(set subnet.Set) error {
 		}
 	}
 	return fmt.Errorf(`%w at %s: write one, such as: tulle config set '{"Network":"10.5.0.0/16"}'`, subnet.ErrNoNetwork, a.cfg.ConfigKey)
+}
+
+// doubtful reports what the backend found odd in its options.
+func (a *Agent) doubtful() []subnet.Problem {
+	var ps []subnet.Problem
+	for _, d := range a.doubts {
+		ps = append(ps, subnet.Problem{Key: a.cfg.ConfigKey, Reason: d})
+	}
+	return ps
 }
 
 // sameNetwork ignores the revision: writing the same configuration again changes nothing.
@@ -132,7 +139,10 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (done boo
 
 	d := a.decide(v)
 	st.Peers = peerStatus(d, a.backend.Scope(nil).Links)
-	st.Problems = append(slices.Clone(set.Problems), d.problems...)
+	st.Problems = append(slices.Clone(set.Problems), a.doubtful()...)
+	for _, p := range d.problems {
+		st.Problems = append(st.Problems, subnet.Problem{Key: a.cfg.LeaseDir + p.Key, Reason: p.Reason})
+	}
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	if err := a.wanted.write(v.scope, d.want); err != nil {
@@ -218,10 +228,7 @@ func (a *Agent) decide(v view) decision {
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
 	d.want.Add(host(*a.network, a.cfg.IPMasq))
 	d.want.Sort()
-	for _, doubt := range a.doubts {
-		d.problems = append(d.problems, subnet.Problem{Key: a.cfg.ConfigKey, Reason: doubt})
-	}
-	d.problems = append(append(d.problems, refused...), unserved...)
+	d.problems = append(refused, unserved...)
 	return d
 }
 

@@ -88,7 +88,7 @@ func (h *node) start() {
 	log := slog.New(slog.NewTextHandler(h.t.Output(), nil)).With("host", h.name)
 	cfg := Config{
 		Store: h.store, Kernel: h.kernel, Backends: backends.All(), Log: log,
-		Node: h.name, Instance: "run-of-" + h.name, IPMasq: true, ConfigKey: "config",
+		Node: h.name, Instance: "run-of-" + h.name, IPMasq: true, ConfigKey: "config", LeaseDir: "subnets/",
 		SubnetFile: filepath.Join(h.dir, "subnet.env"), StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
 	}
 	if h.change != nil {

@@ -173,5 +173,8 @@ func seconds(ttl time.Duration) int64 {
 	return int64((ttl + time.Second - 1) / time.Second)
 }
 
+// LeaseDir is what precedes the text of a lease's subnets in its key.
+func (s *Store) LeaseDir() string { return s.layout.leases() }
+
 // ConfigKey is the key of the network configuration.
 func (s *Store) ConfigKey() string { return s.layout.config() }
