@@ -1,12 +1,10 @@
 package kernel
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"tulle/ip"
 )
@@ -33,7 +31,7 @@ func (rd *reading) readLeftovers(c *nftables.Conn, f ip.Family, t *nftables.Tabl
 		var rules []*nftables.Rule
 		for _, chain := range chains {
 			more, err := c.GetRules(t, &nftables.Chain{Name: chain})
-			if err != nil && !errors.Is(err, unix.ENOENT) {
+			if err != nil {
 				return err
 			}
 			rules = append(rules, more...)
