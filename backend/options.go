@@ -23,7 +23,7 @@ func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
 	if err := json.Unmarshal(b.Options, opts); err != nil {
 		var typeErr *json.UnmarshalTypeError
 		if errors.As(err, &typeErr) {
-			return nil, fmt.Errorf("Backend.%s is a %s out of range or of the wrong type: want a %s", typeErr.Field, typeErr.Value, typeErr.Type)
+			return nil, fmt.Errorf("field Backend.%s is a %s out of range or of the wrong type: want a %s", typeErr.Field, typeErr.Value, typeErr.Type)
 		}
 		return nil, fmt.Errorf("decode Backend: %w", err)
 	}
