@@ -43,7 +43,8 @@ func Open(all map[string]New, n subnet.Network) (Backend, []string, error) {
 type Host struct {
 	Node   string
 	Uplink ip.Uplink
-	Links  []ip.Link // those of the backend's links that exist
+	Own    map[netip.Addr]bool // every address of the host
+	Links  []ip.Link           // those of the backend's links that exist
 	Paths  map[netip.Addr]ip.Path
 }
 

@@ -35,7 +35,7 @@ func Reach(host Host, peer subnet.Lease, f ip.Family, backend string) (netip.Add
 		return netip.Addr{}, fmt.Errorf("its backend is %q, this network's is %q", peer.Attrs.BackendType, backend)
 	case !public.IsValid() || public.IsUnspecified():
 		return netip.Addr{}, fmt.Errorf("it announces no public %s address", f)
-	case public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):
+	case host.Own[public] || public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):
 		return netip.Addr{}, fmt.Errorf("its public address %s is this host's own", public)
 	case public.IsMulticast() || public.IsLoopback():
 		return netip.Addr{}, fmt.Errorf("its public address %s is not the address of a host", public)

@@ -17,13 +17,8 @@ import (
 )
 
 const (
-	resyncEvery = 30 * time.Second // finds what no notification tells: sysctls, lost messages
-	beatEvery   = time.Second
-	settle      = 20 * time.Millisecond // lets a burst of changes become one pass
-	slowdown    = 5                     // a pass may take up one part in this many of the time
-	stuckAfter  = 30 * time.Second      // a pass over ten thousand peers takes a second
-	retryFirst  = 250 * time.Millisecond
-	retryMost   = 15 * time.Second
+	beatEvery  = time.Second
+	stuckAfter = 30 * time.Second // a pass over ten thousand peers takes a second
 )
 
 // Config is what an Agent works with. Every field must be set unless it says otherwise.
@@ -62,49 +57,60 @@ type Agent struct {
 	backend backend.Backend
 	doubts  []string
 	lease   subnet.Lease // last held; stays in force when lost, so that local traffic goes on
-	seen    map[subnet.Problem]bool
 	applied bool         // the kernel has been made right once
-	beat    atomic.Int64 // when the loop was last seen alive, in Unix nanoseconds
+	journal journal
+
+	born time.Time    // the clock of beat: it does not jump
+	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
 }
 
 // New prepares an agent. It reads the record of an earlier run from the state directory.
 func New(cfg Config) (*Agent, error) {
-	rec, err := readRecord(cfg.StateDir)
+	scope, err := openRecord(cfg.StateDir, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: recorded{dir: cfg.StateDir, record: rec}, wanted: wanted{dir: cfg.RunDir}}
-	a.lease = rec.lease()
+	a := &Agent{
+		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
+		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, born: time.Now(),
+	}
+	a.lease = scope.record.lease()
 	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.poke)
-	a.beat.Store(time.Now().UnixNano())
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil
 }
 
 // Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
 func (a *Agent) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.cfg.Store.Watch(ctx, a.inbox.put) })
-	g.Go(func() error { return a.watchKernel(ctx) })
-	g.Go(func() error { return a.keeper.run(ctx) })
-	g.Go(func() error { return a.loop(ctx) })
-	err := g.Wait()
-	if context.Cause(ctx) == context.Canceled {
-		return nil
+	g, working := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.cfg.Store.Watch(working, a.inbox.put) })
+	g.Go(func() error { return a.watchKernel(working) })
+	g.Go(func() error { return a.keeper.run(working) })
+	g.Go(func() error { return a.loop(working) })
+	if err := g.Wait(); ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Alive returns nil while the loop runs.
 func (a *Agent) Alive() error {
-	if quiet := time.Since(time.Unix(0, a.beat.Load())); quiet > stuckAfter {
+	if quiet := time.Since(a.born) - time.Duration(a.beat.Load()); quiet > stuckAfter {
 		return fmt.Errorf("the reconcile loop has been stuck for %v", quiet.Round(time.Second))
 	}
 	return nil
 }
 
+func (a *Agent) alive() {
+	a.beat.Store(int64(time.Since(a.born)))
+	if a.cfg.Beat != nil {
+		a.cfg.Beat()
+	}
+}
+
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
 func (a *Agent) watchKernel(ctx context.Context) error {
+	broken := nag{}
 	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	for {
 		started := time.Now()
@@ -112,7 +118,9 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		a.cfg.Log.Warn("kernel watch broke", "err", err)
+		if err != nil && broken.due(err.Error(), lasting) {
+			a.cfg.Log.Warn("kernel watch broke", "err", err)
+		}
 		a.inbox.poke()
 		if time.Since(started) > retryMost {
 			retry.Reset()
@@ -123,41 +131,28 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 	}
 }
 
-// loop runs a pass at every wake-up, every resync and every retry.
+// loop runs a pass whenever one is due.
 func (a *Agent) loop(ctx context.Context) error {
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
-	due := time.NewTimer(0)
-	defer due.Stop()
-	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
-	var earliest time.Time
+	next := newSchedule()
+	defer next.stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case now := <-beat.C:
-			a.beat.Store(now.UnixNano())
-			if a.cfg.Beat != nil {
-				a.cfg.Beat()
-			}
-			continue
+		case <-beat.C:
+			a.alive()
 		case <-a.inbox.wake:
-			due.Reset(max(settle, time.Until(earliest)))
-			continue
-		case <-due.C:
-		}
-		started := time.Now()
-		status := a.pass(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		a.publish(status)
-		earliest = time.Now().Add(slowdown * time.Since(started))
-		if status.Ready {
-			retry.Reset()
-			due.Reset(resyncEvery)
-		} else {
-			due.Reset(retry.Next())
+			next.wake()
+		case <-next.timer.C:
+			started := time.Now()
+			status, changed := a.pass(ctx)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			a.publish(status)
+			next.passed(started, status.Ready, changed)
 		}
 	}
 }

@@ -24,11 +24,14 @@ type keeper struct {
 	changed  func() // asks the loop for a pass
 	wake     chan struct{}
 
-	mu    sync.Mutex
-	want  *subnet.Attrs // nil until the loop knows
-	lease *subnet.Lease // nil while none is held
-	err   error         // why not
+	mu   sync.Mutex
+	want *subnet.Attrs // nil until the loop knows
+	held subnet.Held   // nil while none is held; written by run alone
+	err  error         // why none is held, or why it does not announce what is wanted
 }
+
+// errAcquiring tells that the store has not given a lease yet.
+var errAcquiring = errors.New("acquiring a lease")
 
 func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 	for _, f := range ip.Families() {
@@ -36,7 +39,7 @@ func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 			previous.Set(f, cfg.Previous.Of(f))
 		}
 	}
-	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.TTL, previous: previous, changed: changed, wake: make(chan struct{}, 1)}
+	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.TTL, previous: previous, changed: changed, wake: make(chan struct{}, 1), err: errAcquiring}
 }
 
 // publish says what the lease should announce.
@@ -54,25 +57,19 @@ func (k *keeper) publish(attrs subnet.Attrs) {
 	}
 }
 
-// errAcquiring tells that the store has not given a lease yet.
-var errAcquiring = errors.New("acquiring a lease")
-
-// held returns the lease, or why there is none.
-func (k *keeper) held() (subnet.Lease, error) {
+// state returns the lease, if one is held. The error is why none is, or why it does not announce what it should.
+func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch {
-	case k.lease != nil:
-		return *k.lease, nil
-	case k.err != nil:
-		return subnet.Lease{}, k.err
+	if k.held == nil {
+		return subnet.Lease{}, false, k.err
 	}
-	return subnet.Lease{}, errAcquiring
+	return k.held.Lease(), true, k.err
 }
 
-func (k *keeper) set(lease *subnet.Lease, err error) {
+func (k *keeper) set(held subnet.Held, err error) {
 	k.mu.Lock()
-	k.lease, k.err = lease, err
+	k.held, k.err = held, err
 	k.mu.Unlock()
 	k.changed()
 }
@@ -86,66 +83,83 @@ func (k *keeper) wanted() (subnet.Attrs, bool) {
 	return *k.want, true
 }
 
-// run keeps a lease until ctx ends, and then leaves it in place.
+// run keeps a lease until ctx ends, and then leaves it in place. Failures and losses that follow one another are spaced
+// out: a lease that is lost whenever it has been acquired must not keep the store busy.
 func (k *keeper) run(ctx context.Context) error {
 	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
-	var held subnet.Held
-	var lost <-chan error
-	for {
-		var again <-chan time.Time
-		if err := k.step(ctx, &held); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			again = time.After(retry.Next())
-		} else {
+	var failed time.Time
+	pause := func() <-chan time.Time {
+		if time.Since(failed) > 2*retryMost {
 			retry.Reset()
 		}
-		lost = nil
-		if held != nil {
-			lost = held.Lost()
-		}
+		failed = time.Now()
+		return time.After(retry.Next())
+	}
+	var again <-chan time.Time
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case reason := <-k.lost():
+			k.lose(reason)
+			again = pause()
+			continue
 		case <-k.wake:
 		case <-again:
-		case reason := <-lost:
-			k.log.Warn("lease lost", "subnet", subnet.KeyOf(held.Lease().Subnets), "err", reason)
-			k.previous, k.keep, held = held.Lease().Subnets, true, nil
-			k.set(nil, reason)
+		}
+		again = nil
+		if err := k.step(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			k.set(k.held, err)
+			again = pause()
 		}
 	}
 }
 
+func (k *keeper) lost() <-chan error {
+	if k.held == nil {
+		return nil
+	}
+	return k.held.Lost()
+}
+
+func (k *keeper) lose(reason error) {
+	k.previous, k.keep = k.held.Lease().Subnets, true
+	k.log.Warn("lease lost", "subnet", subnet.KeyOf(k.previous), "err", reason)
+	k.set(nil, reason)
+}
+
 // step brings the lease one step nearer to what is wanted.
-func (k *keeper) step(ctx context.Context, held *subnet.Held) error {
+func (k *keeper) step(ctx context.Context) error {
 	attrs, ok := k.wanted()
 	if !ok {
 		return nil
 	}
-	if *held == nil {
-		got, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Keep: k.keep, TTL: k.ttl})
+	if k.held == nil {
+		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Keep: k.keep, TTL: k.ttl})
 		if err != nil {
-			k.set(nil, err)
 			return err
 		}
-		*held = got
-		lease := got.Lease()
-		k.log.Info("lease acquired", "subnet", subnet.KeyOf(lease.Subnets), "rev", lease.Revision)
-		k.set(&lease, nil)
+		k.report("lease acquired", held)
 		return nil
 	}
-	if sameAttrs((*held).Lease().Attrs, attrs) {
+	if sameAttrs(k.held.Lease().Attrs, attrs) {
+		k.set(k.held, nil)
 		return nil
 	}
-	if err := (*held).Update(ctx, attrs); err != nil {
+	if err := k.held.Update(ctx, attrs); err != nil {
 		return fmt.Errorf("publish lease: %w", err)
 	}
-	lease := (*held).Lease()
-	k.log.Info("lease published", "subnet", subnet.KeyOf(lease.Subnets), "rev", lease.Revision)
-	k.set(&lease, nil)
+	k.report("lease published", k.held)
 	return nil
+}
+
+func (k *keeper) report(what string, held subnet.Held) {
+	lease := held.Lease()
+	k.log.Info(what, "subnet", subnet.KeyOf(lease.Subnets), "rev", lease.Revision)
+	k.set(held, nil)
 }
 
 // sameAttrs compares what this version writes.

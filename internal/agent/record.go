@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -17,6 +18,12 @@ import (
 
 // recordFile remembers, below the state directory, what this host held and owned, across restarts and reboots.
 const recordFile = "host.json"
+
+// garbledFile is where a record goes that cannot be read.
+const garbledFile = "host.json.garbled"
+
+// errGarbled tells that the record is there and makes no sense.
+var errGarbled = errors.New("not a record of tulled")
 
 // Record is what one run leaves for the next, and for cleanup.
 type Record struct {
@@ -38,9 +45,7 @@ func (r Record) lease() subnet.Lease {
 }
 
 // ReadRecord reads the record below dir; a host without one has an empty record.
-func ReadRecord(dir string) (Record, error) { return readRecord(dir) }
-
-func readRecord(dir string) (Record, error) {
+func ReadRecord(dir string) (Record, error) {
 	path := filepath.Join(dir, recordFile)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -51,7 +56,7 @@ func readRecord(dir string) (Record, error) {
 	}
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
-		return Record{}, fmt.Errorf("read record %s: %w: restore it or delete it; without it only what the present configuration names is tidied up", path, err)
+		return Record{}, fmt.Errorf("read record: %s is %w: %w: restore it or delete it; without it only what the present configuration names is tidied up", path, errGarbled, err)
 	}
 	return r, nil
 }
@@ -62,11 +67,27 @@ type recorded struct {
 	record Record
 }
 
+// openRecord reads the record, and sets one aside that is garbled: the store knows the lease by the node id, and the
+// rest only says what earlier configurations may have left behind.
+func openRecord(dir string, log *slog.Logger) (recorded, error) {
+	r, err := ReadRecord(dir)
+	if errors.Is(err, errGarbled) {
+		aside := filepath.Join(dir, garbledFile)
+		err = errors.Join(err, os.Rename(filepath.Join(dir, recordFile), aside))
+		log.Warn("record set aside: what earlier configurations left on this host is not tidied up", "to", aside, "err", err)
+		r, err = Record{}, nil
+	}
+	return recorded{dir: dir, record: r}, err
+}
+
 // extend adds the scope to what the record names, before anything in it is made.
 func (r *recorded) extend(scope ip.Scope) error {
 	next := r.record
 	next.Links = union(next.Links, scope.Links)
 	next.Networks = union(next.Networks, scope.Networks)
+	if len(next.Links) == len(r.record.Links) && len(next.Networks) == len(r.record.Networks) {
+		return nil
+	}
 	return r.write(next)
 }
 
@@ -75,22 +96,18 @@ func (r *recorded) remember(l subnet.Lease) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
 	next.Attrs = &l.Attrs
+	if r.record.Attrs != nil && next.Subnets == r.record.Subnets && sameAttrs(l.Attrs, *r.record.Attrs) {
+		return nil
+	}
 	return r.write(next)
 }
 
 func (r *recorded) write(next Record) error {
-	before, err := json.Marshal(r.record)
+	data, err := json.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	after, err := json.Marshal(next)
-	if err != nil {
-		return fmt.Errorf("encode record: %w", err)
-	}
-	if string(before) == string(after) {
-		return nil
-	}
-	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), after, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), data, 0o600); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	r.record = next
@@ -109,5 +126,8 @@ func union[T comparable](a, b []T) []T {
 
 // Files lists what an agent keeps on disk. The node id is left out: it is the host's for good.
 func Files(stateDir, runDir string) []string {
-	return []string{filepath.Join(stateDir, recordFile), filepath.Join(runDir, wantedFile), filepath.Join(runDir, instanceFile)}
+	return []string{
+		filepath.Join(stateDir, recordFile), filepath.Join(stateDir, garbledFile),
+		filepath.Join(runDir, wantedFile), filepath.Join(runDir, instanceFile),
+	}
 }

@@ -76,27 +76,10 @@ func (a *Agent) Status() Status {
 	return a.status.st
 }
 
-// publish makes st the status and logs what is new in it; a state that lasts is logged once.
+// publish makes st the status and logs what is new in it.
 func (a *Agent) publish(st Status) {
 	st.Time = time.Now()
-	last := a.Status()
-	log := a.cfg.Log
-	if st.Reason != last.Reason && st.Reason != "" {
-		log.Warn("not ready", "reason", st.Reason)
-	}
-	if st.Ready && !last.Ready {
-		log.Info("ready", "subnet", st.Lease.Subnets, "peers", len(st.Peers))
-	}
-	if st.Pending != last.Pending && st.Pending != "" {
-		log.Warn("restart pending", "reason", st.Pending)
-	}
-	seen := make(map[subnet.Problem]bool, len(st.Problems))
-	for _, p := range st.Problems {
-		if seen[p] = true; !a.seen[p] {
-			log.Warn("left out", "key", p.Key, "reason", p.Reason)
-		}
-	}
-	a.seen = seen
+	a.journal.passed(a.Status(), st)
 	a.status.set(st)
 	if a.cfg.Changed != nil {
 		a.cfg.Changed(st)

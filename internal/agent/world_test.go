@@ -19,6 +19,8 @@ import (
 	"tulle/subnet/subnettest"
 )
 
+const soon = 5 * time.Second
+
 const dualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:5::/48","Backend":{"Type":"vxlan"}}`
 
 // world is a store and some hosts on one segment, all in memory and in the clock of a bubble.

@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestConfigurationChanges(t *testing.T) {
+	simulate(t, "", 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.start()
+		reason := func(want string) {
+			t.Helper()
+			w.within(time.Minute, want, func(h *node) bool { return strings.Contains(h.agent.Status().Reason, want) })
+		}
+		reason("tulle config set")
+		w.store.Put("config", `{"Network":"10.5.0.0/16","SubnetLen":12}`, 0)
+		reason("SubnetLen")
+		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlam"}}`, 0)
+		reason(`"vxlam": choose one of alloc, host-gw, vxlan`)
+		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRoutng":true}}`, 0)
+		w.converged(time.Minute)
+		if st := h.agent.Status(); len(st.Problems) != 1 || !strings.Contains(st.Problems[0].Reason, "DirectRouting") {
+			t.Errorf("problems %v, want one that names DirectRouting", st.Problems)
+		}
+		was := h.owned().String()
+
+		w.store.Put("config", `not JSON`, 0)
+		w.within(soon, "invalid reported", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Problems) > 1 })
+		w.store.Put("config", `{"Network":"10.7.0.0/16","Backend":{"Type":"host-gw"}}`, 0)
+		w.within(soon, "pending", func(h *node) bool {
+			st := h.agent.Status()
+			return st.Ready && strings.Contains(st.Pending, "restart") && st.Network.Backend == "vxlan"
+		})
+		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
+			t.Errorf("half applied:\n%s", diff)
+		}
+
+		h.stop()
+		h.start()
+		w.converged(soon)
+		st := h.agent.Status()
+		if st.Network.Backend != "host-gw" || st.Pending != "" || !netip.MustParsePrefix("10.7.0.0/16").Overlaps(st.Lease.Subnets[0]) {
+			t.Errorf("after the restart: %+v, lease %+v", st.Network, st.Lease)
+		}
+		if left := h.owned(); len(left.Links) > 0 {
+			t.Errorf("left over from before: %v", left.Links)
+		}
+	})
+}

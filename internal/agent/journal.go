@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"log/slog"
+	"time"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+const (
+	lasting   = 10 * time.Minute // how often a state that lasts is logged again
+	recurring = time.Minute      // the same for what comes and goes
+	mostLines = 10               // of one kind after one pass; the status holds them all
+)
+
+// journal logs what is new, so that neither a lasting trouble nor ten thousand bad leases fill a disk.
+type journal struct {
+	log      *slog.Logger
+	nag      nag
+	reported map[subnet.Problem]bool // in the last pass
+}
+
+// applied logs that the kernel was changed.
+func (j *journal) applied(plan ip.Plan) {
+	if first := plan[0].String(); j.nag.due(first, recurring) {
+		j.log.Info("kernel changed", "changes", len(plan), "first", first)
+	}
+}
+
+// passed logs how the status changed.
+func (j *journal) passed(last, now Status) {
+	every := lasting
+	if now.Reason != last.Reason {
+		every = recurring
+	}
+	// What is wrong with the store is the store's to log.
+	if now.Reason != "" && now.Reason != now.Store && j.nag.due(now.Reason, every) {
+		j.log.Warn("not ready", "reason", now.Reason)
+	}
+	if now.Ready && !last.Ready && j.nag.due("ready", recurring) {
+		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", len(now.Peers))
+	}
+	if now.Pending != last.Pending && now.Pending != "" {
+		j.log.Warn("restart pending", "reason", now.Pending)
+	}
+	j.problems(now.Problems)
+}
+
+func (j *journal) problems(ps []subnet.Problem) {
+	fresh := 0
+	reported := make(map[subnet.Problem]bool, len(ps))
+	for _, p := range ps {
+		reported[p] = true
+		if j.reported[p] {
+			continue
+		}
+		if fresh++; fresh <= mostLines {
+			j.log.Warn("left out", "key", p.Key, "reason", p.Reason)
+		}
+	}
+	if fresh > mostLines {
+		j.log.Warn("more is left out: see tulle status", "more", fresh-mostLines, "all", len(ps))
+	}
+	j.reported = reported
+}
+
+// nag tells which texts are worth a line: those that have not had one for a while.
+type nag map[string]time.Time
+
+func (n nag) due(text string, every time.Duration) bool {
+	const most = 64 // texts; when more are needed they differ in some number, and the old ones do not come again
+	now := time.Now()
+	if at, ok := n[text]; ok && now.Sub(at) < every {
+		return false
+	}
+	if len(n) >= most {
+		clear(n)
+	}
+	n[text] = now
+	return true
+}

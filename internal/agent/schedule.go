@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"time"
+
+	"tulle/internal/backoff"
+)
+
+const (
+	resyncEvery = 30 * time.Second      // finds what no notification tells: sysctls, lost messages
+	settle      = 20 * time.Millisecond // lets a burst of changes become one pass
+	busyMost    = time.Second           // between passes that each change the kernel
+	busyFor     = 5 * time.Second       // without a pass, and the next change is dealt with at once again
+	slowdown    = 5                     // passes may take up one part in this many of the time
+	retryFirst  = 250 * time.Millisecond
+	retryMost   = 15 * time.Second
+)
+
+// schedule decides when the next pass is due. A wake-up brings it forward and never puts it off, so that no storm of
+// events keeps passes from happening; and the more passes change something, the longer the pauses between them, so that
+// neither a contest with another program nor a cluster that starts all at once takes up the machine.
+type schedule struct {
+	timer    *time.Timer
+	due      time.Time // when the timer fires
+	earliest time.Time // what wake-ups are held back until
+	last     time.Time // end of the last pass
+	busy     backoff.Backoff
+	retry    backoff.Backoff
+}
+
+func newSchedule() *schedule {
+	return &schedule{
+		timer: time.NewTimer(0),
+		due:   time.Now(),
+		busy:  backoff.Backoff{First: settle, Most: busyMost},
+		retry: backoff.Backoff{First: retryFirst, Most: retryMost},
+	}
+}
+
+func (s *schedule) stop() { s.timer.Stop() }
+
+// wake makes a pass due soon.
+func (s *schedule) wake() {
+	at := time.Now().Add(settle)
+	if at.Before(s.earliest) {
+		at = s.earliest
+	}
+	if at.Before(s.due) {
+		s.set(at)
+	}
+}
+
+// passed takes note of a pass: whether all is well now, and whether it changed the kernel.
+func (s *schedule) passed(started time.Time, ready, changed bool) {
+	now := time.Now()
+	pause := slowdown * now.Sub(started)
+	if !changed || started.Sub(s.last) > busyFor {
+		s.busy.Reset()
+	}
+	if changed {
+		pause = max(pause, s.busy.Next())
+	}
+	s.last, s.earliest = now, now.Add(pause)
+	next := resyncEvery
+	if ready {
+		s.retry.Reset()
+	} else {
+		next = s.retry.Next()
+	}
+	s.set(now.Add(max(next, pause)))
+}
+
+func (s *schedule) set(due time.Time) {
+	s.due = due
+	s.timer.Reset(time.Until(due))
+}

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// silent is a store that never answers.
+type silent struct{}
+
+func (silent) Acquire(ctx context.Context, _ subnet.Claim) (subnet.Held, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (silent) Watch(ctx context.Context, _ func(subnet.Set)) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestNoStoreNoChange(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		was := h.owned()
+		h.stop()
+		trouble := errors.New("etcd at http://127.0.0.1:2379 does not answer: connection refused")
+		h.change = func(c *Config) {
+			c.Store = silent{}
+			c.Trouble = func() error { return trouble }
+		}
+		h.start()
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if diff := cmp.Diff(was.String(), h.owned().String()); diff != "" {
+			t.Errorf("the kernel changed without a view of the store:\n%s", diff)
+		}
+		if st := h.agent.Status(); st.Ready || st.Reason != trouble.Error() {
+			t.Errorf("status %+v, want not ready because of %v", st, trouble)
+		}
+	})
+}
+
+func TestBadKeysCostOnlyThemselves(t *testing.T) {
+	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		var was []string
+		for _, h := range w.hosts {
+			was = append(was, h.owned().String())
+		}
+		w.store.Put("subnets/README", "x", 0)
+		w.store.Put("subnets-x", "x", 0)
+		w.store.Put("subnets/10.6.0.0-24", flannelLease("172.30.0.66", "02:00:00:00:00:66"), 0)
+		w.store.Put("subnets/0.0.0.0-0", flannelLease("172.30.0.67", "02:00:00:00:00:67"), 0)
+		w.store.Put("subnets/172.30.0.0-24", flannelLease("172.30.0.68", "02:00:00:00:00:68"), 0)
+		w.within(soon, "reported", func(h *node) bool { return len(h.agent.Status().Problems) >= 5 })
+		w.converged(soon)
+		for i, h := range w.hosts {
+			if diff := cmp.Diff(was[i], h.owned().String()); diff != "" {
+				t.Errorf("%s changed:\n%s", h.name, diff)
+			}
+		}
+	})
+}
+
+func TestLostLeaseIsHeld(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		was := h.owned().String()
+		var self subnet.Subnets
+		for _, p := range h.agent.Status().Lease.Subnets {
+			self.Set(ip.FamilyOf(p.Addr()), p)
+		}
+		w.store.Put("subnets/"+subnet.KeyOf(self), `{"PublicIP":"172.30.0.99","PublicIPv6":"fd30::99","BackendType":"vxlan","Tulle":{"Node":"thief","Instance":"x"}}`, 0)
+		w.within(soon, "noticed", func(o *node) bool {
+			return o != h || !o.agent.Status().Ready && strings.Contains(o.agent.Status().Reason, "thief")
+		})
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if st := h.agent.Status(); st.Ready || !strings.Contains(st.Reason, "thief") {
+			t.Errorf("an hour later: %+v, want it to name the thief", st)
+		}
+		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
+			t.Errorf("the data plane changed:\n%s", diff)
+		}
+
+		w.store.Delete("subnets/" + subnet.KeyOf(self))
+		w.converged(time.Minute)
+	})
+}

@@ -1,0 +1,130 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tulle/backend"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// view is everything that one pass decides from.
+type view struct {
+	set   subnet.Set
+	scope ip.Scope
+	snap  ip.Snapshot
+	host  backend.Host
+	self  subnet.Lease
+
+	// What keeps this host from being ready although the pass goes on.
+	notHeld     error // why self, if anything, is a lease of the past
+	unpublished error // why peers are not told what they should be
+	unrecorded  error // why the next run will not know all that this one made
+}
+
+// look reads the kernel, chooses the uplink and has the lease announce it.
+func (a *Agent) look(ctx context.Context, set subnet.Set) (view, error) {
+	v := view{set: set}
+	scope := a.backend.Scope(set.Leases)
+	scope.Networks = a.network.Prefixes()
+	// A disk that is full or read-only must not keep this host from following the others.
+	v.unrecorded = a.scope.extend(scope)
+	scope.Links = union(scope.Links, a.scope.record.Links)
+	scope.Networks = union(scope.Networks, a.scope.record.Networks)
+	scope.Sysctls = append(scope.Sysctls, forwarding(*a.network)...)
+	if a.cfg.Uplink.CanReach.IsValid() {
+		scope.Paths = append(scope.Paths, a.cfg.Uplink.CanReach)
+	}
+	v.scope = scope
+	var err error
+	if v.snap, err = a.cfg.Kernel.Snapshot(ctx, scope); err != nil {
+		return v, fmt.Errorf("read kernel: %w", err)
+	}
+	uplink, err := a.cfg.Uplink.Choose(v.snap, a.network.Families())
+	if err != nil {
+		return v, err
+	}
+	v.host = backend.Host{Node: a.cfg.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: v.snap.Owned.Links, Paths: v.snap.Paths}
+	return v, a.claim(&v)
+}
+
+// ownAddrs is every address of this host.
+func ownAddrs(snap ip.Snapshot) map[netip.Addr]bool {
+	own := map[netip.Addr]bool{}
+	for _, i := range snap.Interfaces {
+		for _, addr := range i.Addrs {
+			own[addr.Prefix.Addr()] = true
+		}
+	}
+	return own
+}
+
+// claim tells the keeper what to announce, and takes note of what is held.
+func (a *Agent) claim(v *view) error {
+	lease, held, err := a.keeper.state()
+	if held {
+		v.unpublished = err
+		if err := a.inForce(lease); err != nil {
+			return err
+		}
+		a.lease = lease
+		v.unrecorded = errors.Join(v.unrecorded, a.scope.remember(lease))
+	} else {
+		v.notHeld = err
+	}
+	earlier := a.lease.Attrs
+	if !held {
+		claim := subnet.Claim{Attrs: subnet.Attrs{Node: a.cfg.Node, Public: v.host.Uplink.Public}}
+		if mine, ok := subnet.Mine(v.set, claim); ok {
+			earlier = mine.Attrs
+		}
+	}
+	attrs, err := a.backend.Advertise(v.host, earlier)
+	if err != nil {
+		return err
+	}
+	attrs.Node, attrs.Instance = a.cfg.Node, a.cfg.Instance
+	a.keeper.publish(attrs)
+	if held || a.applied {
+		v.self = a.lease
+	}
+	return nil
+}
+
+// inForce checks that a lease is of the configuration in force: the store follows a new one at once, the agent does not.
+func (a *Agent) inForce(l subnet.Lease) error {
+	for _, f := range a.network.Families() {
+		if network := a.network.Pools.Of(f).Network; !ip.Contains(network, l.Subnets.Of(f)) {
+			return fmt.Errorf("the lease %s has no %s subnet in %s: the configuration changed meanwhile: restart tulled to take it over",
+				subnet.KeyOf(l.Subnets), f, network)
+		}
+	}
+	return nil
+}
+
+// underlay lists the addresses that no lease may capture: this host's own, but those of its containers' bridges, and its gateways.
+func underlay(v view) []netip.Addr {
+	var addrs []netip.Addr
+	own := v.self.Subnets
+	for _, i := range v.snap.Interfaces {
+		if i.Loopback || slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
+			continue
+		}
+		for _, a := range i.Addrs {
+			addr := a.Prefix.Addr()
+			if !own.Of(ip.FamilyOf(addr)).Contains(addr) {
+				addrs = append(addrs, addr)
+			}
+		}
+	}
+	for _, r := range v.snap.Defaults {
+		if r.Via.IsValid() {
+			addrs = append(addrs, r.Via)
+		}
+	}
+	return addrs
+}
