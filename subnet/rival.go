@@ -58,6 +58,9 @@ func (a Attrs) Address() netip.Addr {
 
 // Owner names the host for people.
 func (a Attrs) Owner() string {
+	if a.Node == "" && !a.Address().IsValid() {
+		return "a key that names no host"
+	}
 	if a.Node == "" {
 		return fmt.Sprintf("the host at %s", a.Address())
 	}

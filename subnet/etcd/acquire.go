@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -21,7 +22,8 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 	if claim.Attrs.Node == "" {
 		return nil, errors.New("acquire lease: the claim has no node id")
 	}
-	a := &acquisition{store: s, claim: claim, dead: map[string]bool{}}
+	a := &acquisition{store: s, claim: claim, creation: s.newCreation(nil), dead: map[string]bool{}}
+	a.creation.unwelcome = a.disputes
 	mine, err := a.run(ctx)
 	if err != nil {
 		if a.granted != 0 {
@@ -39,7 +41,8 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 type acquisition struct {
 	store    *Store
 	claim    subnet.Claim
-	creation *creation
+	creation *creation        // without a view: list all leases first
+	lost     int              // races
 	blocked  []subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
 	dead     map[string]bool  // node ids whose owners did not answer
 	granted  clientv3.LeaseID // for this claim, to be revoked on failure
@@ -47,17 +50,15 @@ type acquisition struct {
 }
 
 func (a *acquisition) run(ctx context.Context) (*entry, error) {
-	retry := requestBackoff()
-	for {
-		if a.creation == nil {
-			v, err := a.store.view(ctx)
-			if err != nil {
-				return nil, err
-			}
-			a.creation = a.store.newCreation(v)
-			a.creation.unwelcome = a.disputes
-		}
+	races, overloads := requestBackoff(), connectBackoff()
+	for patience := overloadTries; ; {
 		mine, err := a.attempt(ctx)
+		retry := races
+		if patience > 0 && overloaded(err) {
+			// Whether the last request took effect is unknown. If so, the lease is found as this host's own.
+			patience--
+			a.creation.view, err, retry = nil, nil, overloads
+		}
 		if err != nil || mine != nil {
 			return mine, err
 		}
@@ -67,15 +68,33 @@ func (a *acquisition) run(ctx context.Context) (*entry, error) {
 	}
 }
 
+// listAfter is how many races are lost before all leases are listed again: a nearly full pool is not found free by guessing.
+const listAfter = 4
+
+// overloadTries is how often an acquisition puts up with an etcd that is too busy: with hosts that all start at once.
+const overloadTries = 6
+
+// overloaded reports whether etcd is there but did not get a request done.
+func overloaded(err error) bool {
+	var answer rpctypes.EtcdError
+	return errors.As(err, &answer) && (answer.Code() == codes.Unavailable || errors.Is(err, rpctypes.ErrTooManyRequests))
+}
+
 // attempt returns no lease if another host was faster.
 func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
+	if a.creation.view == nil {
+		var err error
+		if a.creation.view, err = a.store.view(ctx); err != nil {
+			return nil, err
+		}
+	}
 	v := a.creation.view
 	set := v.set()
 	set.Leases = append(set.Leases, a.blocked...)
 	if err := a.settle(ctx, set); err != nil {
 		return nil, err
 	}
-	place, err := subnet.Place(set, a.claim)
+	place, err := subnet.PlaceAgain(set, a.claim, a.lost)
 	if errors.Is(err, subnet.ErrNoNetwork) {
 		return nil, a.store.noNetwork(v)
 	}
@@ -96,9 +115,14 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 		return a.adopt(ctx, old, attrs, id)
 	}
 	created, err := a.creation.try(ctx, place.Subnets, attrs, id, old)
+	if created == nil && err == nil {
+		a.lost++
+	}
 	if created == nil && !a.creation.learned {
 		a.block(place)
-		a.creation = nil
+	}
+	if created == nil && (place.Held && !a.creation.learned || a.lost%listAfter == 0) {
+		a.creation.view = nil
 	}
 	return created, err
 }
@@ -189,7 +213,7 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 		return nil, err
 	}
 	if !r.Succeeded {
-		a.creation = nil
+		a.creation.view = nil
 		return nil, nil
 	}
 	mine.Revision = r.Header.Revision

@@ -14,12 +14,13 @@ import (
 	"tulle/subnet"
 )
 
-// creation puts a new lease key in place. What it learns from a lost race it keeps in its view, so that many hosts that
-// start at once need not list all leases again and again.
+// creation puts a new lease key in place.
 //
 // One transaction requires that no key has the same IPv4 address, in any mask length, and that nobody holds the guard of
 // either subnet. What these cannot exclude, an overlap in another mask length or a flanneld that knows no guards, shows
-// in the leases that the same transaction lists: those are older than ours, so ours yields.
+// in the leases that have come since the view, which the same transaction lists: they are older than ours, so ours
+// yields. Who loses the race learns only what stood in the way. A thousand hosts that start at once would otherwise
+// all list all leases with each try, and etcd is slow at that.
 type creation struct {
 	store   *Store
 	view    *view
@@ -41,14 +42,13 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 	}
 	l := c.store.layout
 	key := l.lease(subnets)
-	newer := clientv3.OpGet(l.leases(), clientv3.WithPrefix(), clientv3.WithMinCreateRev(c.view.revision+1))
+	from, end := c.place(subnets)
 	t := txn{
 		when:      c.conditions(subnets, old),
 		then:      []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))},
-		otherwise: []clientv3.Op{newer},
+		otherwise: []clientv3.Op{clientv3.OpGet(from, clientv3.WithRange(end))},
 	}
-	guards := l.guards(subnets)
-	for _, g := range guards {
+	for _, g := range l.guards(subnets) {
 		t.then = append(t.then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
 		t.otherwise = append(t.otherwise, clientv3.OpGet(g))
 	}
@@ -60,15 +60,14 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 			}
 		}
 	}
-	t.then = append(t.then, newer)
+	t.then = append(t.then, clientv3.OpGet(l.leases(), clientv3.WithPrefix(), clientv3.WithMinCreateRev(c.view.revision+1)))
 
 	r, err := c.store.commit(ctx, t)
 	if err != nil {
 		return nil, fmt.Errorf("create lease %s: %w", subnet.KeyOf(subnets), err)
 	}
 	if !r.Succeeded {
-		c.learn(r, old)
-		return nil, nil
+		return nil, c.learn(ctx, r, old)
 	}
 	if old != nil {
 		c.view.delete(l.lease(old.Subnets))
@@ -81,7 +80,18 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		return created, nil
 	}
 	c.learned = true
-	return nil, c.undo(ctx, created)
+	_, err = c.store.remove(ctx, subnets, created.Revision)
+	return nil, err
+}
+
+// place is the range of keys of which a new lease must be the first: those with its IPv4 address, or its own alone.
+func (c *creation) place(subnets subnet.Subnets) (from, end string) {
+	if p := subnets.V4; p.IsValid() {
+		from = c.store.layout.leases() + p.Addr().String() + "-"
+		return from, clientv3.GetPrefixRangeEnd(from)
+	}
+	from = c.store.layout.lease(subnets)
+	return from, from + "\x00"
 }
 
 func (c *creation) conditions(subnets subnet.Subnets, old *entry) []clientv3.Cmp {
@@ -90,12 +100,7 @@ func (c *creation) conditions(subnets subnet.Subnets, old *entry) []clientv3.Cmp
 	absent := func(from, end string) {
 		when = append(when, clientv3.Compare(clientv3.Version(from), "=", 0).WithRange(end))
 	}
-	from := l.lease(subnets)
-	end := from + "\x00"
-	if p := subnets.V4; p.IsValid() {
-		from = l.leases() + p.Addr().String() + "-"
-		end = clientv3.GetPrefixRangeEnd(from)
-	}
+	from, end := c.place(subnets)
 	if old == nil {
 		absent(from, end)
 	} else {
@@ -135,50 +140,64 @@ func (c *creation) covers(holder, guard string) bool {
 	return len(subnet.Overlap(subnets, subnet.Subnets{V4: p, V6: p})) > 0
 }
 
-// learn takes in why a race was lost.
-func (c *creation) learn(r *clientv3.TxnResponse, old *entry) {
+// learn takes in what stood in the way of the last try.
+func (c *creation) learn(ctx context.Context, r *clientv3.TxnResponse, old *entry) error {
 	c.learned = false
-	for i, op := range r.Responses {
-		for _, kv := range op.GetResponseRange().GetKvs() {
-			if i == 0 {
-				_, known := c.view.leases[string(kv.Key)]
-				c.learned = c.learned || !known
-				c.view.put(kv)
-				continue
-			}
-			holder := c.store.layout.leases() + string(kv.Value)
-			_, held := c.view.leases[holder]
-			ours := old != nil && string(kv.Value) == subnet.KeyOf(old.Subnets)
-			seen, again := c.stale[string(kv.Key)]
-			if (ours || !held || !c.covers(string(kv.Value), string(kv.Key))) && !(again && seen.ModRevision == kv.ModRevision) {
-				c.stale[string(kv.Key)] = kv
-				c.learned = true
+	for _, kv := range r.Responses[0].GetResponseRange().GetKvs() {
+		c.see(kv)
+	}
+	for _, op := range r.Responses[1:] {
+		for _, guard := range op.GetResponseRange().GetKvs() {
+			if err := c.doubt(ctx, guard, old); err != nil {
+				return err
 			}
 		}
 	}
-	c.view.revision = r.Header.Revision
+	return nil
+}
+
+// see takes in a lease.
+func (c *creation) see(kv *mvccpb.KeyValue) {
+	before := len(c.view.leases)
+	c.view.put(kv)
+	c.learned = c.learned || len(c.view.leases) > before
+}
+
+// doubt looks at a guard that stood in the way: the next try passes over it if the lease that it names is not there.
+func (c *creation) doubt(ctx context.Context, guard *mvccpb.KeyValue, old *entry) error {
+	holder := string(guard.Value)
+	ours := old != nil && holder == subnet.KeyOf(old.Subnets)
+	if !ours && c.covers(holder, string(guard.Key)) {
+		r, err := c.store.get(ctx, c.store.layout.leases()+holder)
+		if err != nil {
+			return fmt.Errorf("look for the holder of %s: %w", guard.Key, err)
+		}
+		if len(r.Kvs) > 0 {
+			c.see(r.Kvs[0])
+			return nil
+		}
+	}
+	if seen, again := c.stale[string(guard.Key)]; !again || seen.ModRevision != guard.ModRevision {
+		c.stale[string(guard.Key)] = guard
+		c.learned = true
+	}
+	return nil
 }
 
 // welcome reports whether no lease that the creating transaction listed stands against the new one.
 func (c *creation) welcome(created *entry, r *clientv3.TxnResponse) bool {
-	good := true
-	listed := r.Responses[len(r.Responses)-1].GetResponseRange().GetKvs()
-	for _, kv := range listed {
-		if string(kv.Key) == c.store.layout.lease(created.Subnets) {
+	welcome := true
+	for _, kv := range r.Responses[len(r.Responses)-1].GetResponseRange().GetKvs() {
+		key := string(kv.Key)
+		if key == c.store.layout.lease(created.Subnets) {
 			continue
 		}
 		c.view.put(kv)
-		other, ok := c.view.leases[string(kv.Key)]
+		other, ok := c.view.leases[key]
 		if ok && (len(subnet.Overlap(other.Subnets, created.Subnets)) > 0 || c.unwelcome(other.Lease)) {
-			good = false
+			welcome = false
 		}
 	}
 	c.view.revision = r.Header.Revision
-	return good
-}
-
-// undo takes a lease back, if it is still as it was created.
-func (c *creation) undo(ctx context.Context, created *entry) error {
-	_, err := c.store.remove(ctx, created.Subnets, created.Revision)
-	return err
+	return welcome
 }

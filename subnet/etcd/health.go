@@ -113,14 +113,15 @@ func (h *health) advise(err error) error {
 	case errors.Is(known, rpctypes.ErrNoSpace):
 		return fmt.Errorf("etcd at %s is full: compact and defragment it, then disarm its alarm: %w", h.endpoints, known)
 	}
-	text := err.Error()
+	// gRPC wraps what matters in its own words.
+	text := status.Convert(err).Message()
 	switch code := status.Code(err); {
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
-		return fmt.Errorf("etcd at %s: check --etcd-cafile, --etcd-certfile and --etcd-keyfile: %w", h.endpoints, err)
+		return fmt.Errorf("etcd at %s: check --etcd-cafile, --etcd-certfile and --etcd-keyfile: %s", h.endpoints, text)
 	case code == codes.Unavailable, code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("etcd at %s does not answer: check that it runs, and --etcd-endpoints: %w", h.endpoints, err)
+		return fmt.Errorf("etcd at %s does not answer: check that it runs, and --etcd-endpoints: %s", h.endpoints, text)
 	case code == codes.Unauthenticated, code == codes.ResourceExhausted:
-		return fmt.Errorf("etcd at %s refuses to serve: %w", h.endpoints, err)
+		return fmt.Errorf("etcd at %s refuses to serve: %s", h.endpoints, text)
 	}
 	return nil
 }

@@ -29,6 +29,10 @@ type held struct {
 	loss error // why it is no longer ours
 }
 
+// checkEvery is how many probe intervals pass between looks at a key of which no watch tells anything: a watch is blind
+// once etcd has other data (see watcher.probe).
+const checkEvery = 3
+
 // errChanged makes the keeping start over with the lease as it is now.
 var errChanged = errors.New("lease changed")
 
@@ -105,7 +109,9 @@ func (h *held) keep(ctx context.Context) {
 		case errors.Is(err, errChanged), time.Since(start) > h.store.config.ProbeInterval:
 			retry.reset()
 		}
-		h.store.log.Debug("lease is looked at anew", "err", err)
+		if ctx.Err() == nil {
+			h.store.log.Debug("lease is looked at anew", "err", err)
+		}
 		if retry.wait(ctx) != nil {
 			return
 		}
@@ -114,7 +120,7 @@ func (h *held) keep(ctx context.Context) {
 
 // guard keeps the etcd lease alive and watches the key, and the one where others ask for this host, until something breaks.
 func (h *held) guard(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ownStream(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	revision, err := h.inspect(ctx)
 	if err != nil {
@@ -128,12 +134,18 @@ func (h *held) guard(ctx context.Context) error {
 		}
 	}
 	l := h.store.layout
-	own := h.store.client.Watch(ctx, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
-	asked := h.store.client.Watch(ctx, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
+	watching := ownStream(ctx)
+	own := h.store.client.Watch(watching, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
+	asked := h.store.client.Watch(watching, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
+	check := time.NewTimer(jitter(checkEvery * h.store.config.ProbeInterval))
+	defer check.Stop()
 	for {
-		var r clientv3.WatchResponse
-		var ok bool
+		r, ok := clientv3.WatchResponse{}, true
+		due := false
 		select {
+		case <-check.C:
+			due = true
+			check.Reset(jitter(checkEvery * h.store.config.ProbeInterval))
 		case _, ok := <-alive:
 			if !ok {
 				return errors.New("etcd lease is no longer kept alive") // gone, or etcd was away for all its time
@@ -148,10 +160,14 @@ func (h *held) guard(ctx context.Context) error {
 		if err := r.Err(); err != nil {
 			return err
 		}
-		if len(r.Events) > 0 {
-			if _, err := h.inspect(ctx); err != nil {
-				return err
-			}
+		if len(r.Events) == 0 && !due {
+			continue
+		}
+		switch now, err := h.inspect(ctx); {
+		case err != nil:
+			return err
+		case now < revision:
+			return errRewound
 		}
 	}
 }

@@ -91,6 +91,9 @@ func Open(config Config) (*Store, error) {
 	if credentials != nil {
 		options = append(options, grpc.WithTransportCredentials(credentials))
 	}
+	if credentials == nil && config.Username != "" {
+		s.log.Warn("etcd password travels unencrypted: use https:// endpoints", "endpoints", config.Endpoints)
+	}
 	s.client, err = clientv3.New(clientv3.Config{
 		Endpoints:            config.Endpoints,
 		DialTimeout:          config.RequestTimeout,

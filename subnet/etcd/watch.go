@@ -165,5 +165,7 @@ func ownStream(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "tulle-watch", id)
 }
 
-func connectBackoff() *backoff { return &backoff{min: 100 * time.Millisecond, max: 10 * time.Second} }
-func requestBackoff() *backoff { return &backoff{min: 5 * time.Millisecond, max: time.Second} }
+func connectBackoff() *backoff { return &backoff{min: 100 * time.Millisecond, max: 5 * time.Second} }
+func requestBackoff() *backoff {
+	return &backoff{min: 5 * time.Millisecond, max: 250 * time.Millisecond}
+}

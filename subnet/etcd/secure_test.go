@@ -1,0 +1,288 @@
+//go:build linux
+
+package etcd_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"tulle/internal/etcdmember"
+	"tulle/internal/etcdmember/etcdmembertest"
+	"tulle/subnet"
+	"tulle/subnet/etcd"
+)
+
+// authority is a CA made for one test.
+type authority struct {
+	t    *testing.T
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newAuthority(t *testing.T, name string) *authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &authority{t: t, key: key}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.cert = a.sign(template, template, &key.PublicKey)
+	return a
+}
+
+func (a *authority) sign(template, parent *x509.Certificate, key *ecdsa.PublicKey) *x509.Certificate {
+	a.t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert
+}
+
+// issue returns a certificate for loopback servers and for clients.
+func (a *authority) issue() tls.Certificate {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert := a.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "host"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, &key.PublicKey)
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
+}
+
+func (a *authority) pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writePair(t *testing.T, certFile, keyFile string, pair tls.Certificate) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, certFile, "CERTIFICATE", pair.Certificate[0])
+	writePEM(t, keyFile, "PRIVATE KEY", key)
+}
+
+func TestTLSWithCAOnly(t *testing.T) {
+	member := etcdmembertest.Start(t)
+	ca := newAuthority(t, "one")
+	wire := newLink(t, member.Endpoints()[0], &tls.Config{Certificates: []tls.Certificate{ca.issue()}, NextProtos: []string{"h2"}})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	writePEM(t, file, "CERTIFICATE", ca.cert.Raw)
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
+	h.config.Endpoints, h.config.CAFile = []string{"https://" + wire.address()}, file
+	if _, err := h.opened().Snapshot(t.Context()); err != nil {
+		t.Error(err)
+	}
+
+	writePEM(t, file, "CERTIFICATE", newAuthority(t, "other").cert.Raw)
+	h.config.RequestTimeout = 500 * time.Millisecond
+	_, err := h.opened().Snapshot(t.Context())
+	if err == nil || !contains(err.Error(), "--etcd-cafile", "x509", wire.address()) {
+		t.Errorf("Snapshot with another CA = %v, want the reason and the remedy", err)
+	}
+	h.config.CAFile = ""
+	if _, err := h.opened().Snapshot(t.Context()); err == nil {
+		t.Error("Snapshot with the system's roots = nil, want a refusal")
+	}
+}
+
+// TestTLSRotation changes CA and client certificate on disk under an open store.
+func TestTLSRotation(t *testing.T) {
+	member := etcdmembertest.Start(t)
+	ca := newAuthority(t, "one")
+	current := func() *tls.Config {
+		return &tls.Config{
+			Certificates: []tls.Certificate{ca.issue()}, NextProtos: []string{"h2"},
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.pool(),
+		}
+	}
+	settings := make(chan *tls.Config, 1)
+	settings <- current()
+	wire := newLink(t, member.Endpoints()[0], &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := <-settings
+		settings <- now
+		return now, nil
+	}})
+	dir := t.TempDir()
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
+	h.Put("config", networkConfig, 0)
+	h.config.Endpoints = []string{"https://" + wire.address()}
+	h.config.CAFile = filepath.Join(dir, "ca.pem")
+	h.config.CertFile, h.config.KeyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write := func() {
+		writePEM(t, h.config.CAFile, "CERTIFICATE", ca.cert.Raw)
+		writePair(t, h.config.CertFile, h.config.KeyFile, ca.issue())
+	}
+	write()
+	s := h.opened()
+	sets := follow(t, s)
+	until(t, sets, "no lease", leases(0))
+
+	wire.cut()
+	ca = newAuthority(t, "two")
+	<-settings
+	settings <- current()
+	write()
+	wire.mend()
+	h.Put("subnets/10.5.1.0-24", flanneldValue, time.Hour)
+	until(t, sets, "one lease", leases(1))
+
+	// Without its client certificate, nothing goes.
+	h.config.CertFile, h.config.KeyFile = "", ""
+	h.config.RequestTimeout = 500 * time.Millisecond
+	if _, err := h.opened().Snapshot(t.Context()); err == nil {
+		t.Error("Snapshot without client certificate = nil, want a refusal")
+	}
+}
+
+func TestOpenRefusesContradictions(t *testing.T) {
+	dir := t.TempDir()
+	ca := newAuthority(t, "one")
+	caFile, certFile, keyFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writePEM(t, caFile, "CERTIFICATE", ca.cert.Raw)
+	writePair(t, certFile, keyFile, ca.issue())
+	secure, plain := []string{"https://127.0.0.1:1"}, []string{"http://127.0.0.1:1"}
+	for name, test := range map[string]struct {
+		config etcd.Config
+		want   []string
+	}{
+		"CA file with http":        {etcd.Config{Endpoints: plain, CAFile: caFile}, []string{caFile, "https://"}},
+		"mixed endpoints":          {etcd.Config{Endpoints: append(plain, secure...)}, []string{"http and https"}},
+		"no endpoints":             {etcd.Config{}, []string{"--etcd-endpoints"}},
+		"certificate without key":  {etcd.Config{Endpoints: secure, CertFile: certFile}, []string{"--etcd-keyfile"}},
+		"missing CA file":          {etcd.Config{Endpoints: secure, CAFile: dir + "/none"}, []string{dir + "/none"}},
+		"CA file that is none":     {etcd.Config{Endpoints: secure, CAFile: keyFile}, []string{keyFile}},
+		"user without password":    {etcd.Config{Endpoints: plain, Username: "u"}, []string{"--etcd-password-file"}},
+		"missing password file":    {etcd.Config{Endpoints: plain, Username: "u", PasswordFile: dir + "/none"}, []string{dir + "/none"}},
+		"key of another authority": {etcd.Config{Endpoints: secure, CertFile: caFile, KeyFile: keyFile}, []string{caFile, keyFile}},
+	} {
+		s, err := etcd.Open(test.config)
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: Open = nil, want an error", name)
+		} else if !contains(err.Error(), test.want...) {
+			t.Errorf("%s: Open = %v, want it to name %q", name, err, test.want)
+		}
+	}
+}
+
+func TestUserAndPassword(t *testing.T) {
+	config := etcdmember.Config{DataDir: etcdmembertest.ScratchDir(t)}
+	member := etcdmembertest.Restart(t, config)
+	t.Cleanup(func() { member.Close() })
+	config.ListenClientURLs = member.Endpoints()
+	wire := newLink(t, member.Endpoints()[0], nil)
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
+	h.Put("config", networkConfig, 0)
+	do := func(_ any, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(h.raw.UserAdd(h.ctx(), "root", "root-secret"))
+	do(h.raw.UserGrantRole(h.ctx(), "root", "root"))
+	do(h.raw.RoleAdd(h.ctx(), "net"))
+	do(h.raw.RoleGrantPermission(h.ctx(), "net", "/net/", clientv3.GetPrefixRangeEnd("/net/"), clientv3.PermissionType(clientv3.PermReadWrite)))
+	do(h.raw.UserAdd(h.ctx(), "tulle", "first-secret"))
+	do(h.raw.UserGrantRole(h.ctx(), "tulle", "net"))
+	do(h.raw.AuthEnable(h.ctx()))
+
+	h.config.Endpoints = []string{"http://" + wire.address()}
+	h.config.ProbeInterval = 200 * time.Millisecond
+	if _, err := h.opened().Snapshot(t.Context()); err == nil || !contains(err.Error(), "--etcd-username") {
+		t.Errorf("Snapshot without user = %v, want the remedy", err)
+	}
+	h.config.Username, h.config.Password = "tulle", "wrong-secret"
+	_, err := h.opened().Snapshot(t.Context())
+	if err == nil || !contains(err.Error(), "--etcd-username") || contains(err.Error(), "wrong-secret") {
+		t.Errorf("Snapshot with a wrong password = %v, want the remedy and no password", err)
+	}
+	h.config.Prefix, h.config.Password = "/other", "first-secret"
+	if _, err := h.opened().Snapshot(t.Context()); err == nil || !contains(err.Error(), "/other/", `"tulle"`) {
+		t.Errorf("Snapshot without permission = %v, want prefix and user", err)
+	}
+
+	file := filepath.Join(t.TempDir(), "password")
+	write := func(password string) {
+		if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first-secret")
+	h.config.Prefix, h.config.Password, h.config.PasswordFile = "/net", "", file
+	s := h.opened()
+	sets := follow(t, s)
+	held := h.acquire(s, claimOf(1))
+	until(t, sets, "the lease", leases(1))
+
+	// A restart makes etcd forget all tokens; the password changes meanwhile.
+	root, err := clientv3.New(clientv3.Config{
+		Endpoints: member.Endpoints(), Username: "root", Password: "root-secret", DialTimeout: 5 * time.Second, Logger: zap.NewNop(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(root.UserChangePassword(t.Context(), "tulle", "second-secret"))
+	write("second-secret")
+	wire.cut()
+	h.raw.Close()
+	root.Close()
+	member.Close()
+	member = etcdmembertest.Restart(t, config)
+	wire.mend()
+	attrs := claimOf(1).Attrs
+	attrs.BackendType = "host-gw"
+	deadline := time.Now().Add(20 * time.Second)
+	for err := held.Update(t.Context(), attrs); err != nil; err = held.Update(t.Context(), attrs) {
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	until(t, sets, "the update", func(set subnet.Set) bool {
+		return len(set.Leases) == 1 && set.Leases[0].Attrs.BackendType == "host-gw"
+	})
+	if err := held.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	until(t, sets, "no lease", leases(0))
+}
