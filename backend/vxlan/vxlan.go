@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"net/netip"
 
 	"tulle/backend"
 	"tulle/ip"
@@ -91,8 +90,12 @@ func (v *VXLAN) MTU(uplink ip.Uplink) (int, error) {
 	for _, f := range v.families {
 		m := v.deviceMTU(f, uplink)
 		if least := backend.LeastMTU(f); m < least {
-			return 0, fmt.Errorf("an underlay MTU of %d leaves %d bytes for %s packets, which need %d: raise the MTU of %s",
-				m+overhead(f), m, f, least, uplink.Link)
+			raise := "the MTU of " + uplink.Link
+			if v.opts.MTU != 0 {
+				raise = "Backend.MTU"
+			}
+			return 0, fmt.Errorf("an underlay MTU of %d leaves %d bytes for %s packets, which need %d: raise %s",
+				m+overhead(f), m, f, least, raise)
 		}
 		if mtu == 0 || m < mtu {
 			mtu = m
@@ -165,74 +168,4 @@ func vtep(raw json.RawMessage) (ip.MAC, error) {
 		return ip.MAC{}, fmt.Errorf("decode backend data: %w", err)
 	}
 	return ip.ParseMAC(d.VtepMAC)
-}
-
-// Plan wants a device per family, and for each peer a route over it or, if the peer is a neighbour, around it.
-func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
-	s := ip.State{
-		FDB:       make([]ip.FDB, 0, len(peers)),
-		Neighbors: make([]ip.Neighbor, 0, len(peers)),
-		Routes:    make([]ip.Route, 0, len(peers)),
-	}
-	var problems []subnet.Problem
-	for _, f := range v.families {
-		own := self.Subnets.Of(f)
-		mac, err := vtep(self.Attrs.BackendData.Of(f))
-		if !own.IsValid() || err != nil {
-			problems = append(problems, subnet.Problem{Key: subnet.KeyOf(self.Subnets), Reason: fmt.Sprintf("this host's lease lacks %s", f)})
-			continue
-		}
-		dev := v.device(f)
-		s.Links = append(s.Links, ip.Link{
-			Name: dev, MAC: mac, MTU: v.deviceMTU(f, host.Uplink), Up: true,
-			VXLAN: ip.VXLAN{
-				VNI: v.opts.VNI, Port: v.opts.Port, Local: host.Uplink.Addr.Of(f),
-				Learning: v.opts.Learning, GBP: v.opts.GBP,
-			},
-		})
-		s.Sysctls = append(s.Sysctls, v.sysctls(f)...)
-		s.Addrs = append(s.Addrs, ip.Addr{Link: dev, Prefix: ip.Host(own.Addr())})
-
-		vteps := make(map[ip.MAC]netip.Addr, len(peers)+1)
-		vteps[mac] = host.Uplink.Public.Of(f)
-		for _, peer := range peers {
-			if !peer.Subnets.Of(f).IsValid() {
-				continue
-			}
-			if err := v.planPeer(&s, f, host, peer, vteps); err != nil {
-				problems = append(problems, subnet.Problem{Key: subnet.KeyOf(peer.Subnets), Reason: err.Error()})
-			}
-		}
-	}
-	return s, problems
-}
-
-// planPeer adds what one peer needs in one family. vteps are the MACs in use so far and the hosts that use them.
-func (v *VXLAN) planPeer(s *ip.State, f ip.Family, host backend.Host, peer subnet.Lease, vteps map[ip.MAC]netip.Addr) error {
-	public, err := backend.Reach(host, peer, f, Name)
-	if err != nil {
-		return err
-	}
-	dst := peer.Subnets.Of(f)
-	if path := host.Paths[public]; v.opts.DirectRouting && path.OnLink() {
-		s.Routes = append(s.Routes, backend.DirectRoute(dst, public, path.Link))
-		return nil
-	}
-	mac, err := vtep(peer.Attrs.BackendData.Of(f))
-	if err != nil {
-		return err
-	}
-	dev := v.device(f)
-	switch owner, taken := vteps[mac]; {
-	case !taken:
-		vteps[mac] = public
-		s.FDB = append(s.FDB, ip.FDB{Link: dev, MAC: mac, Dst: public})
-	case owner != public:
-		return fmt.Errorf("it announces the MAC %s of the host at %s", mac, owner)
-	}
-	s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: dev, IP: dst.Addr(), MAC: mac})
-	s.Routes = append(s.Routes, ip.Route{
-		Dst: dst, Via: dst.Addr(), Link: dev, Metric: backend.Metric(dst), Protocol: ip.Protocol, OnLink: true,
-	})
-	return nil
 }

@@ -1,17 +1,22 @@
 package agent
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/ip"
+	"tulle/ip/iptest"
 )
 
 func TestTamperingHeals(t *testing.T) {
@@ -82,5 +87,121 @@ func TestRefusedOperationCostsOnlyItself(t *testing.T) {
 		}
 		h.kernel.Refuse(nil)
 		w.converged(time.Minute)
+	})
+}
+
+// rival is a kernel on which another program undoes at once what the agent does.
+type rival struct {
+	*iptest.Kernel
+	t    *testing.T
+	undo func(ip.Op) bool
+}
+
+func (r rival) Apply(ctx context.Context, plan ip.Plan) error {
+	err := r.Kernel.Apply(ctx, plan)
+	for _, op := range plan {
+		if op.New != nil && r.undo(op) {
+			if err := r.External(ip.Plan{{Verb: ip.Delete, Old: op.New}}); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
+	return err
+}
+
+// lines counts what is logged.
+type lines struct{ bytes.Buffer }
+
+func (l *lines) handler() slog.Handler { return slog.NewTextHandler(&l.Buffer, nil) }
+
+func (l *lines) count() int { return bytes.Count(l.Bytes(), []byte("\n")) }
+
+func TestContestIsToldAndCostsLittle(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		var log lines
+		passes := 0
+		h := w.hosts[0]
+		h.log = log.handler()
+		h.change = func(c *Config) {
+			c.Kernel = rival{h.kernel, t, func(op ip.Op) bool { _, isRoute := op.New.(ip.Route); return isRoute }}
+			c.Changed = func(Status) { passes++ }
+		}
+		w.start()
+		w.within(soon, "told", func(o *node) bool {
+			return o != h || strings.Contains(h.agent.Status().Reason, "something else keeps changing the kernel; what had to be done again: ip route replace 10.5.")
+		})
+		synctest.Wait()
+		before := passes
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if n := passes - before; n > 4000 {
+			t.Errorf("%d passes in an hour", n)
+		}
+		if n := log.count(); n > 150 {
+			t.Errorf("%d lines in an hour:\n%.2000s", n, log.String())
+		}
+	})
+}
+
+func TestRefusalForEverCostsLittle(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		var log lines
+		passes := 0
+		h := w.hosts[0]
+		h.log = log.handler()
+		h.change = func(c *Config) { c.Changed = func(Status) { passes++ } }
+		h.kernel.Refuse(func(op ip.Op) error {
+			if _, ok := op.New.(ip.Neighbor); ok {
+				return errors.New("no buffer space available")
+			}
+			return nil
+		})
+		w.start()
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if passes < 150 || passes > 400 {
+			t.Errorf("%d passes in an hour, want one about every %v", passes, retryMost)
+		}
+		if n := log.count(); n > 100 {
+			t.Errorf("%d lines in an hour:\n%.2000s", n, log.String())
+		}
+		h.kernel.Refuse(nil)
+		w.converged(2 * retryMost)
+	})
+}
+
+// Whatever operation a stop interrupts, the next start finishes the work.
+func TestStopDuringApply(t *testing.T) {
+	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		was := h.owned()
+		for n := 1; ; n++ {
+			h.stop()
+			for _, l := range was.Links {
+				h.external(ip.Op{Verb: ip.Delete, Old: l})
+			}
+			ops, interrupted := 0, false
+			h.kernel.Refuse(func(ip.Op) error {
+				if ops++; ops == n {
+					interrupted = true
+					h.cancel()
+				}
+				return nil
+			})
+			h.start()
+			<-time.After(soon)
+			h.kernel.Refuse(nil)
+			if !interrupted {
+				break
+			}
+			h.stop()
+			h.start()
+			w.converged(soon)
+			if diff := cmp.Diff(was.String(), h.owned().String()); diff != "" {
+				t.Fatalf("interrupted at operation %d, then another state:\n%s", n, diff)
+			}
+		}
 	})
 }

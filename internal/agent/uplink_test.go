@@ -2,10 +2,17 @@ package agent
 
 import (
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 func TestUplinkAddressChanges(t *testing.T) {
@@ -14,9 +21,7 @@ func TestUplinkAddressChanges(t *testing.T) {
 		w.converged(soon)
 		h, peer := w.hosts[0], w.hosts[1]
 		subnets := h.agent.Status().Lease.Subnets
-		h.kernel.SetInterface(ip.Interface{Name: "eth0", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{
-			{Prefix: netip.MustParsePrefix("172.30.0.201/24")}, {Prefix: netip.MustParsePrefix("fd30::201/64")},
-		}})
+		h.move(201)
 		moved := netip.MustParseAddr("172.30.0.201")
 		w.within(soon, "the peer follows", func(*node) bool {
 			return slices.ContainsFunc(peer.owned().FDB, func(f ip.FDB) bool { return f.Dst == moved })
@@ -26,4 +31,109 @@ func TestUplinkAddressChanges(t *testing.T) {
 			t.Errorf("subnets %v, were %v", got, subnets)
 		}
 	})
+}
+
+func TestUplinkGoesAndReturns(t *testing.T) {
+	for name, config := range map[string]string{
+		"vxlan":   dualConfig,
+		"host-gw": strings.Replace(dualConfig, "vxlan", "host-gw", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, config, 2, func(t *testing.T, w *world) {
+				w.start()
+				w.converged(soon)
+				h := w.hosts[0]
+				was := h.owned().String()
+				h.kernel.RemoveInterface("eth0")
+				left := h.owned().String()
+				w.within(soon, "noticed", func(o *node) bool {
+					st := o.agent.Status()
+					return o != h || !st.Ready && strings.Contains(st.Reason, "default route")
+				})
+				<-time.After(time.Hour)
+				synctest.Wait()
+				if diff := cmp.Diff(left, h.owned().String()); diff != "" {
+					t.Errorf("the kernel was changed without an uplink:\n%s", diff)
+				}
+				h.uplink(h.n)
+				w.converged(2 * time.Second)
+				if diff := cmp.Diff(was, h.owned().String()); diff != "" {
+					t.Errorf("another state than before:\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestUplinkComesLate(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.kernel.RemoveInterface("eth0")
+		w.start()
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if st := h.agent.Status(); st.Ready || !strings.Contains(st.Reason, "--iface") {
+			t.Errorf("without an uplink: %+v", st)
+		}
+		h.uplink(h.n)
+		w.converged(2 * time.Second)
+	})
+}
+
+func TestUplinkMTUChanges(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		h.kernel.Refuse(func(op ip.Op) error {
+			if op.Verb != ip.Replace {
+				t.Errorf("more than the MTU is changed: %s", op)
+			}
+			return nil
+		})
+		eth0 := eth0(h.n)
+		eth0.MTU = 9000
+		h.kernel.SetInterface(eth0)
+		w.within(2*time.Second, "followed", func(o *node) bool { return o != h || h.link("flannel.1").MTU == 8950 })
+		w.converged(soon)
+		env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env"))
+		if err != nil || env.MTU != 8930 {
+			t.Errorf("subnet file: MTU %d, error %v, want 8930", env.MTU, err)
+		}
+
+		eth0.MTU = 1300
+		h.kernel.SetInterface(eth0)
+		w.within(soon, "too small for IPv6", func(o *node) bool {
+			return o != h || strings.Contains(h.agent.Status().Reason, "need 1280: raise the MTU of eth0")
+		})
+	})
+}
+
+// Another host's address that this host takes over, as a virtual address moves, must not send its packets in circles.
+func TestPeerWithAnAddressOfThisHost(t *testing.T) {
+	for name, config := range map[string]string{
+		"vxlan":   dualConfig,
+		"direct":  strings.Replace(dualConfig, `"vxlan"`, `"vxlan","DirectRouting":true`, 1),
+		"host-gw": strings.Replace(dualConfig, "vxlan", "host-gw", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, config, 2, func(t *testing.T, w *world) {
+				w.start()
+				w.converged(soon)
+				h := w.hosts[0]
+				h.kernel.AddInterface(ip.Interface{Name: "eth1", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("172.30.0.2/32")}}})
+				w.within(soon, "reported", func(o *node) bool {
+					st := h.agent.Status()
+					return st.Ready && len(st.Problems) == 1 && strings.Contains(st.Problems[0].Reason, "172.30.0.2 is this host's own")
+				})
+				for _, f := range h.owned().FDB {
+					if f.Dst == netip.MustParseAddr("172.30.0.2") {
+						t.Errorf("sends to itself: %v", f)
+					}
+				}
+				h.kernel.RemoveInterface("eth1")
+				w.converged(soon)
+			})
+		})
+	}
 }

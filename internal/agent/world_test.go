@@ -39,7 +39,9 @@ type node struct {
 	store  subnet.Store
 	dir    string
 	change func(*Config)
+	log    slog.Handler // nil: that of the test
 	agent  *Agent
+	cancel func() // begins to stop the agent
 	stop   func()
 }
 
@@ -67,15 +69,23 @@ func simulate(t *testing.T, config string, n int, fn func(*testing.T, *world)) {
 
 // uplink gives the host eth0 with the n-th address of the segment and a default route.
 func (h *node) uplink(n int) {
-	h.kernel.AddInterface(ip.Interface{Name: "eth0", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{
-		{Prefix: netip.MustParsePrefix(fmt.Sprintf("172.30.0.%d/24", n))},
-		{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd30::%x/64", n))},
-	}})
+	h.kernel.AddInterface(eth0(n))
 	h.external(
 		ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("172.30.0.254"), Link: "eth0"}},
 		ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("fd30::fe"), Link: "eth0"}},
 	)
 }
+
+// eth0 is an interface with the n-th address of the segment.
+func eth0(n int) ip.Interface {
+	return ip.Interface{Name: "eth0", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{
+		{Prefix: netip.MustParsePrefix(fmt.Sprintf("172.30.0.%d/24", n))},
+		{Prefix: netip.MustParsePrefix(fmt.Sprintf("fd30::%x/64", n))},
+	}}
+}
+
+// move gives the host the n-th address of the segment instead of its own.
+func (h *node) move(n int) { h.kernel.SetInterface(eth0(n)) }
 
 // external does something to the host's kernel that is not the agent's doing.
 func (h *node) external(ops ...ip.Op) {
@@ -88,6 +98,9 @@ func (h *node) external(ops ...ip.Op) {
 func (h *node) start() {
 	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(h.t.Output(), nil)).With("host", h.name)
+	if h.log != nil {
+		log = slog.New(h.log)
+	}
 	cfg := Config{
 		Store: h.store, Kernel: h.kernel, Backends: backends.All(), Log: log,
 		Node: h.name, Instance: "run-of-" + h.name, IPMasq: true, ConfigKey: "config", LeaseDir: "subnets/",
@@ -103,7 +116,7 @@ func (h *node) start() {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	h.agent = a
+	h.agent, h.cancel = a, cancel
 	h.stop = func() {
 		h.stop = nil
 		cancel()

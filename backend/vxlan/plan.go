@@ -1,0 +1,129 @@
+package vxlan
+
+import (
+	"fmt"
+	"net/netip"
+
+	"tulle/backend"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Plan wants a device per family, and for each peer a route over it or, if the peer is a neighbour, around it.
+func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
+	s := ip.State{
+		FDB:       make([]ip.FDB, 0, len(peers)),
+		Neighbors: make([]ip.Neighbor, 0, len(peers)),
+		Routes:    make([]ip.Route, 0, len(peers)),
+	}
+	var problems []subnet.Problem
+	for _, f := range v.families {
+		own := self.Subnets.Of(f)
+		mac, err := vtep(self.Attrs.BackendData.Of(f))
+		if !own.IsValid() || err != nil {
+			problems = append(problems, subnet.Problem{Key: subnet.KeyOf(self.Subnets), Reason: fmt.Sprintf("this host's lease lacks %s", f)})
+			continue
+		}
+		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1)}
+		p.device(own, mac)
+		problems = append(problems, p.peers(mac, peers)...)
+	}
+	return s, problems
+}
+
+// plan is the planning of one family.
+type plan struct {
+	v      *VXLAN
+	f      ip.Family
+	host   backend.Host
+	dev    string
+	state  *ip.State
+	owners map[ip.MAC]owner
+}
+
+// owner is the host that counts as a MAC's: of all that announce it the one with the oldest lease. A host that comes
+// later with the MAC of another harms only itself.
+type owner struct {
+	host    netip.Addr
+	created int64 // revision
+	placed  bool  // there is a forwarding entry
+}
+
+func (p *plan) device(own netip.Prefix, mac ip.MAC) {
+	p.state.Links = append(p.state.Links, ip.Link{
+		Name: p.dev, MAC: mac, MTU: p.v.deviceMTU(p.f, p.host.Uplink), Up: true,
+		VXLAN: ip.VXLAN{
+			VNI: p.v.opts.VNI, Port: p.v.opts.Port, Local: p.host.Uplink.Addr.Of(p.f),
+			Learning: p.v.opts.Learning, GBP: p.v.opts.GBP,
+		},
+	})
+	p.state.Sysctls = append(p.state.Sysctls, p.v.sysctls(p.f)...)
+	p.state.Addrs = append(p.state.Addrs, ip.Addr{Link: p.dev, Prefix: ip.Host(own.Addr())})
+}
+
+// endpoint is where a peer receives what is sent over the device.
+type endpoint struct {
+	host netip.Addr // zero: nothing is
+	mac  ip.MAC
+}
+
+func (p *plan) peers(mac ip.MAC, peers []subnet.Lease) []subnet.Problem {
+	var problems []subnet.Problem
+	refuse := func(l *subnet.Lease, err error) {
+		problems = append(problems, subnet.Problem{Key: subnet.KeyOf(l.Subnets), Reason: err.Error()})
+	}
+	p.owners[mac] = owner{host: p.host.Uplink.Public.Of(p.f), created: -1}
+	ends := make([]endpoint, len(peers))
+	for i := range peers {
+		if !peers[i].Subnets.Of(p.f).IsValid() {
+			continue
+		}
+		end, err := p.meet(&peers[i])
+		if err != nil {
+			refuse(&peers[i], err)
+			continue
+		}
+		ends[i] = end
+		if first, taken := p.owners[end.mac]; end.host.IsValid() && (!taken || peers[i].Created < first.created) {
+			p.owners[end.mac] = owner{host: end.host, created: peers[i].Created}
+		}
+	}
+	for i, end := range ends {
+		if !end.host.IsValid() {
+			continue
+		}
+		if owner := p.owners[end.mac]; owner.host != end.host {
+			refuse(&peers[i], fmt.Errorf("it announces the MAC %s of the host at %s", end.mac, owner.host))
+			continue
+		}
+		p.tunnel(peers[i].Subnets.Of(p.f), end)
+	}
+	return problems
+}
+
+// meet routes to a peer directly, or returns where it receives what goes over the device.
+func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
+	public, err := backend.Reach(p.host, *peer, p.f, Name)
+	if err != nil {
+		return endpoint{}, err
+	}
+	if path := p.host.Paths[public]; p.v.opts.DirectRouting && path.OnLink() {
+		p.state.Routes = append(p.state.Routes, backend.DirectRoute(peer.Subnets.Of(p.f), public, path.Link))
+		return endpoint{}, nil
+	}
+	mac, err := vtep(peer.Attrs.BackendData.Of(p.f))
+	return endpoint{host: public, mac: mac}, err
+}
+
+func (p *plan) tunnel(dst netip.Prefix, end endpoint) {
+	s := p.state
+	if owner := p.owners[end.mac]; !owner.placed {
+		owner.placed = true
+		p.owners[end.mac] = owner
+		s.FDB = append(s.FDB, ip.FDB{Link: p.dev, MAC: end.mac, Dst: end.host})
+	}
+	s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: p.dev, IP: dst.Addr(), MAC: end.mac})
+	s.Routes = append(s.Routes, ip.Route{
+		Dst: dst, Via: dst.Addr(), Link: p.dev, Metric: backend.Metric(dst), Protocol: ip.Protocol, OnLink: true,
+	})
+}

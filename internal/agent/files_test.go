@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tulle/ip"
+)
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A disk that cannot be written makes the host say so; forwarding follows the other hosts all the same.
+func TestUnwritableFiles(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(c *Config, under string)
+		reason string
+	}{
+		"subnet file":     {func(c *Config, under string) { c.SubnetFile = filepath.Join(under, "subnet.env") }, "write subnet file"},
+		"state directory": {func(c *Config, under string) { c.StateDir = filepath.Join(under, "state") }, "write record"},
+		"run directory":   {func(c *Config, under string) { c.RunDir = filepath.Join(under, "run") }, "write wanted state"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
+				h, late := w.hosts[0], w.hosts[2]
+				disk := filepath.Join(h.dir, "disk")
+				h.change = func(c *Config) { tt.change(c, disk) }
+				h.start()
+				w.hosts[1].start()
+				w.within(soon, "ready", func(o *node) bool { return o == late || o.agent.Status().Ready })
+
+				// Below a file nothing can be made, by root neither.
+				if err := os.RemoveAll(disk); err != nil {
+					t.Fatal(err)
+				}
+				writeFile(t, disk, "")
+				h.move(201)
+				late.start()
+				knows := func(o *node) bool { return o != h || len(h.agent.Status().Peers) == 2 }
+				w.within(soon, "follows", knows)
+				w.within(soon, "says so", func(o *node) bool {
+					return o != h || !h.agent.Status().Ready && strings.Contains(h.agent.Status().Reason, tt.reason)
+				})
+				if snap, err := h.kernel.Snapshot(t.Context(), ip.Scope{Links: []string{"flannel.1", "flannel-v6.1"}}); err != nil || len(snap.Owned.Routes) != 4 {
+					t.Errorf("routes %v, error %v, want two for each peer", snap.Owned.Routes, err)
+				}
+				if err := os.Remove(disk); err != nil {
+					t.Fatal(err)
+				}
+				w.within(time.Minute, "heals", func(o *node) bool { return o.agent.Status().Ready })
+			})
+		})
+	}
+}
+
+func TestGarbledRecordIsSetAside(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		was, subnets := h.owned().String(), h.agent.Status().Lease.Subnets
+		h.stop()
+		writeFile(t, filepath.Join(h.dir, "state", recordFile), `{"subnets": "10.5`)
+		h.start()
+		w.converged(soon)
+		if got := h.agent.Status().Lease.Subnets; !slices.Equal(got, subnets) {
+			t.Errorf("subnets %v, were %v", got, subnets)
+		}
+		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
+			t.Error(diff)
+		}
+		if aside, err := os.ReadFile(filepath.Join(h.dir, "state", garbledFile)); err != nil || string(aside) != `{"subnets": "10.5` {
+			t.Errorf("set aside: %q, %v", aside, err)
+		}
+	})
+}
+
+func TestRestWritesNothing(t *testing.T) {
+	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
+		passes := 0
+		h := w.hosts[0]
+		h.change = func(c *Config) { c.Changed = func(Status) { passes++ } }
+		w.start()
+		w.converged(soon)
+		files := map[string]os.FileInfo{}
+		for _, name := range []string{"subnet.env", "state/" + recordFile, "run/" + wantedFile} {
+			info, err := os.Stat(filepath.Join(h.dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			files[name] = info
+		}
+		h.kernel.Refuse(func(op ip.Op) error {
+			t.Errorf("applied: %s", op)
+			return nil
+		})
+		synctest.Wait()
+		before := passes
+		<-time.After(time.Hour)
+		synctest.Wait()
+		if n := passes - before; n < 100 || n > 125 {
+			t.Errorf("%d passes in an hour, want one every %v", n, resyncEvery)
+		}
+		for name, info := range files {
+			// A file that is replaced is another one.
+			if now, err := os.Stat(filepath.Join(h.dir, name)); err != nil || !os.SameFile(now, info) || now.ModTime() != info.ModTime() {
+				t.Errorf("%s was written (%v)", name, err)
+			}
+		}
+	})
+}

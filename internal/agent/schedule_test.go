@@ -1,0 +1,79 @@
+package agent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// run drives a schedule for d: wakes come every interval, each pass takes the given time and ends as told.
+func run(d, interval, takes time.Duration, ready, changed bool) (passes int) {
+	s := newSchedule()
+	defer s.stop()
+	end := time.After(d)
+	wakes := time.NewTicker(interval)
+	defer wakes.Stop()
+	for {
+		select {
+		case <-end:
+			return passes
+		case <-wakes.C:
+			s.wake()
+		case <-s.timer.C:
+			started := time.Now()
+			<-time.After(takes)
+			passes++
+			s.passed(started, ready, changed)
+		}
+	}
+}
+
+func TestSchedule(t *testing.T) {
+	const never = 1000 * time.Hour
+	for _, tt := range []struct {
+		name            string
+		interval, takes time.Duration
+		ready, changed  bool
+		atLeast, atMost int // passes in ten minutes
+	}{
+		{"at rest", never, time.Millisecond, true, false, 20, 21},
+		{"a storm does not starve passes", 5 * time.Millisecond, time.Millisecond, true, false, 10_000, 30_000},
+		{"slow passes leave time to others", 10 * time.Millisecond, time.Second, true, false, 95, 101},
+		{"a contest is fought slowly", 10 * time.Millisecond, time.Millisecond, true, true, 480, 900},
+		{"a contest that is lost", 10 * time.Millisecond, time.Millisecond, false, true, 480, 900},
+		{"what fails is retried less and less", never, time.Millisecond, false, true, 32, 60},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				got := run(10*time.Minute, tt.interval, tt.takes, tt.ready, tt.changed)
+				if got < tt.atLeast || got > tt.atMost {
+					t.Errorf("%d passes in ten minutes, want %d to %d", got, tt.atLeast, tt.atMost)
+				}
+			})
+		})
+	}
+}
+
+func TestScheduleAnswersAtOnceAfterCalm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSchedule()
+		defer s.stop()
+		<-s.timer.C
+		for range 10 { // a contest
+			s.passed(time.Now(), true, true)
+			s.wake()
+			<-s.timer.C
+		}
+		s.passed(time.Now(), true, true)
+		<-time.After(busyFor + time.Second)
+		for range 2 {
+			woken := time.Now()
+			s.wake()
+			<-s.timer.C
+			if waited := time.Since(woken); waited > 2*settle {
+				t.Errorf("a pass %v after the wake-up, want it at once", waited)
+			}
+			s.passed(time.Now(), true, true)
+		}
+	})
+}
