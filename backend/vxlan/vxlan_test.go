@@ -188,6 +188,23 @@ func TestMACIsKept(t *testing.T) {
 	}
 }
 
+func TestVTEPIsReadAlikeHoweverItIsWritten(t *testing.T) {
+	for _, raw := range []string{
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI": 1, "VtepMAC": "02:00:00:00:00:01"}`, `{"vtepmac":"02:00:00:00:00:01"}`,
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01","New":{"x":"}"}}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:0\u0031"}`,
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:09","VtepMAC":"02:00:00:00:00:01"}`,
+	} {
+		if mac, err := vtep([]byte(raw)); err != nil || mac != (ip.MAC{2, 0, 0, 0, 0, 1}) {
+			t.Errorf("%s: %s, %v", raw, mac, err)
+		}
+	}
+	for _, raw := range []string{`{"VNI":,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"`, `{"VNI":1,"VtepMAC":""}`, `"}`, `{`} {
+		if mac, err := vtep([]byte(raw)); err == nil {
+			t.Errorf("%s: %s, want an error", raw, mac)
+		}
+	}
+}
+
 // A bad peer costs itself alone.
 func TestBadPeers(t *testing.T) {
 	b := open(t, network(t, "", ip.IPv4))
@@ -259,7 +276,8 @@ func TestMTU(t *testing.T) {
 		{[]ip.Family{ip.IPv6}, ``, 1500, 1430, ""},
 		{[]ip.Family{ip.IPv4, ip.IPv6}, ``, 1500, 1430, ""},
 		{[]ip.Family{ip.IPv4}, `{"MTU":9000}`, 1500, 8950, ""},
-		{[]ip.Family{ip.IPv6}, ``, 1300, 0, "need 1280"},
+		{[]ip.Family{ip.IPv6}, ``, 1300, 0, "need 1280: raise the MTU of eth0"},
+		{[]ip.Family{ip.IPv6}, `{"MTU":1300}`, 1500, 0, "need 1280: raise Backend.MTU"},
 	}
 	for _, tt := range tests {
 		got, err := open(t, network(t, tt.options, tt.families...)).MTU(ip.Uplink{Link: "eth0", MTU: tt.uplink})

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tulle/internal/backends"
+	"tulle/ip"
+	"tulle/ip/iptest"
+	"tulle/subnet"
+)
+
+// crowd is a view of the store with n hosts, each with a subnet of 10.0.0.0/8.
+func crowd(b *testing.B, backendType string, n int) subnet.Set {
+	b.Helper()
+	config := fmt.Sprintf(`{"Network":"10.0.0.0/8","Backend":{"Type":%q}}`, backendType)
+	network, _, err := subnet.ParseNetwork([]byte(config), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	set := subnet.Set{Revision: int64(n + 1), Network: &network}
+	for i := range n {
+		l := subnet.Lease{Created: int64(i), Revision: int64(i)}
+		l.Subnets.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(i>>8), byte(i), 0}), 24)
+		l.Attrs = subnet.Attrs{Node: fmt.Sprint("n", i), Instance: "x", BackendType: backendType}
+		l.Attrs.Public.V4 = netip.AddrFrom4([4]byte{172, 30, 1 + byte(i>>8), byte(i)})
+		l.Attrs.BackendData.V4 = fmt.Appendf(nil, `{"VNI":1,"VtepMAC":"02:00:00:01:%02x:%02x"}`, i>>8, i&0xff)
+		set.Leases = append(set.Leases, l)
+	}
+	return set
+}
+
+// settled is an agent whose kernel is as it should be.
+func settled(b *testing.B, set subnet.Set) *Agent {
+	b.Helper()
+	k, dir := iptest.New(), b.TempDir()
+	uplink := eth0(1)
+	uplink.Addrs[0].Prefix = netip.MustParsePrefix("172.30.0.1/15")
+	k.AddInterface(uplink)
+	if err := k.External(ip.Plan{{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("172.30.0.254"), Link: "eth0"}}}); err != nil {
+		b.Fatal(err)
+	}
+	a, err := New(Config{
+		Store: silent{}, Kernel: k, Backends: backends.All(), Log: slog.New(slog.DiscardHandler),
+		Node: "self", Instance: "x", SubnetFile: filepath.Join(dir, "subnet.env"), StateDir: dir, RunDir: dir,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	mine := subnet.Lease{Created: 1, Revision: 1}
+	mine.Subnets.V4 = netip.MustParsePrefix("10.1.0.0/24")
+	mine.Attrs = subnet.Attrs{Node: "self", Instance: "x", BackendType: set.Network.Backend.Type}
+	mine.Attrs.Public.V4 = netip.MustParseAddr("172.30.0.1")
+	mine.Attrs.BackendData.V4 = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`)
+	a.keeper.held = owned{lease: mine}
+	a.keeper.err = nil
+	a.inbox.put(set)
+	for range 2 {
+		if st, _ := a.pass(b.Context()); !st.Ready || len(st.Peers) != len(set.Leases) {
+			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, len(st.Peers), st.Problems)
+		}
+	}
+	return a
+}
+
+// owned is a lease that nothing happens to.
+type owned struct {
+	subnet.Held
+	lease subnet.Lease
+}
+
+func (o owned) Lease() subnet.Lease { return o.lease }
+
+// BenchmarkPass is a pass over an unchanged world, and one in which a single host has come or gone.
+func BenchmarkPass(b *testing.B) {
+	for _, backendType := range []string{"vxlan", "host-gw"} {
+		for _, n := range []int{1_000, 10_000} {
+			set := crowd(b, backendType, n)
+			b.Run(fmt.Sprintf("%s/%dpeers/unchanged", backendType, n), func(b *testing.B) {
+				a := settled(b, set)
+				var snapshots time.Duration
+				a.cfg.Kernel = timed{a.cfg.Kernel, &snapshots}
+				b.ReportAllocs()
+				for b.Loop() {
+					if st, changed := a.pass(b.Context()); !st.Ready || changed {
+						b.Fatalf("changed %v, reason %s", changed, st.Reason)
+					}
+				}
+				b.ReportMetric(float64(snapshots.Nanoseconds())/float64(b.N), "snapshot-ns/op")
+			})
+		}
+	}
+	b.Run("vxlan/10000peers/one-more-or-less", func(b *testing.B) {
+		set := crowd(b, "vxlan", 10_000)
+		a := settled(b, set)
+		less := set
+		less.Leases = set.Leases[:len(set.Leases)-1]
+		b.ReportAllocs()
+		for n := 0; b.Loop(); n++ {
+			a.inbox.put([]subnet.Set{less, set}[n%2])
+			if st, changed := a.pass(b.Context()); !st.Ready || !changed {
+				b.Fatalf("changed %v, reason %s", changed, st.Reason)
+			}
+		}
+	})
+}
+
+// timed tells how much of a pass is the kernel's, which in memory is another than the real one's.
+type timed struct {
+	ip.Kernel
+	spent *time.Duration
+}
+
+func (k timed) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
+	started := time.Now()
+	defer func() { *k.spent += time.Since(started) }()
+	return k.Kernel.Snapshot(ctx, scope)
+}
