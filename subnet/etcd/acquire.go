@@ -62,7 +62,7 @@ func (a *acquisition) run(ctx context.Context) (*entry, error) {
 		if err != nil || mine != nil {
 			return mine, err
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -67,7 +67,7 @@ func (h *held) recreate(ctx context.Context, v *view, id clientv3.LeaseID) (*ent
 		if !creation.learned || creation.taken(mine.Subnets) {
 			return nil, fmt.Errorf("make lease %s anew: another key is in its place", subnet.KeyOf(mine.Subnets))
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return nil, err
 		}
 	}

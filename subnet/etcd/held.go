@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"tulle/internal/backoff"
 	"tulle/subnet"
 )
 
@@ -107,12 +108,12 @@ func (h *held) keep(ctx context.Context) {
 			h.lose(err)
 			return
 		case errors.Is(err, errChanged), time.Since(start) > h.store.config.ProbeInterval:
-			retry.reset()
+			retry.Reset()
 		}
 		if ctx.Err() == nil {
 			h.store.log.Debug("lease is looked at anew", "err", err)
 		}
-		if retry.wait(ctx) != nil {
+		if retry.Wait(ctx) != nil {
 			return
 		}
 	}
@@ -137,7 +138,7 @@ func (h *held) guard(ctx context.Context) error {
 	watching := ownStream(ctx)
 	own := h.store.client.Watch(watching, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
 	asked := h.store.client.Watch(watching, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
-	check := time.NewTimer(jitter(checkEvery * h.store.config.ProbeInterval))
+	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
 	for {
 		r, ok := clientv3.WatchResponse{}, true
@@ -145,7 +146,7 @@ func (h *held) guard(ctx context.Context) error {
 		select {
 		case <-check.C:
 			due = true
-			check.Reset(jitter(checkEvery * h.store.config.ProbeInterval))
+			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 		case _, ok := <-alive:
 			if !ok {
 				return errors.New("etcd lease is no longer kept alive") // gone, or etcd was away for all its time
@@ -228,7 +229,7 @@ func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
 		if _, err := h.inspectNow(ctx); err != nil && !errors.Is(err, errChanged) {
 			return fmt.Errorf("update lease %s: %w", subnet.KeyOf(h.Lease().Subnets), err)
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return err
 		}
 	}
@@ -296,7 +297,7 @@ func (h *held) Release(ctx context.Context) error {
 		if gone {
 			break
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return err
 		}
 	}

@@ -67,7 +67,7 @@ func (s *Store) Reserve(ctx context.Context, subnets subnet.Subnets, attrs subne
 		if done || err != nil {
 			return lease, err
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return subnet.Lease{}, err
 		}
 	}
@@ -141,7 +141,7 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 		if gone, err := s.remove(ctx, subnets, r.Kvs[0].ModRevision); gone || err != nil {
 			return err
 		}
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return err
 		}
 	}

@@ -29,7 +29,7 @@ func (s *Store) list(ctx context.Context) (listing, error) {
 			return l, err
 		}
 		// Compacted between two pages.
-		if err := retry.wait(ctx); err != nil {
+		if err := retry.Wait(ctx); err != nil {
 			return listing{}, err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
 
+	"tulle/internal/backoff"
 	"tulle/subnet"
 )
 
@@ -36,9 +37,9 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 			w.listed = false
 		}
 		if time.Since(start) > s.config.ProbeInterval {
-			retry.reset()
+			retry.Reset()
 		}
-		if retry.wait(ctx) != nil {
+		if retry.Wait(ctx) != nil {
 			break
 		}
 	}
@@ -102,7 +103,7 @@ func (w *watcher) follow(ctx context.Context) error {
 	from, end := w.store.layout.span()
 	events := w.store.client.Watch(ownStream(ctx), from,
 		clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1), clientv3.WithProgressNotify())
-	probe := time.NewTimer(jitter(w.store.config.ProbeInterval))
+	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
 	for {
 		select {
@@ -121,7 +122,7 @@ func (w *watcher) follow(ctx context.Context) error {
 			if err := w.probe(ctx); err != nil {
 				return err
 			}
-			probe.Reset(jitter(w.store.config.ProbeInterval))
+			probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 		}
 	}
 }
@@ -163,9 +164,4 @@ func (w *watcher) probe(ctx context.Context) error {
 func ownStream(ctx context.Context) context.Context {
 	id := strconv.FormatInt(time.Now().UnixNano(), 36)
 	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "tulle-watch", id)
-}
-
-func connectBackoff() *backoff { return &backoff{min: 100 * time.Millisecond, max: 5 * time.Second} }
-func requestBackoff() *backoff {
-	return &backoff{min: 5 * time.Millisecond, max: 250 * time.Millisecond}
 }
