@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -20,9 +21,12 @@ func ListenSocket(ctx context.Context, runDir string) (net.Listener, error) {
 	}
 	path := filepath.Join(runDir, SocketName)
 	var dialer net.Dialer
-	if conn, err := dialer.DialContext(ctx, "unix", path); err == nil {
+	switch conn, err := dialer.DialContext(ctx, "unix", path); {
+	case err == nil:
 		conn.Close()
 		return nil, fmt.Errorf("another tulled answers on %s: stop it, or give this one its own --run-dir, --state-dir and --subnet-file", path)
+	case !Absent(err):
+		return nil, fmt.Errorf("look for another tulled: %w", err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
@@ -37,9 +41,14 @@ func ListenSocket(ctx context.Context, runDir string) (net.Listener, error) {
 	return l, nil
 }
 
+// Absent reports whether err, of a connection to the socket, shows that no daemon is there, not even a busy one.
+func Absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
 // Serve answers requests on l until ctx ends.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() { stopped <- srv.Close() })
 	err := srv.Serve(l)

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tulle/internal/agent"
+)
+
+// daemon is one whose state is fixed.
+type daemon struct {
+	status agent.Status
+	alive  error
+}
+
+func (d daemon) Status() agent.Status { return d.status }
+func (d daemon) Alive() error         { return d.alive }
+
+func TestHealth(t *testing.T) {
+	stuck := errors.New("the reconcile loop has been stuck for 31s")
+	for _, tt := range []struct {
+		name    string
+		daemon  daemon
+		path    string
+		code    int
+		content string
+	}{
+		{"alive and ready", daemon{status: agent.Status{Ready: true}}, "/healthz", 200, "alive"},
+		{"alive and not ready", daemon{status: agent.Status{Reason: "acquiring a lease"}}, "/healthz", 200, "alive"},
+		{"stuck", daemon{status: agent.Status{Ready: true}, alive: stuck}, "/healthz", 503, stuck.Error()},
+		{"ready", daemon{status: agent.Status{Ready: true}}, "/readyz", 200, "ready"},
+		{"not ready", daemon{status: agent.Status{Reason: "acquiring a lease"}}, "/readyz", 503, "acquiring a lease"},
+		{"stuck while ready", daemon{status: agent.Status{Ready: true}, alive: stuck}, "/readyz", 503, stuck.Error()},
+		{"the status is for the socket alone", daemon{}, "/v1/status", 404, "404 page not found"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			Health(tt.daemon).ServeHTTP(w, httptest.NewRequest(http.MethodGet, tt.path, nil))
+			if got := strings.TrimSpace(w.Body.String()); w.Code != tt.code || got != tt.content {
+				t.Errorf("%d %q, want %d %q", w.Code, got, tt.code, tt.content)
+			}
+		})
+	}
+	w := httptest.NewRecorder()
+	Full(daemon{}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/status", nil))
+	if w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST is answered with %d", w.Code)
+	}
+}
+
+// serve runs the API of d below dir until the test ends.
+func serve(t *testing.T, dir string, d Daemon) {
+	t.Helper()
+	l, err := ListenSocket(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, l, Full(d)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Serve: %v, want the context's error", err)
+		}
+	})
+}
+
+func TestSocket(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	path := filepath.Join(dir, SocketName)
+	want := agent.Status{Node: "h1", Reason: "acquiring a lease", Peers: []agent.PeerStatus{{Node: "h2", Via: "vxlan"}}}
+	client := NewClient(dir)
+	if _, err := client.Status(t.Context()); !Absent(err) || !strings.Contains(err.Error(), "--run-dir") {
+		t.Errorf("without a daemon: %v, want an error that names --run-dir", err)
+	}
+
+	serve(t, dir, daemon{status: want})
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := info.Mode().Perm(); mode != 0o600 {
+		t.Errorf("the socket has mode %o, want 600", mode)
+	}
+	got, err := client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	if err := client.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not ready: acquiring a lease") {
+		t.Errorf("Ready = %v, want the reason", err)
+	}
+
+	if _, err := ListenSocket(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "another tulled answers") {
+		t.Errorf("a second daemon: %v, want it refused", err)
+	}
+	if _, err := client.Status(t.Context()); err != nil {
+		t.Errorf("the first daemon is gone after the second was refused: %v", err)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	dir := t.TempDir()
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, SocketName), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false) // as kill -9 leaves it
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, dir, daemon{status: agent.Status{Ready: true}})
+	if err := NewClient(dir).Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
