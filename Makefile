@@ -36,6 +36,7 @@ fmt: need-go
 
 vet: need-go
 	go vet ./...
+	go vet -tags flanneld ./internal/lab
 
 fix: need-go
 	go fix -diff ./...
