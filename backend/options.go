@@ -23,7 +23,7 @@ func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
 	if err := json.Unmarshal(b.Options, opts); err != nil {
 		var typeErr *json.UnmarshalTypeError
 		if errors.As(err, &typeErr) {
-			return nil, fmt.Errorf("field Backend.%s is a %s out of range or of the wrong type: want a %s", typeErr.Field, typeErr.Value, typeErr.Type)
+			return nil, fmt.Errorf("option Backend.%s does not take a %s: want %s", typeErr.Field, typeErr.Value, describe(typeErr.Type))
 		}
 		return nil, fmt.Errorf("decode Backend: %w", err)
 	}
@@ -31,4 +31,17 @@ func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
 		doubts = append(doubts, "Backend: "+doubt)
 	}
 	return doubts, nil
+}
+
+// describe says what values a type has.
+func describe(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Uint16:
+		return "a number from 0 to 65535"
+	case reflect.Int, reflect.Uint32:
+		return "a number without quotes"
+	}
+	return "a " + t.String()
 }

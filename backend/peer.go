@@ -37,8 +37,15 @@ func Reach(host Host, peer subnet.Lease, f ip.Family, backend string) (netip.Add
 		return netip.Addr{}, fmt.Errorf("it announces no public %s address", f)
 	case host.Own[public] || public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):
 		return netip.Addr{}, fmt.Errorf("its public address %s is this host's own", public)
-	case public.IsMulticast() || public.IsLoopback():
+	case !unicast(public):
 		return netip.Addr{}, fmt.Errorf("its public address %s is not the address of a host", public)
 	}
 	return public, nil
+}
+
+// unicast reports whether addr can be that of a host beyond this one's links. IPv6 has link-local addresses on every
+// link, so that alone they say nothing; IPv4 has them where it has no others.
+func unicast(addr netip.Addr) bool {
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !addr.IsMulticast() && !addr.IsLoopback() && addr != broadcast && !(addr.Is6() && addr.IsLinkLocalUnicast())
 }
