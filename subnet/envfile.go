@@ -37,6 +37,16 @@ func envKeysOf(f ip.Family) envKeys {
 	return envKeys{"FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"}
 }
 
+// Gateway returns the bridge's own address in family f, the first after the network address, with the length of the
+// subnet; invalid if there is no subnet of the family.
+func (e Env) Gateway(f ip.Family) netip.Prefix {
+	p := e.Subnets.Of(f)
+	if !p.IsValid() {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits())
+}
+
 func (e Env) text() []byte {
 	var b bytes.Buffer
 	for _, f := range ip.Families() {
@@ -44,8 +54,7 @@ func (e Env) text() []byte {
 		if network := e.Network.Of(f); network.IsValid() {
 			fmt.Fprintf(&b, "%s=%s\n", keys.network, network)
 		}
-		if subnet := e.Subnets.Of(f); subnet.IsValid() {
-			gateway := netip.PrefixFrom(subnet.Masked().Addr().Next(), subnet.Bits())
+		if gateway := e.Gateway(f); gateway.IsValid() {
 			fmt.Fprintf(&b, "%s=%s\n", keys.subnet, gateway)
 		}
 	}

@@ -87,14 +87,14 @@ func newLabReport(ctx context.Context, l *lab.Lab) (labReport, error) {
 			row.Reason = ""
 		}
 		// A host that is not ready may have no subnet yet.
-		subnet, err := host.ReadSubnetFile()
+		env, err := host.ReadSubnetFile()
 		if row.Ready && err != nil {
 			return labReport{}, err
 		}
-		row.MTU = subnet.MTU
+		row.MTU = env.MTU
 		for _, family := range l.Config.Families {
 			row.Addresses = append(row.Addresses, host.Addr.Of(family))
-			row.Subnets = append(row.Subnets, subnet.Gateway.Of(family).Masked())
+			row.Subnets = append(row.Subnets, env.Subnets.Of(family))
 		}
 		report.Pass = report.Pass && row.Ready
 		report.Hosts = append(report.Hosts, row)

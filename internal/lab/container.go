@@ -6,11 +6,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 // containerBridge joins the containers of a host. It has the name that CNI's
@@ -43,31 +41,31 @@ func (l *Lab) StartContainers(ctx context.Context) error {
 }
 
 func (h *Host) startContainers(count int) error {
-	subnet, err := h.ReadSubnetFile()
+	env, err := h.ReadSubnetFile()
 	if err != nil {
 		return err
 	}
-	bridge, err := h.addBridge(containerBridge, subnet.MTU, localMAC(0xcc, byte(h.index)))
+	bridge, err := h.addBridge(containerBridge, env.MTU, localMAC(0xcc, byte(h.index)))
 	if err != nil {
 		return err
 	}
 	for _, family := range h.lab.Config.Families {
-		if err := h.addAddress(bridge, subnet.Gateway.Of(family)); err != nil {
+		if err := h.addAddress(bridge, env.Gateway(family)); err != nil {
 			return err
 		}
 	}
 	for number := 1; number <= count; number++ {
-		container := h.newContainer(number, subnet)
+		container := h.newContainer(number, env)
 		if container.node, err = newNode(container.Name, h.lab.pins()); err != nil {
 			return err
 		}
 		h.Containers = append(h.Containers, container)
-		link, err := h.plug(bridge, fmt.Sprintf("vethc%d", number), container.node, subnet.MTU)
+		link, err := h.plug(bridge, fmt.Sprintf("vethc%d", number), container.node, env.MTU)
 		if err != nil {
 			return err
 		}
 		for _, family := range h.lab.Config.Families {
-			gateway := subnet.Gateway.Of(family)
+			gateway := env.Gateway(family)
 			if err := container.addAddress(link, netip.PrefixFrom(container.Addr.Of(family), gateway.Bits())); err != nil {
 				return err
 			}
@@ -79,48 +77,24 @@ func (h *Host) startContainers(count int) error {
 	return nil
 }
 
-func (h *Host) newContainer(number int, subnet Subnet) *Container {
-	container := &Container{Name: fmt.Sprintf("%s/c%d", h.Name, number), Host: h, mtu: subnet.MTU}
+func (h *Host) newContainer(number int, env subnet.Env) *Container {
+	container := &Container{Name: fmt.Sprintf("%s/c%d", h.Name, number), Host: h, mtu: env.MTU}
 	for _, family := range h.lab.Config.Families {
-		container.Addr.Set(family, nth(subnet.Gateway.Of(family).Addr(), int64(number)))
+		container.Addr.Set(family, nth(env.Gateway(family).Addr(), int64(number)))
 	}
 	return container
 }
 
-// Subnet is what a host's subnet file says.
-type Subnet struct {
-	// Gateway is the first address of the subnet, with the subnet's length.
-	Gateway ip.Dual[netip.Prefix]
-	// MTU that containers must have, in bytes.
-	MTU int
-}
-
-// ReadSubnetFile reads the host's subnet file as Docker and CNI would.
-func (h *Host) ReadSubnetFile() (Subnet, error) {
-	text, err := os.ReadFile(h.SubnetFile())
+// ReadSubnetFile reads what the daemon wrote for Docker and CNI.
+func (h *Host) ReadSubnetFile() (subnet.Env, error) {
+	env, err := subnet.ReadEnv(h.SubnetFile())
 	if err != nil {
-		return Subnet{}, fmt.Errorf("read subnet of %s: %w", h, err)
-	}
-	var subnet Subnet
-	for line := range strings.Lines(string(text)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		var err error
-		switch key {
-		case "FLANNEL_SUBNET":
-			subnet.Gateway.V4, err = netip.ParsePrefix(value)
-		case "FLANNEL_IPV6_SUBNET":
-			subnet.Gateway.V6, err = netip.ParsePrefix(value)
-		case "FLANNEL_MTU":
-			subnet.MTU, err = strconv.Atoi(value)
-		}
-		if err != nil {
-			return Subnet{}, fmt.Errorf("read subnet of %s: %s: %w", h, key, err)
-		}
+		return subnet.Env{}, fmt.Errorf("read subnet of %s: %w", h, err)
 	}
 	for _, family := range h.lab.Config.Families {
-		if !subnet.Gateway.Of(family).IsValid() {
-			return Subnet{}, fmt.Errorf("read subnet of %s: %s has no %s subnet", h, h.SubnetFile(), family)
+		if !env.Subnets.Of(family).IsValid() {
+			return subnet.Env{}, fmt.Errorf("read subnet of %s: %s has no %s subnet", h, h.SubnetFile(), family)
 		}
 	}
-	return subnet, nil
+	return env, nil
 }

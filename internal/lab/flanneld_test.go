@@ -155,7 +155,7 @@ type peerLease struct {
 // entry, and a route with neither metric nor protocol.
 func (f *flanneld) connect(t *testing.T, peer *lab.Host) {
 	t.Helper()
-	subnet, err := peer.ReadSubnetFile()
+	env, err := peer.ReadSubnetFile()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func (f *flanneld) connect(t *testing.T, peer *lab.Host) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prefix := keyPart(subnet.Gateway.V4.Masked())
+	prefix := keyPart(env.Subnets.V4)
 	for key, value := range leases {
 		if !strings.HasPrefix(path.Base(key), prefix) {
 			continue
@@ -175,7 +175,7 @@ func (f *flanneld) connect(t *testing.T, peer *lab.Host) {
 		public := ip.Dual[netip.Addr]{V4: lease.PublicIP, V6: lease.PublicIPv6}
 		mac := ip.Dual[string]{V4: lease.BackendData.VtepMAC, V6: lease.BackendV6Data.VtepMAC}
 		for _, family := range f.lab.Config.Families {
-			f.addPeer(t, family, subnet.Gateway.Of(family).Masked(), public.Of(family), mac.Of(family))
+			f.addPeer(t, family, env.Subnets.Of(family), public.Of(family), mac.Of(family))
 		}
 		return
 	}

@@ -48,7 +48,7 @@ func TestClonesAreToldApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	subnet := first.Gateway.V4.Masked().String()
+	subnet := first.Subnets.V4.String()
 	for _, clone := range []struct {
 		host  *lab.Host
 		field string
@@ -93,7 +93,7 @@ func TestClonesAreToldApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if heir.Gateway != first.Gateway {
-		t.Errorf("the returning node holds %s, want its subnet %s", heir.Gateway.V4, first.Gateway.V4)
+	if heir.Subnets != first.Subnets {
+		t.Errorf("the returning node holds %s, want its subnet %s", heir.Subnets.V4, first.Subnets.V4)
 	}
 }

@@ -40,11 +40,11 @@ func (h *Host) LinkMAC(name string) (net.HardwareAddr, error) {
 
 // RoutesTo lists the host's routes to the subnet of peer.
 func (h *Host) RoutesTo(peer *Host, family ip.Family) ([]netlink.Route, error) {
-	subnet, err := peer.ReadSubnetFile()
+	env, err := peer.ReadSubnetFile()
 	if err != nil {
 		return nil, err
 	}
-	filter := &netlink.Route{Dst: ipNet(subnet.Gateway.Of(family).Masked())}
+	filter := &netlink.Route{Dst: ipNet(env.Subnets.Of(family))}
 	routes, err := h.Netlink.RouteListFiltered(netlinkFamily(family), filter, netlink.RT_FILTER_DST)
 	if err != nil {
 		return nil, fmt.Errorf("list routes of %s: %w", h, err)

@@ -45,11 +45,11 @@ func TestPlan(t *testing.T) {
 	if err := host.DeleteRoutesTo(peer, ip.IPv4); err != nil {
 		t.Fatal(err)
 	}
-	subnet, err := peer.ReadSubnetFile()
+	env, err := peer.ReadSubnetFile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "ip route replace " + subnet.Gateway.V4.Masked().String()
+	want := "ip route replace " + env.Subnets.V4.String()
 	if plan := tulle(t, l, host, "plan"); !strings.HasPrefix(plan, want) || strings.Count(plan, "\n") != 1 {
 		t.Errorf("plan is %q, want the one line %q…", plan, want)
 	}

@@ -99,7 +99,7 @@ func (l *Lab) reopen() (err error) {
 }
 
 func (h *Host) reopenContainers(count int) error {
-	subnet, err := h.ReadSubnetFile()
+	env, err := h.ReadSubnetFile()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (h *Host) reopenContainers(count int) error {
 		return err
 	}
 	for number := 1; number <= count; number++ {
-		container := h.newContainer(number, subnet)
+		container := h.newContainer(number, env)
 		if container.node, err = openNode(container.Name, h.lab.pins()); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		} else if err != nil {

@@ -106,12 +106,12 @@ func takeOver(t *testing.T, families []ip.Family, addRules func(*flanneld, *test
 func (f *flanneld) identity(t *testing.T) map[string]string {
 	t.Helper()
 	identity := make(map[string]string)
-	subnet, err := f.host.ReadSubnetFile()
+	env, err := f.host.ReadSubnetFile()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, family := range f.lab.Config.Families {
-		identity[family.String()] = subnet.Gateway.Of(family).String()
+		identity[family.String()] = env.Gateway(family).String()
 		mac, err := f.host.LinkMAC(f.device(family))
 		if err != nil {
 			t.Fatal(err)

@@ -189,11 +189,11 @@ func newStaticLab(t *testing.T) *lab.Lab {
 // connect adds a route to the containers of another host.
 func connect(t *testing.T, from, to *lab.Host, family ip.Family) {
 	t.Helper()
-	subnet, err := to.ReadSubnetFile()
+	env, err := to.ReadSubnetFile()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := from.AddRoute(subnet.Gateway.Of(family).Masked(), to.Addr.Of(family)); err != nil {
+	if err := from.AddRoute(env.Subnets.Of(family), to.Addr.Of(family)); err != nil {
 		t.Fatal(err)
 	}
 }
