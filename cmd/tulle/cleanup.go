@@ -37,9 +37,9 @@ Forwarding (ip_forward) stays on, since others may depend on it.`,
 		}).runE,
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&paths.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
-	flags.StringVar(&paths.stateDir, "state-dir", setting("STATE_DIR", "/var/lib/tulle"), "tulled's state directory")
-	flags.StringVar(&paths.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet file")
+	flags.StringVar(&paths.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
+	flags.StringVar(&paths.stateDir, "state-dir", setting("STATE_DIR", "/var/lib/tulle"), "tulled's state `directory`")
+	flags.StringVar(&paths.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet `file`")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be removed and leave it")
 	return cmd
 }

@@ -47,10 +47,13 @@ func newConfigGetCommand(store *storeFlags) *cobra.Command {
 
 func newConfigSetCommand(store *storeFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:     "set JSON|@FILE|-",
-		Short:   "Write the network configuration, if it is valid",
-		Example: `  tulle config set '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}'`,
-		Args:    cobra.ExactArgs(1),
+		Use:   "set JSON|@FILE|-",
+		Short: "Write the network configuration, if it is valid",
+		Long: `Write the network configuration, given as JSON, in a file (@FILE) or on standard input (-). An invalid one
+is not written, and what is odd in a valid one is pointed out. A running tulled takes it over when it is restarted.`,
+		Example: `  tulle config set '{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}'
+  tulle config set @dist/networks/dual-stack.json`,
+		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			data, err := readConfig(cmd, args[0])
 			if err != nil {
@@ -76,7 +79,10 @@ func newConfigCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check JSON|@FILE|-",
 		Short: "Check a network configuration without writing it",
-		Args:  cobra.ExactArgs(1),
+		Long: `Check a network configuration, given as JSON, in a file (@FILE) or on standard input (-), without a store.
+It prints "valid", and on standard error what is odd; the exit code is 1 if it is invalid.`,
+		Example: `  tulle config get | tulle config check -`,
+		Args:    cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			if _, err := readConfig(cmd, args[0]); err != nil {
 				return err

@@ -14,10 +14,11 @@ import (
 func newLabExecCommand() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
-		Use:   "exec HOST[/cN] -- COMMAND [ARG...]",
+		Use:   "exec [--name LAB] HOST[/cN] -- COMMAND [ARG...]",
 		Short: "Run a command inside a host or container of a running network",
 		Long: `Run a command inside a host, a container or the router of a running network.
 The exit code is that of the command. In a host, tulle itself acts on that host.`,
+		DisableFlagsInUseLine: true,
 		Example: `  tulle lab exec h1 -- tulle status
   tulle lab exec h1 -- ip route
   tulle lab exec h1/c1 -- ping -c 3 10.244.2.2
@@ -58,6 +59,13 @@ func execIn(cmd *cobra.Command, l *lab.Lab, node string, line []string) error {
 	}
 	// Not bound to the context: a Ctrl-C is for the command to handle.
 	program := exec.Command(line[0], line[1:]...)
+	if line[0] == "tulle" {
+		// This very program, wherever it is.
+		if program.Path, err = os.Executable(); err != nil {
+			return fmt.Errorf("find own executable: %w", err)
+		}
+		program.Err = nil
+	}
 	program.Stdin, program.Stdout, program.Stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
 	if host := l.Host(node); host != nil {
 		program.Env = append(os.Environ(), host.Environment()...)

@@ -48,7 +48,7 @@ its source address preserved and at full MTU; else with FAIL and exit code 1.`,
 		}).runE,
 	}
 	flags.register(cmd)
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the network up at the end, as `lab up` does")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the network up at the end, as lab up does")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }

@@ -132,17 +132,20 @@ given node id or public address. A reservation never expires; release ends it.`,
 			})
 		}).runE,
 	}
-	cmd.Flags().StringVar(&node, "node-id", "", "node id of the host")
-	cmd.Flags().StringVar(&public, "public-ip", "", "public IPv4 address of the host")
-	cmd.Flags().StringVar(&public6, "public-ipv6", "", "public IPv6 address of the host")
+	cmd.Flags().StringVar(&node, "node-id", "", "node `id` of the host")
+	cmd.Flags().StringVar(&public, "public-ip", "", "public IPv4 `address` of the host")
+	cmd.Flags().StringVar(&public6, "public-ipv6", "", "public IPv6 `address` of the host")
 	return cmd
 }
 
 func newLeasesReleaseCommand(store *storeFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "release SUBNET[,SUBNET6]",
-		Short: "End a lease or reservation; a live host takes its subnet again",
-		Args:  cobra.ExactArgs(1),
+		Short: "End a lease or reservation",
+		Long: `End a lease or reservation, so that its subnet is free. A host that is live takes it again at once:
+stop its tulled first.`,
+		Example: `  tulle leases release 10.5.34.0/24`,
+		Args:    cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			subnets, err := parseSubnets(args[0])
 			if err != nil {

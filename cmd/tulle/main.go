@@ -12,6 +12,9 @@ import (
 	"syscall"
 )
 
+// version is set when the binary is linked.
+var version = "dev"
+
 // Exit codes.
 const (
 	exitOK     = 0

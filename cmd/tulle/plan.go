@@ -46,7 +46,7 @@ mends within moments, so that a plan usually shows something only while tulled i
 			return err
 		}).runE,
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
+	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -8,8 +8,12 @@ import (
 
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "tulle",
-		Short:         "Operate a Tulle network",
+		Use:   "tulle",
+		Short: "Operate a Tulle network",
+		Long: `Operate a Tulle network. status, plan and cleanup act on this host, leases and config on the store, and lab runs
+whole networks on this machine. What reads the store takes the settings of tulled from TULLED_ETCD_... variables too.
+Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
+		Version:       version,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -20,8 +20,10 @@ func newStatusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show how tulled on this host stands; exit 1 if it is not ready",
-		Args:  cobra.NoArgs,
+		Short: "Show how tulled on this host stands",
+		Long: `Show how tulled on this host stands: its lease, its peers and how they are reached, and whatever it left out,
+with the reason. The exit code is 1 if it is not ready.`,
+		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			st, err := api.NewClient(runDir).Status(cmd.Context())
 			if err != nil {
@@ -38,7 +40,7 @@ func newStatusCommand() *cobra.Command {
 			return err
 		}).runE,
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
+	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -41,7 +41,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdout, stderr io.Writer) int {
-	opts, err := parse(args, lookup, stderr)
+	opts, err := parse(args, lookup, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitStopped

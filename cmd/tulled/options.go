@@ -29,16 +29,21 @@ type options struct {
 	notifySocket                 string
 }
 
+const helpText = `tulled leases this host a subnet from etcd, writes it to the subnet file and forwards to the other hosts' containers.
+It runs until it is stopped, and then leaves forwarding as it is. Exit codes: 0 stopped, 1 failed, 2 bad usage.
+
+Every flag has an environment variable: --some-flag is TULLED_SOME_FLAG, else FLANNELD_SOME_FLAG. Flags:`
+
 // parse reads the command line, and the environment for flags that it lacks: TULLED_X, else FLANNELD_X.
-func parse(args []string, lookup func(string) (string, bool), stderr io.Writer) (options, error) {
+func parse(args []string, lookup func(string) (string, bool), help io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("tulled", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	o.define(fs)
 	if err := fs.Parse(args); err != nil {
 		if err == flag.ErrHelp {
-			fs.SetOutput(stderr)
-			fmt.Fprintln(stderr, "tulled leases this host a subnet from etcd and forwards to the other hosts' containers.\n\nFlags (or TULLED_X in the environment, X in upper case with underscores; FLANNELD_X serves too):")
+			fs.SetOutput(help)
+			fmt.Fprintln(help, helpText)
 			fs.PrintDefaults()
 		}
 		return o, err
@@ -85,7 +90,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/tulle", "`directory` for what must survive a reboot")
 	fs.StringVar(&o.runDir, "run-dir", "/run/tulle", "`directory` for the socket and what must not survive a reboot")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
-	fs.Func("subnet-lease-renew-margin", "accepted for flannel's sake, `minutes`; the lease is kept alive all the time", renewMargin)
+	fs.Func("subnet-lease-renew-margin", "`minutes`, accepted for flannel's sake and unused: the lease is kept alive all the time", renewMargin)
 
 	o.healthIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	fs.Func("healthz-ip", "`address` to answer /healthz and /readyz on (default 127.0.0.1)", addrInto(&o.healthIP))
