@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -46,8 +47,11 @@ Forwarding (ip_forward) stays on, since others may depend on it.`,
 
 // cleanup returns what it removed, or with dryRun would remove, from the kernel.
 func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan, err error) {
-	if _, err := api.NewClient(paths.runDir).Status(ctx); err == nil {
+	switch _, err := api.NewClient(paths.runDir).Status(ctx); {
+	case err == nil:
 		return nil, errors.New("tulled is running and would put everything back: stop it first")
+	case !api.Absent(err):
+		return nil, fmt.Errorf("tulled may be running and would put everything back: stop it first: %w", err)
 	}
 	record, err := agent.ReadRecord(paths.stateDir)
 	if err != nil {
@@ -71,7 +75,8 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	if err := k.Apply(ctx, plan); err != nil {
 		return plan, err
 	}
-	for _, path := range append(agent.Files(paths.stateDir, paths.runDir), paths.subnetFile) {
+	files := append(agent.Files(paths.stateDir, paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
+	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return plan, fmt.Errorf("remove file: %w", err)
 		}

@@ -57,11 +57,11 @@ func newLeasesListCommand(store *storeFlags) *cobra.Command {
 }
 
 func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
-	refused := map[string]string{}
+	refused := map[string][]string{}
 	if set.Network != nil {
 		_, problems := subnet.Judge(*set.Network, set.Leases, subnet.Self{})
 		for _, p := range problems {
-			refused[p.Key] = p.Reason
+			refused[p.Key] = append(refused[p.Key], p.Reason)
 		}
 	}
 	rows := make([]leaseRow, 0, len(set.Leases))
@@ -69,11 +69,13 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 		key := subnet.KeyOf(l.Subnets)
 		rows = append(rows, leaseRow{
 			Subnet: key, Node: l.Attrs.Node, Public: publics(l.Attrs.Public),
-			Backend: l.Attrs.BackendType, Reserved: l.Reserved, Refused: refused[key],
+			Backend: l.Attrs.BackendType, Reserved: l.Reserved, Refused: strings.Join(refused[key], "; "),
 		})
 	}
 	if asJSON {
-		return printJSON(cmd.OutOrStdout(), map[string]any{"leases": rows, "problems": set.Problems})
+		// An empty list, not null, when there is no problem.
+		problems := append([]subnet.Problem{}, set.Problems...)
+		return printJSON(cmd.OutOrStdout(), map[string]any{"leases": rows, "problems": problems})
 	}
 	t := newTable(cmd.OutOrStdout(), "SUBNET", "NODE", "PUBLIC", "BACKEND", "STATE")
 	for _, r := range rows {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"tulle/internal/agent"
 	"tulle/ip"
 	"tulle/subnet/etcd"
 )
@@ -61,7 +62,10 @@ func parse(args []string, lookup func(string) (string, bool), help io.Writer) (o
 func (o *options) define(fs *flag.FlagSet) {
 	o.etcd.Endpoints = []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}
 	fs.Func("etcd-endpoints", "comma-separated `URLs` of etcd (default \"http://127.0.0.1:4001,http://127.0.0.1:2379\")", func(s string) error {
-		o.etcd.Endpoints = strings.Split(s, ",")
+		o.etcd.Endpoints = nil
+		for endpoint := range strings.SplitSeq(s, ",") {
+			o.etcd.Endpoints = append(o.etcd.Endpoints, strings.TrimSpace(endpoint))
+		}
 		return nil
 	})
 	fs.StringVar(&o.etcd.Prefix, "etcd-prefix", etcd.DefaultPrefix, "`prefix` of Tulle's keys in etcd")
@@ -85,7 +89,12 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Func("public-ip", "IPv4 `address` that peers send to, if it is not the uplink's (NAT)", addrOf(ip.IPv4, &o.uplink.Public.V4))
 	fs.Func("public-ipv6", "IPv6 `address` that peers send to", addrOf(ip.IPv6, &o.uplink.Public.V6))
 
-	fs.StringVar(&o.nodeID, "node-id", "", "`identity` that owns this host's lease (default: derived from /etc/machine-id)")
+	fs.Func("node-id", "`identity` that owns this host's lease (default: derived from /etc/machine-id)", func(s string) error {
+		if o.nodeID = s; s == "" {
+			return nil
+		}
+		return agent.CheckNodeID(s)
+	})
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write for Docker and CNI plugins")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/tulle", "`directory` for what must survive a reboot")
 	fs.StringVar(&o.runDir, "run-dir", "/run/tulle", "`directory` for the socket and what must not survive a reboot")

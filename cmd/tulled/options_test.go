@@ -24,7 +24,7 @@ func env(pairs ...string) func(string) (string, bool) {
 func TestFlagsWinOverEnvironment(t *testing.T) {
 	o, err := parse(
 		[]string{"-iface", "eth1", "--iface=eth2", "-public-ip=192.0.2.1", "--healthz-port", "8081", "-log-level=debug"},
-		env("TULLED_IFACE=eth9", "TULLED_IP_MASQ=true", "FLANNELD_IP_MASQ=false", "FLANNELD_ETCD_PREFIX=/flannel", "TULLED_ETCD_ENDPOINTS=http://a:1,http://b:2", "TULLED_NODE_ID="), nil)
+		env("TULLED_IFACE=eth9", "TULLED_IP_MASQ=true", "FLANNELD_IP_MASQ=false", "FLANNELD_ETCD_PREFIX=/flannel", "TULLED_ETCD_ENDPOINTS=http://a:1, http://b:2", "TULLED_NODE_ID="), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +54,7 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"flannel environment", nil, []string{"FLANNELD_IP_MASQ=maybe"}, []string{"FLANNELD_IP_MASQ", "maybe"}},
 		{"margin", []string{"-subnet-lease-renew-margin=0"}, nil, []string{"1 to 1439"}},
 		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
+		{"node id", []string{"--node-id=bad/id"}, nil, []string{"node-id", `"bad/id"`, "letters"}},
 		{"log format", []string{"-log-format=xml"}, nil, []string{"text or json"}},
 	}
 	for _, tt := range tests {
@@ -73,7 +74,7 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 
 func TestPasswordIsNeverShown(t *testing.T) {
 	var out, errs bytes.Buffer
-	code := run(context.Background(), []string{"--etcd-password=hunter2", "--etcd-cafile=/nonexistent", "--node-id=bad/id"}, env(), &out, &errs)
+	code := run(context.Background(), []string{"--etcd-password=hunter2", "--node-id=h1", "--run-dir=/dev/null/run"}, env(), &out, &errs)
 	if code != exitFailed {
 		t.Errorf("exit code %d, want %d", code, exitFailed)
 	}

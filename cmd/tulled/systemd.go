@@ -5,19 +5,18 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
+	"time"
 
 	"tulle/internal/agent"
 )
 
-// notifier tells systemd how things stand (sd_notify(3)). Without a socket it does nothing.
+// notifier tells systemd how things stand (sd_notify(3)). Without a socket it does nothing. Only one goroutine may use it
+// at a time: the agent's loop, and main when that has ended.
 type notifier struct {
 	socket string
 	log    *slog.Logger
-
-	mu    sync.Mutex
-	ready bool
-	last  string
+	ready  bool
+	last   string
 }
 
 // status sends READY the first time that forwarding is right, and a line for systemctl status when it changes.
@@ -26,8 +25,6 @@ func (n *notifier) status(st agent.Status) {
 	if st.Ready {
 		line = fmt.Sprintf("subnet %v, %d peers", st.Lease.Subnets, len(st.Peers))
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	if line == n.last && (n.ready || !st.Ready) {
 		return
 	}
@@ -45,21 +42,24 @@ func (n *notifier) beat() { n.send("WATCHDOG=1") }
 
 func (n *notifier) stopping() { n.send("STOPPING=1") }
 
+// sendTimeout keeps a systemd that does not read from stopping the loop.
+const sendTimeout = time.Second
+
 func (n *notifier) send(message string) {
 	if n.socket == "" {
 		return
 	}
-	name := n.socket
-	if strings.HasPrefix(name, "@") {
-		name = "\x00" + name[1:]
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err != nil {
 		n.log.Debug("notify systemd", "err", err)
 		return
 	}
 	defer conn.Close()
-	if _, err := conn.Write([]byte(message)); err != nil {
+	err = conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	if err == nil {
+		_, err = conn.Write([]byte(message))
+	}
+	if err != nil {
 		n.log.Debug("notify systemd", "err", err)
 	}
 }

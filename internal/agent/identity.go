@@ -18,14 +18,19 @@ import (
 // validID bounds what may stand in a key of the store.
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
+// CheckNodeID says what is wrong with a node id.
+func CheckNodeID(id string) error {
+	if !validID.MatchString(id) {
+		return fmt.Errorf("node id %q: use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit", id)
+	}
+	return nil
+}
+
 // NodeID returns the identity that owns this host's lease: the explicit one if given, else one derived from the machine
 // id at machineIDPath (machine-id(5): it is not to be shown as it is, so it is hashed), else a random one kept in stateDir.
 func NodeID(explicit, machineIDPath, stateDir string) (string, error) {
 	if explicit != "" {
-		if !validID.MatchString(explicit) {
-			return "", fmt.Errorf("node id %q: use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit", explicit)
-		}
-		return explicit, nil
+		return explicit, CheckNodeID(explicit)
 	}
 	machineID, err := os.ReadFile(machineIDPath)
 	if id := strings.TrimSpace(string(machineID)); err == nil && id != "" && id != "uninitialized" {

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"tulle/internal/agent"
+	"tulle/subnet"
+)
+
+func TestPrintStatus(t *testing.T) {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	full := agent.Status{
+		Ready: true, Node: "h1", MTU: 1430,
+		Network:  &agent.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
+		Lease:    &agent.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
+		Uplink:   &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
+		Pending:  "the configuration at revision 9 differs from the one in force: restart tulled to take it over",
+		Store:    "etcd at http://127.0.0.1:2379 does not answer",
+		Problems: []subnet.Problem{{Key: "/coreos.com/network/subnets/README", Reason: "not a subnet"}},
+		Peers: []agent.PeerStatus{
+			{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
+			{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
+		},
+	}
+	for _, tt := range []struct {
+		name   string
+		status agent.Status
+		want   string
+	}{
+		{"all there is to say", full, `h1 is ready
+network  10.5.0.0/16,fc00:5::/48 over vxlan, configuration at revision 7
+subnet   10.5.1.0/24,fc00:5:0:1::/64, reserved, MTU 1430 for containers
+uplink   eth0, 172.30.0.1, peers send to 203.0.113.1
+store    etcd at http://127.0.0.1:2379 does not answer
+pending  the configuration at revision 9 differs from the one in force: restart tulled to take it over
+left out /coreos.com/network/subnets/README: not a subnet
+
+PEER  SUBNET                       PUBLIC              VIA
+h2    10.5.2.0/24,fc00:5:0:2::/64  172.30.0.2,fd30::2  mixed
+-     10.5.30.0/24                 172.30.0.30         vxlan
+`},
+		{"just started", agent.Status{Node: "h1", Reason: "starting"}, "h1 is not ready: starting\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := printStatus(&out, tt.status); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, out.String()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// aSet has a good lease, a reserved one without node id, and one that no host uses.
+func aSet(t *testing.T) subnet.Set {
+	t.Helper()
+	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := subnet.Set{Network: &network, Problems: []subnet.Problem{{Key: "/p/subnets/README", Reason: "not a subnet"}}}
+	for i, text := range []string{"10.5.1.0/24", "10.5.2.0/24", "10.9.0.0/24"} {
+		l := subnet.Lease{Created: int64(i + 1), Reserved: i == 1}
+		l.Subnets.V4 = netip.MustParsePrefix(text)
+		if l.Attrs.BackendType = "vxlan"; i != 1 {
+			l.Attrs.Node = "h" + text[3:4]
+		}
+		l.Attrs.Public.V4 = netip.AddrFrom4([4]byte{172, 30, 0, byte(i + 1)})
+		set.Leases = append(set.Leases, l)
+	}
+	return set
+}
+
+func TestPrintLeases(t *testing.T) {
+	var out bytes.Buffer
+	cmd := &cobra.Command{}
+	cmd.SetOut(&out)
+	if err := printLeases(cmd, aSet(t), false); err != nil {
+		t.Fatal(err)
+	}
+	want := `SUBNET       NODE  PUBLIC      BACKEND  STATE
+10.5.1.0-24  h5    172.30.0.1  vxlan    leased
+10.5.2.0-24  -     172.30.0.2  vxlan    reserved
+10.9.0.0-24  h9    172.30.0.3  vxlan    refused: 10.9.0.0/24 is not inside the network 10.5.0.0/16
+left out: /p/subnets/README: not a subnet
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+
+	out.Reset()
+	if err := printLeases(cmd, subnet.Set{}, true); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string][]any
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got["leases"] == nil || got["problems"] == nil {
+		t.Errorf("an empty store in JSON: %s (%v), want two empty lists", &out, err)
+	}
+}
+
+func TestParseSubnets(t *testing.T) {
+	for arg, want := range map[string]string{
+		"10.5.34.0/24":                 "10.5.34.0-24",
+		"10.5.34.0-24":                 "10.5.34.0-24",
+		"10.5.34.0/24,fc00:5:0:1::/64": "10.5.34.0-24&fc00:5:0:1::-64",
+		"fc00:5:0:1::/64,10.5.34.0/24": "10.5.34.0-24&fc00:5:0:1::-64",
+		"10.5.34.0-24&fc00:5:0:1::-64": "10.5.34.0-24&fc00:5:0:1::-64",
+	} {
+		if got, err := parseSubnets(arg); err != nil || subnet.KeyOf(got) != want {
+			t.Errorf("%s: %s, %v, want %s", arg, subnet.KeyOf(got), err, want)
+		}
+	}
+	for arg, want := range map[string]string{
+		"":                          "ADDRESS/LENGTH",
+		"10.5.34.0":                 "ADDRESS/LENGTH",
+		"10.5.34.1/24":              "no bits set after the length",
+		"10.5.34.0/24,":             "ADDRESS/LENGTH",
+		"10.5.34.0/24,10.5.35.0/24": "one of each family",
+	} {
+		if got, err := parseSubnets(arg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, %v, want an error with %q", arg, got, err, want)
+		}
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "net-conf.json")
+	if err := os.WriteFile(file, []byte(`{"Network":"10.5.0.0/16"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		arg          string
+		code         int
+		out, errText string
+	}{
+		{`{"Network":"10.5.0.0/16"}`, exitOK, "valid\n", ""},
+		{"@" + file, exitOK, "valid\n", ""},
+		{`{"Network":"10.5.0.0/16","SubnetLne":24}`, exitOK, "valid\n", "SubnetLen"},
+		{`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":"x"}}`, exitFailed, "", "Backend.VNI"},
+		{`{"Network":"10.5.0.0/16","Backend":{"Type":"udp"}}`, exitFailed, "", "alloc, host-gw, vxlan"},
+		{`{}`, exitFailed, "", "Network is missing"},
+		{"", exitFailed, "", "network configuration"},
+		{"@/nonexistent", exitFailed, "", "/nonexistent"},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{"config", "check", tt.arg}, &out, &errs); code != tt.code || out.String() != tt.out || !strings.Contains(errs.String(), tt.errText) {
+			t.Errorf("%s: exit code %d, output %q, errors %q", tt.arg, code, &out, &errs)
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestNodeID(t *testing.T) {
+	dir := t.TempDir()
+	machineID := filepath.Join(dir, "machine-id")
+	get := func(explicit string) string {
+		t.Helper()
+		id, err := NodeID(explicit, machineID, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	random := get("")
+	if again := get(""); again != random || !validID.MatchString(random) {
+		t.Errorf("without a machine id: %q, then %q", random, again)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "node-id")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("stored id: %v, %v", info, err)
+	}
+	for _, unset := range []string{"", "\n", "uninitialized\n"} {
+		writeFile(t, machineID, unset)
+		if got := get(""); got != random {
+			t.Errorf("machine id %q: %q, want the stored one %q", unset, got, random)
+		}
+	}
+	const machine = "0123456789abcdef0123456789abcdef"
+	writeFile(t, machineID, machine+"\n")
+	derived := get("")
+	if derived == random || strings.Contains(machine, derived) || derived != get("") {
+		t.Errorf("derived %q from %q", derived, machine)
+	}
+	if got := get("rack-7.node_1"); got != "rack-7.node_1" {
+		t.Errorf("explicit id became %q", got)
+	}
+	for _, bad := range []string{"-x", "a/b", "a b", "é", strings.Repeat("x", 65)} {
+		if id, err := NodeID(bad, machineID, dir); err == nil || !strings.Contains(err.Error(), "letters") {
+			t.Errorf("%q: %q, %v, want an error that says what is allowed", bad, id, err)
+		}
+	}
+}
+
+func TestStoredIDIsNotGuessed(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "node-id"), "\x00\x00")
+	if id, err := NodeID("", filepath.Join(dir, "none"), dir); err == nil || !strings.Contains(err.Error(), "delete the file") {
+		t.Errorf("%q, %v, want an error with the remedy", id, err)
+	}
+}
+
+func TestInstanceLastsAsLongAsTheRunDirectory(t *testing.T) {
+	instance := func(dir string) string {
+		t.Helper()
+		id, err := Instance(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	dir := filepath.Join(t.TempDir(), "run")
+	first := instance(dir)
+	if again := instance(dir); again != first {
+		t.Errorf("a restart changes it from %q to %q", first, again)
+	}
+	if other := instance(t.TempDir()); other == first {
+		t.Errorf("two machines share %q", other)
+	}
+}
