@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +42,8 @@ type node struct {
 	change func(*Config)
 	log    slog.Handler // nil: that of the test
 	agent  *Agent
-	cancel func() // begins to stop the agent
+	passes atomic.Int32 // that agents have made here
+	cancel func()       // begins to stop the agent
 	stop   func()
 }
 
@@ -106,6 +108,7 @@ func (h *node) start() {
 		Node: h.name, Instance: "run-of-" + h.name, IPMasq: true, ConfigKey: "config", LeaseDir: "subnets/",
 		SubnetFile: filepath.Join(h.dir, "subnet.env"), StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
 	}
+	cfg.Changed = func(Status) { h.passes.Add(1) }
 	if h.change != nil {
 		h.change(&cfg)
 	}
@@ -115,8 +118,8 @@ func (h *node) start() {
 	}
 	ctx, cancel := context.WithCancel(h.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
 	h.agent, h.cancel = a, cancel
+	go func() { done <- a.Run(ctx) }()
 	h.stop = func() {
 		h.stop = nil
 		cancel()
