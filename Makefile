@@ -52,7 +52,7 @@ arch: need-go
 
 lab: need-root build ## a lab to play with, until `bin/tulle lab down`
 	bin/tulle lab up --hosts 3 --containers 2 --family dual
-	@echo 'Enter a host: bin/tulle lab exec h1 -- sh. A container: bin/tulle lab exec h1/c1 -- sh. Remove it all: bin/tulle lab down.'
+	@echo 'Try: bin/tulle lab exec h1 -- tulle status. A container: bin/tulle lab exec h1/c1 -- sh. Remove it all: bin/tulle lab down.'
 
 generate: need-go ## rewrite generated files
 	go generate ./...
