@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -36,7 +37,11 @@ func (j *journal) passed(last, now Status) {
 	}
 	// What is wrong with the store is the store's to log.
 	if now.Reason != "" && now.Reason != now.Store && j.nag.due(now.Reason, every) {
-		j.log.Warn("not ready", "reason", now.Reason)
+		level := slog.LevelWarn
+		if now.Reason == errNoView.Error() || now.Reason == errAcquiring.Error() {
+			level = slog.LevelDebug // every start comes by here
+		}
+		j.log.Log(context.Background(), level, "not ready", "reason", now.Reason)
 	}
 	if now.Ready && !last.Ready && j.nag.due("ready", recurring) {
 		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", len(now.Peers))
