@@ -23,6 +23,7 @@ type UplinkChoice struct {
 	Patterns   []*regexp.Regexp // tried next, against each address and then each name
 	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
 	Public     Dual[netip.Addr] // advertised instead of the interface's own
+	Keep       Dual[netip.Addr] // in use so far: taken of an interface whose other addresses are no better
 }
 
 // explicit reports whether the operator named an interface in any way.
@@ -37,7 +38,7 @@ func (c UplinkChoice) explicit() bool {
 func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
 	var reasons []error
 	for _, candidate := range c.candidates(snap, families) {
-		up, err := candidate.uplink(snap, families)
+		up, err := candidate.uplink(snap, families, c.Keep)
 		if err != nil {
 			reasons = append(reasons, err)
 			continue
@@ -131,7 +132,7 @@ func owner(snap Snapshot, addr netip.Addr) string {
 	return ""
 }
 
-func (c candidate) uplink(snap Snapshot, families []Family) (Uplink, error) {
+func (c candidate) uplink(snap Snapshot, families []Family, keep Dual[netip.Addr]) (Uplink, error) {
 	n := slices.IndexFunc(snap.Interfaces, func(i Interface) bool { return i.Name == c.link })
 	if n < 0 {
 		return Uplink{}, fmt.Errorf("%s: no such interface on this host", c.why)
@@ -142,13 +143,7 @@ func (c candidate) uplink(snap Snapshot, families []Family) (Uplink, error) {
 	}
 	up := Uplink{Link: i.Name, MTU: i.MTU}
 	for _, f := range families {
-		addr := best(i, f)
-		for _, a := range c.fixed {
-			if a.IsValid() && FamilyOf(a) == f {
-				addr = a
-				break
-			}
-		}
+		addr := c.addr(i, f, keep.Of(f))
 		if !addr.IsValid() {
 			return Uplink{}, fmt.Errorf("%s: interface %s has no usable %s address", c.why, i.Name, f)
 		}
@@ -157,8 +152,27 @@ func (c candidate) uplink(snap Snapshot, families []Family) (Uplink, error) {
 	return up, nil
 }
 
-// best picks the address to use as a source: global before link-local, permanent before dynamic before temporary.
-func best(i Interface, f Family) netip.Addr {
+// addr picks one of the addresses that the selection fixed, else the best of the interface; keep before its equals.
+func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
+	var first netip.Addr
+	for _, a := range c.fixed {
+		switch {
+		case !a.IsValid() || FamilyOf(a) != f:
+		case a == keep:
+			return a
+		case !first.IsValid():
+			first = a
+		}
+	}
+	if first.IsValid() {
+		return first
+	}
+	return best(i, f, keep)
+}
+
+// best picks the address to use as a source: global before link-local, permanent before dynamic before temporary. Of
+// equals it takes keep: Linux lists a new IPv6 address before the older ones, and one that is added must change nothing.
+func best(i Interface, f Family, keep netip.Addr) netip.Addr {
 	usable := slices.DeleteFunc(slices.Clone(i.Addrs), func(a InterfaceAddr) bool {
 		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f
 	})
@@ -166,15 +180,18 @@ func best(i Interface, f Family) netip.Addr {
 		return netip.Addr{}
 	}
 	rank := func(a InterfaceAddr) int {
-		r := 0
+		r := 1
+		if a.Prefix.Addr() == keep {
+			r--
+		}
 		if a.Prefix.Addr().IsLinkLocalUnicast() {
-			r += 4
+			r += 8
 		}
 		if a.Temporary {
-			r += 2
+			r += 4
 		}
 		if a.Dynamic {
-			r++
+			r += 2
 		}
 		return r
 	}

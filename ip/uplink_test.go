@@ -116,3 +116,25 @@ func TestUplinkAddressPreference(t *testing.T) {
 		}
 	}
 }
+
+// Linux lists the newest IPv6 address first. One that is added, as a virtual address is, must not become the uplink's.
+func TestUplinkKeepsItsAddress(t *testing.T) {
+	snap := lan()
+	snap.Interfaces[1].Addrs = addresses("10.0.2.15/24", "fd00::99/128", "fd00::15/64", "fe80::1/64")
+	for _, tt := range []struct{ name, keep, want string }{
+		{"nothing to keep", "", "fd00::99"},
+		{"the one in use", "fd00::15", "fd00::15"},
+		{"gone", "fd00::7", "fd00::99"},
+		{"worse than others", "fe80::1", "fd00::99"},
+	} {
+		for _, choice := range []UplinkChoice{{}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fd00:")}}} {
+			if tt.keep != "" {
+				choice.Keep.V6 = netip.MustParseAddr(tt.keep)
+			}
+			up, err := choice.Choose(snap, []Family{IPv6})
+			if err != nil || up.Addr.V6 != netip.MustParseAddr(tt.want) {
+				t.Errorf("%s: %v, %v, want %s", tt.name, up.Addr.V6, err, tt.want)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -53,12 +54,13 @@ type Agent struct {
 	scope  recorded
 	wanted wanted
 
-	network *subnet.Network // the configuration in force: the first valid one
-	backend backend.Backend
-	doubts  []string
-	lease   subnet.Lease // last held; stays in force when lost, so that local traffic goes on
-	applied bool         // the kernel has been made right once
-	journal journal
+	network  *subnet.Network // the configuration in force: the first valid one
+	backend  backend.Backend
+	doubts   []string
+	lease    subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
+	underlay ip.Dual[netip.Addr] // addresses of the uplink in use
+	applied  bool                // the kernel has been made right once
+	journal  journal
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
@@ -75,6 +77,7 @@ func New(cfg Config) (*Agent, error) {
 		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, born: time.Now(),
 	}
 	a.lease = scope.record.lease()
+	a.underlay = a.lease.Attrs.Public
 	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.poke)
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil

@@ -33,6 +33,27 @@ func TestUplinkAddressChanges(t *testing.T) {
 	})
 }
 
+// A virtual address that comes to the uplink, and goes again, is none of Tulle's business.
+func TestUplinkGetsAnotherAddress(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		h.kernel.Refuse(func(op ip.Op) error {
+			t.Errorf("the kernel is changed: %s", op)
+			return nil
+		})
+		for range 2 {
+			more := eth0(h.n)
+			more.Addrs = append([]ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("fd30::ff/128")}}, more.Addrs...)
+			h.kernel.SetInterface(more)
+			w.converged(soon)
+			h.stop()
+			h.start() // and is known after a restart
+		}
+	})
+}
+
 func TestUplinkGoesAndReturns(t *testing.T) {
 	for name, config := range map[string]string{
 		"vxlan":   dualConfig,

@@ -44,10 +44,13 @@ func (a *Agent) look(ctx context.Context, set subnet.Set) (view, error) {
 	if v.snap, err = a.cfg.Kernel.Snapshot(ctx, scope); err != nil {
 		return v, fmt.Errorf("read kernel: %w", err)
 	}
-	uplink, err := a.cfg.Uplink.Choose(v.snap, a.network.Families())
+	choice := a.cfg.Uplink
+	choice.Keep = a.underlay
+	uplink, err := choice.Choose(v.snap, a.network.Families())
 	if err != nil {
 		return v, err
 	}
+	a.underlay = uplink.Addr
 	v.host = backend.Host{Node: a.cfg.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: v.snap.Owned.Links, Paths: v.snap.Paths}
 	return v, a.claim(&v)
 }
