@@ -167,7 +167,9 @@ func newStaticLab(t *testing.T) *lab.Lab {
 		if err := os.MkdirAll(host.Dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		subnet := fmt.Sprintf("FLANNEL_SUBNET=10.244.%d.1/24\nFLANNEL_IPV6_SUBNET=fd10:244:0:%d::1/64\nFLANNEL_MTU=1450\n", i+1, i+1)
+		subnet := fmt.Sprintf("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.%d.1/24\n"+
+			"FLANNEL_IPV6_NETWORK=fd10:244::/48\nFLANNEL_IPV6_SUBNET=fd10:244:0:%d::1/64\n"+
+			"FLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n", i+1, i+1)
 		if err := os.WriteFile(host.SubnetFile(), []byte(subnet), 0o644); err != nil {
 			t.Fatal(err)
 		}
