@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
+	"tulle/internal/atomicfile"
 	"tulle/ip"
 )
 
@@ -69,38 +68,10 @@ func (e Env) WriteFile(path string) (changed bool, err error) {
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
 		return false, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return false, fmt.Errorf("write subnet file: %w", err)
-	}
-	if err := replaceFile(path, text, 0o644); err != nil {
-		return false, fmt.Errorf("write subnet file %s: %w", path, err)
+	if err := atomicfile.Write(path, text, 0o644); err != nil {
+		return false, err
 	}
 	return true, nil
-}
-
-func replaceFile(path string, content []byte, mode fs.FileMode) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // after the rename there is nothing left to remove
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // ReadEnv reads a subnet file. Lines with unknown keys, comments and blank lines are passed over. A file that

@@ -26,7 +26,7 @@ func layers() []layer {
 		{pkg: "ip", std: true},
 		{pkg: "ip/kernel", below: []string{"internal/netns"}},
 		{pkg: "ip/iptest"},
-		{pkg: "subnet", below: []string{"ip"}, std: true},
+		{pkg: "subnet", below: []string{"ip", "internal/atomicfile"}, std: true},
 		{pkg: "subnet/etcd", below: []string{"ip"}},
 		{pkg: "subnet/subnettest", below: []string{"ip"}},
 		{pkg: "backend", below: []string{"ip", "subnet"}, std: true},
