@@ -3,10 +3,12 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,6 +69,10 @@ func (c *Client) get(ctx context.Context, path string) (code int, body []byte, e
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		// The URL that net/http names is made up, the socket is what counts.
+		if urlErr, ok := errors.AsType[*url.Error](err); ok {
+			err = urlErr.Err
+		}
 		return 0, nil, fmt.Errorf("no tulled answers on %s: start it, or name its --run-dir: %w", c.socket, err)
 	}
 	defer resp.Body.Close()

@@ -71,7 +71,7 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	l.progress("underlay: %d hosts on %d segments joined by a router", config.Hosts, config.Segments)
+	l.progress("underlay: hosts: %d, segments joined by a router: %d", config.Hosts, config.Segments)
 	return l, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -109,6 +110,11 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 	if err != nil {
 		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)
 	}
-	h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)
+	// A clone asks again and again; that is no news.
+	maps.DeleteFunc(h.askers, func(_ party, told time.Time) bool { return time.Since(told) > remind })
+	if _, told := h.askers[d.Question]; !told {
+		h.askers[d.Question] = time.Now()
+		h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)
+	}
 	return nil
 }

@@ -25,6 +25,8 @@ type held struct {
 	done  chan struct{} // closed when nothing keeps the lease alive any more
 	turn  chan struct{} // holds a token while the key is read or written
 
+	askers map[party]time.Time // when a question of theirs was last logged; guarded by turn
+
 	mu   sync.Mutex
 	mine entry
 	loss error // why it is no longer ours
@@ -46,7 +48,9 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry) *held
 		stop:  cancel,
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
-		mine:  *mine,
+
+		askers: map[party]time.Time{},
+		mine:   *mine,
 	}
 	s.wg.Go(func() {
 		defer cancel()
