@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,9 +17,10 @@ import (
 // Env is the content of the subnet file, from which Docker and CNI plugins configure their bridges.
 type Env struct {
 	Network ip.Dual[netip.Prefix]
-	Subnets Subnets // in the file as the first address after the network address, the bridge's own
-	MTU     int     // of containers, in bytes
-	IPMasq  bool    // traffic that leaves Network is masqueraded by the daemon
+	More    []netip.Prefix // networks that the file lists besides, which containers reach too; never written
+	Subnets Subnets        // in the file as the first address after the network address, the bridge's own
+	MTU     int            // of containers, in bytes
+	IPMasq  bool           // traffic that leaves Network is masqueraded by the daemon
 }
 
 const (
@@ -151,8 +153,7 @@ func (e *Env) set(key, value string) (err error) {
 		var p netip.Prefix
 		switch keys := envKeysOf(f); key {
 		case keys.network:
-			p, err = firstOfFamily(f, value)
-			e.Network.Set(f, p)
+			err = e.setNetworks(f, value)
 		case keys.subnet:
 			p, err = parsePrefix(f, value)
 			e.Subnets.Set(f, p)
@@ -161,21 +162,26 @@ func (e *Env) set(key, value string) (err error) {
 	return err
 }
 
-// firstOfFamily reads a list of networks separated by commas, as CNI plugins accept it, and returns the first of family f.
-func firstOfFamily(f ip.Family, list string) (first netip.Prefix, err error) {
+// setNetworks takes over a list of networks separated by commas, as CNI plugins accept it: the first of family f is the network.
+func (e *Env) setNetworks(f ip.Family, list string) error {
+	var first netip.Prefix
 	for text := range strings.SplitSeq(list, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil || p.Addr().Is4In6() {
-			return netip.Prefix{}, fmt.Errorf("%q is not a prefix", text)
+			return fmt.Errorf("%q is not a prefix", text)
 		}
-		if !first.IsValid() && ip.FamilyOf(p.Addr()) == f {
-			first = p.Masked()
+		switch p = p.Masked(); {
+		case !first.IsValid() && ip.FamilyOf(p.Addr()) == f:
+			first = p
+		case !slices.Contains(e.More, p):
+			e.More = append(e.More, p)
 		}
 	}
 	if !first.IsValid() {
-		return netip.Prefix{}, fmt.Errorf("want an %s prefix", f)
+		return fmt.Errorf("want an %s prefix", f)
 	}
-	return first, nil
+	e.Network.Set(f, first)
+	return nil
 }
 
 func parsePrefix(f ip.Family, text string) (netip.Prefix, error) {
