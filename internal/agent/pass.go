@@ -77,7 +77,7 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	if v.self.Subnets == (subnet.Subnets{}) {
 		return nil, v.notHeld
 	}
-	st.Lease = leaseStatus(v.self)
+	st.Lease = leaseStatus(v.self, v.notHeld == nil)
 
 	d := a.decide(v)
 	st.Peers = peerStatus(d, a.backend.Scope(nil).Links)

@@ -37,6 +37,7 @@ type NetworkStatus struct {
 // LeaseStatus is this host's lease.
 type LeaseStatus struct {
 	Subnets  []netip.Prefix `json:"subnets"`
+	Held     bool           `json:"held"` // false: lost, and in force only until there is another
 	Reserved bool           `json:"reserved"`
 	Revision int64          `json:"revision"`
 }
@@ -90,8 +91,8 @@ func networkStatus(n subnet.Network) *NetworkStatus {
 	return &NetworkStatus{Prefixes: n.Prefixes(), Backend: n.Backend.Type, Revision: n.Revision}
 }
 
-func leaseStatus(l subnet.Lease) *LeaseStatus {
-	return &LeaseStatus{Subnets: prefixes(l.Subnets), Reserved: l.Reserved, Revision: l.Revision}
+func leaseStatus(l subnet.Lease, held bool) *LeaseStatus {
+	return &LeaseStatus{Subnets: prefixes(l.Subnets), Held: held, Reserved: l.Reserved, Revision: l.Revision}
 }
 
 func uplinkStatus(u ip.Uplink) *UplinkStatus {
