@@ -33,9 +33,12 @@ type health struct {
 }
 
 func newHealth(config Config) *health {
+	endpoints := strings.Join(config.Endpoints, ",")
 	return &health{
+		// An etcd that is away is found out only after seconds.
+		err:       fmt.Errorf("etcd at %s has not answered yet", endpoints),
 		log:       config.Logger,
-		endpoints: strings.Join(config.Endpoints, ","),
+		endpoints: endpoints,
 		prefix:    newLayout(config.Prefix).prefix,
 		username:  config.Username,
 	}
