@@ -1,0 +1,109 @@
+package bridge_test
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"tulle/internal/netns/netnstest"
+	"tulle/ip/kernel/bridge"
+)
+
+func TestBridge(t *testing.T) {
+	ns := netnstest.New(t)
+	err := ns.Do(func() error {
+		build(t)
+		v4, v6 := netip.MustParsePrefix("10.50.7.1/24"), netip.MustParsePrefix("fc00:50::1/64")
+		if got := globalAddrs(t, "br0"); !slices.Equal(got, []netip.Prefix{v4, v6}) {
+			t.Errorf("addresses = %v, want %v and %v", got, v4, v6)
+		}
+		ports, err := bridge.Ports("br0")
+		if want := []string{"port"}; err != nil || !slices.Equal(ports, want) {
+			t.Errorf("ports = %q, %v; want %q", ports, err, want)
+		}
+		for range 2 {
+			for _, addr := range []netip.Prefix{v4, v6} {
+				if err := bridge.RemoveAddr("br0", addr); err != nil {
+					t.Errorf("remove %s: %v", addr, err)
+				}
+			}
+		}
+		if got := globalAddrs(t, "br0"); len(got) > 0 {
+			t.Errorf("addresses after their removal = %v", got)
+		}
+		for _, name := range []string{"none", "port"} {
+			if got := globalAddrs(t, name); len(got) > 0 {
+				t.Errorf("addresses of %s, which is no bridge = %v", name, got)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReadInterface(t *testing.T) {
+	ns := netnstest.New(t)
+	err := ns.Do(func() error {
+		build(t)
+		if _, err := bridge.ReadInterface("none"); err == nil {
+			t.Error("an interface that does not exist is read")
+		}
+		i, err := bridge.ReadInterface("br0")
+		if err != nil || i.MTU != 1450 || i.Default.V4 || i.Default.V6 {
+			t.Errorf("interface = %+v, %v; want MTU 1450 and no default route", i, err)
+		}
+		for _, gateway := range []string{"10.50.7.9", "fc00:50::9"} {
+			addr := netip.MustParseAddr(gateway)
+			if err := netlink.RouteAdd(&netlink.Route{Gw: addr.AsSlice()}); err != nil {
+				t.Fatal(err)
+			}
+			if i, err = bridge.ReadInterface("br0"); err != nil || addr.Is4() != (i.Default.V4 && !i.Default.V6) {
+				t.Errorf("default routes after one by %s = %+v, %v", gateway, i.Default, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// build makes a bridge with addresses and a port in the namespace of the calling thread.
+func build(t *testing.T) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = "br0", 1450
+	br := &netlink.Bridge{LinkAttrs: attrs}
+	if err := netlink.LinkAdd(br); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"10.50.7.1/24", "fc00:50::1/64"} {
+		p := netip.MustParsePrefix(text)
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+		if err := netlink.AddrAdd(br, addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attrs = netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.MasterIndex = "port", 1450, br.Index
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(br); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func globalAddrs(t *testing.T, name string) []netip.Prefix {
+	t.Helper()
+	addrs, err := bridge.Addrs(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(addrs, func(p netip.Prefix) bool { return !p.Addr().IsGlobalUnicast() })
+}
