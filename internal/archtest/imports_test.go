@@ -30,13 +30,13 @@ func layers() []layer {
 		{pkg: "subnet/etcd", below: []string{"ip"}},
 		{pkg: "subnet/subnettest", below: []string{"ip"}},
 		{pkg: "backend", below: []string{"ip", "subnet"}, std: true},
-		{pkg: "cni-plugin", below: []string{"ip", "subnet"}},
+		{pkg: "cni-plugin", below: []string{"ip", "ip/kernel/bridge", "subnet", "internal/netns"}},
 		{pkg: "internal", below: []string{"ip", "subnet"}},
 		{pkg: "internal/agent", below: []string{"ip", "subnet", "backend"}},
 		{pkg: "internal/backends", below: []string{"subnet", "backend/..."}},
 		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "internal/netns", "internal/etcdmember", "internal/api"}},
-		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/..."}},
+		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/...", "cni-plugin"}},
 	}
 }
 
@@ -94,9 +94,10 @@ func gates() []gate {
 
 // reach says what a program must not contain, however indirectly.
 type reach struct {
-	from  string
-	never []string
-	why   string
+	from   string
+	never  []string
+	except []string
+	why    string
 }
 
 func reaches() []reach {
@@ -105,9 +106,10 @@ func reaches() []reach {
 		never: []string{"internal/lab", "internal/etcdmember"},
 		why:   "the daemon is small and changes the world of its own host only",
 	}, {
-		from:  "cni-plugin",
-		never: []string{"subnet/etcd", "ip/kernel", "internal/agent"},
-		why:   "the plugin starts once per container and needs nothing but the subnet file",
+		from:   "cmd/tulle-cni",
+		never:  []string{"subnet/etcd", "ip/kernel", "internal/agent"},
+		except: []string{"ip/kernel/bridge"},
+		why:    "the plugin starts once per container; it needs the subnet file, and of the kernel the bridge alone",
 	}}
 }
 
@@ -145,7 +147,7 @@ func TestReach(t *testing.T) {
 	}
 	for _, r := range reaches() {
 		for pkg, chain := range closure(direct, r.from) {
-			if within(pkg, r.never...) {
+			if within(pkg, r.never...) && !within(pkg, r.except...) {
 				t.Errorf("%s contains %s, by way of %s: %s", r.from, pkg, strings.Join(chain, " → "), r.why)
 			}
 		}

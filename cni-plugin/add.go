@@ -1,0 +1,100 @@
+//go:build linux
+
+package cniplugin
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+
+	"tulle/subnet"
+)
+
+// cmdAdd attaches a container. What is needed to undo it is on disk before anything is done.
+func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
+	env, err := ready(ctx, c, patience)
+	if err != nil {
+		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
+	}
+	delegate, err := delegateConf(c, env)
+	if err != nil {
+		return err
+	}
+	if _, err := p.find(delegate, delegationOf(args)); err != nil {
+		return err
+	}
+	s, a := states{c.DataDir}, attachment{c.Name, args.ContainerID, args.IfName}
+	if err := p.clearLeftover(ctx, s, a, args); err != nil {
+		return err
+	}
+	if err := s.write(a, record{Netns: args.Netns, NetnsID: netnsID(args.Netns), Args: args.Args, Delegate: delegate}); err != nil {
+		return err
+	}
+	held, err := lock(ctx, s.path(a))
+	if err != nil {
+		return err
+	}
+	if held == nil {
+		return fmt.Errorf("state %s is gone: a DEL of the same attachment runs beside this ADD", s.path(a))
+	}
+	defer held.Close()
+	result, err := p.attach(ctx, c, env, delegate, args)
+	if err != nil {
+		return p.undo(ctx, s, a, delegate, args, err)
+	}
+	return result.PrintTo(p.stdout)
+}
+
+func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate json.RawMessage, args *skel.CmdArgs) (types.Result, error) {
+	if err := p.clearBridge(c, env); err != nil {
+		return nil, err
+	}
+	result, err := p.add(ctx, delegate, delegationOf(args))
+	if err != nil {
+		return nil, err
+	}
+	return result.GetAsVersion(cmp.Or(c.CNIVersion, "0.1.0"))
+}
+
+// undo takes back an attachment that failed for the reason err. What cannot be taken back is left to a DEL or GC.
+func (p *Plugin) undo(ctx context.Context, s states, a attachment, delegate json.RawMessage, args *skel.CmdArgs, err error) error {
+	undone := p.run(ctx, "DEL", delegate, delegationOf(args))
+	if undone == nil {
+		undone = s.remove(a)
+	}
+	if undone != nil {
+		p.remark("cleaning up after a failed ADD: %v", undone)
+	}
+	return err
+}
+
+// clearLeftover removes what is left of the same attachment in a namespace that is gone, as after a reboot. One whose namespace is
+// still there may be in use.
+func (p *Plugin) clearLeftover(ctx context.Context, s states, a attachment, args *skel.CmdArgs) error {
+	held, err := lock(ctx, s.path(a))
+	if held == nil || err != nil {
+		return err
+	}
+	defer held.Close()
+	r, err := s.read(a)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.remark("%v: it is written anew", err)
+	}
+	if err != nil {
+		return os.Remove(s.path(a))
+	}
+	if r.Netns == args.Netns && r.NetnsID == netnsID(args.Netns) {
+		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf(
+			"container %s has an interface %s on network %s already: DEL comes before the next ADD", a.container, a.ifname, a.network), "")
+	}
+	d := delegationOf(args)
+	d.netns = ""
+	return p.run(ctx, "DEL", r.Delegate, d)
+}

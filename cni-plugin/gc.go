@@ -1,0 +1,161 @@
+//go:build linux
+
+package cniplugin
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// validAttachments is the member of the configuration that lists what must stay.
+const validAttachments = "cni.dev/valid-attachments"
+
+// cmdGC frees what belongs to attachments that are not valid any more. It goes on over errors, and reports all of them.
+func (p *Plugin) cmdGC(ctx context.Context, c conf, args *skel.CmdArgs) error {
+	if c.attachments == nil {
+		return types.NewError(types.ErrInvalidNetworkConfig, validAttachments+" is missing: it lists the attachments to keep", "")
+	}
+	var list []types.GCAttachment
+	if err := json.Unmarshal(c.attachments, &list); err != nil {
+		return types.NewError(types.ErrDecodingFailure, validAttachments+": "+err.Error(), "")
+	}
+	valid, containers := map[attachment]bool{}, map[string]bool{}
+	for _, v := range list {
+		valid[attachment{c.Name, v.ContainerID, v.IfName}] = true
+		containers[v.ContainerID] = true
+	}
+	s := states{c.DataDir}
+	known, err := s.known(c.Name)
+	errs := []error{err}
+	addressed, err := holders(c)
+	errs = append(errs, err)
+	for a := range union(known, addressed) {
+		if !valid[a] {
+			errs = append(errs, p.collect(ctx, c, a, args))
+		}
+	}
+	errs = append(errs, s.forget(c.Name, containers), p.delegateGC(ctx, c, args))
+	return errors.Join(errs...)
+}
+
+// collect detaches what no DEL has detached. The namespace is entered only if it is the one that ADD saw: by now its path may
+// lead to that of another container, or of the host.
+func (p *Plugin) collect(ctx context.Context, c conf, a attachment, args *skel.CmdArgs) error {
+	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
+	if r, err := (states{c.DataDir}).read(a); err == nil {
+		d.args = r.Args
+		if r.NetnsID != "" && netnsID(r.Netns) == r.NetnsID {
+			d.netns = r.Netns
+		}
+	}
+	if err := p.detach(ctx, c, a, d); err != nil {
+		return fmt.Errorf("free %s of container %s: %w", a.ifname, a.container, err)
+	}
+	return nil
+}
+
+// delegateGC passes the command on, as the specification wants; the bridge plugin does not pass it on to its address management.
+func (p *Plugin) delegateGC(ctx context.Context, c conf, args *skel.CmdArgs) error {
+	delegate, err := bestKnowledge(c)
+	if err != nil {
+		return err
+	}
+	if delegate, err = with(delegate, map[string]any{validAttachments: c.attachments}); err != nil {
+		return err
+	}
+	return p.run(ctx, "GC", delegate, delegationOf(args))
+}
+
+// known lists the attachments to a network of which there is a state file, whole or not.
+func (s states) known(network string) (map[attachment]bool, error) {
+	names, err := s.names()
+	found := map[attachment]bool{}
+	for _, name := range names {
+		if unfinished, ok := strings.CutPrefix(name, unfinishedPrefix); ok {
+			name = strings.TrimSuffix(unfinished, unfinishedSuffix)
+		}
+		if parts := strings.Split(name, separator); len(parts) == 3 && parts[0] == network {
+			found[attachment{parts[0], parts[1], parts[2]}] = true
+		}
+	}
+	return found, err
+}
+
+// forget removes the flannel plugin's state of containers that are not among those to keep.
+func (s states) forget(network string, keep map[string]bool) error {
+	names, err := s.names()
+	errs := []error{err}
+	for _, name := range names {
+		if strings.Contains(name, separator) || keep[name] {
+			continue
+		}
+		path := filepath.Join(s.dir, name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if name, err := delegateField(text, "name"); err == nil && name == network {
+			errs = append(errs, removeFile(path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s states) names() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list states: %w", err)
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, nil
+}
+
+// hostLocalDir is where the host-local plugin keeps a directory per network, with a file per address.
+const hostLocalDir = "/var/lib/cni/networks"
+
+// holders lists the attachments that hold an address according to the host-local plugin, which has no GC of its own: a file is
+// named after its address and holds the container's id and the interface's name on a line each.
+func holders(c conf) (map[attachment]bool, error) {
+	found := map[attachment]bool{}
+	if textOr(c.IPAM, "type", defaultIPAM) != defaultIPAM {
+		return found, nil
+	}
+	dir := filepath.Join(cmp.Or(textOr(c.IPAM, "dataDir", ""), hostLocalDir), c.Name)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list addresses in use: %w", err)
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			continue // freed meanwhile
+		}
+		if fields := strings.Fields(string(text)); len(fields) == 2 {
+			found[attachment{c.Name, fields[0], fields[1]}] = true
+		}
+	}
+	return found, nil
+}
+
+func union(a, b map[attachment]bool) map[attachment]bool {
+	all := map[attachment]bool{}
+	for _, m := range []map[attachment]bool{a, b} {
+		for k := range m {
+			all[k] = true
+		}
+	}
+	return all
+}

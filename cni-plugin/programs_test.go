@@ -1,0 +1,70 @@
+//go:build linux
+
+package cniplugin_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// programs are the real parts, built once for all tests.
+type programs struct {
+	tulle, tulled string
+	cni           string // directory of plugins: ours as tulle and flannel, and those it delegates to
+}
+
+// programsEnv names the directory with the programs of the tests.
+const programsEnv = "TULLE_TEST_CNI_PROGRAMS"
+
+func TestMain(m *testing.M) {
+	if killer, err := asDelegate(); err != nil {
+		panic(err)
+	} else if killer {
+		return
+	}
+	dir, err := os.MkdirTemp("", "tulle-cni-")
+	if err != nil {
+		panic(err)
+	}
+	if err := build(locate(dir)); err != nil {
+		panic(errors.Join(err, os.RemoveAll(dir)))
+	}
+	os.Setenv(programsEnv, dir)
+	defer os.RemoveAll(dir)
+	m.Run()
+}
+
+func locate(dir string) programs {
+	return programs{tulle: filepath.Join(dir, "tulle"), tulled: filepath.Join(dir, "tulled"), cni: filepath.Join(dir, "cni")}
+}
+
+func built() programs { return locate(os.Getenv(programsEnv)) }
+
+func build(p programs) error {
+	for _, b := range []struct {
+		module, out string
+		packages    []string
+	}{
+		{"..", filepath.Dir(p.tulle), []string{"./cmd/..."}},
+		{"testdata/tools", p.cni, []string{"tool"}},
+	} {
+		if err := os.MkdirAll(b.out, 0o755); err != nil {
+			return err
+		}
+		cmd := exec.Command("go", append([]string{"build", "-C", b.module, "-buildvcs=false", "-o", b.out}, b.packages...)...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		}
+	}
+	for _, name := range []string{"tulle", "flannel"} {
+		if err := os.Link(filepath.Join(filepath.Dir(p.tulle), "tulle-cni"), filepath.Join(p.cni, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+//go:build linux
+
+package cniplugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tulle/internal/atomicfile"
+)
+
+// attachment names one interface of one container on one network.
+type attachment struct{ network, container, ifname string }
+
+// record is what is kept of an attachment from before its making until after its removal.
+type record struct {
+	Netns    string          `json:"netns"`   // path of the container's network namespace
+	NetnsID  string          `json:"netnsID"` // tells it from a later namespace at the same path
+	Args     string          `json:"args,omitempty"`
+	Delegate json.RawMessage `json:"delegate"` // the configuration that the delegate got
+}
+
+// states is the directory with a file per attachment.
+type states struct{ dir string }
+
+// lockTimeout bounds the wait for a delegate that outlived the plugin: about the longest that the bridge plugin waits for a port.
+const (
+	lockTimeout = 5 * time.Second
+	lockEvery   = 5 * time.Millisecond
+)
+
+// separator is in no name, container id or interface name.
+const separator = ":"
+
+func (s states) path(a attachment) string {
+	return filepath.Join(s.dir, a.network+separator+a.container+separator+a.ifname)
+}
+
+// flannelPath is where the flannel plugin keeps what it knows of a container.
+func (s states) flannelPath(container string) string { return filepath.Join(s.dir, container) }
+
+// write keeps r, through power cuts too.
+func (s states) write(a attachment, r record) error {
+	text, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return atomicfile.Write(s.path(a), text, 0o600)
+}
+
+// read returns what is known of an attachment, if need be from the flannel plugin. If there is nothing, the error wraps fs.ErrNotExist.
+func (s states) read(a attachment) (record, error) {
+	path := s.path(a)
+	text, err := os.ReadFile(path)
+	if err == nil {
+		r, err := parseRecord(text)
+		if err != nil {
+			return r, fmt.Errorf("state %s is corrupt: %w", path, err)
+		}
+		return r, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return record{}, err
+	}
+	path = s.flannelPath(a.container)
+	if text, err = os.ReadFile(path); err != nil {
+		return record{}, err
+	}
+	name, err := delegateField(text, "name")
+	if err != nil {
+		return record{}, fmt.Errorf("state %s is corrupt: %w", path, err)
+	}
+	if name != a.network {
+		return record{}, fmt.Errorf("state %s is of network %s: %w", path, name, fs.ErrNotExist)
+	}
+	return record{Delegate: text}, nil
+}
+
+func parseRecord(text []byte) (record, error) {
+	var r record
+	if err := json.Unmarshal(text, &r); err != nil {
+		return record{}, err
+	}
+	if _, err := delegateField(r.Delegate, "type"); err != nil {
+		return record{}, err
+	}
+	return r, nil
+}
+
+// delegateField returns a string of a delegate's configuration.
+func delegateField(conf json.RawMessage, name string) (string, error) {
+	var o object
+	if err := json.Unmarshal(conf, &o); err != nil {
+		return "", fmt.Errorf("delegate's configuration: %w", err)
+	}
+	value, err := text(o, name, "")
+	if err == nil && value == "" {
+		err = fmt.Errorf("delegate's configuration has no %s", name)
+	}
+	return value, err
+}
+
+// remove forgets an attachment, and what a crash left of writing it.
+func (s states) remove(a attachment) error {
+	err := os.Remove(s.path(a))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+		if _, readErr := s.read(a); !errors.Is(readErr, fs.ErrNotExist) {
+			err = removeFile(s.flannelPath(a.container))
+		}
+	}
+	dir, name := filepath.Split(s.path(a))
+	return errors.Join(err, removeFile(dir+unfinishedPrefix+name+unfinishedSuffix))
+}
+
+// What is around the name of a file that package atomicfile has not finished.
+const unfinishedPrefix, unfinishedSuffix = ".", ".new"
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lock waits for the file at path and holds it until it is closed. Delegates inherit it: if the plugin is killed, one that goes on
+// working keeps the lock until it is done. A file that does not exist is not locked, and nil.
+func lock(ctx context.Context, path string) (*os.File, error) {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitLock(ctx, file); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
+	}
+	return file, nil
+}
+
+func awaitLock(ctx context.Context, file *os.File) error {
+	fd := int(file.Fd())
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	for {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("a delegate is still at work after %v", lockTimeout)
+		case <-time.After(lockEvery):
+		}
+	}
+}
+
+// netnsID tells a network namespace from others; empty if there is none at path.
+func netnsID(path string) string {
+	var st unix.Stat_t
+	if path == "" || unix.Stat(path, &st) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
+}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package cniplugin
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestStates(t *testing.T) {
+	s := states{filepath.Join(t.TempDir(), "flannel")}
+	first, second := attachment{"cbr0", "c1", "eth0"}, attachment{"cbr0", "c1", "net1.5"}
+	for _, a := range []attachment{first, second} {
+		if _, err := s.read(a); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("read of nothing = %v, want fs.ErrNotExist", err)
+		}
+		r := record{Netns: "/run/netns/x", NetnsID: "4:5", Args: "K=V", Delegate: json.RawMessage(`{"type":"` + a.ifname + `"}`)}
+		if err := s.write(a, r); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.read(a)
+		if diff := cmp.Diff(r, got); err != nil || diff != "" {
+			t.Errorf("read = %v, differs (-want +got):\n%s", err, diff)
+		}
+	}
+	if info, err := os.Stat(s.dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("directory %v, %v; want mode 700", info, err)
+	}
+	if info, err := os.Stat(s.path(first)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("state %v, %v; want mode 600", info, err)
+	}
+	// A crash while the state was being written.
+	if err := os.WriteFile(filepath.Join(s.dir, ".cbr0:c1:net1.5.new"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	known, err := s.known("cbr0")
+	if want := (map[attachment]bool{first: true, second: true}); err != nil || !cmp.Equal(known, want, cmp.AllowUnexported(attachment{})) {
+		t.Errorf("known = %v, %v; want %v", known, err, want)
+	}
+	if known, err := s.known("other"); err != nil || len(known) != 0 {
+		t.Errorf("known to another network = %v, %v; want none", known, err)
+	}
+	for range 2 {
+		if err := errors.Join(s.remove(first), s.remove(second)); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+	}
+	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 0 {
+		t.Errorf("left are %v, %v; want nothing", left, err)
+	}
+}
+
+func TestReadCorruptState(t *testing.T) {
+	s := states{t.TempDir()}
+	a := attachment{"cbr0", "c1", "eth0"}
+	for _, path := range []string{s.path(a), s.flannelPath(a.container)} {
+		for _, text := range []string{"", "{", `{"delegate":{}}`, `{"netns":"x"}`, `{"type":7}`} {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.read(a); err == nil || !strings.Contains(err.Error(), path+" is corrupt") {
+				t.Errorf("%q: error %v, want it to say that %s is corrupt", text, err, path)
+			}
+		}
+		if err := s.remove(a); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.read(a); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("read of a removed state = %v, want fs.ErrNotExist", err)
+		}
+	}
+}
+
+func TestFlannelsState(t *testing.T) {
+	s := states{t.TempDir()}
+	const text = `{"name":"cbr0","type":"bridge"}`
+	path := s.flannelPath("c1")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.read(attachment{"cbr0", "c1", "eth0"})
+	if err != nil || string(r.Delegate) != text {
+		t.Errorf("read = %s, %v; want %s", r.Delegate, err, text)
+	}
+	other := attachment{"other", "c1", "eth0"}
+	if _, err := s.read(other); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("read of another network's = %v, want fs.ErrNotExist", err)
+	}
+	if err := errors.Join(s.remove(other), s.forget("other", nil), s.forget("cbr0", map[string]bool{"c1": true})); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("it is gone, though it is another network's or valid: %v", err)
+	}
+	if err := s.forget("cbr0", nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("stat after it was forgotten = %v, want fs.ErrNotExist", err)
+	}
+}
