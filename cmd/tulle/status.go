@@ -12,8 +12,11 @@ import (
 	"tulle/internal/api"
 )
 
-// defaultRunDir is tulled's.
-const defaultRunDir = "/run/tulle"
+// tulled's defaults.
+const (
+	defaultRunDir     = "/run/tulle"
+	defaultSubnetFile = "/run/flannel/subnet.env"
+)
 
 func newStatusCommand() *cobra.Command {
 	var runDir string

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/atomicfile"
+)
+
+// cniInstall is where the plugin and its configuration go.
+type cniInstall struct {
+	plugin          string // the program; empty: beside this one
+	binDir, as      string
+	confDir, conf   string // conf is a file name
+	cniVersion      string
+	runDir, envFile string // tulled's
+	force           bool
+}
+
+func newCNICommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cni",
+		Short: "Connect container runtimes to the network by CNI",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newCNIInstallCommand())
+	return cmd
+}
+
+func newCNIInstallCommand() *cobra.Command {
+	var i cniInstall
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Install the CNI plugin and a configuration for it",
+		Long: `Install the CNI plugin, and a configuration that makes container runtimes use it with the bridge, host-local and portmap
+plugins. Both are written whole or not at all, so that this may be repeated, for an upgrade too, while runtimes run. A configuration that was changed
+by hand is kept unless --force is given.
+
+With --as flannel the plugin takes the place of flannel's, and serves the configuration that is there.`,
+		Example: "  tulle cni install\n  tulle cni install --bin-dir /usr/lib/cni\n  tulle cni install --as flannel",
+		Args:    cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			if err := i.check(); err != nil {
+				return usageError(err)
+			}
+			return i.run(cmd.OutOrStdout())
+		}).runE,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&i.binDir, "bin-dir", "/opt/cni/bin", "`directory` of the runtimes' CNI plugins")
+	flags.StringVar(&i.confDir, "conf-dir", "/etc/cni/net.d", "`directory` of the runtimes' CNI configurations")
+	flags.StringVar(&i.conf, "conf", "10-tulle.conflist", "`name` of the configuration file; runtimes take the first by name")
+	flags.StringVar(&i.as, "as", "tulle", "`name` of the plugin: tulle, or flannel for a configuration that is there")
+	flags.StringVar(&i.cniVersion, "cni-version", "1.0.0", "`version` of the configuration; 1.1.0 adds STATUS and GC, which older runtimes and plugins do not know")
+	flags.StringVar(&i.plugin, "plugin", "", "`path` of tulle-cni (default: beside this program)")
+	flags.BoolVar(&i.force, "force", false, "replace a configuration that was changed by hand")
+	flags.StringVar(&i.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
+	flags.StringVar(&i.envFile, "subnet-file", setting("SUBNET_FILE", defaultSubnetFile), "tulled's subnet `file`")
+	return cmd
+}
+
+func (i *cniInstall) check() error {
+	if i.as != "tulle" && i.as != "flannel" {
+		return fmt.Errorf("--as is %q, must be tulle or flannel", i.as)
+	}
+	if filepath.Base(i.conf) != i.conf || filepath.Ext(i.conf) != ".conflist" {
+		return fmt.Errorf("--conf is %q, must be a file name that ends in .conflist", i.conf)
+	}
+	if versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}; !slices.Contains(versions, i.cniVersion) {
+		return fmt.Errorf("--cni-version is %q, must be one of %s", i.cniVersion, strings.Join(versions, ", "))
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	i.plugin = cmp.Or(i.plugin, filepath.Join(filepath.Dir(self), "tulle-cni"))
+	if _, err := os.Stat(i.plugin); err != nil {
+		return fmt.Errorf("%w: build tulle-cni, or tell where it is with --plugin", err)
+	}
+	if sameFile(self, i.target()) {
+		return fmt.Errorf("--bin-dir is %s, where %s is this program: runtimes look for plugins in a directory of their own", i.binDir, i.as)
+	}
+	return nil
+}
+
+func (i *cniInstall) target() string { return filepath.Join(i.binDir, i.as) }
+
+func sameFile(a, b string) bool {
+	first, err := os.Stat(a)
+	second, otherErr := os.Stat(b)
+	return err == nil && otherErr == nil && os.SameFile(first, second)
+}
+
+// run installs the plugin before the configuration that calls for it.
+func (i *cniInstall) run(w io.Writer) error {
+	program, err := os.ReadFile(i.plugin)
+	if err != nil {
+		return fmt.Errorf("read plugin: %w", err)
+	}
+	if err := i.put(w, i.target(), program, 0o755, true); err != nil {
+		return err
+	}
+	if i.as != "tulle" {
+		return nil
+	}
+	conf, err := i.conflist()
+	if err != nil {
+		return err
+	}
+	if err := i.put(w, filepath.Join(i.confDir, i.conf), conf, 0o644, i.force); err != nil {
+		return err
+	}
+	i.sayMissing(w)
+	return i.sayWinner(w)
+}
+
+// put makes a file hold content, and says what it did.
+func (i *cniInstall) put(w io.Writer, path string, content []byte, mode fs.FileMode, replace bool) error {
+	present, err := os.ReadFile(path)
+	switch {
+	case err == nil && bytes.Equal(present, content):
+		fmt.Fprintf(w, "%s is up to date\n", path)
+		return nil
+	case err == nil && !replace:
+		fmt.Fprintf(w, "%s is kept, since it differs from the sample: --force replaces it\n", path)
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("read what is there: %w", err)
+	}
+	if err := atomicfile.Write(path, content, mode); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s written\n", path)
+	return nil
+}
+
+// conflist is the sample configuration.
+func (i *cniInstall) conflist() ([]byte, error) {
+	type delegate struct {
+		HairpinMode      bool `json:"hairpinMode"`
+		IsDefaultGateway bool `json:"isDefaultGateway"`
+	}
+	type plugin struct {
+		Type         string          `json:"type"`
+		SubnetFile   string          `json:"subnetFile,omitempty"`
+		RunDir       string          `json:"runDir,omitempty"`
+		Delegate     *delegate       `json:"delegate,omitempty"`
+		Capabilities map[string]bool `json:"capabilities,omitempty"`
+	}
+	fabric := plugin{Type: i.as, Delegate: &delegate{HairpinMode: true, IsDefaultGateway: true}}
+	if i.envFile != defaultSubnetFile {
+		fabric.SubnetFile = i.envFile
+	}
+	if i.runDir != defaultRunDir {
+		fabric.RunDir = i.runDir
+	}
+	text, err := json.MarshalIndent(struct {
+		CNIVersion string   `json:"cniVersion"`
+		Name       string   `json:"name"`
+		Plugins    []plugin `json:"plugins"`
+	}{i.cniVersion, "tulle", []plugin{fabric, {Type: "portmap", Capabilities: map[string]bool{"portMappings": true}}}}, "", "  ")
+	return append(text, '\n'), err
+}
+
+// sayMissing names the plugins that the sample needs and that are not there.
+func (i *cniInstall) sayMissing(w io.Writer) {
+	var missing []string
+	for _, name := range []string{"bridge", "host-local", "loopback", "portmap"} {
+		if _, err := os.Stat(filepath.Join(i.binDir, name)); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(w, "%s lacks %s: install the CNI project's plugins there (Debian's containernetworking-plugins puts them into /usr/lib/cni)\n",
+			i.binDir, strings.Join(missing, ", "))
+	}
+}
+
+// sayWinner tells which configuration runtimes take: the first by name of those with an extension that they know.
+func (i *cniInstall) sayWinner(w io.Writer) error {
+	entries, err := os.ReadDir(i.confDir)
+	if err != nil {
+		return fmt.Errorf("list configurations: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
+			continue
+		}
+		if e.Name() == i.conf {
+			fmt.Fprintf(w, "runtimes use %s, the first in %s\n", i.conf, i.confDir)
+		} else {
+			fmt.Fprintf(w, "runtimes use %s, which sorts before %s in %s: remove it, or install with --conf and a name that sorts before it\n",
+				e.Name(), i.conf, i.confDir)
+		}
+		return nil
+	}
+	return nil
+}

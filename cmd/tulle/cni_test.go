@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const sampleConflist = `{
+  "cniVersion": "1.0.0",
+  "name": "tulle",
+  "plugins": [
+    {
+      "type": "tulle",
+      "delegate": {
+        "hairpinMode": true,
+        "isDefaultGateway": true
+      }
+    },
+    {
+      "type": "portmap",
+      "capabilities": {
+        "portMappings": true
+      }
+    }
+  ]
+}
+`
+
+// cniDirs is a host's directories for CNI, and a plugin to install.
+type cniDirs struct{ plugin, bin, conf string }
+
+func newCNIDirs(t *testing.T) cniDirs {
+	t.Helper()
+	dir := t.TempDir()
+	d := cniDirs{filepath.Join(dir, "tulle-cni"), filepath.Join(dir, "bin"), filepath.Join(dir, "net.d")}
+	d.write(t, d.plugin, "program")
+	return d
+}
+
+func (d cniDirs) write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// install returns what the command says, with the directories' parent left out.
+func (d cniDirs) install(t *testing.T, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	args = append([]string{"cni", "install", "--plugin", d.plugin, "--bin-dir", d.bin, "--conf-dir", d.conf}, args...)
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+		t.Fatalf("tulle %s: exit code %d\n%s", strings.Join(args, " "), code, &stderr)
+	}
+	return strings.ReplaceAll(stdout.String(), filepath.Dir(d.plugin)+"/", "")
+}
+
+func (d cniDirs) want(t *testing.T, path, text string) {
+	t.Helper()
+	got, err := os.ReadFile(path)
+	if diff := cmp.Diff(text, string(got)); err != nil || diff != "" {
+		t.Errorf("%s: %v, differs (-want +got):\n%s", path, err, diff)
+	}
+}
+
+func TestCNIInstall(t *testing.T) {
+	d := newCNIDirs(t)
+	conf := filepath.Join(d.conf, "10-tulle.conflist")
+	const lacks = "bin lacks bridge, host-local, loopback, portmap: install the CNI project's plugins there (Debian's containernetworking-plugins puts them into /usr/lib/cni)\n"
+	const wins = "runtimes use 10-tulle.conflist, the first in net.d\n"
+	for _, step := range []struct {
+		name   string
+		before func()
+		args   []string
+		says   string
+		conf   string
+	}{
+		{"first", func() {}, nil, "bin/tulle written\nnet.d/10-tulle.conflist written\n" + lacks + wins, sampleConflist},
+		{"again", func() {}, nil, "bin/tulle is up to date\nnet.d/10-tulle.conflist is up to date\n" + lacks + wins, sampleConflist},
+		{"upgrade", func() { d.write(t, d.plugin, "newer"); d.write(t, conf, "{}") }, nil,
+			"bin/tulle written\nnet.d/10-tulle.conflist is kept, since it differs from the sample: --force replaces it\n" + lacks + wins, "{}"},
+		{"force", func() {}, []string{"--force"}, "bin/tulle is up to date\nnet.d/10-tulle.conflist written\n" + lacks + wins, sampleConflist},
+		{"other directories of tulled", func() {}, []string{"--force", "--run-dir", "/r", "--subnet-file", "/s"},
+			"bin/tulle is up to date\nnet.d/10-tulle.conflist written\n" + lacks + wins,
+			strings.Replace(sampleConflist, `"type": "tulle",`, "\"type\": \"tulle\",\n      \"subnetFile\": \"/s\",\n      \"runDir\": \"/r\",", 1)},
+		{"beside others", func() {
+			for _, name := range []string{"00-readme.txt", "05-other.conf", "99-last.conflist"} {
+				d.write(t, filepath.Join(d.conf, name), "{}")
+			}
+			for _, name := range []string{"bridge", "host-local", "loopback", "portmap"} {
+				d.write(t, filepath.Join(d.bin, name), "")
+			}
+		}, []string{"--force", "--cni-version", "1.1.0"},
+			"bin/tulle is up to date\nnet.d/10-tulle.conflist written\n" +
+				"runtimes use 05-other.conf, which sorts before 10-tulle.conflist in net.d: remove it, or install with --conf and a name that sorts before it\n",
+			strings.Replace(sampleConflist, "1.0.0", "1.1.0", 1)},
+		{"as flannel", func() {}, []string{"--as", "flannel"}, "bin/flannel written\n", strings.Replace(sampleConflist, "1.0.0", "1.1.0", 1)},
+	} {
+		step.before()
+		if diff := cmp.Diff(step.says, d.install(t, step.args...)); diff != "" {
+			t.Errorf("%s: output differs (-want +got):\n%s", step.name, diff)
+		}
+		d.want(t, conf, step.conf)
+	}
+	for _, name := range []string{"tulle", "flannel"} {
+		d.want(t, filepath.Join(d.bin, name), "newer")
+		if info, err := os.Stat(filepath.Join(d.bin, name)); err != nil || info.Mode().Perm() != 0o755 {
+			t.Errorf("plugin %v, %v; want mode 755", info, err)
+		}
+	}
+}
+
+func TestCNIInstallRefuses(t *testing.T) {
+	d := newCNIDirs(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(d.bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(d.bin, "tulle")); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		args []string
+		says string
+	}{
+		"name":       {[]string{"--as", "calico"}, "tulle or flannel"},
+		"version":    {[]string{"--cni-version", "2"}, "0.3.1, 0.4.0, 1.0.0, 1.1.0"},
+		"conf":       {[]string{"--conf", "../x.conflist"}, "must be a file name"},
+		"extension":  {[]string{"--conf", "10-tulle"}, "ends in .conflist"},
+		"no plugin":  {[]string{"--plugin", "/nowhere"}, "--plugin"},
+		"own folder": {[]string{"--bin-dir", d.bin}, "where tulle is this program"},
+	} {
+		var stdout, stderr bytes.Buffer
+		args := append([]string{"cni", "install", "--plugin", d.plugin, "--bin-dir", filepath.Join(d.bin, "x"), "--conf-dir", d.conf}, tt.args...)
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitUsage || !strings.Contains(stderr.String(), tt.says) {
+			t.Errorf("%s: exit code %d, says %q; want code %d and %q", name, code, &stderr, exitUsage, tt.says)
+		}
+	}
+}
