@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/docker"
+	"tulle/subnet"
+)
+
+func newDockerCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "docker",
+		Short: "Put this host's Docker on the network",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var flags dockerFlags
+	flags.define(cmd)
+	cmd.AddCommand(
+		newDockerConfigureCommand(&flags),
+		newDockerUnconfigureCommand(&flags),
+		newDockerNetworkCommand(&flags),
+		newDockerStatusCommand(&flags),
+	)
+	return cmd
+}
+
+// dockerFlags say where Docker and the lease are.
+type dockerFlags struct{ socket, daemonJSON, subnetFile string }
+
+func (f *dockerFlags) define(cmd *cobra.Command) {
+	socket, ok := strings.CutPrefix(os.Getenv("DOCKER_HOST"), "unix://")
+	if !ok {
+		socket = "/var/run/docker.sock"
+	}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix socket")
+	flags.StringVar(&f.daemonJSON, "daemon-json", "/etc/docker/daemon.json", "Docker's configuration")
+	flags.StringVar(&f.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet file")
+}
+
+// lease reads what tulled has leased.
+func (f *dockerFlags) lease() (subnet.Env, error) {
+	env, err := subnet.ReadEnv(f.subnetFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("tulled has no lease yet: start it, or name its --subnet-file: %w", err)
+	}
+	return env, err
+}
+
+// connect returns nil if Docker does not run.
+func (f *dockerFlags) connect(ctx context.Context) (*docker.Engine, error) {
+	engine, err := docker.Connect(ctx, f.socket)
+	if errors.Is(err, docker.ErrNotRunning) {
+		return nil, nil
+	}
+	return engine, err
+}
+
+const (
+	dropInDir   = "/etc/systemd/system"
+	dropInPath  = dropInDir + "/docker.service.d/tulle.conf"
+	restartLine = "systemctl restart docker"
+)
+
+// haveSystemd reports whether systemd is installed, and whether it runs this host (sd_booted(3)).
+func haveSystemd() (installed, running bool) {
+	_, errDir := os.Stat(dropInDir)
+	_, errRun := os.Stat("/run/systemd/system")
+	return errDir == nil, errRun == nil
+}
+
+// systemctl runs one command of systemd's, if systemd runs.
+func systemctl(ctx context.Context, args ...string) error {
+	if _, running := haveSystemd(); !running {
+		return nil
+	}
+	if out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("run systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// restartDocker restarts it, or says why it is better not, or how.
+func restartDocker(ctx context.Context, engine *docker.Engine) error {
+	if engine != nil {
+		info, err := engine.Info(ctx)
+		if err != nil {
+			return err
+		}
+		if info.LiveRestore && info.Containers > 0 {
+			return fmt.Errorf("restart docker: live-restore keeps docker0 as it is while containers run: stop the %d that do, and then: %s", info.Containers, restartLine)
+		}
+	}
+	if _, running := haveSystemd(); !running {
+		return fmt.Errorf("restart docker: systemd does not run here: restart Docker the way that it was started, such as: %s", "service docker restart")
+	}
+	return systemctl(ctx, "restart", "docker")
+}

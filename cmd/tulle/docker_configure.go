@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tulle/internal/atomicfile"
+	"tulle/internal/docker"
+	"tulle/subnet"
+)
+
+// dockerConfigure is one run of tulle docker configure.
+type dockerConfigure struct {
+	*dockerFlags
+	force, restart   bool
+	version, envFile string
+}
+
+func newDockerConfigureCommand(flags *dockerFlags) *cobra.Command {
+	run := dockerConfigure{dockerFlags: flags}
+	cmd := &cobra.Command{
+		Use:   "configure",
+		Short: "Give docker0 this host's subnet and the network's MTU",
+		Long: `Put this host's lease into Docker's daemon.json: bip, mtu, ip-masq if tulled masquerades, ipv6 and
+fixed-cidr-v6 for an IPv6 lease, and allow-direct-routing for Docker 28.2 and newer, which drops what other hosts send to
+containers without it. Everything else in the file keeps its bytes. A setting that contradicts the lease is
+shown, and is replaced only with --force. The former file is kept beside it; unconfigure brings it back.
+A drop-in lets systemd start Docker after tulled. Run it again when the lease has changed.`,
+		Example: `  tulle docker configure --restart
+  tulle docker configure --env-file /run/docker_opts.env`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error { return run.do(cmd.Context(), cmd.OutOrStdout()) }).runE,
+	}
+	cmd.Flags().BoolVar(&run.force, "force", false, "replace settings that contradict the lease")
+	cmd.Flags().BoolVar(&run.restart, "restart", false, "restart Docker if it must")
+	cmd.Flags().StringVar(&run.version, "docker-version", "", "version of Docker, such as 28.2, instead of asking it")
+	cmd.Flags().StringVar(&run.envFile, "env-file", "", "only write this file, with DOCKER_OPTS for dockerd's command line")
+	return cmd
+}
+
+func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
+	env, err := r.lease()
+	if err != nil {
+		return err
+	}
+	if r.envFile != "" {
+		return atomicfile.Write(r.envFile, []byte(docker.Options(env)), 0o644)
+	}
+	engine, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	version, err := r.release(engine)
+	if err != nil {
+		return err
+	}
+	if err := r.notElsewhere(ctx, engine, env); err != nil {
+		return err
+	}
+	file, err := docker.OpenFile(r.daemonJSON)
+	if err != nil {
+		return err
+	}
+	changes, err := file.Configure(docker.Settings(env, version), env.Subnets, r.force)
+	if err != nil {
+		return err
+	}
+	printChanges(w, file, changes)
+	if err := installDropIn(ctx, w); err != nil {
+		return err
+	}
+	if version.DropsRouted() && !version.RoutesDirectly() {
+		fmt.Fprintf(w, "Docker %s drops what other hosts send to containers on docker0, and cannot be told otherwise: upgrade it to 28.2.\n", version)
+	}
+	return r.finish(ctx, w, engine, env, changes)
+}
+
+// release is the version of Docker, asked or told.
+func (r *dockerConfigure) release(engine *docker.Engine) (docker.Version, error) {
+	switch {
+	case r.version != "":
+		v, err := docker.ParseVersion(r.version)
+		if err != nil {
+			return v, usageError(err)
+		}
+		return v, nil
+	case engine == nil:
+		return docker.Version{}, fmt.Errorf("%w on %s, and what to set depends on its version: start it, or give --docker-version", docker.ErrNotRunning, r.socket)
+	default:
+		return engine.Version, nil
+	}
+}
+
+// notElsewhere refuses to give docker0 what a network of ours holds: Docker would not start.
+func (r *dockerConfigure) notElsewhere(ctx context.Context, engine *docker.Engine, env subnet.Env) error {
+	if engine == nil {
+		return nil
+	}
+	networks, err := engine.Networks(ctx)
+	if err != nil {
+		return err
+	}
+	return docker.OnlyDefault(env, networks)
+}
+
+// finish says whether Docker must restart, and why, and does it if asked to.
+func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docker.Engine, env subnet.Env, changes []docker.Change) error {
+	if engine == nil {
+		fmt.Fprintln(w, "Docker is not running: it reads this when it starts.")
+		return nil
+	}
+	networks, err := engine.Networks(ctx)
+	if err != nil {
+		return err
+	}
+	why := docker.Pending(env, networks)
+	if why == "" && len(changes) > 0 {
+		why = "it reads " + r.daemonJSON + " only when it starts"
+	}
+	switch {
+	case why == "":
+		fmt.Fprintln(w, "Docker need not restart.")
+		return nil
+	case !r.restart:
+		fmt.Fprintf(w, "Docker must restart: %s. When its containers may stop: %s\n", why, restartLine)
+		return nil
+	}
+	if err := restartDocker(ctx, engine); err != nil {
+		return err
+	}
+	if networks, err = engine.Networks(ctx); err != nil {
+		return err
+	}
+	if why := docker.Pending(env, networks); why != "" {
+		return fmt.Errorf("restart docker: it has restarted, and still %s", why)
+	}
+	fmt.Fprintln(w, "Docker has restarted.")
+	return nil
+}
+
+func newDockerUnconfigureCommand(flags *dockerFlags) *cobra.Command {
+	var restart bool
+	cmd := &cobra.Command{
+		Use:   "unconfigure",
+		Short: "Undo tulle docker configure",
+		Long: `Bring daemon.json back to what it was before configure, to the byte. If it was edited since, the edits
+stay and only configure's own settings go. The drop-in for systemd is removed.`,
+		Args: cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			return unconfigureDocker(cmd.Context(), cmd.OutOrStdout(), flags, restart)
+		}).runE,
+	}
+	cmd.Flags().BoolVar(&restart, "restart", false, "restart Docker if something changed")
+	return cmd
+}
+
+func unconfigureDocker(ctx context.Context, w io.Writer, flags *dockerFlags, restart bool) error {
+	file, err := docker.OpenFile(flags.daemonJSON)
+	if err != nil {
+		return err
+	}
+	changes, err := file.Unconfigure()
+	if err != nil {
+		return err
+	}
+	printChanges(w, file, changes)
+	removed, err := docker.RemoveDropIn(dropInPath)
+	if err != nil {
+		return err
+	}
+	if removed {
+		fmt.Fprintf(w, "%s removed\n", dropInPath)
+		if err := systemctl(ctx, "daemon-reload"); err != nil {
+			return err
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	engine, err := flags.connect(ctx)
+	if engine == nil || err != nil {
+		return err
+	}
+	if !restart {
+		fmt.Fprintf(w, "Docker must restart: docker0 keeps the lease until then. When its containers may stop: %s\n", restartLine)
+		return nil
+	}
+	return restartDocker(ctx, engine)
+}
+
+func installDropIn(ctx context.Context, w io.Writer) error {
+	if installed, _ := haveSystemd(); !installed {
+		return nil
+	}
+	changed, err := docker.InstallDropIn(dropInPath)
+	if !changed || err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s: Docker starts after tulled\n", dropInPath)
+	return systemctl(ctx, "daemon-reload")
+}
+
+func printChanges(w io.Writer, file docker.File, changes []docker.Change) {
+	if len(changes) == 0 {
+		fmt.Fprintf(w, "%s stays as it is\n", file.Path())
+		return
+	}
+	var b strings.Builder
+	for _, c := range changes {
+		fmt.Fprintf(&b, "  %s\n", c)
+	}
+	fmt.Fprintf(w, "%s:\n%s", file.Path(), &b)
+}

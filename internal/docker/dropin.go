@@ -1,0 +1,36 @@
+package docker
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"tulle/internal/atomicfile"
+)
+
+// dropIn makes systemd start Docker once tulled is ready.
+//
+//go:embed tulle.conf
+var dropIn string
+
+// InstallDropIn makes path, below docker.service.d, hold the drop-in, and reports whether that was a change.
+func InstallDropIn(path string) (bool, error) {
+	if text, err := os.ReadFile(path); err == nil && string(text) == dropIn {
+		return false, nil
+	}
+	return true, atomicfile.Write(path, []byte(dropIn), 0o644)
+}
+
+// RemoveDropIn undoes InstallDropIn. A drop-in that somebody has changed stays.
+func RemoveDropIn(path string) (bool, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && string(text) != dropIn {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read drop-in: %w", err)
+	}
+	return true, remove(path)
+}

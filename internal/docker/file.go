@@ -1,0 +1,139 @@
+// Package docker holds all that Tulle knows about Docker: the settings of docker0, networks of its own, and who holds the lease.
+package docker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"tulle/internal/atomicfile"
+)
+
+// File is Docker's configuration, usually /etc/docker/daemon.json. Beside it Tulle keeps what it needs for
+// putting everything back: the former file, and a record of what it set.
+type File struct{ path string }
+
+// OpenFile follows symbolic links, so that a file kept elsewhere is edited where it is. It need not exist.
+func OpenFile(path string) (File, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return File{path}, nil
+	}
+	if err != nil {
+		return File{}, fmt.Errorf("find docker configuration: %w", err)
+	}
+	return File{real}, nil
+}
+
+// Path is where the file is.
+func (f File) Path() string { return f.path }
+
+// Backup is where the former file is kept. There is none if there was no file.
+func (f File) Backup() string { return f.path + ".before-tulle" }
+
+func (f File) recordPath() string { return f.path + ".tulle" }
+
+// record is what Configure has done.
+type record struct {
+	Existed  bool                       `json:"existed"` // there was a file before
+	Written  string                     `json:"written"` // SHA-256 of the file as Configure left it
+	Settings map[string]json.RawMessage `json:"settings"`
+}
+
+// get returns what was set for a key, nil if the key was taken out; ok tells whether the key was touched at all.
+func (r *record) get(key string) (value json.RawMessage, ok bool) {
+	if r == nil {
+		return nil, false
+	}
+	value, ok = r.Settings[key]
+	if string(value) == "null" {
+		value = nil
+	}
+	return value, ok
+}
+
+// read returns the text and the mode of the file; existed is false, and the text an empty object, if there is none.
+func (f File) read() (d document, mode fs.FileMode, existed bool, err error) {
+	text, err := os.ReadFile(f.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		text, mode = []byte(emptyDocument), 0o644
+	case err != nil:
+		return d, 0, false, fmt.Errorf("read docker configuration: %w", err)
+	default:
+		info, err := os.Stat(f.path)
+		if err != nil {
+			return d, 0, false, fmt.Errorf("read docker configuration: %w", err)
+		}
+		mode, existed = info.Mode().Perm(), true
+	}
+	if d, err = parseDocument(text); err != nil {
+		return d, 0, false, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	return d, mode, existed, nil
+}
+
+// readRecord returns nil if the file is not configured.
+func (f File) readRecord() (*record, error) {
+	text, err := os.ReadFile(f.recordPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read record of docker configuration: %w", err)
+	}
+	r := new(record)
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("read %s: %w: put %s back by hand and delete both", f.recordPath(), err, f.Backup())
+	}
+	return r, nil
+}
+
+// former returns the file as it was before Configure.
+func (f File) former(r *record) (document, error) {
+	if r == nil || !r.Existed {
+		return parseDocument([]byte(emptyDocument))
+	}
+	text, err := os.ReadFile(f.Backup())
+	if err != nil {
+		return document{}, fmt.Errorf("read former docker configuration: %w", err)
+	}
+	d, err := parseDocument(text)
+	if err != nil {
+		return d, fmt.Errorf("read %s: %w", f.Backup(), err)
+	}
+	return d, nil
+}
+
+// write puts the record in place before the file: a crash in between leaves a record of what is not there, which
+// undoes nothing; the other order would leave settings that nobody knows how to undo.
+func (f File) write(d document, mode fs.FileMode, r *record) error {
+	r.Written = digest(d.text)
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode record of docker configuration: %w", err)
+	}
+	if err := atomicfile.Write(f.recordPath(), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	return atomicfile.Write(f.path, d.text, mode)
+}
+
+func digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+func remove(paths ...string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove file: %w", err)
+		}
+	}
+	return nil
+}
