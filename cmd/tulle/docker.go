@@ -66,10 +66,27 @@ func (f *dockerFlags) connect(ctx context.Context) (*docker.Engine, error) {
 }
 
 const (
-	dropInDir   = "/etc/systemd/system"
-	dropInPath  = dropInDir + "/docker.service.d/tulle.conf"
-	restartLine = "systemctl restart docker"
+	dropInDir  = "/etc/systemd/system"
+	dropInPath = dropInDir + "/docker.service.d/tulle.conf"
 )
+
+// restartLine is what an operator would type.
+const restartLine = "systemctl restart docker"
+
+// restartDocker restarts it, or says why it is better not, or how.
+func restartDocker(ctx context.Context, engine *docker.Engine) error {
+	info, err := engine.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.LiveRestore && info.Containers > 0 {
+		return fmt.Errorf("restart docker: live-restore keeps docker0 as it is while containers run: stop the %d that do, and then: %s", info.Containers, restartLine)
+	}
+	if _, running := haveSystemd(); !running {
+		return errors.New("restart docker: systemd does not run here: restart Docker the way that it was started, such as: service docker restart")
+	}
+	return systemctl(ctx, "restart", "docker")
+}
 
 // haveSystemd reports whether systemd is installed, and whether it runs this host (sd_booted(3)).
 func haveSystemd() (installed, running bool) {
@@ -87,21 +104,4 @@ func systemctl(ctx context.Context, args ...string) error {
 		return fmt.Errorf("run systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
-}
-
-// restartDocker restarts it, or says why it is better not, or how.
-func restartDocker(ctx context.Context, engine *docker.Engine) error {
-	if engine != nil {
-		info, err := engine.Info(ctx)
-		if err != nil {
-			return err
-		}
-		if info.LiveRestore && info.Containers > 0 {
-			return fmt.Errorf("restart docker: live-restore keeps docker0 as it is while containers run: stop the %d that do, and then: %s", info.Containers, restartLine)
-		}
-	}
-	if _, running := haveSystemd(); !running {
-		return fmt.Errorf("restart docker: systemd does not run here: restart Docker the way that it was started, such as: %s", "service docker restart")
-	}
-	return systemctl(ctx, "restart", "docker")
 }

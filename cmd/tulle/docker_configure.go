@@ -26,8 +26,8 @@ func newDockerConfigureCommand(flags *dockerFlags) *cobra.Command {
 		Use:   "configure",
 		Short: "Give docker0 this host's subnet and the network's MTU",
 		Long: `Put this host's lease into Docker's daemon.json: bip, mtu, ip-masq if tulled masquerades, ipv6 and
-fixed-cidr-v6 for an IPv6 lease, and allow-direct-routing for Docker 28.2 and newer, which drops what other hosts send to
-containers without it. Everything else in the file keeps its bytes. A setting that contradicts the lease is
+fixed-cidr-v6 for an IPv6 lease, and what newer Docker needs to let other hosts' packets in: allow-direct-routing from 28.2
+on, and bridge-accept-fwmark from 29 on. Everything else in the file keeps its bytes. A setting that contradicts the lease is
 shown, and is replaced only with --force. The former file is kept beside it; unconfigure brings it back.
 A drop-in lets systemd start Docker after tulled. Run it again when the lease has changed.`,
 		Example: `  tulle docker configure --restart
@@ -185,12 +185,16 @@ func unconfigureDocker(ctx context.Context, w io.Writer, flags *dockerFlags, res
 	if engine == nil || err != nil {
 		return err
 	}
+	fmt.Fprintln(w, keepsAddress)
 	if !restart {
-		fmt.Fprintf(w, "Docker must restart: docker0 keeps the lease until then. When its containers may stop: %s\n", restartLine)
+		fmt.Fprintf(w, "Docker must restart. When its containers may stop: %s\n", restartLine)
 		return nil
 	}
 	return restartDocker(ctx, engine)
 }
+
+// keepsAddress tells of a habit of Docker's: what docker0 had last is in its store and comes back.
+const keepsAddress = `Without a "bip" Docker goes on with the address that docker0 has. To free the lease, give docker0 another, such as "bip": "172.17.0.1/16".`
 
 func installDropIn(ctx context.Context, w io.Writer) error {
 	if installed, _ := haveSystemd(); !installed {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -69,12 +70,31 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 			default:
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "network %s: %s, MTU %d\n", args[0], subnet.KeyOf(env.Subnets), env.MTU)
 			}
-			return err
+			return errors.Join(err, adviseMark(cmd, flags, engine))
 		}).runE,
 	}
 	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
 	cmd.Flags().StringSliceVar(&trusted, "trust", nil, "further links that Docker 28.2 and newer lets other hosts' traffic in by")
 	return cmd
+}
+
+// adviseMark says what Docker's nftables rules need in order to let other hosts' packets in.
+func adviseMark(cmd *cobra.Command, flags *dockerFlags, engine *docker.Engine) error {
+	info, err := engine.Info(cmd.Context())
+	if err != nil || info.Firewall.Driver != "nftables" {
+		return err
+	}
+	file, err := docker.OpenFile(flags.daemonJSON)
+	if err != nil {
+		return err
+	}
+	accepts, err := file.AcceptsMark()
+	if err != nil || accepts {
+		return err
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Docker lets other hosts reach published ports only, until %s has \"bridge-accept-fwmark\": %q and Docker has restarted.\n",
+		file.Path(), docker.AcceptMark())
+	return err
 }
 
 // notPromised refuses what daemon.json promises to docker0: with both, Docker would not start again.
@@ -85,7 +105,7 @@ func notPromised(flags *dockerFlags) error {
 	}
 	configured, err := file.Configured()
 	if err == nil && configured {
-		err = fmt.Errorf("%s gives the lease to docker0, and only one network can hold it: use docker0, or free it with: tulle docker unconfigure --restart", file.Path())
+		err = fmt.Errorf("%s gives the lease to docker0, and only one network can hold it: use docker0, or first: tulle docker unconfigure", file.Path())
 	}
 	return err
 }

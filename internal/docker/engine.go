@@ -80,8 +80,9 @@ func releaseOf(text string, api Version) Version {
 
 // Info is what Docker says of itself.
 type Info struct {
-	Containers  int  `json:"ContainersRunning"`
-	LiveRestore bool `json:"LiveRestoreEnabled"` // containers, and docker0 as it is, survive a restart of Docker
+	Containers  int                     `json:"ContainersRunning"`
+	LiveRestore bool                    `json:"LiveRestoreEnabled"` // containers, and docker0 as it is, survive a restart of Docker
+	Firewall    struct{ Driver string } `json:"FirewallBackend"`    // "iptables", "nftables", ...; empty before Docker 28.1
 }
 
 // Info asks for it.

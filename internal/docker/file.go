@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"tulle/internal/atomicfile"
 )
@@ -37,6 +38,16 @@ func (f File) Path() string { return f.path }
 func (f File) Backup() string { return f.path + ".before-tulle" }
 
 func (f File) recordPath() string { return f.path + ".tulle" }
+
+// AcceptsMark reports whether the file has Docker let in what tulled marks.
+func (f File) AcceptsMark() (bool, error) {
+	d, _, _, err := f.read()
+	if err != nil {
+		return false, err
+	}
+	value, err := d.get(acceptMarkKey)
+	return same(value, json.RawMessage(strconv.Quote(AcceptMark()))), err
+}
 
 // record is what Configure has done.
 type record struct {

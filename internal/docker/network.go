@@ -131,7 +131,7 @@ func (e *Engine) CreateNetwork(ctx context.Context, name string, env subnet.Env,
 			return false, fmt.Errorf("network %s is there, and not made by tulle: choose another name", name)
 		case len(held) > 0 && n.Name == DefaultNetwork:
 			return false, fmt.Errorf("docker0 holds %s already, and only one network can: use docker0, "+
-				"or free it with: tulle docker unconfigure --restart", join(held))
+				"or give it another: tulle docker unconfigure, and a bip of its own in daemon.json", join(held))
 		case len(held) > 0:
 			return false, fmt.Errorf("network %s holds %s already, and only one network can: use it, or %s", n.Name, join(held), n.removal())
 		}

@@ -48,8 +48,16 @@ func Settings(env subnet.Env, version Version) []Setting {
 	if version.RoutesDirectly() {
 		set("allow-direct-routing", true)
 	}
+	if version.AcceptsMark() {
+		set(acceptMarkKey, AcceptMark())
+	}
 	return list
 }
+
+const acceptMarkKey = "bridge-accept-fwmark"
+
+// AcceptMark makes Docker let in what tulled marks as coming from the fabric, for ports that are not published too.
+func AcceptMark() string { return fmt.Sprintf("%#x/%#x", ip.Mark, ip.Mark) }
 
 // masqueradeOff reports whether Docker must not masquerade. Where only IPv6 is leased, containers keep an IPv4
 // address of Docker's own choice, which Docker must go on masquerading.
@@ -130,3 +138,7 @@ func (v Version) DropsRouted() bool { return v.atLeast(28, 0) }
 // RoutesDirectly reports whether Docker can be told otherwise: by allow-direct-routing, and for single networks by
 // trusted_host_interfaces (both moby/moby#49832).
 func (v Version) RoutesDirectly() bool { return v.atLeast(28, 2) }
+
+// AcceptsMark reports whether Docker can be told to let marked packets in, by bridge-accept-fwmark. With its nftables
+// backend there is no other way to reach ports that are not published.
+func (v Version) AcceptsMark() bool { return v.atLeast(29, 0) }

@@ -1,0 +1,126 @@
+//go:build linux
+
+package dockertest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"tulle/internal/docker/dockertest"
+	"tulle/internal/lab"
+	"tulle/internal/netns/netnstest"
+)
+
+// programsEnv names a directory with tulle and tulled. TestMain builds them
+// unless it is set.
+const programsEnv = "TULLE_PROGRAMS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programsEnv) != "" {
+		m.Run()
+		return
+	}
+	dir, err := buildPrograms()
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	os.Setenv(programsEnv, dir)
+	m.Run()
+}
+
+func buildPrograms() (string, error) {
+	dir, err := os.MkdirTemp("", "tulle-programs-")
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "tulle/cmd/tulle", "tulle/cmd/tulled")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("build tulle and tulled: %w\n%s", err, output), os.RemoveAll(dir))
+	}
+	return dir, nil
+}
+
+// engine is a dockerd to test with, and what its configuration says before tulle comes.
+type engine struct {
+	name, dockerd, daemonJSON string
+	nftables                  bool
+}
+
+// engines are the dockerd in PATH, and that of DockerdEnv with either of its firewall backends.
+func engines(t *testing.T) []engine {
+	t.Helper()
+	t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	for _, program := range []string{"dockerd", "docker", "busybox", "nsenter", "iptables"} {
+		if _, err := exec.LookPath(program); err != nil && os.Getenv("CI") == "" {
+			t.Skipf("needs %s (make test-docker installs it on Debian): %v", program, err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dockerd, err := exec.LookPath("dockerd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := []engine{{name: "packaged", dockerd: dockerd}}
+	if newer := os.Getenv(dockertest.DockerdEnv); newer != "" {
+		list = append(list,
+			engine{"newer-iptables", newer, `{ "debug":false, "firewall-backend":"iptables" }`, false},
+			engine{"newer-nftables", newer, `{ "debug":false, "firewall-backend":"nftables" }`, true},
+		)
+	}
+	return list
+}
+
+// upMachines runs a fabric of hosts that have a Docker each, which is not on the fabric yet.
+func upMachines(t *testing.T, hosts int, e engine) []*dockertest.Machine {
+	t.Helper()
+	programs := os.Getenv(programsEnv)
+	l, err := lab.New(t.Context(), lab.Config{
+		Hosts: hosts, Tulle: filepath.Join(programs, "tulle"), Tulled: filepath.Join(programs, "tulled"),
+	})
+	netnstest.Require(t, err)
+	t.Cleanup(func() {
+		for _, host := range l.Hosts {
+			if text, err := os.ReadFile(host.Log()); err == nil && t.Failed() {
+				t.Logf("log of tulled on %s:\n%s", host, text)
+			}
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, step := range []func(context.Context) error{l.Etcd.Start, l.Configure, l.StartDaemons} {
+		if err := step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var machines []*dockertest.Machine
+	for _, host := range l.Hosts {
+		m := dockertest.New(t, host, e.dockerd, programs)
+		if e.daemonJSON != "" {
+			writeDaemonJSON(t, m, e.daemonJSON)
+		}
+		m.StartDocker(t)
+		m.Import(t, busybox)
+		machines = append(machines, m)
+	}
+	return machines
+}
+
+func writeDaemonJSON(t *testing.T, m *dockertest.Machine, text string) {
+	t.Helper()
+	if err := os.WriteFile(m.File("/etc/docker/daemon.json"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
