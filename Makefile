@@ -8,10 +8,10 @@ LAB     := bin/tulle lab run --hosts 3 --containers 2 --family dual
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test race check fmt vet fix staticcheck tidy arch lab generate bench clean
+.PHONY: help demo build test test-docker race check fmt vet fix staticcheck tidy arch lab generate bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: need-netns build ## three hosts with two containers each, over VXLAN and over host-gw, IPv4 and IPv6
 	$(LAB) --backend vxlan
@@ -25,6 +25,9 @@ build: need-go ## static binaries in bin/
 test: need-root need-ip need-iptables ## every test, in network namespaces and against a real etcd
 	go vet ./...
 	go test -count=1 -timeout=20m ./...
+
+test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
+	go test -count=1 -timeout=10m ./internal/docker/...
 
 race: need-root need-ip need-iptables need-gcc ## the same under the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...

@@ -1,5 +1,6 @@
 package ip
 
-// Mark is the bit of the firewall mark (fwmark, packet(7)) that is set on what comes from the fabric for this host's containers. Others'
-// rules can be told to let such packets pass. It is none of the bits that Kubernetes, Cilium, Calico and Tailscale use.
+// Mark is the bit of the firewall mark (SO_MARK in socket(7)) that is set on what comes from other hosts for containers
+// of this one, so that the rules of others can be told to let it pass. Kubernetes uses the bits 0xc000, Cilium 0x0f00, Calico and
+// Tailscale those above 0xffff.
 const Mark = 0x2000

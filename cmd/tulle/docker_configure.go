@@ -58,6 +58,10 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	settings := docker.Settings(env, version)
+	if err := docker.CheckFlags(docker.PIDFile, settings); err != nil {
+		return err
+	}
 	if err := r.notElsewhere(ctx, engine, env); err != nil {
 		return err
 	}
@@ -65,7 +69,7 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	changes, err := file.Configure(docker.Settings(env, version), env.Subnets, r.force)
+	changes, err := file.Configure(settings, env.Subnets, r.force)
 	if err != nil {
 		return err
 	}
@@ -73,10 +77,15 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 	if err := installDropIn(ctx, w); err != nil {
 		return err
 	}
-	if version.DropsRouted() && !version.RoutesDirectly() {
-		fmt.Fprintf(w, "Docker %s drops what other hosts send to containers on docker0, and cannot be told otherwise: upgrade it to 28.2.\n", version)
-	}
+	adviseUpgrade(w, version)
 	return r.finish(ctx, w, engine, env, changes)
+}
+
+// adviseUpgrade warns of the releases that drop packets without a way to tell them otherwise.
+func adviseUpgrade(w io.Writer, version docker.Version) {
+	if version.DropsRouted() && !version.RoutesDirectly() {
+		fmt.Fprintf(w, "Docker %s drops what other hosts send to containers, and cannot be told otherwise: upgrade it to 28.2.\n", version)
+	}
 }
 
 // release is the version of Docker, asked or told.
@@ -141,60 +150,6 @@ func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docke
 	fmt.Fprintln(w, "Docker has restarted.")
 	return nil
 }
-
-func newDockerUnconfigureCommand(flags *dockerFlags) *cobra.Command {
-	var restart bool
-	cmd := &cobra.Command{
-		Use:   "unconfigure",
-		Short: "Undo tulle docker configure",
-		Long: `Bring daemon.json back to what it was before configure, to the byte. If it was edited since, the edits
-stay and only configure's own settings go. The drop-in for systemd is removed.`,
-		Args: cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			return unconfigureDocker(cmd.Context(), cmd.OutOrStdout(), flags, restart)
-		}).runE,
-	}
-	cmd.Flags().BoolVar(&restart, "restart", false, "restart Docker if something changed")
-	return cmd
-}
-
-func unconfigureDocker(ctx context.Context, w io.Writer, flags *dockerFlags, restart bool) error {
-	file, err := docker.OpenFile(flags.daemonJSON)
-	if err != nil {
-		return err
-	}
-	changes, err := file.Unconfigure()
-	if err != nil {
-		return err
-	}
-	printChanges(w, file, changes)
-	removed, err := docker.RemoveDropIn(dropInPath)
-	if err != nil {
-		return err
-	}
-	if removed {
-		fmt.Fprintf(w, "%s removed\n", dropInPath)
-		if err := systemctl(ctx, "daemon-reload"); err != nil {
-			return err
-		}
-	}
-	if len(changes) == 0 {
-		return nil
-	}
-	engine, err := flags.connect(ctx)
-	if engine == nil || err != nil {
-		return err
-	}
-	fmt.Fprintln(w, keepsAddress)
-	if !restart {
-		fmt.Fprintf(w, "Docker must restart. When its containers may stop: %s\n", restartLine)
-		return nil
-	}
-	return restartDocker(ctx, engine)
-}
-
-// keepsAddress tells of a habit of Docker's: what docker0 had last is in its store and comes back.
-const keepsAddress = `Without a "bip" Docker goes on with the address that docker0 has. To free the lease, give docker0 another, such as "bip": "172.17.0.1/16".`
 
 func installDropIn(ctx context.Context, w io.Writer) error {
 	if installed, _ := haveSystemd(); !installed {

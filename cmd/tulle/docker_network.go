@@ -53,7 +53,7 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 			if err := notPromised(flags); err != nil {
 				return err
 			}
-			if engine.Version.DropsRouted() {
+			if engine.Version.RoutesDirectly() {
 				links, err := fabricLinks(cmd.Context(), runDir)
 				if err != nil {
 					return err
@@ -70,6 +70,7 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 			default:
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "network %s: %s, MTU %d\n", args[0], subnet.KeyOf(env.Subnets), env.MTU)
 			}
+			adviseUpgrade(cmd.OutOrStdout(), engine.Version)
 			return errors.Join(err, adviseMark(cmd, flags, engine))
 		}).runE,
 	}

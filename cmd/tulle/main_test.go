@@ -37,6 +37,9 @@ func TestExitCodes(t *testing.T) {
 		{"no command", []string{"lab", "exec", "h1", "--"}, exitUsage, "tulle lab exec h1 --"},
 		{"no lab", []string{"lab", "status", "--name", "test-no-such-lab"}, exitFailed, "tulle lab up"},
 		{"nothing to remove", []string{"lab", "down", "--name", "test-no-such-lab"}, exitOK, ""},
+		{"docker before a lease", []string{"docker", "configure", "--subnet-file", "/nowhere"}, exitFailed, "tulled has no lease yet"},
+		{"docker network without a name", []string{"docker", "network", "create"}, exitUsage, "1 arg"},
+		{"no docker", []string{"docker", "network", "ls", "--docker-socket", "/nowhere"}, exitFailed, "no docker answers on /nowhere"},
 		{"bad log level", []string{"etcd", "--data-dir", filepath.Join(t.TempDir(), "etcd"), "--log-level", "loud"}, exitUsage, `"loud"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -3,6 +3,7 @@ package docker
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -83,43 +84,19 @@ func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([
 	if err != nil {
 		return nil, err
 	}
-
-	next := &record{Existed: existed, Settings: map[string]json.RawMessage{}}
-	if old != nil {
-		next.Existed, next.Settings = old.Existed, maps.Clone(old.Settings)
+	r := newRevision(d, old, existed)
+	for _, s := range obsolete {
+		err = errors.Join(err, r.release(s))
 	}
-	var changes, conflicts []Change
-	edited := d
-	for _, s := range append(obsolete, settings...) {
-		have, err := edited.get(s.Key)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.path, err)
-		}
-		ours, touched := old.get(s.Key)
-		mine := touched && same(ours, have)
-		leaving := slices.ContainsFunc(obsolete, func(o Setting) bool { return o.Key == s.Key })
-		if leaving {
-			delete(next.Settings, s.Key)
-		}
-		if same(have, s.Value) || leaving && !mine {
-			continue
-		}
-		change := Change{Key: s.Key, From: have, To: s.Value}
-		if have != nil && !mine {
-			conflicts = append(conflicts, change)
-		}
-		if edited, err = edited.set(s.Key, s.Value); err != nil {
-			return nil, fmt.Errorf("edit %s: %w", f.path, err)
-		}
-		if !leaving {
-			next.Settings[s.Key] = s.Value
-		}
-		changes = append(changes, change)
+	for _, s := range settings {
+		err = errors.Join(err, r.put(s))
 	}
-	if len(conflicts) > 0 && !force {
-		return nil, &ConflictError{Path: f.path, Conflicts: conflicts}
-	}
-	if len(changes) == 0 {
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("edit %s: %w", f.path, err)
+	case len(r.conflicts) > 0 && !force:
+		return nil, &ConflictError{Path: f.path, Conflicts: r.conflicts}
+	case len(r.changes) == 0:
 		return nil, nil
 	}
 	if old == nil && existed {
@@ -127,7 +104,58 @@ func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([
 			return nil, err
 		}
 	}
-	return changes, f.write(edited, mode, next)
+	return r.changes, f.write(r.document, mode, r.next)
+}
+
+// revision is a document on its way to new settings.
+type revision struct {
+	document
+	old, next          *record
+	changes, conflicts []Change
+}
+
+func newRevision(d document, old *record, existed bool) *revision {
+	next := &record{Existed: existed, Settings: map[string]json.RawMessage{}}
+	if old != nil {
+		next.Existed, next.Settings = old.Existed, maps.Clone(old.Settings)
+	}
+	return &revision{document: d, old: old, next: next}
+}
+
+// put makes the document hold s.
+func (r *revision) put(s Setting) error {
+	have, mine, err := r.look(s.Key)
+	if err != nil || same(have, s.Value) {
+		return err
+	}
+	if have != nil && !mine {
+		r.conflicts = append(r.conflicts, Change{s.Key, have, s.Value})
+	}
+	r.next.Settings[s.Key] = s.Value
+	return r.change(Change{s.Key, have, s.Value})
+}
+
+// release puts back what was there before, unless somebody has changed it since.
+func (r *revision) release(s Setting) error {
+	have, mine, err := r.look(s.Key)
+	delete(r.next.Settings, s.Key)
+	if err != nil || !mine || same(have, s.Value) {
+		return err
+	}
+	return r.change(Change{s.Key, have, s.Value})
+}
+
+// look returns the value of a key, and whether it is one that Configure has put there.
+func (r *revision) look(key string) (have json.RawMessage, mine bool, err error) {
+	have, err = r.get(key)
+	ours, touched := r.old.get(key)
+	return have, touched && same(ours, have), err
+}
+
+func (r *revision) change(c Change) (err error) {
+	r.changes = append(r.changes, c)
+	r.document, err = r.set(c.Key, c.To)
+	return err
 }
 
 // obsolete lists what an earlier Configure set and what is no longer asked for, with the values from before.
@@ -155,59 +183,4 @@ func (f File) obsolete(old *record, settings []Setting) ([]Setting, error) {
 		list = append(list, Setting{key, value})
 	}
 	return list, nil
-}
-
-// Configured reports whether the file has settings of Configure's.
-func (f File) Configured() (bool, error) {
-	r, err := f.readRecord()
-	return r != nil, err
-}
-
-// Unconfigure undoes every Configure: the file becomes what it was, to the byte, and goes away if there was none. If
-// somebody has edited it since, their edits stay, and only what Configure set and they left alone is put back.
-func (f File) Unconfigure() ([]Change, error) {
-	r, err := f.readRecord()
-	if r == nil || err != nil {
-		return nil, err
-	}
-	d, mode, existed, err := f.read()
-	if err != nil {
-		return nil, err
-	}
-	former, err := f.former(r)
-	if err != nil {
-		return nil, err
-	}
-	var changes []Change
-	restored := d
-	for _, key := range slices.Sorted(maps.Keys(r.Settings)) {
-		have, err := restored.get(key)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.path, err)
-		}
-		was, err := former.get(key)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.Backup(), err)
-		}
-		if ours, _ := r.get(key); !same(have, ours) || same(have, was) {
-			continue
-		}
-		changes = append(changes, Change{Key: key, From: have, To: was})
-		if restored, err = restored.set(key, was); err != nil {
-			return nil, fmt.Errorf("edit %s: %w", f.path, err)
-		}
-	}
-	untouched := existed && digest(d.text) == r.Written
-	switch {
-	case untouched && r.Existed:
-		err = atomicfile.Write(f.path, former.text, mode)
-	case untouched:
-		err = remove(f.path)
-	case len(changes) > 0:
-		err = atomicfile.Write(f.path, restored.text, mode)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return changes, remove(f.recordPath(), f.Backup())
 }

@@ -79,15 +79,13 @@ func (e *Engine) Networks(ctx context.Context) ([]Network, error) {
 		}
 		list = append(list, whole.network())
 	}
-	slices.SortFunc(list, func(a, b Network) int {
-		first := func(n Network) int {
-			if n.Name == DefaultNetwork {
-				return 0
-			}
-			return 1
+	place := func(n Network) string {
+		if n.Name == DefaultNetwork {
+			return ""
 		}
-		return cmp.Or(cmp.Compare(first(a), first(b)), cmp.Compare(a.Name, b.Name))
-	})
+		return n.Name
+	}
+	slices.SortFunc(list, func(a, b Network) int { return cmp.Compare(place(a), place(b)) })
 	return list, nil
 }
 
@@ -156,7 +154,7 @@ func (e *Engine) request(name string, env subnet.Env, trusted []string) apiNetwo
 	if env.IPMasq && (env.Subnets.V4.IsValid() || a.EnableIPv4 != nil) {
 		a.Options[optionMasquerade] = "false"
 	}
-	if e.Version.DropsRouted() && len(trusted) > 0 {
+	if e.Version.RoutesDirectly() && len(trusted) > 0 {
 		a.Options[optionTrusted] = strings.Join(trusted, ":")
 	}
 	for _, f := range ip.Families() {

@@ -10,7 +10,7 @@ import (
 )
 
 // Image is the name of the image that Import makes.
-const Image = "tulle-test"
+const Image = "busybox"
 
 // fromScript tells a web client which address it comes from.
 const fromScript = "#!/bin/sh\necho\necho \"$REMOTE_ADDR\"\n"
@@ -35,7 +35,7 @@ func (m *Machine) Import(t *testing.T, busybox string) {
 		}
 	}
 	add(tar.Header{Name: "bin/busybox", Mode: 0o755}, program)
-	for _, applet := range []string{"cat", "dd", "httpd", "md5sum", "ping", "sh", "timeout", "true", "wget"} {
+	for _, applet := range []string{"cat", "dd", "httpd", "ip", "md5sum", "ping", "sh", "sleep", "timeout", "true", "wget"} {
 		add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
 	}
 	add(tar.Header{Name: "www/cgi-bin/from", Mode: 0o755}, []byte(fromScript))

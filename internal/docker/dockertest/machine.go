@@ -27,6 +27,9 @@ import (
 // DockerdEnv names a dockerd to test beside the one in PATH. Its containerd, runc, shim and proxy stand beside it.
 const DockerdEnv = "TULLE_TEST_DOCKERD"
 
+// binDir is on a machine, and the first place where programs are looked for.
+const binDir = "/run/bin"
+
 const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 30 * time.Second
@@ -51,7 +54,7 @@ mkdir -p /etc/docker /var/lib/docker
 rm -f /etc/docker/daemon.json*
 mount --bind "$2/docker" /var/lib/docker
 mount -t tmpfs tmpfs /run
-mkdir /run/lock
+mkdir /run/lock /run/bin
 ln -s "$1" /run/flannel
 ln -s "$1/run" /run/tulle
 echo ready
@@ -61,6 +64,9 @@ while :; do sleep 3600 & wait; done
 // Machine is a host of a lab with a Docker of its own, which finds its files where it would on any host.
 type Machine struct {
 	*lab.Host
+
+	// Env are settings for commands, beside those of where programs are. New fills in the host's.
+	Env []string
 
 	path    string // of programs
 	init    *exec.Cmd
@@ -76,10 +82,10 @@ type process struct {
 func New(t *testing.T, host *lab.Host, dockerd, programs string) *Machine {
 	t.Helper()
 	root := filepath.Join(host.Dir, "machine")
-	if err := os.Mkdir(root, 0o755); err != nil {
+	if err := os.MkdirAll(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m := &Machine{Host: host, path: strings.Join([]string{programs, filepath.Dir(dockerd), os.Getenv("PATH"), "/usr/sbin:/sbin"}, ":")}
+	m := &Machine{Host: host, Env: host.Environment(), path: strings.Join([]string{binDir, programs, filepath.Dir(dockerd), os.Getenv("PATH"), "/usr/sbin:/sbin"}, ":")}
 	m.dockerd.log = filepath.Join(host.Dir, "dockerd.log")
 	m.init = exec.Command("sh", "-c", world, "init", host.Dir, root)
 	m.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
@@ -132,7 +138,7 @@ func (m *Machine) Command(ctx context.Context, line ...string) *exec.Cmd {
 	enter := []string{"--target", strconv.Itoa(m.init.Process.Pid), "--mount", "--pid", "--net", "--"}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, line...)...)
 	cmd.Dir = "/"
-	cmd.Env = append([]string{"PATH=" + m.path, "HOME=/root"}, m.Environment()...)
+	cmd.Env = append([]string{"PATH=" + m.path, "HOME=/root"}, m.Env...)
 	return cmd
 }
 
@@ -162,15 +168,15 @@ func (m *Machine) File(path string) string {
 	return filepath.Join("/proc", strconv.Itoa(m.init.Process.Pid), "root", path)
 }
 
-// StartDocker starts it, without any option, and waits until it answers.
-func (m *Machine) StartDocker(t *testing.T) {
+// StartDocker starts it and waits until it answers.
+func (m *Machine) StartDocker(t *testing.T, options ...string) {
 	t.Helper()
 	log, err := os.OpenFile(m.dockerd.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := m.Command(context.Background(), "dockerd")
+	cmd := m.Command(context.Background(), append([]string{"dockerd"}, options...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"tulle/internal/docker/dockertest"
@@ -64,6 +65,9 @@ func engines(t *testing.T) []engine {
 			t.Fatal(err)
 		}
 	}
+	if ids, err := os.ReadFile("/proc/self/uid_map"); (err != nil || !strings.Contains(string(ids), "4294967295")) && os.Getenv("CI") == "" {
+		t.Skipf("needs root outside of any user namespace: uid_map is %q (%v)", ids, err)
+	}
 	dockerd, err := exec.LookPath("dockerd")
 	if err != nil {
 		t.Fatal(err)
@@ -78,8 +82,8 @@ func engines(t *testing.T) []engine {
 	return list
 }
 
-// upMachines runs a fabric of hosts that have a Docker each, which is not on the fabric yet.
-func upMachines(t *testing.T, hosts int, e engine) []*dockertest.Machine {
+// newLab builds an underlay that is removed at the end of the test.
+func newLab(t *testing.T, hosts int) *lab.Lab {
 	t.Helper()
 	programs := os.Getenv(programsEnv)
 	l, err := lab.New(t.Context(), lab.Config{
@@ -96,18 +100,31 @@ func upMachines(t *testing.T, hosts int, e engine) []*dockertest.Machine {
 			t.Error(err)
 		}
 	})
+	return l
+}
+
+// upMachines runs a fabric of hosts that have a Docker each, which is not on the fabric yet.
+func upMachines(t *testing.T, hosts int, e engine) []*dockertest.Machine {
+	t.Helper()
+	l := newLab(t, hosts)
 	for _, step := range []func(context.Context) error{l.Etcd.Start, l.Configure, l.StartDaemons} {
 		if err := step(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return newMachines(t, l, e)
+}
+
+// newMachines gives every host a Docker that knows the test image.
+func newMachines(t *testing.T, l *lab.Lab, e engine) []*dockertest.Machine {
+	t.Helper()
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var machines []*dockertest.Machine
 	for _, host := range l.Hosts {
-		m := dockertest.New(t, host, e.dockerd, programs)
+		m := dockertest.New(t, host, e.dockerd, os.Getenv(programsEnv))
 		if e.daemonJSON != "" {
 			writeDaemonJSON(t, m, e.daemonJSON)
 		}
