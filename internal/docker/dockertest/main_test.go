@@ -128,6 +128,10 @@ func newMachines(t *testing.T, l *lab.Lab, e engine) []*dockertest.Machine {
 		if e.daemonJSON != "" {
 			writeDaemonJSON(t, m, e.daemonJSON)
 		}
+		if e.nftables {
+			// With this backend Docker leaves it to the administrator, and does not start without.
+			m.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+		}
 		m.StartDocker(t)
 		m.Import(t, busybox)
 		machines = append(machines, m)
