@@ -42,9 +42,9 @@ func (f *dockerFlags) define(cmd *cobra.Command) {
 		socket = "/var/run/docker.sock"
 	}
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix socket")
-	flags.StringVar(&f.daemonJSON, "daemon-json", "/etc/docker/daemon.json", "Docker's configuration")
-	flags.StringVar(&f.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet file")
+	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix `socket`")
+	flags.StringVar(&f.daemonJSON, "daemon-json", "/etc/docker/daemon.json", "Docker's configuration `file`")
+	flags.StringVar(&f.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet `file`")
 }
 
 // lease reads what tulled has leased.

@@ -37,8 +37,8 @@ A drop-in lets systemd start Docker after tulled. Run it again when the lease ha
 	}
 	cmd.Flags().BoolVar(&run.force, "force", false, "replace settings that contradict the lease")
 	cmd.Flags().BoolVar(&run.restart, "restart", false, "restart Docker if it must")
-	cmd.Flags().StringVar(&run.version, "docker-version", "", "version of Docker, such as 28.2, instead of asking it")
-	cmd.Flags().StringVar(&run.envFile, "env-file", "", "only write this file, with DOCKER_OPTS for dockerd's command line")
+	cmd.Flags().StringVar(&run.version, "docker-version", "", "`version` of Docker, such as 28.2, instead of asking it")
+	cmd.Flags().StringVar(&run.envFile, "env-file", "", "only write this `file`, with DOCKER_OPTS for dockerd's command line")
 	return cmd
 }
 
@@ -59,7 +59,7 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	settings := docker.Settings(env, version)
-	if err := docker.CheckFlags(docker.PIDFile, settings); err != nil {
+	if err := checkFlags(settings); err != nil {
 		return err
 	}
 	if err := r.notElsewhere(ctx, engine, env); err != nil {
@@ -79,6 +79,16 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 	}
 	adviseUpgrade(w, version)
 	return r.finish(ctx, w, engine, env, changes)
+}
+
+// checkFlags refuses settings that dockerd has on its command line too, unless they come from where the drop-in goes: an
+// earlier way to give docker0 the lease, which this one replaces.
+func checkFlags(settings []docker.Setting) error {
+	replaces, err := docker.HasCommandLine(dropInPath)
+	if replaces || err != nil {
+		return err
+	}
+	return docker.CheckFlags(docker.PIDFile, settings)
 }
 
 // adviseUpgrade warns of the releases that drop packets without a way to tell them otherwise.

@@ -74,8 +74,8 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 			return errors.Join(err, adviseMark(cmd, flags, engine))
 		}).runE,
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run directory")
-	cmd.Flags().StringSliceVar(&trusted, "trust", nil, "further links that Docker 28.2 and newer lets other hosts' traffic in by")
+	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
+	cmd.Flags().StringSliceVar(&trusted, "trust", nil, "further `links` that Docker 28.2 and newer lets other hosts' traffic in by")
 	return cmd
 }
 

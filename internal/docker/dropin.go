@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"tulle/internal/atomicfile"
 )
@@ -33,4 +34,13 @@ func RemoveDropIn(path string) (bool, error) {
 		return false, fmt.Errorf("read drop-in: %w", err)
 	}
 	return true, remove(path)
+}
+
+// HasCommandLine reports whether the file at path replaces dockerd's command line. One that does not exist does not.
+func HasCommandLine(path string) (bool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read drop-in: %w", err)
+	}
+	return strings.Contains("\n"+string(text), "\nExecStart="), nil
 }

@@ -22,7 +22,7 @@ type Holding struct {
 // meant to hold it. After a change of the lease, networks keep the old subnet for as long as their containers
 // need it: nothing is torn down, and the remedy is for the operator to choose the time of.
 func Holdings(env subnet.Env, networks []Network, configured bool) []Holding {
-	var list []Holding
+	list := []Holding{}
 	for _, n := range networks {
 		docker0 := n.Name == DefaultNetwork
 		if n.Ours || docker0 && configured || n.overlaps(env.Network) {

@@ -65,7 +65,7 @@ func (e *Engine) Networks(ctx context.Context) ([]Network, error) {
 	if err := e.call(ctx, http.MethodGet, "/networks", nil, &all); err != nil {
 		return nil, fmt.Errorf("list docker networks: %w", err)
 	}
-	var list []Network
+	list := []Network{}
 	for _, a := range all {
 		if a.Driver != "bridge" {
 			continue

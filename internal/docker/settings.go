@@ -17,39 +17,26 @@ type Setting struct {
 	Value json.RawMessage
 }
 
-func (s Setting) String() string {
-	if s.Value == nil {
-		return "no " + s.Key
-	}
-	return s.Key + " " + string(s.Value)
-}
-
 // Settings are what docker0 needs in order to be this host's part of the fabric.
 func Settings(env subnet.Env, version Version) []Setting {
 	var list []Setting
-	set := func(key string, value any) {
-		text, err := json.Marshal(value)
-		if err != nil {
-			panic("docker: encode " + key + ": " + err.Error()) // only strings, numbers and booleans get here
-		}
-		list = append(list, Setting{key, text})
-	}
+	set := func(key, value string) { list = append(list, Setting{key, json.RawMessage(value)}) }
 	if v4 := env.Subnets.V4; v4.IsValid() {
-		set("bip", netip.PrefixFrom(Gateway(v4), v4.Bits()).String())
+		set("bip", strconv.Quote(netip.PrefixFrom(Gateway(v4), v4.Bits()).String()))
 	}
-	set("mtu", env.MTU)
+	set("mtu", strconv.Itoa(env.MTU))
 	if masqueradeOff(env) {
-		set("ip-masq", false)
+		set("ip-masq", "false")
 	}
 	if v6 := env.Subnets.V6; v6.IsValid() {
-		set("ipv6", true)
-		set("fixed-cidr-v6", v6.String())
+		set("ipv6", "true")
+		set("fixed-cidr-v6", strconv.Quote(v6.String()))
 	}
 	if version.RoutesDirectly() {
-		set("allow-direct-routing", true)
+		set("allow-direct-routing", "true")
 	}
 	if version.AcceptsMark() {
-		set(acceptMarkKey, AcceptMark())
+		set(acceptMarkKey, strconv.Quote(AcceptMark()))
 	}
 	return list
 }

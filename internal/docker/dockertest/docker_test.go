@@ -73,7 +73,7 @@ func configure(t *testing.T, m *dockertest.Machine) {
 	m.RestartDocker(t)
 	requireSays(t, m.Run(t, "tulle", "docker", "configure"), "Docker need not restart.")
 	t.Logf("tulle docker status on %s:\n%s", m, m.Run(t, "tulle", "docker", "status"))
-	if _, err := os.Stat(m.File("/etc/systemd/system/docker.service.d/tulle.conf")); err != nil {
+	if _, err := os.Stat(m.File(dropIn)); err != nil {
 		t.Errorf("drop-in for systemd: %v", err)
 	}
 	acceptForwardedByHand(t, m)
@@ -110,7 +110,7 @@ func unconfigure(t *testing.T, m *dockertest.Machine, e engine) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("%q is left over (%v)", left, err)
 	}
-	if _, err := os.Stat(m.File("/etc/systemd/system/docker.service.d/tulle.conf")); err == nil {
+	if _, err := os.Stat(m.File(dropIn)); err == nil {
 		t.Error("the drop-in for systemd is left over")
 	}
 	// Only another bip makes docker0 let go of the lease.

@@ -10,6 +10,8 @@ import (
 	"tulle/internal/docker/dockertest"
 )
 
+const dropIn = "/etc/systemd/system/docker.service.d/tulle.conf"
+
 // What would keep Docker from starting, or the restart from helping, is said before anything is changed.
 func TestConfigureRefuses(t *testing.T) {
 	e := engines(t)[0]
@@ -34,6 +36,15 @@ func TestConfigureRefuses(t *testing.T) {
 	requireRefusal("no docker answers", "status")
 	m.StartDocker(t, "--mtu=1400")
 	requireRefusal("dockerd runs with --mtu=1400", "configure")
+	requireUntouched("")
+	// Flags that come from where the drop-in goes are gone with the restart.
+	m.Run(t, "install", "-D", "/dev/null", dropIn)
+	if err := os.WriteFile(m.File(dropIn), []byte("[Service]\nExecStart=\nExecStart=dockerd --mtu=1400\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.Run(t, "tulle", "docker", "configure")
+	requireSays(t, m.Run(t, "cat", dropIn), "After=tulled.service")
+	m.Run(t, "tulle", "docker", "unconfigure")
 	requireUntouched("")
 
 	m.StopDocker(t)
