@@ -68,7 +68,7 @@ func TestConfigureRefuses(t *testing.T) {
 func requireLiveRestore(t *testing.T, m *dockertest.Machine) {
 	t.Helper()
 	m.Run(t, "docker", "run", "--detach", "--name=web", "--init", "--stop-timeout=1", dockertest.Image)
-	withSystemctl(t, m)
+	m.WithSystemctl(t)
 	m.Env = m.Environment()
 	out, err := m.Try(t, "tulle", "docker", "configure", "--force", "--restart")
 	if err == nil || !strings.Contains(out, "live-restore keeps docker0 as it is while containers run: stop the 1 that do") {
