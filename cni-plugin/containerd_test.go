@@ -4,149 +4,100 @@ package cniplugin_test
 
 import (
 	"bytes"
-	"context"
-	_ "embed"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/machinetest"
 	"tulle/ip"
 	"tulle/subnet"
 )
 
-// containerdView gives containerd a file system of its own where its paths cannot be chosen.
-//
-//go:embed testdata/containerd.sh
-var containerdView string
+// runContainerd leaves it running on a machine.
+const runContainerd = `
+setsid containerd --log-level warn >/run/containerd.log 2>&1 </dev/null &
+for try in $(seq 200); do
+	ctr version >/dev/null 2>&1 && exit
+	sleep 0.1
+done
+cat /run/containerd.log
+exit 1
+`
 
-// containerd is a containerd on a lab host, with the plugin as `tulle cni install` installs it.
-type containerd struct {
-	t    *testing.T
-	host *lab.Host
-	dir  string
-	pid  int
-	log  *bytes.Buffer
-	env  subnet.Env
-}
+// containerdImage is what the containers of the tests are made from.
+const containerdImage = "docker.io/library/busybox:latest"
 
-// startContainerd needs the programs of Debian's packages containerd, runc and busybox-static.
-func startContainerd(t *testing.T, h *lab.Host) *containerd {
+// newContainerdMachine needs the programs of Debian's packages containerd, runc and busybox-static.
+func newContainerdMachine(t *testing.T, h *lab.Host) *machinetest.Machine {
 	t.Helper()
-	// Sockets below it must have short paths.
-	dir, err := os.MkdirTemp("", "tulle-ctd-")
+	m := machinetest.New(t, h, filepath.Dir(built().tulle))
+	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.WriteFile(m.File("/run/image.tar"), machinetest.Image(t, containerdImage, busybox), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if log, err := os.ReadFile(m.File("/run/containerd.log")); err == nil && t.Failed() {
+			t.Logf("containerd on %s:\n%s", h, log)
+		}
+	})
+	return m
+}
+
+// needsContainerd skips the test where the programs, or files, are not installed.
+func needsContainerd(t *testing.T, programs ...string) {
+	t.Helper()
+	t.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
+	for _, program := range append(programs, "containerd", "ctr", "runc", "busybox", "nsenter") {
+		if _, err := exec.LookPath(program); err != nil && os.Getenv("CI") == "" {
+			t.Skipf("needs %s: %v", program, err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// containerd is a host where it runs, with the plugin as `tulle cni install` installs it.
+type containerd struct {
+	*machinetest.Machine
+	t   *testing.T
+	env subnet.Env
+}
+
+func startContainerd(t *testing.T, h *lab.Host) *containerd {
+	t.Helper()
 	env, err := subnet.ReadEnv(h.SubnetFile())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &containerd{t: t, host: h, dir: dir, log: new(bytes.Buffer), env: env}
-	c.install()
-	c.fillRoot()
-	cmd := exec.Command("unshare", "--mount", "sh", "-euc", containerdView, dir)
-	cmd.Stdout, cmd.Stderr = c.log, c.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := h.Do(cmd.Start); err != nil {
-		t.Fatal(err)
-	}
-	c.pid = cmd.Process.Pid
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("containerd on %s:\n%s", h, c.log)
-		}
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err = c.try("version"); err == nil {
-			return c
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("containerd on %s: %v", h, err)
-		}
-		<-time.After(50 * time.Millisecond)
-	}
-}
-
-// install puts the plugin and its configuration where ctr looks for them.
-func (c *containerd) install() {
-	c.t.Helper()
-	install := exec.Command(built().tulle, "cni", "install", "--bin-dir", filepath.Join(c.dir, "bin"), "--conf-dir", filepath.Join(c.dir, "net.d"),
-		"--run-dir", filepath.Dir(c.host.Socket()), "--subnet-file", c.host.SubnetFile())
-	if out, err := install.CombinedOutput(); err != nil {
-		c.t.Fatalf("%s: %v\n%s", install, err, out)
-	}
-	for _, name := range []string{"bridge", "host-local", "loopback", "portmap"} {
-		if err := os.Link(filepath.Join(built().cni, name), filepath.Join(c.dir, "bin", name)); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-}
-
-// fillRoot makes the root directory of containers: busybox alone, and a page.
-func (c *containerd) fillRoot() {
-	c.t.Helper()
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	program, err := os.ReadFile(busybox)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for name, content := range map[string][]byte{"bin/busybox": program, "www/index.html": []byte("hello from " + c.host.Name), "etc/keep": nil} {
-		path := filepath.Join(c.dir, "root", name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			c.t.Fatal(err)
-		}
-		if err := os.WriteFile(path, content, 0o755); err != nil {
-			c.t.Fatal(err)
-		}
-	}
-}
-
-// try runs ctr as it runs on the host.
-func (c *containerd) try(args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	line := append([]string{"--target", strconv.Itoa(c.pid), "--mount", "--net", "ctr", "--address", filepath.Join(c.dir, "c.sock")}, args...)
-	out, err := exec.CommandContext(ctx, "nsenter", line...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-func (c *containerd) ctr(args ...string) string {
-	c.t.Helper()
-	out, err := c.try(args...)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return out
+	c := &containerd{Machine: newContainerdMachine(t, h), t: t, env: env}
+	c.Run(t, "sh", "-c", runContainerd)
+	c.Run(t, "ctr", "image", "import", "/run/image.tar")
+	c.Run(t, "tulle", "cni", "install")
+	c.Run(t, "ln", "-sf", filepath.Join(built().cni, "bridge"), filepath.Join(built().cni, "host-local"),
+		filepath.Join(built().cni, "loopback"), filepath.Join(built().cni, "portmap"), "/opt/cni/bin")
+	return c
 }
 
 // start runs a container until it is stopped.
 func (c *containerd) start(name string, command ...string) {
 	c.t.Helper()
-	c.ctr(append([]string{"run", "--detach", "--cni", "--rootfs", filepath.Join(c.dir, "root"), name, "/bin/busybox"}, command...)...)
-	c.t.Cleanup(func() { c.try("task", "delete", "--force", name) })
+	c.Run(c.t, append([]string{"ctr", "run", "--detach", "--cni", containerdImage, name}, command...)...)
 }
 
 // exec runs a command in a container.
 func (c *containerd) exec(name string, command ...string) string {
 	c.t.Helper()
-	return c.ctr(append([]string{"task", "exec", "--exec-id", "e" + strconv.FormatInt(time.Now().UnixNano(), 36), name, "/bin/busybox"}, command...)...)
+	id := "e" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	return c.Run(c.t, append([]string{"ctr", "task", "exec", "--exec-id", id, name}, command...)...)
 }
 
 // addr is the address that a container has in this host's subnet.
@@ -163,7 +114,7 @@ func (c *containerd) addr(name string, f ip.Family) netip.Addr {
 
 // held lists the addresses that host-local has given away.
 func (c *containerd) held() []string {
-	names, err := filepath.Glob(filepath.Join(c.dir, "lib/cni/networks/tulle/*[.:]*"))
+	names, err := filepath.Glob(c.File("/var/lib/cni/networks/tulle/*[.:]*"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -178,14 +129,7 @@ func (c *containerd) held() []string {
 
 // Containers that containerd starts on two hosts reach each other. What ctr forgets to detach, GC frees.
 func TestContainerd(t *testing.T) {
-	for _, program := range []string{"containerd", "ctr", "runc", "busybox"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") == "" {
-				t.Skipf("needs %s: %v", program, err)
-			}
-			t.Fatal(err)
-		}
-	}
+	needsContainerd(t)
 	both := ip.Families()
 	l := newLab(t, both[:])
 	if err := l.Up(t.Context()); err != nil {
@@ -197,30 +141,29 @@ func TestContainerd(t *testing.T) {
 	for _, f := range both {
 		addr := there.addr("server", f).String()
 		// busybox's own wget looks up names by libraries that the container lacks.
-		get := "echo 'GET /index.html HTTP/1.0\r\n\r\n' | busybox nc -w 5 " + addr + " 80"
-		if got := here.exec("client", "sh", "-c", get); !strings.HasSuffix(got, "hello from h2") {
-			t.Errorf("%s says %q, want hello from h2", addr, got)
+		get := "echo 'GET /cgi-bin/from HTTP/1.0\r\n\r\n' | nc -w 5 " + addr + " 80"
+		if got, want := here.exec("client", "sh", "-c", get), here.addr("client", f).String(); !strings.Contains(got, want) {
+			t.Errorf("%s says that it sees %q, want %s", addr, got, want)
 		}
 	}
 	if got := here.exec("client", "cat", "/sys/class/net/eth0/mtu"); got != strconv.Itoa(here.env.MTU) {
 		t.Errorf("MTU in the container = %s, want the %d of the fabric", got, here.env.MTU)
 	}
 
-	here.ctr("task", "kill", "--signal", "KILL", "client")
-	here.ctr("task", "delete", "--force", "client")
+	here.Run(t, "ctr", "task", "kill", "--signal", "KILL", "client")
+	here.Run(t, "ctr", "task", "delete", "--force", "client")
 	if len(here.held()) == 0 {
 		t.Error("ctr has freed the addresses of a container that was killed: GC has nothing to show")
 	}
-	gc := exec.CommandContext(t.Context(), "nsenter", "--target", strconv.Itoa(here.pid), "--mount", "--net", "/opt/cni/bin/tulle")
-	gc.Env = []string{"PATH=" + os.Getenv("PATH"), "CNI_COMMAND=GC", "CNI_PATH=/opt/cni/bin"}
+	gc := here.Command(t.Context(), "env", "CNI_COMMAND=GC", "CNI_PATH=/opt/cni/bin", "/opt/cni/bin/tulle")
 	gc.Stdin = strings.NewReader(`{"cniVersion":"1.1.0","name":"tulle","cni.dev/valid-attachments":[]}`)
 	if out, err := gc.CombinedOutput(); err != nil {
-		t.Errorf("GC: %v\n%s", err, out)
+		t.Errorf("GC: %v\n%s", err, bytes.TrimSpace(out))
 	}
 	if held := here.held(); len(held) > 0 {
 		t.Errorf("addresses %s are still held after GC", held)
 	}
-	if states, err := filepath.Glob(filepath.Join(here.dir, "lib/cni/flannel/*")); err != nil || len(states) > 0 {
+	if states, err := filepath.Glob(here.File("/var/lib/cni/flannel/*")); err != nil || len(states) > 0 {
 		t.Errorf("states %q, %v are still there after GC", states, err)
 	}
 }
