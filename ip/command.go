@@ -93,18 +93,37 @@ func (t Table) command(verb Verb, _ Object) string {
 
 // hook is the base chain's declaration in nft(8) syntax.
 func (c Chain) hook() string {
-	if c == Postrouting {
+	switch c {
+	case Postrouting:
 		return "type nat hook postrouting priority srcnat"
+	case Marking:
+		return "type filter hook forward priority filter - 1; policy accept"
 	}
 	return "type filter hook forward priority filter; policy accept"
 }
 
+func (o Opening) command(verb Verb, _ Object) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s -t %s %s %s -s %s -d %s", o.program(), o.Table, ifElse(verb == Delete, "-D", "-I"), o.Chain, o.Src, o.Dst)
+	if o.In != "" {
+		b.WriteString(" -i " + o.In)
+	}
+	if o.Out != "" {
+		b.WriteString(" -o " + o.Out)
+	}
+	return b.String() + " -m comment --comment " + OpeningComment + " -j ACCEPT"
+}
+
 func (l Leftover) command(verb Verb, _ Object) string {
 	f := nftFamily(l.Family)
-	if l.Chain == "" {
-		return fmt.Sprintf("nft %s table %s %s", ifElse(verb == Delete, "delete", "add"), f, l.Table)
+	switch del := verb == Delete; {
+	case l.Engine == IPTables:
+		return fmt.Sprintf("%s -t %s %s %s", Place(l).program(), l.Table, ifElse(del, "-X", "-N"), l.Chain)
+	case l.Chain == "":
+		return fmt.Sprintf("nft %s table %s %s", ifElse(del, "delete", "add"), f, l.Table)
+	default:
+		return fmt.Sprintf("nft %s chain %s %s %s", ifElse(del, "delete", "add"), f, l.Table, l.Chain)
 	}
-	return fmt.Sprintf("nft %s chain %s %s %s", ifElse(verb == Delete, "delete", "add"), f, l.Table, l.Chain)
 }
 
 func ifElse(cond bool, yes, no string) string {

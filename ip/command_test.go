@@ -105,7 +105,7 @@ bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self
 `},
 		"everything gone": {
 			with(func(s *ip.State) {
-				s.Leftovers = []ip.Leftover{{Family: ip.IPv4, Table: "filter", Chain: "FLANNEL-FWD"}, {Family: ip.IPv6, Table: "flannel-ipv6"}}
+				s.Leftovers = []ip.Leftover{{Engine: ip.NFTables, Family: ip.IPv4, Table: "filter", Chain: "FLANNEL-FWD"}, {Engine: ip.NFTables, Family: ip.IPv6, Table: "flannel-ipv6"}}
 			}),
 			ip.State{},
 			`nft delete table ip6 flannel-ipv6

@@ -12,7 +12,7 @@ const (
 	Delete
 )
 
-// Object is a part of State: a Link, Sysctl, Addr, FDB, Neighbor, Route, Table or Leftover.
+// Object is a part of State: a Link, Sysctl, Addr, FDB, Neighbor, Route, Table, Opening or Leftover.
 type Object interface {
 	command(verb Verb, old Object) string
 }
@@ -58,6 +58,7 @@ func Diff(have, want State) Plan {
 	diff(&p, have.Routes, want.Routes, routeKey, drop)
 	p.set = append(p.set[:below], pave(p.set[below:], have.Routes)...)
 	diffTables(&p, have.Tables, want.Tables)
+	diff(&p, have.Openings, want.Openings, openingKey, drop)
 	for _, l := range have.Leftovers {
 		p.del = append(p.del, []Op{{Verb: Delete, Old: l}})
 	}
@@ -99,6 +100,7 @@ type (
 
 func sysctlKey(s Sysctl) string         { return s.Key }
 func addrKey(a Addr) Addr               { return a }
+func openingKey(o Opening) Opening      { return o }
 func fdbKey(f FDB) fdbID                { return fdbID{f.Link, f.MAC} }
 func neighborKey(n Neighbor) neighborID { return neighborID{n.Link, n.IP} }
 func routeKey(r Route) routeID          { return routeID{r.Dst, r.Metric} }

@@ -81,6 +81,12 @@ func drawFamily(t *rapid.T, f family, label string) ip.State {
 			{Chain: ip.Forward, Dst: network, Verdict: ip.Accept},
 			{Chain: ip.Postrouting, Src: network, Verdict: ip.Masquerade},
 		}).Draw(t, label+" rules")})
+		for _, engine := range rapid.SliceOfDistinct(rapid.SampledFrom([]ip.Engine{ip.NFTables, ip.IPTables}), rapid.ID).Draw(t, label+" engines") {
+			s.Openings = append(s.Openings, ip.Opening{
+				Place: ip.Place{Engine: engine, Family: ip.FamilyOf(f.local), Table: "filter", Chain: "FORWARD"},
+				Src:   f.network, Dst: f.network, In: rapid.SampledFrom([]string{f.link, uplink}).Draw(t, label+" in"),
+			})
+		}
 	}
 	return s
 }
@@ -115,6 +121,11 @@ func newHost(t *rapid.T, s ip.State) *iptest.Kernel {
 		up.Addrs = append(up.Addrs, ip.InterfaceAddr{Prefix: netip.PrefixFrom(f.local, f.local.BitLen()*3/4)})
 	}
 	k.AddInterface(up)
+	for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
+		for _, f := range ip.Families() {
+			k.Restore(engine, f, "*filter\n:FORWARD DROP\nCOMMIT\n")
+		}
+	}
 	apply(t, k, ip.Diff(ip.State{}, s))
 	return k
 }

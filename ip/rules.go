@@ -33,6 +33,7 @@ type Chain string
 const (
 	Postrouting Chain = "postrouting" // type nat, hook postrouting, priority srcnat
 	Forward     Chain = "forward"     // type filter, hook forward, priority filter, policy accept
+	Marking     Chain = "marking"     // the same, priority filter - 1: before others look at the mark
 )
 
 // Verdict is what a rule does with a packet that it matches.
@@ -42,11 +43,13 @@ type Verdict string
 const (
 	Accept     Verdict = "accept"
 	Masquerade Verdict = "masquerade"
+	SetMark    Verdict = "meta mark set meta mark | 0x2000" // Mark
 )
 
-// Rule matches packets by source and destination. A zero Match matches every packet.
+// Rule matches packets by interface, source and destination. A zero Match matches every packet.
 type Rule struct {
 	Chain   Chain
+	In      string // interface; empty: any
 	Src     Match
 	Dst     Match
 	Verdict Verdict
@@ -61,6 +64,9 @@ type Match struct {
 // Text is the rule in nft(8) syntax, without its table and chain.
 func (r Rule) Text() string {
 	var parts []string
+	if r.In != "" {
+		parts = append(parts, fmt.Sprintf("iifname %q", r.In))
+	}
 	for _, m := range []struct {
 		field string
 		Match

@@ -20,6 +20,7 @@ type State struct {
 	Neighbors []Neighbor
 	Routes    []Route
 	Tables    []Table
+	Openings  []Opening
 	Leftovers []Leftover
 }
 
@@ -80,11 +81,7 @@ type Sysctl struct {
 }
 
 // Leftover is a packet filter object that a flanneld left behind. It is only ever read and deleted, never wanted.
-type Leftover struct {
-	Family Family
-	Table  string
-	Chain  string // empty: the whole table
-}
+type Leftover Place // without a chain: the whole table
 
 // Sort puts every slice in canonical order.
 func (s *State) Sort() {
@@ -103,16 +100,16 @@ func (s *State) Sort() {
 		return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric), a.Via.Compare(b.Via), cmp.Compare(a.Link, b.Link))
 	})
 	slices.SortFunc(s.Tables, func(a, b Table) int { return cmp.Compare(a.Family, b.Family) })
-	slices.SortFunc(s.Leftovers, func(a, b Leftover) int {
-		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Chain, b.Chain))
-	})
+	slices.SortFunc(s.Openings, compareOpening)
+	slices.SortFunc(s.Leftovers, func(a, b Leftover) int { return comparePlace(Place(a), Place(b)) })
 }
 
 // Equal reports whether s and t hold the same objects in the same order.
 func (s State) Equal(t State) bool {
 	return slices.Equal(s.Links, t.Links) && slices.Equal(s.Sysctls, t.Sysctls) && slices.Equal(s.Addrs, t.Addrs) &&
 		slices.Equal(s.FDB, t.FDB) && slices.Equal(s.Neighbors, t.Neighbors) && slices.Equal(s.Routes, t.Routes) &&
-		slices.EqualFunc(s.Tables, t.Tables, Table.Equal) && slices.Equal(s.Leftovers, t.Leftovers)
+		slices.EqualFunc(s.Tables, t.Tables, Table.Equal) && slices.Equal(s.Openings, t.Openings) &&
+		slices.Equal(s.Leftovers, t.Leftovers)
 }
 
 // Add appends everything in t to s.
@@ -124,6 +121,7 @@ func (s *State) Add(t State) {
 	s.Neighbors = append(s.Neighbors, t.Neighbors...)
 	s.Routes = append(s.Routes, t.Routes...)
 	s.Tables = append(s.Tables, t.Tables...)
+	s.Openings = append(s.Openings, t.Openings...)
 	s.Leftovers = append(s.Leftovers, t.Leftovers...)
 }
 

@@ -35,7 +35,7 @@ func TestTakesOverFromFlanneld(t *testing.T) {
 			ip.Op{Verb: ip.Add, New: ip.Route{Dst: peer, Via: peer.Addr(), Link: "flannel.1", Protocol: protocolBoot, OnLink: true}},
 			ip.Op{Verb: ip.Add, New: ip.Route{Dst: gone, Via: gone.Addr(), Link: "flannel.1", Protocol: protocolBoot, OnLink: true}},
 		)
-		for _, l := range []ip.Leftover{{Family: ip.IPv4, Table: "nat", Chain: "FLANNEL-POSTRTG"}, {Family: ip.IPv4, Table: "flannel-ipv4"}} {
+		for _, l := range []ip.Leftover{{Engine: ip.NFTables, Family: ip.IPv4, Table: "nat", Chain: "FLANNEL-POSTRTG"}, {Engine: ip.NFTables, Family: ip.IPv4, Table: "flannel-ipv4"}} {
 			a.kernel.AddLeftover(l, netip.MustParsePrefix("10.5.0.0/16"))
 		}
 		a.kernel.Refuse(func(op ip.Op) error {

@@ -24,7 +24,7 @@ const layersWhy = "the direction is cmd → internal/agent → backend → subne
 func layers() []layer {
 	return []layer{
 		{pkg: "ip", std: true},
-		{pkg: "ip/kernel", below: []string{"internal/netns"}},
+		{pkg: "ip/kernel", below: []string{"internal/netns", "ip/kernel/xtables"}},
 		{pkg: "ip/iptest"},
 		{pkg: "subnet", below: []string{"ip", "internal/atomicfile"}, std: true},
 		{pkg: "subnet/etcd", below: []string{"ip"}},

@@ -41,6 +41,8 @@ func (k *Kernel) apply(op ip.Op) error {
 		o.Rules = slices.Clone(o.Rules)
 		put(k.tables, del, o.Family, o)
 		return nil
+	case ip.Opening:
+		return k.applyOpening(del, o)
 	case ip.Leftover:
 		if del {
 			delete(k.leftovers, o)
@@ -226,6 +228,25 @@ func (k *Kernel) deleteRoute(r ip.Route) {
 		first := slices.MinFunc(found, func(a, b ip.Route) int { return cmp.Compare(a.Metric, b.Metric) })
 		delete(k.routes, routeID{first.Dst, first.Metric})
 	}
+}
+
+func (k *Kernel) applyOpening(del bool, o ip.Opening) error {
+	f, ok := k.filters[o.Place]
+	switch {
+	case del:
+		f.Rules = slices.DeleteFunc(slices.Clone(f.Rules), func(r ip.FilterRule) bool {
+			have, ours := f.Opening(r)
+			return ours && have == o
+		})
+	case !ok:
+		return syscall.ENOENT
+	default:
+		f.Rules = slices.Insert(slices.Clone(f.Rules), 0, o.Rule())
+	}
+	if ok {
+		k.filters[o.Place] = f
+	}
+	return nil
 }
 
 // elsewhere reports whether a route other than the default one leads to addr through another link. Linux then takes

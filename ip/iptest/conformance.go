@@ -18,6 +18,9 @@ type World struct {
 	AddInterface func(name string, addrs ...netip.Prefix)
 	// SetInterface brings it up or down.
 	SetInterface func(name string, up bool)
+	// Restore does what iptables-restore(8) of the engine and family would do with the text: it replaces the tables that
+	// are named in it.
+	Restore func(engine ip.Engine, family ip.Family, text string)
 }
 
 // Conformance runs the suite that every ip.Kernel passes, operation by operation. open is called for each test; it
@@ -38,6 +41,8 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"rerouted", (*suite).rerouted},
 		{"sysctls", (*suite).sysctls},
 		{"tables", (*suite).tables},
+		{"filters", (*suite).filters},
+		{"openings", (*suite).openings},
 		{"foreign", (*suite).foreign},
 		{"paths", (*suite).paths},
 		{"partial failure", (*suite).partialFailure},

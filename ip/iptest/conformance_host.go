@@ -111,6 +111,9 @@ func (x fixture) table() ip.Table {
 		{Chain: ip.Postrouting, Src: network, Dst: not(ip.Match{Prefix: x.family.Multicast()}), Verdict: ip.Masquerade},
 		{Chain: ip.Postrouting, Src: not(network), Dst: ip.Match{Prefix: x.addr.Prefix}, Verdict: ip.Masquerade},
 		{Chain: ip.Postrouting, Verdict: ip.Accept},
+		{Chain: ip.Marking, In: linkName, Src: network, Dst: ip.Match{Prefix: x.route.Dst}, Verdict: ip.SetMark},
+		{Chain: ip.Marking, Verdict: ip.SetMark},
+		{Chain: ip.Forward, In: uplinkName, Verdict: ip.Accept},
 	}}
 }
 

@@ -3,6 +3,7 @@ package iptest
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -23,6 +24,7 @@ type Kernel struct {
 	neighbors  map[neighborID]ip.MAC
 	routes     map[routeID]ip.Route
 	tables     map[ip.Family]ip.Table
+	filters    map[ip.Place]ip.Filter
 	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
 
 	refuse  func(ip.Op) error
@@ -61,6 +63,7 @@ func New() *Kernel {
 		neighbors: map[neighborID]ip.MAC{},
 		routes:    map[routeID]ip.Route{},
 		tables:    map[ip.Family]ip.Table{},
+		filters:   map[ip.Place]ip.Filter{},
 		leftovers: map[ip.Leftover]netip.Prefix{},
 		changed:   map[int]chan struct{}{},
 	}
@@ -186,6 +189,32 @@ func (k *Kernel) RemoveInterface(name string) {
 	_ = k.change(func() error {
 		k.interfaces = slices.DeleteFunc(k.interfaces, func(i ip.Interface) bool { return i.Name == name })
 		k.dropRoutes(name, anyAddr)
+		return nil
+	})
+}
+
+// Restore replaces the tables that are named in the text, which iptables-save(8) would write, with what is in them.
+func (k *Kernel) Restore(engine ip.Engine, family ip.Family, text string) {
+	filters := ParseSave(engine, family, text)
+	_ = k.change(func() error {
+		for _, f := range filters {
+			maps.DeleteFunc(k.filters, func(p ip.Place, _ ip.Filter) bool {
+				return p.Engine == engine && p.Family == family && p.Table == f.Table
+			})
+		}
+		for _, f := range filters {
+			k.filters[f.Place] = f
+		}
+		return nil
+	})
+}
+
+// SetFilters makes chains, or replaces what is in them.
+func (k *Kernel) SetFilters(filters ...ip.Filter) {
+	_ = k.change(func() error {
+		for _, f := range filters {
+			k.filters[f.Place] = f
+		}
 		return nil
 	})
 }

@@ -29,6 +29,7 @@ func TestConformance(t *testing.T) {
 				up[name] = i
 				k.AddInterface(i)
 			},
+			Restore: k.Restore,
 			SetInterface: func(name string, isUp bool) {
 				i := up[name]
 				i.Up = isUp

@@ -3,6 +3,7 @@ package iptest
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -27,6 +28,12 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		if r.Dst.Bits() == 0 {
 			s.Defaults = append(s.Defaults, r)
 		}
+	}
+	s.Filters = ip.Reachable(slices.Collect(maps.Values(k.filters)))
+	ip.SortFilters(s.Filters)
+	for i, f := range s.Filters {
+		s.Filters[i].Rules = slices.Clone(f.Rules)
+		s.Owned.Openings = append(s.Owned.Openings, f.Openings()...)
 	}
 	s.Owned.Sort()
 	slices.SortFunc(s.Foreign, func(a, b ip.Route) int {

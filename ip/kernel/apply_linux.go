@@ -21,7 +21,7 @@ func (k *Kernel) Apply(ctx context.Context, plan ip.Plan) error {
 		if ctx.Err() != nil {
 			break
 		}
-		a.add(op)
+		a.add(ctx, op)
 	}
 	if err := ctx.Err(); err != nil {
 		return errors.Join(err, a.result())
@@ -61,7 +61,7 @@ func absent(err error) bool {
 }
 
 // add carries op out, or puts it into the batch. The order of the plan is kept.
-func (a *applier) add(op ip.Op) {
+func (a *applier) add(ctx context.Context, op ip.Op) {
 	object := op.New
 	if op.Verb == ip.Delete {
 		object = op.Old
@@ -77,12 +77,12 @@ func (a *applier) add(op ip.Op) {
 		a.enqueue(op, o.Link, func(link uint32) { encodeAddr(&a.batch, op.Verb, o, link) })
 	default:
 		a.flush()
-		a.fail(op, a.single(op, object))
+		a.fail(op, a.single(ctx, op, object))
 	}
 }
 
 // single carries out an op of which there are few.
-func (a *applier) single(op ip.Op, object ip.Object) error {
+func (a *applier) single(ctx context.Context, op ip.Op, object ip.Object) error {
 	k := a.kernel
 	switch o := object.(type) {
 	case ip.Link:
@@ -96,8 +96,17 @@ func (a *applier) single(op ip.Op, object ip.Object) error {
 		}
 	case ip.Table:
 		return k.nft.use(k, func(c *nftables.Conn) error { return replaceTable(c, op.Verb, o) })
+	case ip.Opening:
+		if o.Engine == ip.IPTables {
+			return k.applyLegacyOpening(ctx, op.Verb, o)
+		}
+		return k.nft.use(k, func(c *nftables.Conn) error { return applyOpening(c, op.Verb, o) })
 	case ip.Leftover:
-		if op.Verb == ip.Delete {
+		switch {
+		case op.Verb != ip.Delete:
+		case o.Engine == ip.IPTables:
+			return k.deleteLegacyLeftover(ctx, o)
+		default:
 			return k.nft.use(k, func(c *nftables.Conn) error { return deleteLeftover(c, o) })
 		}
 	}

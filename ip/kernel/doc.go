@@ -2,5 +2,6 @@
 //
 // Links are few and go through github.com/vishvananda/netlink, rules through github.com/google/nftables. Routes,
 // neighbours, forwarding entries and addresses are many: they are encoded here, and travel by the hundred in one system
-// call, of which the kernel answers only the failures. Nothing else in Tulle speaks netlink, and no program is executed.
+// call, of which the kernel answers only the failures. The tables of iptables-legacy are left to package xtables. Nothing
+// else in Tulle speaks netlink, and no program is executed.
 package kernel

@@ -20,10 +20,11 @@ type Kernel struct {
 	ns *netns.Namespace
 	id os.FileInfo
 
-	mu    sync.Mutex
-	links *netlink.Handle
-	route *socket
-	nft   ruleset
+	mu     sync.Mutex
+	links  *netlink.Handle
+	route  *socket
+	nft    ruleset
+	legacy legacy
 
 	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched.
 	ownLinks atomic.Pointer[map[uint32]string]
@@ -77,7 +78,7 @@ func (k *Kernel) Close() error {
 	if k.route != nil {
 		errs = append(errs, k.route.close())
 	}
-	errs = append(errs, k.nft.close())
+	errs = append(errs, k.nft.close(), k.legacy.close())
 	if k.ns != nil {
 		errs = append(errs, k.ns.Close())
 	}

@@ -9,15 +9,19 @@ import (
 	"tulle/ip"
 )
 
-// leftovers are the objects that a flanneld makes in family f, and the chains in which its rules are. What
-// iptables-legacy makes does not show in nf_tables and is out of reach.
+// leftovers are the objects that a flanneld makes in nf_tables in family f, and the chains in which its rules are.
 func leftovers(f ip.Family) map[ip.Leftover][]string {
-	own := ip.Leftover{Family: f, Table: "flannel-" + f.String()}
-	return map[ip.Leftover][]string{
-		own: {"postrtg", "forward"},
-		{Family: f, Table: "nat", Chain: "FLANNEL-POSTRTG"}: {"FLANNEL-POSTRTG"},
-		{Family: f, Table: "filter", Chain: "FLANNEL-FWD"}:  {"FLANNEL-FWD"},
+	own := ip.Leftover{Engine: ip.NFTables, Family: f, Table: "flannel-" + f.String()}
+	chains := map[ip.Leftover][]string{own: {"postrtg", "forward"}}
+	for table, chain := range flannelChains() {
+		chains[ip.Leftover{Engine: ip.NFTables, Family: f, Table: table, Chain: chain}] = []string{chain}
 	}
+	return chains
+}
+
+// flannelChains are the chains of flanneld's iptables mode, by their tables.
+func flannelChains() map[string]string {
+	return map[string]string{"nat": "FLANNEL-POSTRTG", "filter": "FLANNEL-FWD"}
 }
 
 // readLeftovers finds the leftovers in table t that name one of our networks: others belong to a flanneld of another
@@ -37,16 +41,11 @@ func (rd *reading) readLeftovers(c *nftables.Conn, f ip.Family, t *nftables.Tabl
 			rules = append(rules, more...)
 		}
 		unused := leftover.Chain == "" && len(rules) == 0
-		if unused || slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return rd.namesNetwork(f, r) }) {
+		if unused || slices.ContainsFunc(rules, func(r *nftables.Rule) bool { return rd.namesNetwork(decodeFilterRule(f, r.Exprs)) }) {
 			rd.Owned.Leftovers = append(rd.Owned.Leftovers, leftover)
 		}
 	}
 	return nil
-}
-
-func (rd *reading) namesNetwork(f ip.Family, r *nftables.Rule) bool {
-	rule, _ := decodeRule(f, r.Exprs)
-	return slices.Contains(rd.scope.Networks, rule.Src.Prefix) || slices.Contains(rd.scope.Networks, rule.Dst.Prefix)
 }
 
 // deleteLeftover deletes a table, or a chain and the jumps to it, in one transaction.

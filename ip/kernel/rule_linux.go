@@ -2,9 +2,11 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"reflect"
 
 	"github.com/google/nftables/expr"
 
@@ -17,22 +19,38 @@ const register = 1
 // encodeRule compiles a rule for a table of family f.
 func encodeRule(f ip.Family, r ip.Rule) ([]expr.Any, error) {
 	src, dst := addressOffsets(f)
-	exprs, err := encodeMatch(f, r.Src, src)
-	if err != nil {
-		return nil, err
+	exprs := encodeLink(expr.MetaKeyIIFNAME, r.In)
+	for _, m := range []struct {
+		ip.Match
+		offset uint32
+	}{{r.Src, src}, {r.Dst, dst}} {
+		more, err := encodeMatch(f, m.Match, m.offset)
+		if err != nil {
+			return nil, err
+		}
+		exprs = append(exprs, more...)
 	}
-	more, err := encodeMatch(f, r.Dst, dst)
-	if err != nil {
-		return nil, err
-	}
-	exprs = append(exprs, more...)
 	switch r.Verdict {
 	case ip.Accept:
 		return append(exprs, &expr.Verdict{Kind: expr.VerdictAccept}), nil
 	case ip.Masquerade:
 		return append(exprs, &expr.Masq{}), nil
+	case ip.SetMark:
+		return append(exprs, setMark()...), nil
 	}
 	return nil, fmt.Errorf("rule %q: unknown verdict", r.Text())
+}
+
+// setMark sets the bit in the mark and leaves the others.
+func setMark() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+		&expr.Bitwise{
+			SourceRegister: register, DestRegister: register, Len: 4,
+			Mask: binary.NativeEndian.AppendUint32(nil, ^uint32(ip.Mark)), Xor: binary.NativeEndian.AppendUint32(nil, ip.Mark),
+		},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
+	}
 }
 
 func encodeMatch(f ip.Family, m ip.Match, offset uint32) ([]expr.Any, error) {
@@ -76,6 +94,10 @@ func mask(f ip.Family, ones int) []byte {
 func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 	src, dst := addressOffsets(f)
 	ok = true
+	r.In, exprs = decodeIn(exprs)
+	if n := len(exprs) - len(setMark()); n >= 0 && reflect.DeepEqual(exprs[n:], setMark()) {
+		r.Verdict, exprs = ip.SetMark, exprs[:n]
+	}
 	var load *expr.Payload
 	var masked []byte
 	for _, e := range exprs {
@@ -116,6 +138,19 @@ func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 		ok = false
 	}
 	return r, ok && r.Verdict != ""
+}
+
+// decodeIn takes the comparison with the name of an interface off the beginning of a rule.
+func decodeIn(exprs []expr.Any) (in string, rest []expr.Any) {
+	if len(exprs) >= 2 {
+		if c, ok := exprs[1].(*expr.Cmp); ok {
+			name := linkPattern(c.Data)
+			if reflect.DeepEqual(exprs[:2], encodeLink(expr.MetaKeyIIFNAME, name)) {
+				return name, exprs[2:]
+			}
+		}
+	}
+	return "", exprs
 }
 
 // decodeMatch understands the form that encodeMatch makes, and the shorter one of nft(8) and iptables-nft, which load

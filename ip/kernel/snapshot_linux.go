@@ -41,6 +41,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		{"paths", func() error { return rd.readPaths(k.route) }},
 		{"sysctls", func() error { return k.inside(rd.readSysctls) }},
 		{"rules", func() error { return rd.readRules(k) }},
+		{"rules of iptables-legacy", func() error { return rd.readLegacy(k) }},
 	} {
 		if err := ctx.Err(); err != nil {
 			return ip.Snapshot{}, err
@@ -50,6 +51,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		}
 	}
 	rd.Owned.Sort()
+	ip.SortFilters(rd.Filters)
 	k.ownLinks.Store(&rd.own)
 	return rd.Snapshot, nil
 }

@@ -20,6 +20,10 @@ func baseChains(t *nftables.Table) map[ip.Chain]*nftables.Chain {
 			Table: t, Name: string(ip.Forward), Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &policy,
 		},
+		ip.Marking: {
+			Table: t, Name: string(ip.Marking), Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: new(*nftables.ChainPriorityFilter - 1), Policy: &policy,
+		},
 	}
 }
 
@@ -65,6 +69,9 @@ func replaceTable(c *nftables.Conn, verb ip.Verb, t ip.Table) error {
 // readRules reads what is ours in nf_tables; a kernel without it has nothing that is.
 func (rd *reading) readRules(k *Kernel) error {
 	err := k.nft.use(k, rd.readTables)
+	if err == nil {
+		err = rd.readFilters(k)
+	}
 	if unsupported(err) {
 		return nil
 	}

@@ -141,8 +141,8 @@ func TestLeftoversAreFoundAndDeleted(t *testing.T) {
 	w := newWorld(t)
 	w.flannel(t, podNetwork)
 	want := []ip.Leftover{
-		{Family: ip.IPv4, Table: "filter", Chain: "FLANNEL-FWD"},
-		{Family: ip.IPv4, Table: "flannel-ipv4"},
+		{Engine: ip.NFTables, Family: ip.IPv4, Table: "filter", Chain: "FLANNEL-FWD"},
+		{Engine: ip.NFTables, Family: ip.IPv4, Table: "flannel-ipv4"},
 	}
 	owned := snapshot(t, w.Kernel, podScope).Owned
 	if !slices.Equal(owned.Leftovers, want) {
@@ -185,7 +185,7 @@ func TestFlanneldsTableWithoutRulesIsLeftOver(t *testing.T) {
 		own := c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv6, Name: "flannel-ipv6"})
 		c.AddChain(&nftables.Chain{Table: own, Name: "forward"})
 	})
-	want := []ip.Leftover{{Family: ip.IPv6, Table: "flannel-ipv6"}}
+	want := []ip.Leftover{{Engine: ip.NFTables, Family: ip.IPv6, Table: "flannel-ipv6"}}
 	if left := snapshot(t, w.Kernel, podScope).Owned.Leftovers; !slices.Equal(left, want) {
 		t.Errorf("leftovers = %v, want %v", left, want)
 	}

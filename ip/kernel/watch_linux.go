@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"tulle/ip/kernel/xtables"
 )
 
 // Watch calls notify once as soon as it sees changes, because some may have come before, and then after each change.
@@ -38,10 +40,23 @@ func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 		return fmt.Errorf("watch kernel: %w", err)
 	}
 	notify()
+	group.Go(func() error { return k.watchLegacy(ctx, notify) })
 	for _, w := range watches {
 		group.Go(func() error { return w.run(ctx, notify) })
 	}
 	return group.Wait()
+}
+
+// watchLegacy watches for uses of iptables-legacy, our own among them, as long as it has tables in this namespace. If
+// there is no way to watch, the changes are left to whoever looks without being told.
+func (k *Kernel) watchLegacy(ctx context.Context, notify func()) error {
+	_ = xtables.Watch(ctx, func() {
+		if k.legacy.exists(k) {
+			notify()
+		}
+	})
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // watch is a subscription to notifications.

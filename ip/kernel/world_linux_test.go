@@ -1,9 +1,12 @@
 package kernel_test
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
+	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/ip/kernel"
+	"tulle/ip/kernel/xtables"
 )
 
 func TestConformance(t *testing.T) {
@@ -48,7 +52,34 @@ func newWorld(t testing.TB) world {
 		}
 		must(t, set(w.link(t, name)))
 	}
+	w.Restore = func(engine ip.Engine, family ip.Family, text string) { w.restore(t, engine, family, text) }
 	return w
+}
+
+// restore runs iptables-restore in the namespace.
+func (w world) restore(t testing.TB, engine ip.Engine, family ip.Family, text string) {
+	t.Helper()
+	if engine == ip.IPTables {
+		unlock, err := xtables.Lock(t.Context())
+		netnstest.Require(t, err)
+		must(t, unlock())
+	}
+	program := map[ip.Family]string{ip.IPv4: "iptables-", ip.IPv6: "ip6tables-"}[family] +
+		map[ip.Engine]string{ip.NFTables: "nft", ip.IPTables: "legacy"}[engine] + "-restore"
+	w.run(t, text, program, "-w", "5")
+}
+
+// run runs a program in the namespace and returns what it prints.
+func (w world) run(t testing.TB, input, program string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	var output, complaint bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &output, &complaint
+	must(t, w.ns.Do(cmd.Start))
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%s: %v: %s", cmd, err, &complaint)
+	}
+	return output.String()
 }
 
 func open(t testing.TB, ns *netns.Namespace) ip.Kernel {

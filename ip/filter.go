@@ -1,0 +1,198 @@
+package ip
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Engine is a packet filter of the kernel. A packet passes all of them, and each can drop it.
+type Engine string
+
+// The engines.
+const (
+	NFTables Engine = "nft"             // written to by nft(8) and by iptables-nft(8)
+	IPTables Engine = "iptables-legacy" // written to by iptables-legacy(8) only; tables exist once somebody has used them
+)
+
+// Place is a chain of a packet filter.
+type Place struct {
+	Engine Engine
+	Family Family // zero for a table of both families, inet in nft(8)
+	Table  string
+	Chain  string
+}
+
+// String names the place as the operator's program does.
+func (p Place) String() string {
+	if p.Engine == IPTables {
+		return p.program() + " table " + p.Table + " chain " + p.Chain
+	}
+	return "nft table " + p.space() + " " + p.Table + " chain " + p.Chain
+}
+
+// program is the one that writes to the tables of iptables.
+func (p Place) program() string {
+	name := nftFamily(p.Family) + "tables"
+	if p.Engine == IPTables {
+		name += "-legacy"
+	}
+	return name
+}
+
+// List is the command that lists the chain.
+func (p Place) List() string {
+	if p.iptables() {
+		return p.program() + " -t " + p.Table + " -S " + p.Chain
+	}
+	return "nft list chain " + p.nft()
+}
+
+// Accept is the command that lets packets within the network through at the head of an nft chain.
+func (p Place) Accept(network netip.Prefix) string {
+	r := Rule{Src: Match{Prefix: network}, Dst: Match{Prefix: network}, Verdict: Accept}
+	return "nft insert rule " + p.nft() + " " + r.Text()
+}
+
+// nft is how nft(8) addresses the chain.
+func (p Place) nft() string {
+	return p.space() + " " + p.Table + " " + p.Chain
+}
+
+// space is nft(8)'s word for the family of a table.
+func (p Place) space() string {
+	if p.Family == 0 {
+		return "inet"
+	}
+	return nftFamily(p.Family)
+}
+
+// iptables reports whether p is in a table that iptables-nft(8) writes to, or iptables-legacy(8).
+func (p Place) iptables() bool {
+	return p.Family != 0 && slices.Contains([]string{"raw", "mangle", "nat", "filter", "security"}, p.Table)
+}
+
+// Hook is a point in the way of a packet at which chains are called.
+type Hook string
+
+// The hooks that a packet between containers of two hosts passes on its way through one of them.
+const (
+	AtPrerouting Hook = "prerouting"
+	AtForward    Hook = "forward"
+)
+
+// Filter is a chain that is not Tulle's and that packets between containers may come through.
+type Filter struct {
+	Place
+	Hook   Hook    // empty: only reached from other chains
+	Policy Verdict // Accept or Drop, of what no rule decides; empty without a hook
+	Rules  []FilterRule
+}
+
+// FilterRule is what Tulle understands of a rule.
+type FilterRule struct {
+	Family  Family // zero: both
+	Src     Match
+	Dst     Match
+	In      LinkMatch
+	Out     LinkMatch
+	Mark    uint32  // bits that must be set in the firewall mark
+	Known   bool    // matches packets of known connections only
+	More    bool    // has conditions that are not understood
+	Verdict Verdict // empty: the next rule is tried
+	Target  string  // chain to Jump or Goto
+	Ours    bool    // an Opening
+}
+
+// LinkMatch compares the name of an interface, of which a final * stands for anything. Empty matches every interface.
+type LinkMatch struct {
+	Name string
+	Not  bool
+}
+
+// Verdicts of rules that are not Tulle's.
+const (
+	Drop   Verdict = "drop" // or reject
+	Return Verdict = "return"
+	Jump   Verdict = "jump"
+	Goto   Verdict = "goto"
+)
+
+// Opening is a rule of Tulle's in a chain of somebody else: it accepts packets that the chain would drop. It is put
+// before the rules that are there, and carries OpeningComment.
+type Opening struct {
+	Place
+	Src netip.Prefix
+	Dst netip.Prefix
+	In  string // interface; empty: any
+	Out string // interface; empty: any
+}
+
+// OpeningComment marks openings, together with their form.
+const OpeningComment = "tulle"
+
+// Rule is the opening as it shows in a Filter.
+func (o Opening) Rule() FilterRule {
+	return FilterRule{
+		Src: Match{Prefix: o.Src}, Dst: Match{Prefix: o.Dst}, In: LinkMatch{Name: o.In}, Out: LinkMatch{Name: o.Out},
+		Verdict: Accept, Ours: true,
+	}
+}
+
+// Opening returns the opening that rule is, if it is one, in the chain f.
+func (f Filter) Opening(rule FilterRule) (Opening, bool) {
+	o := Opening{Place: f.Place, Src: rule.Src.Prefix, Dst: rule.Dst.Prefix, In: rule.In.Name, Out: rule.Out.Name}
+	return o, f.iptables() && rule == o.Rule()
+}
+
+// Openings lists those in the chain, each once.
+func (f Filter) Openings() []Opening {
+	var all []Opening
+	for _, r := range f.Rules {
+		if o, ok := f.Opening(r); ok && !slices.Contains(all, o) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// Reachable picks the filters at a hook and those that their rules lead to. DOCKER-USER is among them in any case: an
+// opening may be in it that has outlived Docker.
+func Reachable(filters []Filter) []Filter {
+	var picked []Filter
+	seen := map[Place]bool{}
+	var visit func(p Place)
+	visit = func(p Place) {
+		i := slices.IndexFunc(filters, func(f Filter) bool { return f.Place == p })
+		if i < 0 || seen[p] {
+			return
+		}
+		seen[p] = true
+		picked = append(picked, filters[i])
+		for _, r := range filters[i].Rules {
+			p.Chain = r.Target
+			visit(p)
+		}
+	}
+	for _, f := range filters {
+		if f.Hook != "" || f.Chain == DockerUserChain {
+			visit(f.Place)
+		}
+	}
+	return picked
+}
+
+func comparePlace(a, b Place) int {
+	return cmp.Or(cmp.Compare(a.Engine, b.Engine), cmp.Compare(a.Family, b.Family),
+		cmp.Compare(a.Table, b.Table), cmp.Compare(a.Chain, b.Chain))
+}
+
+func compareOpening(a, b Opening) int {
+	return cmp.Or(comparePlace(a.Place, b.Place), ComparePrefix(a.Src, b.Src), ComparePrefix(a.Dst, b.Dst),
+		cmp.Compare(a.In, b.In), cmp.Compare(a.Out, b.Out))
+}
+
+// SortFilters puts filters in canonical order.
+func SortFilters(filters []Filter) {
+	slices.SortFunc(filters, func(a, b Filter) int { return comparePlace(a.Place, b.Place) })
+}

@@ -1,0 +1,105 @@
+package iptest
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"tulle/ip"
+)
+
+// ParseSave reads what iptables-save(8) of the engine would write, as far as Tulle understands it.
+func ParseSave(engine ip.Engine, family ip.Family, text string) []ip.Filter {
+	var filters []ip.Filter
+	table := ip.Place{Engine: engine, Family: family}
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0 || words[0] == "COMMIT":
+		case line[0] == '*':
+			table.Table = words[0][1:]
+		case line[0] == ':':
+			f := ip.Filter{Place: table}
+			f.Chain = words[0][1:]
+			if hook, ok := map[string]ip.Hook{"PREROUTING": ip.AtPrerouting, "FORWARD": ip.AtForward}[f.Chain]; ok {
+				f.Hook, f.Policy = hook, verdict(words[1])
+			}
+			filters = append(filters, f)
+		case words[0] == "-A":
+			for i := range filters {
+				if f := &filters[i]; f.Chain == words[1] && f.Table == table.Table {
+					f.Rules = append(f.Rules, parseRule(*f, words[2:]))
+				}
+			}
+		default:
+			panic(fmt.Sprintf("iptables-save line %q", line))
+		}
+	}
+	return filters
+}
+
+func parseRule(f ip.Filter, words []string) ip.FilterRule {
+	var r ip.FilterRule
+	not := false
+	comment := ""
+	for i := 0; i < len(words); i++ {
+		word := words[i]
+		if word == "!" {
+			not = true
+			continue
+		}
+		value := ""
+		if i+1 < len(words) {
+			value = words[i+1]
+		}
+		known := true
+		switch word {
+		case "-s":
+			r.Src = ip.Match{Prefix: netip.MustParsePrefix(value), Not: not}
+		case "-d":
+			r.Dst = ip.Match{Prefix: netip.MustParsePrefix(value), Not: not}
+		case "-i":
+			r.In = ip.LinkMatch{Name: strings.Replace(value, "+", "*", 1), Not: not}
+		case "-o":
+			r.Out = ip.LinkMatch{Name: strings.Replace(value, "+", "*", 1), Not: not}
+		case "-j":
+			if r.Verdict = verdict(value); r.Verdict == ip.Jump {
+				r.Target = value
+			}
+		case "-g":
+			r.Verdict, r.Target = ip.Goto, value
+		case "-m":
+			r.More = r.More || value != "comment"
+		case "--comment":
+			comment = value
+		case "--reject-with":
+		default:
+			r.More, known = true, false
+		}
+		if known {
+			i++
+		}
+		not = false
+	}
+	ours := r
+	ours.Ours = true
+	if _, ok := f.Opening(ours); ok && comment == ip.OpeningComment {
+		return ours
+	}
+	return r
+}
+
+// verdict is what -j and a policy stand for: a target in capitals that is none of these lets the packet go on.
+func verdict(target string) ip.Verdict {
+	switch target {
+	case "ACCEPT":
+		return ip.Accept
+	case "DROP", "REJECT":
+		return ip.Drop
+	case "RETURN":
+		return ip.Return
+	case "LOG", "MARK", "MASQUERADE":
+		return ""
+	}
+	return ip.Jump
+}

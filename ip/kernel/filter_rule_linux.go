@@ -1,0 +1,189 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// verdictRegister is the one that ends a rule (NFT_REG_VERDICT).
+const verdictRegister = 0
+
+// filterDecoder reads the expressions of a rule of somebody else. What it does not understand becomes More.
+type filterDecoder struct {
+	rule  ip.FilterRule
+	table ip.Family // zero: both
+	load  expr.Any  // what the last expression put into a register
+	mask  []byte    // what was applied to it since
+}
+
+// decodeFilterRule reads a rule in a table of family f, zero for both.
+func decodeFilterRule(f ip.Family, exprs []expr.Any) ip.FilterRule {
+	d := filterDecoder{table: f}
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Payload, *expr.Meta, *expr.Ct:
+			d.load, d.mask = e, nil
+		case *expr.Bitwise:
+			d.mask = e.Mask
+		case *expr.Cmp:
+			if !d.compare(e) {
+				d.rule.More = true
+			}
+			d.load, d.mask = nil, nil
+		case *expr.Verdict:
+			setVerdict(&d.rule, e)
+		case *expr.Reject:
+			d.rule.Verdict = ip.Drop
+		case *expr.Target:
+			if e.Name == "REJECT" {
+				d.rule.Verdict = ip.Drop
+			}
+		case *expr.Match:
+			if e.Name != "comment" {
+				d.rule.More = true
+			}
+		case *expr.Lookup:
+			if !e.IsDestRegSet || e.DestRegister != verdictRegister {
+				d.rule.More = true
+			}
+		case *expr.Counter, *expr.Log, *expr.Objref, *expr.Immediate, *expr.Notrack:
+		default:
+			d.rule.More = true
+		}
+	}
+	return d.rule
+}
+
+func setVerdict(r *ip.FilterRule, v *expr.Verdict) {
+	switch v.Kind {
+	case expr.VerdictAccept:
+		r.Verdict = ip.Accept
+	case expr.VerdictDrop:
+		r.Verdict = ip.Drop
+	case expr.VerdictReturn:
+		r.Verdict = ip.Return
+	case expr.VerdictJump:
+		r.Verdict, r.Target = ip.Jump, v.Chain
+	case expr.VerdictGoto:
+		r.Verdict, r.Target = ip.Goto, v.Chain
+	}
+}
+
+// compare takes in a comparison; false if it is not understood.
+func (d *filterDecoder) compare(c *expr.Cmp) bool {
+	switch load := d.load.(type) {
+	case *expr.Payload:
+		return d.compareAddress(load, c)
+	case *expr.Meta:
+		if load.Key == expr.MetaKeyMARK {
+			return d.compareMark(c)
+		}
+		return d.mask == nil && !load.SourceRegister && d.compareMeta(load, c)
+	case *expr.Ct:
+		// "ct state …" is: what remains of the state under the mask is not zero.
+		if load.Key != expr.CtKeySTATE || c.Op != expr.CmpOpNeq || len(d.mask) != 4 || len(bytes.Trim(c.Data, "\x00")) != 0 {
+			return false
+		}
+		return setStates(&d.rule, d.mask)
+	}
+	return false
+}
+
+func (d *filterDecoder) compareAddress(load *expr.Payload, c *expr.Cmp) bool {
+	family := d.table
+	if family == 0 {
+		family = d.rule.Family
+	}
+	if family == 0 {
+		return false
+	}
+	m, ok := decodeMatch(family, load, d.mask, c)
+	src, dst := addressOffsets(family)
+	switch {
+	case !ok:
+	case load.Offset == src && d.rule.Src == ip.Match{}:
+		d.rule.Src = m
+		return true
+	case load.Offset == dst && d.rule.Dst == ip.Match{}:
+		d.rule.Dst = m
+		return true
+	}
+	return false
+}
+
+// compareMark takes in that all bits under the mask are set in the firewall mark.
+func (d *filterDecoder) compareMark(c *expr.Cmp) bool {
+	if c.Op != expr.CmpOpEq || len(c.Data) != 4 || d.rule.Mark != 0 || d.mask != nil && !bytes.Equal(d.mask, c.Data) {
+		return false
+	}
+	d.rule.Mark = binary.NativeEndian.Uint32(c.Data)
+	return d.rule.Mark != 0
+}
+
+func (d *filterDecoder) compareMeta(load *expr.Meta, c *expr.Cmp) bool {
+	not := c.Op == expr.CmpOpNeq
+	if !not && c.Op != expr.CmpOpEq {
+		return false
+	}
+	if load.Key == expr.MetaKeyNFPROTO && !not && len(c.Data) == 1 {
+		d.rule.Family = map[byte]ip.Family{unix.NFPROTO_IPV4: ip.IPv4, unix.NFPROTO_IPV6: ip.IPv6}[c.Data[0]]
+		return d.rule.Family != 0
+	}
+	return setLink(&d.rule, load.Key, ip.LinkMatch{Name: linkPattern(c.Data), Not: not})
+}
+
+// setStates takes in that the connection is in one of the states, given as a word of bits.
+func setStates(r *ip.FilterRule, states []byte) bool {
+	r.Known = r.Known || binary.NativeEndian.Uint32(states)&expr.CtStateBitNEW == 0
+	return r.Known
+}
+
+func setLink(r *ip.FilterRule, key expr.MetaKey, m ip.LinkMatch) bool {
+	switch {
+	case key == expr.MetaKeyIIFNAME && r.In == ip.LinkMatch{}:
+		r.In = m
+	case key == expr.MetaKeyOIFNAME && r.Out == ip.LinkMatch{}:
+		r.Out = m
+	default:
+		return false
+	}
+	return true
+}
+
+// linkPattern reads a name as rules compare it: with the zero byte at its end, or without for all that begin so.
+func linkPattern(data []byte) string {
+	if name, _, whole := bytes.Cut(data, []byte{0}); whole {
+		return string(name)
+	}
+	return string(data) + "*"
+}
+
+// decodeKey takes in that load has the value of a map's key.
+func decodeKey(r *ip.FilterRule, load expr.Any, key []byte) bool {
+	switch load := load.(type) {
+	case *expr.Meta:
+		return len(key) == unix.IFNAMSIZ && setLink(r, load.Key, ip.LinkMatch{Name: linkPattern(key)})
+	case *expr.Ct:
+		return load.Key == expr.CtKeySTATE && len(key) == 4 && setStates(r, key)
+	}
+	return false
+}
+
+// decodeVerdict reads the verdict that a map holds (NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN).
+func decodeVerdict(data []byte) *expr.Verdict {
+	const header, code = 4, 8 // bytes of an attribute's header, and of the first attribute
+	var v expr.Verdict
+	if len(data) >= code {
+		v.Kind = expr.VerdictKind(int32(binary.BigEndian.Uint32(data[header:])))
+	}
+	if len(data) > code+header {
+		v.Chain = strings.TrimRight(string(data[code+header:]), "\x00")
+	}
+	return &v
+}

@@ -1,0 +1,97 @@
+package kernel
+
+import (
+	"bytes"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
+
+	"tulle/ip"
+)
+
+// applyOpening puts an opening before the rules of its chain, or takes it away. The rule consists of what iptables-nft(8)
+// makes of the same match, so that it goes on listing the table.
+func applyOpening(c *nftables.Conn, verb ip.Verb, o ip.Opening) error {
+	table := &nftables.Table{Family: tableFamily(o.Family), Name: o.Table}
+	chain := &nftables.Chain{Table: table, Name: o.Chain}
+	if verb == ip.Delete {
+		return deleteOpening(c, table, chain, o)
+	}
+	c.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: encodeOpening(o), UserData: openingMark()})
+	return c.Flush()
+}
+
+func deleteOpening(c *nftables.Conn, table *nftables.Table, chain *nftables.Chain, o ip.Opening) error {
+	rules, err := c.GetRules(table, chain)
+	if err != nil {
+		return err
+	}
+	found := false
+	for _, r := range rules {
+		rule := decodeFilterRule(o.Family, r.Exprs)
+		rule.Ours = true
+		if have, ok := (ip.Filter{Place: o.Place}).Opening(rule); ok && have == o && marked(r) {
+			r.Table, r.Chain = table, chain
+			found = true
+			if err := c.DelRule(r); err != nil {
+				return err
+			}
+		}
+	}
+	if !found {
+		return nil
+	}
+	return c.Flush()
+}
+
+// openingMark is the comment as nft(8) and iptables-nft(8) store it.
+func openingMark() []byte { return userdata.AppendString(nil, userdata.TypeComment, ip.OpeningComment) }
+
+// marked reports whether a rule carries the mark of an opening, as Tulle writes it or as iptables-restore(8) writes
+// back what iptables-save(8) has read.
+func marked(r *nftables.Rule) bool {
+	if bytes.Equal(r.UserData, openingMark()) {
+		return true
+	}
+	for _, e := range r.Exprs {
+		if m, ok := e.(*expr.Match); ok && m.Name == "comment" {
+			comment, ok := m.Info.(*xt.Comment)
+			return ok && *comment == ip.OpeningComment
+		}
+	}
+	return false
+}
+
+func encodeOpening(o ip.Opening) []expr.Any {
+	exprs := append(encodeLink(expr.MetaKeyIIFNAME, o.In), encodeLink(expr.MetaKeyOIFNAME, o.Out)...)
+	src, dst := addressOffsets(o.Family)
+	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Src}, src)...)
+	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Dst}, dst)...)
+	return append(exprs, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+}
+
+// encodeLink compares the name of an interface, if there is one.
+func encodeLink(key expr.MetaKey, name string) []expr.Any {
+	if name == "" {
+		return nil
+	}
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: register},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: append([]byte(name), 0)},
+	}
+}
+
+// encodePrefix compares only the bytes that the prefix covers, if these are whole.
+func encodePrefix(f ip.Family, m ip.Match, offset uint32) []expr.Any {
+	bits := m.Prefix.Bits()
+	if bits%8 != 0 {
+		exprs, _ := encodeMatch(f, m, offset)
+		return exprs
+	}
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(bits / 8)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: m.Prefix.Masked().Addr().AsSlice()[:bits/8]},
+	}
+}

@@ -1,0 +1,189 @@
+package xtables
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+
+	"tulle/ip"
+)
+
+const (
+	commentMatch = "comment"
+	commentSize  = 256 // struct xt_comment_info
+	nameLength   = 16  // of an interface, with the zero byte at its end (IFNAMSIZ)
+)
+
+// Filters is the table as Tulle understands it: every chain, in the order in which they lie.
+func (t *Table) Filters() []ip.Filter {
+	filters := make([]ip.Filter, 0, len(t.chains))
+	for _, c := range t.chains {
+		f := ip.Filter{Place: t.place(c)}
+		if c.hook >= 0 {
+			f.Hook = t.hook(c.hook)
+		}
+		if f.Hook != "" {
+			f.Policy = ip.Accept
+			if v, _ := t.verdict(c.foot); v == verdictDrop {
+				f.Policy = ip.Drop
+			}
+		}
+		for _, e := range c.rules {
+			f.Rules = append(f.Rules, t.rule(c, e))
+		}
+		filters = append(filters, f)
+	}
+	return filters
+}
+
+func (t *Table) place(c *chain) ip.Place {
+	return ip.Place{Engine: ip.IPTables, Family: t.Family, Table: t.Name, Chain: c.name}
+}
+
+// hook is where a chain filters forwarded packets; empty for other chains.
+func (t *Table) hook(h int) ip.Hook {
+	if t.Name == "nat" {
+		return ""
+	}
+	return map[string]ip.Hook{"PREROUTING": ip.AtPrerouting, "FORWARD": ip.AtForward}[hookNames()[h]]
+}
+
+// rule reads an entry of the chain c.
+func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
+	l := layoutOf(t.Family)
+	inverse := e.data[l.inverse]
+	var r ip.FilterRule
+	var plain [4]bool
+	r.Src, plain[0] = t.address(e, l.src, l.srcMask, inverse&invertSrc != 0)
+	r.Dst, plain[1] = t.address(e, l.dst, l.dstMask, inverse&invertDst != 0)
+	r.In, plain[2] = link(e.data[l.in:], e.data[l.inMask:], inverse&invertIn != 0)
+	r.Out, plain[3] = link(e.data[l.out:], e.data[l.outMask:], inverse&invertOut != 0)
+	understood := inverse&^(invertIn|invertOut|invertSrc|invertDst) == 0
+	r.More = plain != [4]bool{true, true, true, true} || !understood ||
+		binary.NativeEndian.Uint16(e.data[l.proto:]) != 0 || e.data[l.flags]&^l.gotoFlag != 0
+	comment := ""
+	for _, m := range t.matches(e) {
+		if extensionTitle(m) == commentMatch {
+			comment = text(m[extensionHeader:])
+		} else {
+			r.More = true
+		}
+	}
+	t.decide(&r, e)
+	ours := r
+	ours.Ours = true
+	if _, ok := (ip.Filter{Place: t.place(c)}).Opening(ours); ok && comment == ip.OpeningComment {
+		return ours
+	}
+	return r
+}
+
+// decide reads the target.
+func (t *Table) decide(r *ip.FilterRule, e *entry) {
+	v, standard := t.verdict(e)
+	switch {
+	case !standard && extensionTitle(t.target(e)) == "REJECT", standard && v == verdictDrop:
+		r.Verdict = ip.Drop
+	case !standard || e.next:
+	case v == verdictAccept:
+		r.Verdict = ip.Accept
+	case v == verdictReturn:
+		r.Verdict = ip.Return
+	case e.jump != nil:
+		r.Verdict, r.Target = ip.Jump, e.jump.name
+		if l := layoutOf(t.Family); e.data[l.flags]&l.gotoFlag != 0 {
+			r.Verdict = ip.Goto
+		}
+	}
+}
+
+// matches are the extensions between the entry's own conditions and its target.
+func (t *Table) matches(e *entry) [][]byte {
+	l := layoutOf(t.Family)
+	rest := e.data[l.size:binary.NativeEndian.Uint16(e.data[l.targetOffset:])]
+	var all [][]byte
+	for len(rest) >= extensionHeader {
+		size := int(binary.NativeEndian.Uint16(rest))
+		if size < extensionHeader || size > len(rest) {
+			break
+		}
+		all = append(all, rest[:size])
+		rest = rest[size:]
+	}
+	return all
+}
+
+// address reads an address with its mask; false if the mask is not that of a prefix.
+func (t *Table) address(e *entry, at, maskAt int, not bool) (ip.Match, bool) {
+	size := t.Family.Bits() / 8
+	mask := e.data[maskAt : maskAt+size]
+	ones := 0
+	for i, b := range mask {
+		n := bits.LeadingZeros8(^b)
+		if ones == 8*i {
+			ones += n
+		} else if b != 0 {
+			return ip.Match{}, false
+		}
+		if b != 0xff<<(8-n) {
+			return ip.Match{}, false
+		}
+	}
+	if ones == 0 {
+		return ip.Match{}, !not
+	}
+	addr, _ := netip.AddrFromSlice(e.data[at : at+size])
+	return ip.Match{Prefix: netip.PrefixFrom(addr, ones).Masked(), Not: not}, true
+}
+
+// link reads an interface with its mask, which covers the zero byte after the name unless any name that begins so will do.
+func link(name, mask []byte, not bool) (ip.LinkMatch, bool) {
+	name, mask = name[:nameLength], mask[:nameLength]
+	n := bytes.IndexByte(mask, 0)
+	if n < 0 {
+		n = len(mask)
+	}
+	if n == 0 {
+		return ip.LinkMatch{}, !not
+	}
+	if i := bytes.IndexByte(name[:n], 0); i >= 0 {
+		return ip.LinkMatch{Name: string(name[:i]), Not: not}, true
+	}
+	return ip.LinkMatch{Name: string(name[:n]) + "*", Not: not}, true
+}
+
+// encode makes the entry of an opening.
+func (t *Table) encode(o ip.Opening) *entry {
+	l := layoutOf(t.Family)
+	target := l.size + extensionHeader + commentSize
+	data := make([]byte, target+standardSize)
+	for _, a := range []struct {
+		p        netip.Prefix
+		at, mask int
+	}{{o.Src, l.src, l.srcMask}, {o.Dst, l.dst, l.dstMask}} {
+		copy(data[a.at:], a.p.Masked().Addr().AsSlice())
+		for i := range a.p.Bits() {
+			data[a.mask+i/8] |= 1 << (7 - i%8)
+		}
+	}
+	for _, i := range []struct {
+		name     string
+		at, mask int
+	}{{o.In, l.in, l.inMask}, {o.Out, l.out, l.outMask}} {
+		if i.name != "" {
+			copy(data[i.at:], i.name)
+			copy(data[i.mask:], bytes.Repeat([]byte{0xff}, len(i.name)+1))
+		}
+	}
+	binary.NativeEndian.PutUint16(data[l.targetOffset:], uint16(target))
+	binary.NativeEndian.PutUint16(data[l.next:], uint16(len(data)))
+	match := data[l.size:]
+	binary.NativeEndian.PutUint16(match, extensionHeader+commentSize)
+	copy(match[extensionName:], commentMatch)
+	copy(match[extensionHeader:], ip.OpeningComment)
+	accept := int32(verdictAccept)
+	binary.NativeEndian.PutUint16(data[target:], standardSize)
+	binary.NativeEndian.PutUint32(data[target+extensionHeader:], uint32(accept))
+	return &entry{data: data, origin: -1}
+}

@@ -1,0 +1,154 @@
+package ip
+
+import "slices"
+
+// DockerUserChain is where Docker lets others put their rules, before its own.
+const DockerUserChain = "DOCKER-USER"
+
+// Blockade is a chain that drops flows and will not be opened.
+type Blockade struct {
+	At     Place
+	Hook   Hook // from which the chain was reached
+	Flows  []Flow
+	Shared bool // the chain could be opened, were it not for a rule that comes first
+	Sure   bool // false: a rule that is not understood may let them pass
+}
+
+// Passage is how flows get through the filters of others.
+type Passage struct {
+	Openings  []Opening
+	Marked    []Flow     // need Mark on their packets
+	Blockades []Blockade // and where they do not get through
+}
+
+// Open finds a passage for the flows.
+//
+// Chains of iptables are meant to be shared, and are opened: in DOCKER-USER where that helps, else at the head of the
+// base chain. Other chains belong to the program that made them, and an accept anywhere else does not undo their drop. But
+// some accept a mark, such as Docker's if told to.
+func Open(filters []Filter, flows []Flow) Passage {
+	var p Passage
+	for _, flow := range flows {
+		for _, base := range filters {
+			if base.Hook == "" || base.Family != 0 && base.Family != FamilyOf(flow.Src.Addr()) {
+				continue
+			}
+			f := flow.at(base.Hook)
+			o, ok := open(filters, base.Place, f)
+			if o != (Opening{}) && !slices.Contains(p.Openings, o) {
+				p.Openings = append(p.Openings, o)
+			}
+			switch {
+			case ok:
+			case accepts(filters, base, f):
+				p.Marked = append(p.Marked, flow)
+			default:
+				p.Blockades = block(p.Blockades, filters, base, f)
+			}
+		}
+	}
+	return p
+}
+
+// accepts reports whether the base chain lets the flow pass once it is marked, which Tulle does where it is forwarded.
+func accepts(filters []Filter, base Filter, flow Flow) bool {
+	flow.Mark = Mark
+	fate, _ := Trace(filters, base, flow)
+	return fate == Passes && base.Hook == AtForward
+}
+
+// block adds the chain in which the flow ends.
+func block(blockades []Blockade, filters []Filter, base Filter, flow Flow) []Blockade {
+	fate, at := Trace(filters, base, flow)
+	if fate == Passes {
+		return blockades
+	}
+	i := slices.IndexFunc(blockades, func(b Blockade) bool { return b.At == at && b.Hook == base.Hook })
+	if i < 0 {
+		i = len(blockades)
+		blockades = append(blockades, Blockade{At: at, Hook: base.Hook, Shared: shared(base.Place)})
+	}
+	blockades[i].Flows = append(blockades[i].Flows, flow)
+	blockades[i].Sure = blockades[i].Sure || fate == Dropped
+	return blockades
+}
+
+// at is the flow as it shows at a hook: before routing, nobody knows where a packet leaves.
+func (f Flow) at(h Hook) Flow {
+	if h == AtPrerouting {
+		f.Out = ""
+	}
+	return f
+}
+
+// open returns the opening that the flow needs to pass the base chain, zero if it passes anyway or none helps; false if
+// the flow is dropped all the same. Where somebody has put a rule before an opening, that is how it shall be.
+func open(filters []Filter, base Place, flow Flow) (Opening, bool) {
+	passes := func(filters []Filter) bool {
+		fate, _ := Trace(filters, find(filters, base), flow)
+		return fate == Passes
+	}
+	closed := closeAll(filters)
+	if passes(closed) {
+		return Opening{}, true
+	}
+	if !shared(base) {
+		return Opening{}, false
+	}
+	user := base
+	user.Chain = DockerUserChain
+	for _, place := range []Place{user, base} {
+		o := flow.opening(place)
+		if !passes(with(closed, o)) {
+			continue
+		}
+		there := slices.Contains(find(filters, place).Openings(), o)
+		return o, !there || passes(filters)
+	}
+	return Opening{}, false
+}
+
+// opening is what lets the flow pass a chain.
+func (f Flow) opening(at Place) Opening {
+	o := Opening{Place: at, Src: f.Src, Dst: f.Dst}
+	if f.Inbound {
+		o.In = f.In
+	} else {
+		o.Out = f.Out
+	}
+	return o
+}
+
+// shared reports whether the base chain is one of iptables', to which anybody may add.
+func shared(p Place) bool {
+	return p.iptables() && slices.Contains([]string{"PREROUTING", "FORWARD"}, p.Chain)
+}
+
+// closeAll returns the filters without any opening.
+func closeAll(filters []Filter) []Filter {
+	out := slices.Clone(filters)
+	for i, f := range out {
+		out[i].Rules = without(f.Rules, func(r FilterRule) bool { return r.Ours })
+	}
+	return out
+}
+
+// with returns the filters with o at the head of its chain.
+func with(filters []Filter, o Opening) []Filter {
+	out := slices.Clone(filters)
+	for i, f := range out {
+		if f.Place == o.Place {
+			out[i].Rules = slices.Concat([]FilterRule{o.Rule()}, f.Rules)
+		}
+	}
+	return out
+}
+
+func find(filters []Filter, p Place) Filter {
+	for _, f := range filters {
+		if f.Place == p {
+			return f
+		}
+	}
+	return Filter{Place: p}
+}
