@@ -73,6 +73,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.Pending != "" {
 		fmt.Fprintf(w, "pending  %s\n", st.Pending)
 	}
+	for _, b := range st.Blocked {
+		fmt.Fprintf(w, "blocked  %s\n", b)
+	}
 	for _, p := range st.Problems {
 		fmt.Fprintf(w, "left out %s: %s\n", p.Key, p.Reason)
 	}

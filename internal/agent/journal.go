@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"tulle/ip"
@@ -48,6 +49,11 @@ func (j *journal) passed(last, now Status) {
 	}
 	if now.Pending != last.Pending && now.Pending != "" {
 		j.log.Warn("restart pending", "reason", now.Pending)
+	}
+	for _, where := range now.Blocked {
+		if !strings.Contains(now.Reason, where) && j.nag.due(where, lasting) {
+			j.log.Warn("packets may be dropped", "where", where)
+		}
 	}
 	j.problems(now.Problems)
 }

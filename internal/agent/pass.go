@@ -18,6 +18,7 @@ type decision struct {
 	want     ip.State
 	usable   []subnet.Lease
 	problems []subnet.Problem
+	blocked  []ip.Blockade // where packets are dropped all the same
 }
 
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
@@ -82,6 +83,7 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	d := a.decide(v)
 	st.Peers = peerStatus(d, a.backend.Scope(nil).Links)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
+	st.Blocked = describeAll(d.blocked)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.write(v.scope, d.want))
@@ -97,7 +99,7 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	if v.notHeld != nil {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}
-	return nil, errors.Join(v.unpublished, v.unrecorded)
+	return nil, errors.Join(v.unpublished, v.unrecorded, cutOff(d.blocked))
 }
 
 // keyed gives problems with leases the key under which the operator finds them.
@@ -117,6 +119,9 @@ func (a *Agent) decide(v view) decision {
 	d.usable, refused = subnet.Judge(*a.network, v.set.Leases, self)
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
 	d.want.Add(host(*a.network, a.cfg.IPMasq))
+	passage := ip.Open(remaining(v.snap), flows(v, *a.network, d.want))
+	d.want.Openings, d.blocked = passage.Openings, passage.Blockades
+	mark(d.want.Tables, passage.Marked)
 	d.want.Sort()
 	d.problems = append(refused, unserved...)
 	return d

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -46,6 +47,19 @@ func table(f ip.Family, p subnet.Pool, masquerade bool) ip.Table {
 		)
 	}
 	return t
+}
+
+// mark adds to the tables what marks the flows.
+func mark(tables []ip.Table, flows []ip.Flow) {
+	for i := range tables {
+		t := &tables[i]
+		for _, f := range flows {
+			r := ip.Rule{Chain: ip.Marking, In: f.In, Src: ip.Match{Prefix: f.Src}, Dst: ip.Match{Prefix: f.Dst}, Verdict: ip.SetMark}
+			if ip.FamilyOf(f.Src.Addr()) == t.Family && !slices.Contains(t.Rules, r) {
+				t.Rules = append(t.Rules, r)
+			}
+		}
+	}
 }
 
 // abandoned picks from the foreign routes those that a flanneld left behind: towards a subnet that this host now

@@ -21,6 +21,7 @@ type Status struct {
 	MTU      int              `json:"mtu,omitempty"` // bytes, for containers
 	Peers    []PeerStatus     `json:"peers"`
 	Problems []subnet.Problem `json:"problems"`
+	Blocked  []string         `json:"blocked,omitempty"` // where the host drops packets to or from its containers, and what to change
 	Pending  string           `json:"pending,omitempty"` // what waits for a restart
 	Store    string           `json:"store,omitempty"`   // what is wrong with the store
 	Revision int64            `json:"revision"`          // of the store's view
