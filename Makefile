@@ -22,14 +22,14 @@ build: need-go ## static binaries in bin/
 	@mkdir -p bin
 	$(BUILD) -o bin/ ./cmd/...
 
-test: need-root need-ip need-iptables ## every test, in network namespaces and against a real etcd
+test: need-root need-ip need-iptables need-nft ## every test, in network namespaces and against a real etcd
 	go vet ./...
 	go test -count=1 -timeout=20m ./...
 
 test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
 	go test -count=1 -timeout=10m ./internal/docker/...
 
-race: need-root need-ip need-iptables need-gcc ## the same under the race detector
+race: need-root need-ip need-iptables need-nft need-gcc ## the same under the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...
 
 check: fmt vet fix staticcheck tidy arch ## what a change must pass besides the tests

@@ -15,8 +15,13 @@ import (
 	"tulle/ip"
 )
 
-// addIPTables makes the chains of flanneld's iptables mode.
-func (f *flanneld) addIPTables(t *testing.T) {
+// addIPTables makes the chains of flanneld's iptables mode, beside a policy to drop, which they make up for.
+func (f *flanneld) addIPTables(t *testing.T) { f.addIPTablesTo(t, "-nft") }
+
+// addLegacy does the same where flanneld finds iptables-legacy.
+func (f *flanneld) addLegacy(t *testing.T) { f.addIPTablesTo(t, "-legacy") }
+
+func (f *flanneld) addIPTablesTo(t *testing.T, engine string) {
 	for _, family := range f.lab.Config.Families {
 		network, pod := f.lab.Config.Network.Of(family).String(), f.subnet.Of(family).String()
 		multicast := family.Multicast().String()
@@ -33,8 +38,9 @@ func (f *flanneld) addIPTables(t *testing.T) {
 			"-A FORWARD -m comment --comment flanneld_forward -j FLANNEL-FWD",
 			"-A FLANNEL-FWD -s " + network + " -j ACCEPT",
 			"-A FLANNEL-FWD -d " + network + " -j ACCEPT",
+			"-P FORWARD DROP",
 		} {
-			f.run(t, family, "", ruleArgs(line)...)
+			f.run(t, family, engine, append([]string{"-w", "5"}, ruleArgs(line)...)...)
 		}
 	}
 }

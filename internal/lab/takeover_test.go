@@ -25,6 +25,7 @@ func TestTakeoverFromFlanneld(t *testing.T) {
 	}{
 		{"ipv4 with iptables", both[:1], (*flanneld).addIPTables},
 		{"dual with iptables", both[:], (*flanneld).addIPTables},
+		{"dual with iptables-legacy", both[:], (*flanneld).addLegacy},
 		{"dual with nftables", both[:], (*flanneld).addNFTables},
 	} {
 		t.Run(test.name, func(t *testing.T) { takeOver(t, test.families, test.rules) })
@@ -126,7 +127,7 @@ func (f *flanneld) leftovers(t *testing.T, peer *lab.Host) string {
 	t.Helper()
 	var found []string
 	for _, family := range f.lab.Config.Families {
-		for line := range strings.SplitSeq(f.run(t, family, "-save"), "\n") {
+		for line := range strings.SplitSeq(f.run(t, family, "-nft-save")+f.run(t, family, "-legacy-save"), "\n") {
 			if strings.Contains(line, "FLANNEL") {
 				found = append(found, line)
 			}

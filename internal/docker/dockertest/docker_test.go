@@ -31,7 +31,6 @@ func TestDocker0(t *testing.T) {
 
 			t.Log("restart Docker on h1")
 			a.RestartDocker(t)
-			acceptForwardedByHand(t, a.Machine)
 			a.inspect(t, "bridge")
 			requireReach(t, a, b)
 
@@ -76,7 +75,6 @@ func configure(t *testing.T, m *dockertest.Machine) {
 	if _, err := os.Stat(m.File(dropIn)); err != nil {
 		t.Errorf("drop-in for systemd: %v", err)
 	}
-	acceptForwardedByHand(t, m)
 }
 
 // requireMovedDocker0 changes the lease and lets docker0 follow.
@@ -134,7 +132,6 @@ func TestNetwork(t *testing.T) {
 					m.RestartDocker(t)
 				}
 				requireSays(t, m.Run(t, "tulle", "docker", "network", "create", "fabric"), "holds the lease already")
-				acceptForwardedByHand(t, m)
 			}
 			a, b := runContainer(t, machines[0], "fabric", "web"), runContainer(t, machines[1], "fabric", "web")
 			t.Logf("tulle docker network ls on h1:\n%s", a.Run(t, "tulle", "docker", "network", "ls"))
@@ -143,7 +140,6 @@ func TestNetwork(t *testing.T) {
 			requireTransfer(t, b, a)
 			requirePublished(t, a, b)
 			a.RestartDocker(t)
-			acceptForwardedByHand(t, a.Machine)
 			a.inspect(t, "fabric")
 			requireReach(t, a, b)
 

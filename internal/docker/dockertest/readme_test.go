@@ -33,7 +33,6 @@ func TestReadme(t *testing.T) {
 			addr := map[*dockertest.Machine]netip.Addr{}
 			for _, m := range machines {
 				m.Paste(t, strings.ReplaceAll(blocks[1], exampleHost, first))
-				acceptForwardedByHand(t, m)
 				addr[m] = machinetest.AddrIn(t, m.Run(t, "docker", "exec", "one", "ip", "addr", "show", "eth0"))
 			}
 			for _, from := range machines {

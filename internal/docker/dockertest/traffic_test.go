@@ -136,24 +136,3 @@ func requireMTU(t *testing.T, c *container) {
 		t.Errorf("MTU of %s on %s is %s, want %d", c.name, c, out, subnet.MTU)
 	}
 }
-
-// acceptForwardedByHand does what tulled is to do: Docker's rules drop what is forwarded from other hosts.
-func acceptForwardedByHand(t *testing.T, m *dockertest.Machine) {
-	t.Helper()
-	for _, program := range []string{"iptables", "ip6tables"} {
-		if _, err := m.Try(t, program, "-n", "-L", "DOCKER-USER"); err == nil {
-			m.Run(t, program, "-I", "DOCKER-USER", "-j", "ACCEPT")
-		}
-	}
-	if _, err := m.Try(t, "nft", "list", "table", "ip", "docker-bridges"); err == nil {
-		m.Run(t, "nft", `
-			table inet by-hand
-			delete table inet by-hand
-			table inet by-hand {
-				chain prerouting {
-					type filter hook prerouting priority mangle
-					iifname "flannel*" meta mark set meta mark | 0x2000
-				}
-			}`)
-	}
-}
