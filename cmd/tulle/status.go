@@ -76,6 +76,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	for _, b := range st.Blocked {
 		fmt.Fprintf(w, "blocked  %s\n", b)
 	}
+	for _, b := range st.Stale {
+		fmt.Fprintf(w, "stale    %s\n", b)
+	}
 	for _, p := range st.Problems {
 		fmt.Fprintf(w, "left out %s: %s\n", p.Key, p.Reason)
 	}

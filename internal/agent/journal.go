@@ -55,6 +55,11 @@ func (j *journal) passed(last, now Status) {
 			j.log.Warn("packets may be dropped", "where", where)
 		}
 	}
+	for _, bridge := range now.Stale {
+		if j.nag.due(bridge, lasting) {
+			j.log.Warn("bridge left behind", "bridge", bridge)
+		}
+	}
 	j.problems(now.Problems)
 }
 

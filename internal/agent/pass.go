@@ -84,6 +84,7 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	st.Peers = peerStatus(d, a.backend.Scope(nil).Links)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = describeAll(d.blocked)
+	st.Stale = stale(v, *a.network)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.write(v.scope, d.want))

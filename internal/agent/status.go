@@ -22,6 +22,7 @@ type Status struct {
 	Peers    []PeerStatus     `json:"peers"`
 	Problems []subnet.Problem `json:"problems"`
 	Blocked  []string         `json:"blocked,omitempty"` // where the host drops packets to or from its containers, and what to change
+	Stale    []string         `json:"stale,omitempty"`   // bridges that hold a subnet of the past, and how to move them
 	Pending  string           `json:"pending,omitempty"` // what waits for a restart
 	Store    string           `json:"store,omitempty"`   // what is wrong with the store
 	Revision int64            `json:"revision"`          // of the store's view

@@ -1,0 +1,39 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// dockerBridge is Docker's default bridge.
+const dockerBridge = "docker0"
+
+// stale tells which bridges hold a subnet that this host leased before: their containers are cut off from other hosts,
+// and nothing of them is torn down.
+func stale(v view, n subnet.Network) []string {
+	var texts []string
+	for _, i := range v.snap.Interfaces {
+		if i.Loopback || i.Name == v.host.Uplink.Link || slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
+			continue
+		}
+		for _, a := range i.Addrs {
+			f := ip.FamilyOf(a.Prefix.Addr())
+			if own := v.self.Subnets.Of(f); ip.Contains(n.Pools.Of(f).Network, a.Prefix) && !own.Overlaps(a.Prefix) {
+				texts = append(texts, fmt.Sprintf("%s holds %s of an earlier lease, and this host has %s now: %s", i.Name, a.Prefix, own, move(i.Name, a)))
+			}
+		}
+	}
+	return texts
+}
+
+// move is what moves a bridge to the present subnet.
+func move(bridge string, a ip.InterfaceAddr) string {
+	if bridge == dockerBridge {
+		return "run tulle docker configure --restart"
+	}
+	return fmt.Sprintf("for a Docker network, tulle docker status has the command; a CNI bridge moves when, its containers gone, "+
+		"ip address del %s dev %s is run", a.Prefix, bridge)
+}
