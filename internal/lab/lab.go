@@ -71,7 +71,7 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	l.progress("underlay: hosts: %d, segments joined by a router: %d", config.Hosts, config.Segments)
+	l.progress("underlay: %s on %s joined by a router", count(config.Hosts, "host"), count(config.Segments, "segment"))
 	return l, nil
 }
 
@@ -156,6 +156,14 @@ func (l *Lab) progress(format string, args ...any) {
 	if l.Config.Progress != nil {
 		l.Config.Progress(fmt.Sprintf(format, args...))
 	}
+}
+
+// count puts a number before a noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // Check reports a configuration that New would refuse.
