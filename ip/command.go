@@ -94,6 +94,8 @@ func (t Table) command(verb Verb, _ Object) string {
 // hook is the base chain's declaration in nft(8) syntax.
 func (c Chain) hook() string {
 	switch c {
+	case Keeping:
+		return "type nat hook postrouting priority srcnat - 1"
 	case Postrouting:
 		return "type nat hook postrouting priority srcnat"
 	case Marking:

@@ -31,6 +31,7 @@ func host() ip.State {
 			{Dst: netip.MustParsePrefix("10.50.4.0/24"), Via: netip.MustParseAddr("192.0.2.4"), Link: "up0", Metric: 8, Protocol: ip.Protocol},
 		},
 		Tables: []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{
+			{Chain: ip.Keeping, Src: network, Dst: network, Verdict: ip.KeepSource},
 			{Chain: ip.Postrouting, Src: network, Dst: outside, Verdict: ip.Masquerade},
 			{Chain: ip.Forward, Src: network, Verdict: ip.Accept},
 			{Chain: ip.Forward, Dst: network, Verdict: ip.Accept},
@@ -48,7 +49,7 @@ bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self permanent
 ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:03 dev flannel.1 nud permanent
 ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onlink
 ip route replace 10.50.4.0/24 via 192.0.2.4 dev up0 proto 84 metric 8
-nft 'add table ip tulle; add chain ip tulle postrouting { type nat hook postrouting priority srcnat; }; add rule ip tulle postrouting ip saddr 10.50.0.0/16 ip daddr != 224.0.0.0/4 masquerade; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward ip saddr 10.50.0.0/16 accept; add rule ip tulle forward ip daddr 10.50.0.0/16 accept'
+nft 'add table ip tulle; add chain ip tulle keeping { type nat hook postrouting priority srcnat - 1; }; add rule ip tulle keeping ip saddr 10.50.0.0/16 ip daddr 10.50.0.0/16 snat to ip saddr; add chain ip tulle postrouting { type nat hook postrouting priority srcnat; }; add rule ip tulle postrouting ip saddr 10.50.0.0/16 ip daddr != 224.0.0.0/4 masquerade; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward ip saddr 10.50.0.0/16 accept; add rule ip tulle forward ip daddr 10.50.0.0/16 accept'
 `
 	if diff := cmp.Diff(want, host().String()); diff != "" {
 		t.Errorf("state (-want +got):\n%s", diff)
@@ -100,7 +101,7 @@ bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self
 `},
 		"rules changed": {
 			host(),
-			with(func(s *ip.State) { s.Tables = []ip.Table{{Family: ip.IPv4, Rules: s.Tables[0].Rules[1:2]}} }),
+			with(func(s *ip.State) { s.Tables = []ip.Table{{Family: ip.IPv4, Rules: s.Tables[0].Rules[2:3]}} }),
 			`nft 'delete table ip tulle; add table ip tulle; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward ip saddr 10.50.0.0/16 accept'
 `},
 		"everything gone": {

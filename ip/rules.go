@@ -31,6 +31,7 @@ type Chain string
 
 // The chains and the hooks they sit on (nft(8), "Chains").
 const (
+	Keeping     Chain = "keeping"     // type nat, hook postrouting, priority srcnat - 1: before others masquerade
 	Postrouting Chain = "postrouting" // type nat, hook postrouting, priority srcnat
 	Forward     Chain = "forward"     // type filter, hook forward, priority filter, policy accept
 	Marking     Chain = "marking"     // the same, priority filter - 1: before others look at the mark
@@ -43,6 +44,7 @@ type Verdict string
 const (
 	Accept     Verdict = "accept"
 	Masquerade Verdict = "masquerade"
+	KeepSource Verdict = "snat to its own source"           // of a rule with a Src: once translated, a packet comes to no other chain of type nat
 	SetMark    Verdict = "meta mark set meta mark | 0x2000" // Mark
 )
 
@@ -80,7 +82,11 @@ func (r Rule) Text() string {
 		}
 		parts = append(parts, fmt.Sprintf("%s %s %s%s", nftFamily(FamilyOf(m.Prefix.Addr())), m.field, not, m.Prefix))
 	}
-	return strings.Join(append(parts, string(r.Verdict)), " ")
+	verdict := string(r.Verdict)
+	if r.Verdict == KeepSource {
+		verdict = fmt.Sprintf("snat to %s saddr", nftFamily(FamilyOf(r.Src.Prefix.Addr())))
+	}
+	return strings.Join(append(parts, verdict), " ")
 }
 
 func nftFamily(f Family) string {

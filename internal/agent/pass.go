@@ -119,7 +119,7 @@ func (a *Agent) decide(v view) decision {
 	var refused, unserved []subnet.Problem
 	d.usable, refused = subnet.Judge(*a.network, v.set.Leases, self)
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
-	d.want.Add(host(*a.network, a.cfg.IPMasq))
+	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
 	passage := ip.Open(remaining(v.snap), flows(v, *a.network, d.want))
 	d.want.Openings, d.blocked = passage.Openings, passage.Blockades
 	mark(d.want.Tables, passage.Marked)

@@ -12,10 +12,10 @@ import (
 const protocolBoot = 3
 
 // host returns what every backend needs: forwarding switched on, and the packet filter rules.
-func host(n subnet.Network, masquerade bool) ip.State {
+func host(n subnet.Network, own subnet.Subnets, masquerade bool) ip.State {
 	s := ip.State{Sysctls: forwarding(n)}
 	for _, f := range n.Families() {
-		s.Tables = append(s.Tables, table(f, n.Pools.Of(f), masquerade))
+		s.Tables = append(s.Tables, table(f, n.Pools.Of(f), own.Of(f), masquerade))
 	}
 	return s
 }
@@ -32,14 +32,22 @@ func forwarding(n subnet.Network) []ip.Sysctl {
 	return s
 }
 
-// table accepts what is forwarded from or to the network. If asked, it masquerades what leaves the network: packets
-// between containers keep their source address on every host, and so does multicast.
-func table(f ip.Family, p subnet.Pool, masquerade bool) ip.Table {
+// table accepts what is forwarded from or to the network. Packets from this host's containers to those of others keep
+// their source address, whatever Docker or CNI masquerade; what stays on the host is left to them. If asked, the table masquerades
+// what leaves the network, except multicast.
+func table(f ip.Family, p subnet.Pool, own netip.Prefix, masquerade bool) ip.Table {
 	inside := ip.Match{Prefix: p.Network}
 	t := ip.Table{Family: f, Rules: []ip.Rule{
 		{Chain: ip.Forward, Src: inside, Verdict: ip.Accept},
 		{Chain: ip.Forward, Dst: inside, Verdict: ip.Accept},
 	}}
+	if own.IsValid() {
+		here := ip.Match{Prefix: own}
+		t.Rules = append(t.Rules,
+			ip.Rule{Chain: ip.Keeping, Src: here, Dst: here, Verdict: ip.Accept},
+			ip.Rule{Chain: ip.Keeping, Src: here, Dst: inside, Verdict: ip.KeepSource},
+		)
+	}
 	if masquerade {
 		t.Rules = append(t.Rules,
 			ip.Rule{Chain: ip.Postrouting, Src: inside, Dst: inside, Verdict: ip.Accept},

@@ -107,6 +107,7 @@ func (x fixture) table() ip.Table {
 	return ip.Table{Family: x.family, Rules: []ip.Rule{
 		{Chain: ip.Forward, Src: network, Verdict: ip.Accept},
 		{Chain: ip.Forward, Dst: network, Verdict: ip.Accept},
+		{Chain: ip.Keeping, Src: network, Dst: network, Verdict: ip.KeepSource},
 		{Chain: ip.Postrouting, Src: network, Dst: network, Verdict: ip.Accept},
 		{Chain: ip.Postrouting, Src: network, Dst: not(ip.Match{Prefix: x.family.Multicast()}), Verdict: ip.Masquerade},
 		{Chain: ip.Postrouting, Src: not(network), Dst: ip.Match{Prefix: x.addr.Prefix}, Verdict: ip.Masquerade},

@@ -35,10 +35,21 @@ func encodeRule(f ip.Family, r ip.Rule) ([]expr.Any, error) {
 		return append(exprs, &expr.Verdict{Kind: expr.VerdictAccept}), nil
 	case ip.Masquerade:
 		return append(exprs, &expr.Masq{}), nil
+	case ip.KeepSource:
+		return append(exprs, keepSource(f)...), nil
 	case ip.SetMark:
 		return append(exprs, setMark()...), nil
 	}
 	return nil, fmt.Errorf("rule %q: unknown verdict", r.Text())
+}
+
+// keepSource translates the source address to what it is.
+func keepSource(f ip.Family) []expr.Any {
+	src, _ := addressOffsets(f)
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: uint32(f.Bits() / 8)},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(tableFamily(f)), RegAddrMin: register, RegAddrMax: register},
+	}
 }
 
 // setMark sets the bit in the mark and leaves the others.
@@ -95,8 +106,10 @@ func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 	src, dst := addressOffsets(f)
 	ok = true
 	r.In, exprs = decodeIn(exprs)
-	if n := len(exprs) - len(setMark()); n >= 0 && reflect.DeepEqual(exprs[n:], setMark()) {
-		r.Verdict, exprs = ip.SetMark, exprs[:n]
+	for verdict, end := range map[ip.Verdict][]expr.Any{ip.SetMark: setMark(), ip.KeepSource: keepSource(f)} {
+		if n := len(exprs) - len(end); n >= 0 && reflect.DeepEqual(exprs[n:], end) {
+			r.Verdict, exprs = verdict, exprs[:n]
+		}
 	}
 	var load *expr.Payload
 	var masked []byte

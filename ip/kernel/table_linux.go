@@ -12,6 +12,10 @@ import (
 func baseChains(t *nftables.Table) map[ip.Chain]*nftables.Chain {
 	policy := nftables.ChainPolicyAccept
 	return map[ip.Chain]*nftables.Chain{
+		ip.Keeping: {
+			Table: t, Name: string(ip.Keeping), Type: nftables.ChainTypeNAT,
+			Hooknum: nftables.ChainHookPostrouting, Priority: new(*nftables.ChainPriorityNATSource - 1), Policy: &policy,
+		},
 		ip.Postrouting: {
 			Table: t, Name: string(ip.Postrouting), Type: nftables.ChainTypeNAT,
 			Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource, Policy: &policy,
