@@ -106,12 +106,20 @@ func (c Chain) hook() string {
 
 func (o Opening) command(verb Verb, _ Object) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s -t %s %s %s -s %s -d %s", o.program(), o.Table, ifElse(verb == Delete, "-D", "-I"), o.Chain, o.Src, o.Dst)
-	if o.In != "" {
-		b.WriteString(" -i " + o.In)
-	}
-	if o.Out != "" {
-		b.WriteString(" -o " + o.Out)
+	fmt.Fprintf(&b, "%s -t %s %s %s", o.program(), o.Table, ifElse(verb == Delete, "-D", ifElse(o.Last(), "-A", "-I")), o.Chain)
+	for _, option := range []struct {
+		text string
+		set  bool
+	}{
+		{" -s " + o.Src.String(), o.Src.IsValid()},
+		{" -d " + o.Dst.String(), o.Dst.IsValid()},
+		{" -i " + o.In, o.In != ""},
+		{" -o " + o.Out, o.Out != ""},
+		{" -m conntrack --ctstate RELATED,ESTABLISHED", o.Known},
+	} {
+		if option.set {
+			b.WriteString(option.text)
+		}
 	}
 	return b.String() + " -m comment --comment " + OpeningComment + " -j ACCEPT"
 }

@@ -118,15 +118,20 @@ const (
 	Goto   Verdict = "goto"
 )
 
-// Opening is a rule of Tulle's in a chain of somebody else: it accepts packets that the chain would drop. It is put
-// before the rules that are there, and carries OpeningComment.
+// Opening is a rule of Tulle's in a chain of somebody else: it accepts packets that the chain would drop. It carries
+// OpeningComment.
 type Opening struct {
 	Place
-	Src netip.Prefix
-	Dst netip.Prefix
-	In  string // interface; empty: any
-	Out string // interface; empty: any
+	Src   netip.Prefix // zero: any
+	Dst   netip.Prefix // zero: any
+	In    string       // interface; empty: any
+	Out   string       // interface; empty: any
+	Known bool         // packets of known connections only
 }
+
+// Last reports whether the opening comes after the rules that are there, and not before: one that lets containers out
+// of the network leaves what may be reached there to others.
+func (o Opening) Last() bool { return !o.Src.IsValid() || !o.Dst.IsValid() }
 
 // OpeningComment marks openings, together with their form.
 const OpeningComment = "tulle"
@@ -135,13 +140,21 @@ const OpeningComment = "tulle"
 func (o Opening) Rule() FilterRule {
 	return FilterRule{
 		Src: Match{Prefix: o.Src}, Dst: Match{Prefix: o.Dst}, In: LinkMatch{Name: o.In}, Out: LinkMatch{Name: o.Out},
-		Verdict: Accept, Ours: true,
+		Known: o.Known, Verdict: Accept, Ours: true,
 	}
+}
+
+// PutInto returns the rules of a chain with the opening among them.
+func (o Opening) PutInto(rules []FilterRule) []FilterRule {
+	if o.Last() {
+		return append(slices.Clone(rules), o.Rule())
+	}
+	return slices.Insert(slices.Clone(rules), 0, o.Rule())
 }
 
 // Opening returns the opening that rule is, if it is one, in the chain f.
 func (f Filter) Opening(rule FilterRule) (Opening, bool) {
-	o := Opening{Place: f.Place, Src: rule.Src.Prefix, Dst: rule.Dst.Prefix, In: rule.In.Name, Out: rule.Out.Name}
+	o := Opening{Place: f.Place, Src: rule.Src.Prefix, Dst: rule.Dst.Prefix, In: rule.In.Name, Out: rule.Out.Name, Known: rule.Known}
 	return o, f.iptables() && rule == o.Rule()
 }
 
@@ -188,8 +201,14 @@ func comparePlace(a, b Place) int {
 }
 
 func compareOpening(a, b Opening) int {
+	known := func(o Opening) int {
+		if o.Known {
+			return 1
+		}
+		return 0
+	}
 	return cmp.Or(comparePlace(a.Place, b.Place), ComparePrefix(a.Src, b.Src), ComparePrefix(a.Dst, b.Dst),
-		cmp.Compare(a.In, b.In), cmp.Compare(a.Out, b.Out))
+		cmp.Compare(a.In, b.In), cmp.Compare(a.Out, b.Out), known(a)-known(b))
 }
 
 // SortFilters puts filters in canonical order.

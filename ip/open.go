@@ -1,6 +1,9 @@
 package ip
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // DockerUserChain is where Docker lets others put their rules, before its own.
 const DockerUserChain = "DOCKER-USER"
@@ -48,6 +51,29 @@ func Open(filters []Filter, flows []Flow) Passage {
 		}
 	}
 	return p
+}
+
+// OpenLast returns the openings that let out flows to or from anywhere which come to the end of a chain of iptables and would
+// be dropped there. Rules that decide about them come first.
+func OpenLast(filters []Filter, flows []Flow) []Opening {
+	closed := closeAll(filters)
+	var openings []Opening
+	for _, flow := range flows {
+		for _, base := range closed {
+			if base.Hook != AtForward || !shared(base.Place) || base.Family != FamilyOf(flow.Src.Addr()) {
+				continue
+			}
+			o := flow.opening(base.Place)
+			if fate, _ := Trace(closed, base, flow); fate == Passes || slices.Contains(openings, o) {
+				continue
+			}
+			open := with(closed, o)
+			if fate, _ := Trace(open, find(open, base.Place), flow); fate == Passes {
+				openings = append(openings, o)
+			}
+		}
+	}
+	return openings
 }
 
 // accepts reports whether the base chain lets the flow pass once it is marked, which Tulle does where it is forwarded.
@@ -110,13 +136,21 @@ func open(filters []Filter, base Place, flow Flow) (Opening, bool) {
 
 // opening is what lets the flow pass a chain.
 func (f Flow) opening(at Place) Opening {
-	o := Opening{Place: at, Src: f.Src, Dst: f.Dst}
+	o := Opening{Place: at, Src: limited(f.Src), Dst: limited(f.Dst), Known: f.Known}
 	if f.Inbound {
 		o.In = f.In
 	} else {
 		o.Out = f.Out
 	}
 	return o
+}
+
+// limited is the prefix as rules have it, which do not name that of all addresses.
+func limited(p netip.Prefix) netip.Prefix {
+	if p.Bits() == 0 {
+		return netip.Prefix{}
+	}
+	return p
 }
 
 // shared reports whether the base chain is one of iptables', to which anybody may add.
@@ -133,12 +167,12 @@ func closeAll(filters []Filter) []Filter {
 	return out
 }
 
-// with returns the filters with o at the head of its chain.
+// with returns the filters with o in its chain.
 func with(filters []Filter, o Opening) []Filter {
 	out := slices.Clone(filters)
 	for i, f := range out {
 		if f.Place == o.Place {
-			out[i].Rules = slices.Concat([]FilterRule{o.Rule()}, f.Rules)
+			out[i].Rules = o.PutInto(f.Rules)
 		}
 	}
 	return out

@@ -218,3 +218,47 @@ func TestOpenLeavesOthersAlone(t *testing.T) {
 		}
 	}
 }
+
+// What comes to the end of a chain that drops is let out of the network, and the answers in. What a rule decides about is not.
+func TestOpenLast(t *testing.T) {
+	anywhere := netip.MustParsePrefix("0.0.0.0/0")
+	through := func(bridge string) []ip.Flow {
+		return []ip.Flow{
+			{Src: own, Dst: anywhere, In: bridge, Out: "eth0"},
+			{Src: anywhere, Dst: own, In: "eth0", Out: bridge, Inbound: true, Known: true},
+		}
+	}
+	const base = "*filter\n:FORWARD DROP\n"
+	opened := []string{
+		"-A FORWARD -s 10.5.1.0/24 -o eth0 -m comment --comment tulle -j ACCEPT",
+		"-A FORWARD -d 10.5.1.0/24 -i eth0 -m conntrack --ctstate RELATED,ESTABLISHED -m comment --comment tulle -j ACCEPT",
+	}
+	for _, test := range []struct {
+		name, rules, bridge string
+		want                []string
+	}{
+		{"policy accept", "*filter\n:FORWARD ACCEPT\n", "cni0", nil},
+		{"policy drop", base, "cni0", opened},
+		{"mail dropped", base + "-A FORWARD -p tcp -m tcp --dport 25 -j DROP\n", "cni0", opened},
+		{"network dropped", base + "-A FORWARD -s 10.5.0.0/16 -o eth0 -j DROP\n", "cni0", opened[1:]},
+		{"rejected", base + "-A FORWARD -j REJECT\n", "cni0", nil},
+		{"answers let in", base + "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n", "cni0", opened[:1]},
+		{"beside Docker", docker20, "cni0", opened},
+		{"Docker's own", docker20, "docker0", nil},
+		{"Docker 28's own", docker28, "docker0", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
+				filters := iptest.ParseSave(engine, ip.IPv4, test.rules)
+				var got []string
+				for _, o := range ip.OpenLast(filters, through(test.bridge)) {
+					_, command, _ := strings.Cut(ip.Op{Verb: ip.Add, New: o}.String(), " -t filter ")
+					got = append(got, command)
+				}
+				if !slices.Equal(got, test.want) {
+					t.Errorf("%s: openings %q, want %q", engine, got, test.want)
+				}
+			}
+		})
+	}
+}

@@ -7,13 +7,14 @@ import (
 )
 
 // Flow is the first packets of all connections from Src to Dst that come in through one interface and leave through
-// another. An empty name stands for an interface that is not known.
+// another, or with Known the packets after the first. An empty name stands for an interface that is not known.
 type Flow struct {
 	Src netip.Prefix
 	Dst netip.Prefix
 	In  string
 	Out string
 
+	Known   bool
 	Inbound bool   // In leads to other hosts; else Out does
 	Mark    uint32 // that Tulle has put on the packets
 }
@@ -129,7 +130,7 @@ const (
 
 func (t *tracing) hits(r FilterRule) hit {
 	h := always
-	if r.Known || r.Family != 0 && r.Family != FamilyOf(t.flow.Src.Addr()) {
+	if r.Known && !t.flow.Known || r.Family != 0 && r.Family != FamilyOf(t.flow.Src.Addr()) {
 		return never
 	}
 	for _, m := range []hit{

@@ -31,6 +31,26 @@ func flows(v view, n subnet.Network, want ip.State) []ip.Flow {
 	return all
 }
 
+// exits are the packets between this host's containers and the world outside, which tulled has been asked to let out by
+// masquerading them.
+func exits(v view, n subnet.Network, want ip.State) []ip.Flow {
+	var all []ip.Flow
+	for _, f := range n.Families() {
+		i := slices.IndexFunc(v.snap.Defaults, func(r ip.Route) bool { return ip.FamilyOf(r.Dst.Addr()) == f })
+		own := v.self.Subnets.Of(f)
+		if i < 0 || !own.IsValid() {
+			continue
+		}
+		link, anywhere := v.snap.Defaults[i].Link, v.snap.Defaults[i].Dst
+		for _, bridge := range bridges(v.snap.Interfaces, own, fabricLinks(want, f)) {
+			all = append(all,
+				ip.Flow{Src: own, Dst: anywhere, In: bridge, Out: link},
+				ip.Flow{Src: anywhere, Dst: own, In: link, Out: bridge, Inbound: true, Known: true})
+		}
+	}
+	return all
+}
+
 // remaining are the filters that will be there once the leftovers are gone: what a flanneld accepts does not count.
 func remaining(s ip.Snapshot) []ip.Filter {
 	return slices.DeleteFunc(slices.Clone(s.Filters), func(f ip.Filter) bool {

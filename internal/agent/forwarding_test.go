@@ -16,6 +16,7 @@ const dockerForward = `*filter
 :FORWARD DROP
 :DOCKER-USER -
 -A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A FORWARD -i docker0 -j ACCEPT
 COMMIT
 `
@@ -47,7 +48,10 @@ func TestOpensFilters(t *testing.T) {
 			in := fmt.Sprintf(" -s 10.5.0.0/16 -d %s -i %s", own, test.link)
 			out := fmt.Sprintf(" -s %s -d 10.5.0.0/16 -o %s", own, test.link)
 			a.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:FORWARD DROP\nCOMMIT\n")
-			has("iptables-legacy -t filter -I FORWARD"+in, "iptables-legacy -t filter -I FORWARD"+out)
+			has("iptables-legacy -t filter -A FORWARD -d "+own.String()+" -i eth0 -m conntrack --ctstate RELATED,ESTABLISHED",
+				"iptables-legacy -t filter -I FORWARD"+in,
+				"iptables-legacy -t filter -A FORWARD -s "+own.String()+" -o eth0",
+				"iptables-legacy -t filter -I FORWARD"+out)
 			a.kernel.Restore(ip.NFTables, ip.IPv4, dockerForward)
 			a.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:FORWARD ACCEPT\nCOMMIT\n")
 			has("iptables -t filter -I DOCKER-USER" + in)

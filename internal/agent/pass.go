@@ -120,8 +120,12 @@ func (a *Agent) decide(v view) decision {
 	d.usable, refused = subnet.Judge(*a.network, v.set.Leases, self)
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
 	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
-	passage := ip.Open(remaining(v.snap), flows(v, *a.network, d.want))
+	filters := remaining(v.snap)
+	passage := ip.Open(filters, flows(v, *a.network, d.want))
 	d.want.Openings, d.blocked = passage.Openings, passage.Blockades
+	if a.cfg.IPMasq {
+		d.want.Openings = append(d.want.Openings, ip.OpenLast(filters, exits(v, *a.network, d.want))...)
+	}
 	mark(d.want.Tables, passage.Marked)
 	d.want.Sort()
 	d.problems = append(refused, unserved...)

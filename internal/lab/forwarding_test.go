@@ -134,7 +134,7 @@ func forwardingHeals(t *testing.T, l *lab.Lab, engine ip.Engine) {
 		do       func()
 		openings int // in each family
 	}{
-		{"policy drop", func() { iptables(t, host, engine, "-P", "FORWARD", "DROP") }, 2},
+		{"policy drop", func() { iptables(t, host, engine, "-P", "FORWARD", "DROP") }, 4},
 		{"policy accept", func() { iptables(t, host, engine, "-P", "FORWARD", "ACCEPT") }, 0},
 		{"reject", func() { iptables(t, host, engine, "-A", "FORWARD", "-j", "REJECT") }, 2},
 		{"Docker", func() { restore(t, host, engine, dockerChains) }, 1},

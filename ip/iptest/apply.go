@@ -241,7 +241,7 @@ func (k *Kernel) applyOpening(del bool, o ip.Opening) error {
 	case !ok:
 		return syscall.ENOENT
 	default:
-		f.Rules = slices.Insert(slices.Clone(f.Rules), 0, o.Rule())
+		f.Rules = o.PutInto(f.Rules)
 	}
 	if ok {
 		k.filters[o.Place] = f

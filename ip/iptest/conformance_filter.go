@@ -92,7 +92,7 @@ func (s *suite) openings() {
 			for i, f := range after {
 				for _, o := range openings {
 					if f.Place == o.Place {
-						after[i].Rules = slices.Insert(slices.Clone(after[i].Rules), 0, o.Rule())
+						after[i].Rules = o.PutInto(after[i].Rules)
 					}
 				}
 			}
@@ -101,10 +101,12 @@ func (s *suite) openings() {
 		user, raw := in, in
 		user.Chain = ip.DockerUserChain
 		raw.Table, raw.Chain = "raw", "PREROUTING"
-		s.must(s.Kernel, add(in), add(out), add(user), add(raw))
-		s.hasFilters(engine, with(in, out, user, raw))
+		outside, answers := ip.Opening{Place: place, Src: s.route.Dst, Out: linkName}, ip.Opening{Place: place, Dst: s.route.Dst, In: linkName, Known: true}
+		s.must(s.Kernel, add(in), add(out), add(user), add(raw), add(outside), add(answers))
+		s.hasFilters(engine, with(in, out, user, raw, outside, answers))
 		s.apply(add(in), nil) // twice the same is once owned, and goes away at once
-		s.hasFilters(engine, with(in, out, user, raw, in))
+		s.hasFilters(engine, with(in, out, user, raw, outside, answers, in))
+		s.must(s.Kernel, del(outside), del(answers))
 		missing := in
 		missing.Chain = "MISSING"
 		s.apply(add(missing), syscall.ENOENT)

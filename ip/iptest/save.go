@@ -69,7 +69,10 @@ func parseRule(f ip.Filter, words []string) ip.FilterRule {
 		case "-g":
 			r.Verdict, r.Target = ip.Goto, value
 		case "-m":
-			r.More = r.More || value != "comment"
+			r.More = r.More || value != "comment" && value != "conntrack"
+		case "--ctstate":
+			r.Known = r.Known || !strings.Contains(value, "NEW")
+			r.More = r.More || !r.Known
 		case "--comment":
 			comment = value
 		case "--reject-with":

@@ -45,7 +45,9 @@ func decodeFilterRule(f ip.Family, exprs []expr.Any) ip.FilterRule {
 				d.rule.Verdict = ip.Drop
 			}
 		case *expr.Match:
-			if e.Name != "comment" {
+			if known := knownOnly(e); known {
+				d.rule.Known = true
+			} else if e.Name != "comment" {
 				d.rule.More = true
 			}
 		case *expr.Lookup:

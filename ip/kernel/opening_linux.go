@@ -11,7 +11,7 @@ import (
 	"tulle/ip"
 )
 
-// applyOpening puts an opening before the rules of its chain, or takes it away. The rule consists of what iptables-nft(8)
+// applyOpening puts an opening into its chain, or takes it away. The rule consists of what iptables-nft(8)
 // makes of the same match, so that it goes on listing the table.
 func applyOpening(c *nftables.Conn, verb ip.Verb, o ip.Opening) error {
 	table := &nftables.Table{Family: tableFamily(o.Family), Name: o.Table}
@@ -19,7 +19,12 @@ func applyOpening(c *nftables.Conn, verb ip.Verb, o ip.Opening) error {
 	if verb == ip.Delete {
 		return deleteOpening(c, table, chain, o)
 	}
-	c.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: encodeOpening(o), UserData: openingMark()})
+	rule := &nftables.Rule{Table: table, Chain: chain, Exprs: encodeOpening(o), UserData: openingMark()}
+	if o.Last() {
+		c.AddRule(rule)
+	} else {
+		c.InsertRule(rule)
+	}
 	return c.Flush()
 }
 
@@ -69,7 +74,28 @@ func encodeOpening(o ip.Opening) []expr.Any {
 	src, dst := addressOffsets(o.Family)
 	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Src}, src)...)
 	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Dst}, dst)...)
+	if o.Known {
+		exprs = append(exprs, knownMatch())
+	}
 	return append(exprs, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
+}
+
+// knownMatch is iptables' "-m conntrack --ctstate RELATED,ESTABLISHED".
+func knownMatch() *expr.Match {
+	var info xt.ConntrackMtinfo3
+	info.MatchFlags = uint16(xt.ConntrackState)
+	info.StateMask = uint16(expr.CtStateBitRELATED | expr.CtStateBitESTABLISHED)
+	return &expr.Match{Name: conntrackMatch, Rev: 3, Info: &info}
+}
+
+// conntrackMatch is the name of the extension of iptables that looks at connections.
+const conntrackMatch = "conntrack"
+
+// knownOnly reports whether a match lets packets of known connections pass and asks for nothing else.
+func knownOnly(m *expr.Match) bool {
+	info, ok := m.Info.(*xt.ConntrackMtinfo3)
+	return m.Name == conntrackMatch && ok && info.MatchFlags&^uint16(xt.ConntrackStateAlias) == uint16(xt.ConntrackState) &&
+		info.InvertFlags == 0 && info.StateMask&uint16(expr.CtStateBitNEW) == 0
 }
 
 // encodeLink compares the name of an interface, if there is one.
@@ -86,7 +112,7 @@ func encodeLink(key expr.MetaKey, name string) []expr.Any {
 // encodePrefix compares only the bytes that the prefix covers, if these are whole.
 func encodePrefix(f ip.Family, m ip.Match, offset uint32) []expr.Any {
 	bits := m.Prefix.Bits()
-	if bits%8 != 0 {
+	if bits < 0 || bits%8 != 0 {
 		exprs, _ := encodeMatch(f, m, offset)
 		return exprs
 	}

@@ -6,13 +6,17 @@ import (
 	"tulle/ip"
 )
 
-// Open puts an opening before the rules of its chain; false if there is no such chain.
+// Open puts an opening into its chain; false if there is no such chain.
 func (t *Table) Open(o ip.Opening) bool {
 	c := t.chain(o.Chain)
 	if c == nil {
 		return false
 	}
-	c.rules = slices.Insert(c.rules, 0, t.encode(o))
+	at := 0
+	if o.Last() {
+		at = len(c.rules)
+	}
+	c.rules = slices.Insert(c.rules, at, t.encode(o))
 	return true
 }
 

@@ -64,9 +64,12 @@ func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
 		binary.NativeEndian.Uint16(e.data[l.proto:]) != 0 || e.data[l.flags]&^l.gotoFlag != 0
 	comment := ""
 	for _, m := range t.matches(e) {
-		if extensionTitle(m) == commentMatch {
+		switch {
+		case extensionTitle(m) == commentMatch:
 			comment = text(m[extensionHeader:])
-		} else {
+		case knownOnly(m):
+			r.Known = true
+		default:
 			r.More = true
 		}
 	}
@@ -151,39 +154,4 @@ func link(name, mask []byte, not bool) (ip.LinkMatch, bool) {
 		return ip.LinkMatch{Name: string(name[:i]), Not: not}, true
 	}
 	return ip.LinkMatch{Name: string(name[:n]) + "*", Not: not}, true
-}
-
-// encode makes the entry of an opening.
-func (t *Table) encode(o ip.Opening) *entry {
-	l := layoutOf(t.Family)
-	target := l.size + extensionHeader + commentSize
-	data := make([]byte, target+standardSize)
-	for _, a := range []struct {
-		p        netip.Prefix
-		at, mask int
-	}{{o.Src, l.src, l.srcMask}, {o.Dst, l.dst, l.dstMask}} {
-		copy(data[a.at:], a.p.Masked().Addr().AsSlice())
-		for i := range a.p.Bits() {
-			data[a.mask+i/8] |= 1 << (7 - i%8)
-		}
-	}
-	for _, i := range []struct {
-		name     string
-		at, mask int
-	}{{o.In, l.in, l.inMask}, {o.Out, l.out, l.outMask}} {
-		if i.name != "" {
-			copy(data[i.at:], i.name)
-			copy(data[i.mask:], bytes.Repeat([]byte{0xff}, len(i.name)+1))
-		}
-	}
-	binary.NativeEndian.PutUint16(data[l.targetOffset:], uint16(target))
-	binary.NativeEndian.PutUint16(data[l.next:], uint16(len(data)))
-	match := data[l.size:]
-	binary.NativeEndian.PutUint16(match, extensionHeader+commentSize)
-	copy(match[extensionName:], commentMatch)
-	copy(match[extensionHeader:], ip.OpeningComment)
-	accept := int32(verdictAccept)
-	binary.NativeEndian.PutUint16(data[target:], standardSize)
-	binary.NativeEndian.PutUint32(data[target+extensionHeader:], uint32(accept))
-	return &entry{data: data, origin: -1}
 }
