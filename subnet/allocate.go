@@ -10,20 +10,27 @@ import (
 	"tulle/ip"
 )
 
-// Allocate chooses subnets for a claim, one per family in use: the previous one if it is free and fits n, else the
-// first free one from a place that a hash of the node id gives, so that hosts that start together rarely collide.
+// Allocate chooses subnets for a claim, one per family in use: the previous one if it is free and fits n, else the one that
+// set.Past says the node had last. A host without either gets one that nobody has had, from a place that a hash of the node id gives, so that
+// hosts that start together rarely collide; then those given back, the longest ago first, and then those that expired, likewise.
 //
 // Not free is what overlaps a lease of set, whatever its length and state, or holds a public address of a lease or of the
 // claim. A lease that covers a whole network can never be used, and must not stop every other host: it is ignored.
 // To keep subnets of an own lease that is to be replaced, leave that lease out of set.
 func Allocate(n Network, set Set, claim Claim) (Subnets, error) {
+	return allocateAgain(n, set, claim, 0)
+}
+
+// allocateAgain is Allocate for a claim that lost races for what it was given. Each moves it elsewhere, so that hosts
+// that met once part ways.
+func allocateAgain(n Network, set Set, claim Claim, lost int) (Subnets, error) {
 	var s Subnets
 	families := n.Families()
 	if len(families) == 0 {
 		return s, ErrNoNetwork
 	}
 	for _, f := range families {
-		p, err := allocate(f, n.Pools.Of(f), set.Leases, claim)
+		p, err := allocate(f, n.Pools.Of(f), set, claim, lost)
 		if err != nil {
 			return Subnets{}, err
 		}
@@ -49,31 +56,46 @@ func (p Pool) fits(subnet netip.Prefix) bool {
 		!subnet.Addr().Less(p.Min) && !p.Max.Less(subnet.Addr())
 }
 
-func allocate(f ip.Family, pool Pool, leases []Lease, claim Claim) (netip.Prefix, error) {
-	taken := takenIn(f, pool, leases, claim)
+func allocate(f ip.Family, pool Pool, set Set, claim Claim, lost int) (netip.Prefix, error) {
+	taken := takenIn(f, pool, set.Leases, claim)
 	if previous := claim.Previous.Of(f); pool.fits(previous) && !taken.overlaps(previous) {
 		return previous, nil
 	}
-	start := pool.start(f, claim.Attrs.Node)
-	if p, ok := taken.firstFree(start, pool.Max, pool.SubnetLen); ok {
+	free, had := pool.past(f, set.Past, taken)
+	if p, ok := free.lastOf(claim.Attrs.Node); ok {
 		return p, nil
 	}
-	if p, ok := taken.firstFree(pool.Min, start, pool.SubnetLen); ok {
+	start := pool.start(f, draw(claim.Attrs.Node, lost))
+	if p, ok := newSpace(slices.Concat(taken, had)).firstFreeAround(start, pool); ok {
+		return p, nil
+	}
+	if p, ok := free.oldest(claim.Attrs.Node, lost); ok {
+		return p, nil
+	}
+	if p, ok := taken.firstFreeAround(start, pool); ok {
 		return p, nil
 	}
 	return netip.Prefix{}, fmt.Errorf("allocate a /%d between %s and %s of %s beside %d leases: %w",
-		pool.SubnetLen, pool.Min, pool.Max, pool.Network, len(leases), ErrExhausted)
+		pool.SubnetLen, pool.Min, pool.Max, pool.Network, len(set.Leases), ErrExhausted)
 }
 
-// start returns the subnet of the pool at which the search for node begins.
-func (p Pool) start(f ip.Family, node string) netip.Addr {
+// draw is a number that depends on the node and on the races that it lost, and on nothing else.
+func draw(node string, lost int) *big.Int {
+	if lost > 0 {
+		node = fmt.Sprintf("%s %d", node, lost)
+	}
 	hash := sha256.Sum256([]byte(node))
+	return new(big.Int).SetBytes(hash[:])
+}
+
+// start returns the subnet of the pool at which the search begins.
+func (p Pool) start(f ip.Family, number *big.Int) netip.Addr {
 	size := new(big.Int).Lsh(big.NewInt(1), uint(f.Bits()-p.SubnetLen))
 	low := ip.Number(p.Min)
 	count := new(big.Int).Sub(ip.Number(p.Max), low)
 	count.Div(count, size).Add(count, big.NewInt(1))
-	offset := new(big.Int).SetBytes(hash[:])
-	offset.Mod(offset, count).Mul(offset, size)
+	offset := number.Mod(number, count)
+	offset.Mul(offset, size)
 	addr, _ := ip.AddrOf(f, low.Add(low, offset)) // always fits: it is at most Max
 	return addr
 }
@@ -82,7 +104,7 @@ func (p Pool) start(f ip.Family, node string) netip.Addr {
 type space []netip.Prefix
 
 func takenIn(f ip.Family, pool Pool, leases []Lease, claim Claim) space {
-	all := make(space, 0, 2*len(leases)+4)
+	all := make([]netip.Prefix, 0, 2*len(leases)+4)
 	for _, l := range leases {
 		if p := l.Subnets.Of(f); p.IsValid() && !ip.Contains(p, pool.Network) {
 			all = append(all, p.Masked())
@@ -97,6 +119,11 @@ func takenIn(f ip.Family, pool Pool, leases []Lease, claim Claim) space {
 	for _, r := range reservedRanges(f) {
 		all = append(all, r.prefix)
 	}
+	return newSpace(all)
+}
+
+// newSpace takes over the slice.
+func newSpace(all []netip.Prefix) space {
 	slices.SortFunc(all, ip.ComparePrefix)
 	// Prefixes either nest or are disjoint, and a wider one sorts before what it holds.
 	kept := all[:0]
@@ -109,7 +136,18 @@ func takenIn(f ip.Family, pool Pool, leases []Lease, claim Claim) space {
 }
 
 // overlaps reports whether p overlaps a prefix of s.
-func (s space) overlaps(p netip.Prefix) bool { return slices.ContainsFunc(s, p.Overlaps) }
+func (s space) overlaps(p netip.Prefix) bool {
+	i, _ := slices.BinarySearchFunc(s, p.Addr(), func(q netip.Prefix, addr netip.Addr) int { return q.Addr().Compare(addr) })
+	return i < len(s) && s[i].Overlaps(p) || i > 0 && s[i-1].Overlaps(p)
+}
+
+// firstFreeAround returns the first subnet of the pool from start on that overlaps nothing, or the first from its beginning.
+func (s space) firstFreeAround(start netip.Addr, pool Pool) (netip.Prefix, bool) {
+	if p, ok := s.firstFree(start, pool.Max, pool.SubnetLen); ok {
+		return p, true
+	}
+	return s.firstFree(pool.Min, start, pool.SubnetLen)
+}
 
 // firstFree returns the first subnet from first to last, both included, that overlaps nothing. Each step passes a prefix
 // of s as a whole, so that the size of the range does not matter.

@@ -41,4 +41,5 @@ type Set struct {
 	Network  *Network  // the newest valid configuration seen; nil if there has been none
 	Leases   []Lease   // every lease that parses, by subnet
 	Problems []Problem // keys that do not parse, and doubts about the configuration
+	Past     []Past    // what has been leased; a store reads it for Allocate alone
 }

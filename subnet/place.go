@@ -46,7 +46,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 		}
 	}
 	var err error
-	if p.Subnets, err = Allocate(*set.Network, others, claim); err != nil {
+	if p.Subnets, err = allocateAgain(*set.Network, others, claim, lost); err != nil {
 		return p, err
 	}
 	if claim.Keep && p.Subnets != wanted {

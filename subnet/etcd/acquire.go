@@ -42,6 +42,7 @@ type acquisition struct {
 	store    *Store
 	claim    subnet.Claim
 	creation *creation        // without a view: list all leases first
+	past     []subnet.Past    // nil: not read yet
 	lost     int              // races
 	blocked  []subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
 	dead     map[string]bool  // node ids whose owners did not answer
@@ -82,8 +83,8 @@ func overloaded(err error) bool {
 
 // attempt returns no lease if another host was faster.
 func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
+	var err error
 	if a.creation.view == nil {
-		var err error
 		if a.creation.view, err = a.store.view(ctx); err != nil {
 			return nil, err
 		}
@@ -92,6 +93,9 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	set := v.set()
 	set.Leases = append(set.Leases, a.blocked...)
 	if err := a.settle(ctx, set); err != nil {
+		return nil, err
+	}
+	if set.Past, err = a.former(ctx, set); err != nil {
 		return nil, err
 	}
 	place, err := subnet.PlaceAgain(set, a.claim, a.lost)
@@ -125,6 +129,16 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 		a.creation.view = nil
 	}
 	return created, err
+}
+
+// former returns what has been leased before, unless the claim has a lease and needs no other.
+func (a *acquisition) former(ctx context.Context, set subnet.Set) ([]subnet.Past, error) {
+	if mine, held := subnet.Mine(set, a.claim); a.past != nil || held && set.Network != nil && set.Network.Fits(mine.Subnets) {
+		return a.past, nil
+	}
+	var err error
+	a.past, err = a.store.past(ctx)
+	return a.past, err
 }
 
 // block excludes what place would newly have got.

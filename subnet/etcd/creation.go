@@ -52,6 +52,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		t.then = append(t.then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
 		t.otherwise = append(t.otherwise, clientv3.OpGet(g))
 	}
+	t.then = append(t.then, l.note(subnets, attrs.Node, false)...)
 	if old != nil {
 		t.then = append(t.then, clientv3.OpDelete(l.lease(old.Subnets)))
 		for _, f := range ip.Families() {
@@ -80,7 +81,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		return created, nil
 	}
 	c.learned = true
-	_, err = c.store.remove(ctx, subnets, created.Revision)
+	_, err = c.store.remove(ctx, subnets, "", created.Revision)
 	return nil, err
 }
 

@@ -26,6 +26,7 @@ type held struct {
 	turn  chan struct{} // holds a token while the key is read or written
 
 	askers map[party]time.Time // when a question of theirs was last logged; guarded by turn
+	noted  time.Time           // when it was last noted that the subnets are this host's; used by keep alone
 
 	mu   sync.Mutex
 	mine entry
@@ -50,6 +51,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry) *held
 		turn:  make(chan struct{}, 1),
 
 		askers: map[party]time.Time{},
+		noted:  time.Now(),
 		mine:   *mine,
 	}
 	s.wg.Go(func() {
@@ -174,7 +176,28 @@ func (h *held) guard(ctx context.Context) error {
 		case now < revision:
 			return errRewound
 		}
+		if err := h.note(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+// note notes from time to time that the subnets are still this host's.
+func (h *held) note(ctx context.Context) error {
+	if time.Since(h.noted) < h.store.config.NoteInterval {
+		return nil
+	}
+	h.noted = time.Now()
+	mine := h.entry()
+	l := h.store.layout
+	_, err := h.store.commit(ctx, txn{
+		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(l.lease(mine.Subnets)), "=", mine.Revision)},
+		then: l.note(mine.Subnets, mine.Attrs.Node, false),
+	})
+	if err != nil {
+		return fmt.Errorf("note the owner of %s: %w", subnet.KeyOf(mine.Subnets), err)
+	}
+	return nil
 }
 
 // inspect looks at the key and at questions to this host, puts right what is wrong, and returns the revision of what it
@@ -294,7 +317,7 @@ func (h *held) Release(ctx context.Context) error {
 		if !h.owns(r.Kvs[0]) || r.Kvs[0].Lease == 0 {
 			return nil
 		}
-		gone, err := h.store.remove(ctx, mine.Subnets, r.Kvs[0].ModRevision)
+		gone, err := h.store.remove(ctx, mine.Subnets, mine.Attrs.Node, r.Kvs[0].ModRevision)
 		if err != nil {
 			return err
 		}

@@ -196,8 +196,30 @@ func TestOperatorsFunctions(t *testing.T) {
 		t.Error("second Release = nil, want an error that there is no such lease")
 	}
 	for _, key := range h.Keys() {
-		if strings.Contains(key, "10.5.201.0") {
+		if strings.Contains(key, "10.5.201.0") && key != "claims/past/10.5.201.0-24" {
 			t.Errorf("key %s is left after the release", key)
 		}
 	}
+}
+
+// A host that lives on is not taken for one whose lease is long gone.
+func TestOwnerIsNotedAgain(t *testing.T) {
+	member := etcdmembertest.Start(t)
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net", ProbeInterval: 20 * time.Millisecond, NoteInterval: 50 * time.Millisecond})
+	h.Put("config", networkConfig, 0)
+	held := h.acquire(h.opened(), claimOf(1))
+	key := "/net/claims/past/" + strings.Replace(held.Lease().Subnets.V4.String(), "/", "-", 1)
+	notes := 0
+	for r := range h.raw.Watch(h.ctx(), key, clientv3.WithRev(1)) {
+		for _, e := range r.Events {
+			if want := `{"Node":"node-1"}`; string(e.Kv.Value) != want {
+				t.Errorf("noted %s, want %s", e.Kv.Value, want)
+			}
+			notes++
+		}
+		if notes >= 3 {
+			return
+		}
+	}
+	t.Errorf("noted %d times, want it again and again", notes)
 }

@@ -54,6 +54,13 @@ func (l layout) guards(s subnet.Subnets) []string {
 	return keys
 }
 
+// past is the key that tells who had p last; it outlives the lease.
+func (l layout) past(p netip.Prefix) string {
+	return l.pasts() + strings.Replace(p.String(), "/", "-", 1)
+}
+
+func (l layout) pasts() string { return l.prefix + "/claims/past/" }
+
 // challenge is the key at which the owner of a node id is asked whether it lives.
 func (l layout) challenge(node string) string {
 	return l.prefix + "/claims/nodes/" + url.PathEscape(node)

@@ -131,14 +131,15 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 	key := s.layout.lease(subnets)
 	retry := requestBackoff()
 	for {
-		r, err := s.get(ctx, key, clientv3.WithKeysOnly())
+		r, err := s.get(ctx, key)
 		if err != nil {
 			return fmt.Errorf("release %s: %w", subnet.KeyOf(subnets), err)
 		}
 		if len(r.Kvs) == 0 {
 			return fmt.Errorf("release %s: there is no such lease: tulle leases list shows them", subnet.KeyOf(subnets))
 		}
-		if gone, err := s.remove(ctx, subnets, r.Kvs[0].ModRevision); gone || err != nil {
+		lease, _ := s.layout.decode(r.Kvs[0]) // a value that does not parse tells of no node
+		if gone, err := s.remove(ctx, subnets, lease.Attrs.Node, r.Kvs[0].ModRevision); gone || err != nil {
 			return err
 		}
 		if err := retry.Wait(ctx); err != nil {
@@ -147,8 +148,8 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 	}
 }
 
-// remove deletes a lease and its guards, and reports whether it still had the given revision.
-func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, revision int64) (bool, error) {
+// remove deletes the lease of a node and its guards, and reports whether it still had the given revision.
+func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string, revision int64) (bool, error) {
 	key := s.layout.lease(subnets)
 	t := txn{
 		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
@@ -157,6 +158,7 @@ func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, revision int
 	for _, g := range s.layout.guards(subnets) {
 		t.then = append(t.then, clientv3.OpDelete(g))
 	}
+	t.then = append(t.then, s.layout.note(subnets, node, true)...)
 	r, err := s.commit(ctx, t)
 	if err != nil {
 		return false, fmt.Errorf("delete lease %s: %w", subnet.KeyOf(subnets), err)

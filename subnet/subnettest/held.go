@@ -157,5 +157,6 @@ func (h *held) Release(ctx context.Context) error {
 		return nil
 	}
 	h.store.delete(h.key())
+	h.store.note(h.mine.Subnets, h.claim.Attrs.Node, true)
 	return nil
 }

@@ -184,6 +184,7 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 	v := newView()
 	v.read(s.world)
 	set := v.set(s.world)
+	set.Past = s.past()
 	for _, rival := range subnet.Rivals(set.Leases, claim) {
 		if s.lives(rival.Node) {
 			return nil, fmt.Errorf("acquire lease: %w", rival)
@@ -265,6 +266,9 @@ func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease
 	if r, ok := w.keys[key]; ok && r.value == string(value) {
 		w.renew(key, ttl)
 	} else {
+		if !ok {
+			w.note(mine.Subnets, claim.Attrs.Node, false)
+		}
 		w.put(key, string(value), ttl)
 	}
 	mine.Created, mine.Revision = w.keys[key].created, w.keys[key].modified
