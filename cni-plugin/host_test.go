@@ -68,7 +68,7 @@ func (h *host) conf(members map[string]any) []byte {
 		"cniVersion": "1.1.0", "name": "fabric", "type": "tulle",
 		"subnetFile": h.subnetFile, "runDir": h.runDir, "dataDir": h.states(),
 		"delegate": map[string]any{"hairpinMode": true, "isDefaultGateway": true},
-		"ipam":     map[string]any{"dataDir": filepath.Join(h.dir, "ipam")},
+		"ipam":     map[string]any{"dataDir": h.addresses()},
 	}
 	maps.Copy(c, members)
 	text, err := json.Marshal(c)
@@ -77,6 +77,8 @@ func (h *host) conf(members map[string]any) []byte {
 	}
 	return text
 }
+
+func (h *host) addresses() string { return filepath.Join(h.dir, "ipam") }
 
 func (h *host) states() string { return filepath.Join(h.dir, "state") }
 
@@ -108,13 +110,23 @@ func (c container) do(t testing.TB, fn func() error) {
 // ip runs ip(8) in the container.
 func (c container) ip(t testing.TB, args ...string) {
 	t.Helper()
-	c.do(t, func() error {
-		out, err := exec.Command("ip", args...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
-		}
-		return nil
-	})
+	c.do(t, func() error { return runIP(args) })
+}
+
+// ip runs ip(8) on the host.
+func (h *host) ip(t testing.TB, args ...string) {
+	t.Helper()
+	if err := h.ns.Do(func() error { return runIP(args) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func runIP(args []string) error {
+	out, err := exec.Command("ip", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
 }
 
 // command prepares a run of the plugin by a runtime.
