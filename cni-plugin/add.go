@@ -34,7 +34,12 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	if err := p.clearLeftover(ctx, s, a, args); err != nil {
 		return err
 	}
-	if err := s.write(a, record{Netns: args.Netns, NetnsID: netnsID(args.Netns), Args: args.Args, Delegate: delegate}); err != nil {
+	bridge, err := missingBridge(c)
+	if err != nil {
+		return err
+	}
+	r := record{Netns: args.Netns, NetnsID: netnsID(args.Netns), Args: args.Args, Delegate: delegate, Bridge: bridge}
+	if err := s.write(a, r); err != nil {
 		return err
 	}
 	held, err := lock(ctx, s.path(a))
@@ -46,6 +51,7 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	}
 	defer held.Close()
 	result, err := p.attach(ctx, c, env, delegate, args)
+	p.markBridge(r)
 	if err != nil {
 		return p.undo(ctx, s, a, delegate, args, err)
 	}

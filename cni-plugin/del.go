@@ -30,7 +30,8 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 	if held != nil {
 		defer held.Close()
 	}
-	delegate, err := s.delegate(a)
+	r, err := s.read(a)
+	delegate := r.Delegate
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			p.remark("%v: removing the interface by the configuration of the network", err)
@@ -42,13 +43,8 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 	if err := p.run(ctx, "DEL", delegate, d); err != nil {
 		return err
 	}
+	p.markBridge(r)
 	return s.remove(a)
-}
-
-// delegate returns the configuration with which an attachment was made.
-func (s states) delegate(a attachment) (json.RawMessage, error) {
-	r, err := s.read(a)
-	return r.Delegate, err
 }
 
 // bestKnowledge is the delegate's configuration as far as it can be told without a state file.

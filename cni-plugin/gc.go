@@ -54,7 +54,7 @@ func (p *Plugin) collect(ctx context.Context, c conf, a attachment, args *skel.C
 	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
 	if r, err := (states{c.DataDir}).read(a); err == nil {
 		d.args = r.Args
-		if r.NetnsID != "" && netnsID(r.Netns) == r.NetnsID {
+		if r.sameNetns() {
 			d.netns = r.Netns
 		}
 	}

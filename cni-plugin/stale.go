@@ -15,9 +15,6 @@ import (
 	"tulle/subnet"
 )
 
-// defaultBridge is the bridge plugin's.
-const defaultBridge = "cni0"
-
 // errStale is the error code for a bridge with an earlier lease's address in use; from 100 on they are a plugin's own.
 const errStale = 100
 
@@ -39,10 +36,9 @@ func (p *Plugin) clearBridge(c conf, env subnet.Env) error {
 // staleBridge returns the delegate's bridge and which of its addresses are of earlier leases. As long as containers hang on the
 // bridge it is an error to have any: without them, the containers would lose their gateway.
 func staleBridge(c conf, env subnet.Env) (name string, old []netip.Prefix, err error) {
-	if textOr(c.Delegate, "type", defaultDelegate) != defaultDelegate {
+	if name = bridgeOf(c); name == "" {
 		return "", nil, nil
 	}
-	name = textOr(c.Delegate, "bridge", defaultBridge)
 	addrs, err := bridge.Addrs(name)
 	if err != nil {
 		return name, nil, err

@@ -25,7 +25,8 @@ type record struct {
 	Netns    string          `json:"netns"`   // path of the container's network namespace
 	NetnsID  string          `json:"netnsID"` // tells it from a later namespace at the same path
 	Args     string          `json:"args,omitempty"`
-	Delegate json.RawMessage `json:"delegate"` // the configuration that the delegate got
+	Delegate json.RawMessage `json:"delegate"`         // the configuration that the delegate got
+	Bridge   string          `json:"bridge,omitempty"` // the bridge that it has to make, as there was none
 }
 
 // states is the directory with a file per attachment.
@@ -169,6 +170,9 @@ func awaitLock(ctx context.Context, file *os.File) error {
 		}
 	}
 }
+
+// sameNetns reports whether the namespace of the ADD is still where it was.
+func (r record) sameNetns() bool { return r.NetnsID != "" && netnsID(r.Netns) == r.NetnsID }
 
 // netnsID tells a network namespace from others; empty if there is none at path.
 func netnsID(path string) string {

@@ -3,12 +3,14 @@
 package cniplugin_test
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
 
 	"tulle/internal/netns/netnstest"
+	"tulle/ip/kernel/bridge"
 )
 
 // stepCase is a command to kill.
@@ -16,25 +18,28 @@ type stepCase struct {
 	command string
 	routes  []any // in its configuration
 	fails   bool  // even if it is not killed
+	foreign bool  // there is a bridge that no plugin made
 	before  func(*testing.T, *host, container)
 }
 
 func stepCases() map[string]stepCase {
 	add := func(t *testing.T, h *host, c container) { h.add(t, c, "eth0", h.conf(nil)) }
 	return map[string]stepCase{
-		"ADD": {"ADD", nil, false, func(*testing.T, *host, container) {}},
+		"ADD": {command: "ADD", before: func(*testing.T, *host, container) {}},
 		// The delegate finds out when it has made the interface and taken the address.
-		"ADD that fails": {"ADD", []any{map[string]string{"dst": "10.9.0.0/16", "gw": "192.0.2.9"}}, true, func(*testing.T, *host, container) {}},
-		"ADD after a reboot": {"ADD", nil, false, func(t *testing.T, h *host, c container) {
+		"ADD that fails": {command: "ADD", routes: []any{map[string]string{"dst": "10.9.0.0/16", "gw": "192.0.2.9"}}, fails: true,
+			before: func(*testing.T, *host, container) {}},
+		"ADD after a reboot": {command: "ADD", before: func(t *testing.T, h *host, c container) {
 			earlier := newContainer(t, c.id)
 			add(t, h, earlier)
 			earlier.ip(t, "link", "delete", "eth0")
 		}},
-		"ADD on the bridge of an earlier lease": {"ADD", nil, false, func(t *testing.T, h *host, _ container) {
+		"ADD on the bridge of an earlier lease": {command: "ADD", foreign: true, before: func(t *testing.T, h *host, _ container) {
+			h.ip(t, "link", "add", "cni0", "type", "bridge")
 			h.ip(t, "address", "replace", "10.50.8.1/24", "dev", "cni0")
 		}},
-		"DEL": {"DEL", nil, false, add},
-		"GC":  {"GC", nil, false, add},
+		"DEL": {command: "DEL", before: add},
+		"GC":  {command: "GC", before: add},
 	}
 }
 
@@ -43,8 +48,8 @@ func TestKilledAtEveryStep(t *testing.T) {
 	for name, tt := range stepCases() {
 		for _, undo := range []string{"DEL", "GC"} {
 			t.Run(name+", then "+undo, func(t *testing.T) {
+				t.Parallel()
 				h, c := newDualHost(t), newContainer(t, "c")
-				h.ip(t, "link", "add", "cni0", "type", "bridge")
 				for n, killed := 1, true; killed; n++ {
 					tt.before(t, h, c)
 					var steps []string
@@ -52,6 +57,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 					h.undo(t, c, undo)
 					wantOnlyLoopback(t, c)
 					h.wantNothingLeft(t)
+					h.removeBridge(t, !tt.foreign)
 					if t.Failed() || !killed {
 						t.Logf("%d steps: %s", len(steps), strings.Join(steps, ", "))
 					}
@@ -73,6 +79,24 @@ func (h *host) undo(t *testing.T, c container, command string) {
 }
 
 func nothingValid() map[string]any { return map[string]any{"cni.dev/valid-attachments": []string{}} }
+
+// removeBridge removes the bridge of the containers, if there is one, and wants it to be marked or not.
+func (h *host) removeBridge(t *testing.T, marked bool) {
+	t.Helper()
+	if err := h.ns.Do(func() error {
+		exists, err := bridge.Exists("cni0")
+		if err != nil || !exists {
+			return err
+		}
+		list, err := bridge.ListMarked()
+		if got := len(list) == 1; got != marked {
+			t.Errorf("bridges marked as made by the plugin: %v, want cni0: %t", list, marked)
+		}
+		return errors.Join(err, bridge.Remove("cni0"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // killedAt runs the plugin up to its nth step; killed is false if it ended before.
 func (h *host) killedAt(t *testing.T, c container, tt stepCase, n int) (steps []string, killed bool) {

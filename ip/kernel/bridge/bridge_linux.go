@@ -1,4 +1,4 @@
-// Package bridge reads what CNI plugins build, and clears old addresses away: container bridges, and the interfaces of containers.
+// Package bridge reads what CNI plugins build, and clears away what is left of it: container bridges, and the interfaces of containers.
 package bridge
 
 import (
@@ -43,11 +43,7 @@ func Addrs(name string) (addrs []netip.Prefix, err error) {
 func Ports(name string) (ports []string, err error) {
 	err = withLink(name, func(h *netlink.Handle, link netlink.Link) error {
 		links, err := dump(h.LinkList)
-		for _, l := range links {
-			if l.Attrs().MasterIndex == link.Attrs().Index {
-				ports = append(ports, l.Attrs().Name)
-			}
-		}
+		ports = portsOf(link, links)
 		return err
 	})
 	return ports, err

@@ -1,11 +1,13 @@
 package bridge_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
 	"tulle/internal/netns/netnstest"
@@ -39,6 +41,51 @@ func TestBridge(t *testing.T) {
 				t.Errorf("addresses of %s, which is no bridge = %v", name, got)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMark(t *testing.T) {
+	ns := netnstest.New(t)
+	err := ns.Do(func() error {
+		build(t)
+		want := func(want ...bridge.Marked) {
+			t.Helper()
+			got, err := bridge.ListMarked()
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("marked bridges, %v, differ (-want +got):\n%s", err, diff)
+			}
+		}
+		want()
+		for _, name := range []string{"none", "port", "br0", "br0"} {
+			if err := bridge.Mark(name); err != nil {
+				t.Error(err)
+			}
+		}
+		want(bridge.Marked{Name: "br0", Ports: []string{"port"}})
+		for _, name := range []string{"port", "br0", "br0"} {
+			if err := bridge.Remove(name); err != nil {
+				t.Error(err)
+			}
+		}
+		want()
+		if exists, err := bridge.Exists("br0"); err != nil || exists {
+			t.Errorf("the bridge exists = %t, %v after its removal", exists, err)
+		}
+
+		// What an alias says is the operator's.
+		build(t)
+		link, err := netlink.LinkByName("br0")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(netlink.LinkSetAlias(link, "mine"), bridge.Mark("br0")); err != nil {
+			return err
+		}
+		want()
 		return nil
 	})
 	if err != nil {
