@@ -25,7 +25,8 @@ func newCleanupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove exactly what Tulle owns on this host",
-		Long: `Remove Tulle's devices, routes, neighbours, rules and files from this host. tulled must be stopped.
+		Long: `Remove Tulle's devices, routes, neighbours, rules and files from this host, and the bridge that came with its CNI containers
+once they are gone. tulled must be stopped.
 The lease stays in the store until it expires: end it at once with tulle leases release.
 Forwarding (ip_forward) stays on, since others may depend on it.`,
 		Args: cobra.NoArgs,
@@ -34,7 +35,10 @@ Forwarding (ip_forward) stays on, since others may depend on it.`,
 			if _, perr := fmt.Fprint(cmd.OutOrStdout(), plan); err == nil {
 				err = perr
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			return removeBridges(cmd.OutOrStdout(), dryRun)
 		}).runE,
 	}
 	flags := cmd.Flags()

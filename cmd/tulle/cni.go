@@ -28,6 +28,9 @@ type cniInstall struct {
 	force           bool
 }
 
+// cniNetwork is the name that the sample gives the network.
+const cniNetwork = "tulle"
+
 func newCNICommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cni",
@@ -35,7 +38,7 @@ func newCNICommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCNIInstallCommand())
+	cmd.AddCommand(newCNIInstallCommand(), newCNIUninstallCommand())
 	return cmd
 }
 
@@ -58,11 +61,8 @@ With --as flannel the plugin takes the place of flannel's, and serves the config
 			return i.run(cmd.OutOrStdout())
 		}).runE,
 	}
+	i.addFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&i.binDir, "bin-dir", "/opt/cni/bin", "`directory` of the runtimes' CNI plugins")
-	flags.StringVar(&i.confDir, "conf-dir", "/etc/cni/net.d", "`directory` of the runtimes' CNI configurations")
-	flags.StringVar(&i.conf, "conf", "10-tulle.conflist", "`name` of the configuration file; runtimes take the first by name")
-	flags.StringVar(&i.as, "as", "tulle", "`name` of the plugin: tulle, or flannel for a configuration that is there")
 	flags.StringVar(&i.cniVersion, "cni-version", "1.0.0", "`version` of the configuration; 1.1.0 adds STATUS and GC, which older runtimes and plugins do not know")
 	flags.StringVar(&i.plugin, "plugin", "", "`path` of tulle-cni (default: beside this program)")
 	flags.BoolVar(&i.force, "force", false, "replace a configuration that was changed by hand")
@@ -71,12 +71,28 @@ With --as flannel the plugin takes the place of flannel's, and serves the config
 	return cmd
 }
 
-func (i *cniInstall) check() error {
+// addFlags adds what tells where things go.
+func (i *cniInstall) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&i.binDir, "bin-dir", "/opt/cni/bin", "`directory` of the runtimes' CNI plugins")
+	flags.StringVar(&i.confDir, "conf-dir", "/etc/cni/net.d", "`directory` of the runtimes' CNI configurations")
+	flags.StringVar(&i.conf, "conf", "10-tulle.conflist", "`name` of the configuration file; runtimes take the first by name")
+	flags.StringVar(&i.as, "as", "tulle", "`name` of the plugin: tulle, or flannel for a configuration that is there")
+}
+
+func (i *cniInstall) checkNames() error {
 	if i.as != "tulle" && i.as != "flannel" {
 		return fmt.Errorf("--as is %q, must be tulle or flannel", i.as)
 	}
 	if filepath.Base(i.conf) != i.conf || filepath.Ext(i.conf) != ".conflist" {
 		return fmt.Errorf("--conf is %q, must be a file name that ends in .conflist", i.conf)
+	}
+	return nil
+}
+
+func (i *cniInstall) check() error {
+	if err := i.checkNames(); err != nil {
+		return err
 	}
 	if versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}; !slices.Contains(versions, i.cniVersion) {
 		return fmt.Errorf("--cni-version is %q, must be one of %s", i.cniVersion, strings.Join(versions, ", "))
@@ -96,6 +112,8 @@ func (i *cniInstall) check() error {
 }
 
 func (i *cniInstall) target() string { return filepath.Join(i.binDir, i.as) }
+
+func (i *cniInstall) confFile() string { return filepath.Join(i.confDir, i.conf) }
 
 func sameFile(a, b string) bool {
 	first, err := os.Stat(a)
@@ -119,7 +137,7 @@ func (i *cniInstall) run(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := i.put(w, filepath.Join(i.confDir, i.conf), conf, 0o644, i.force); err != nil {
+	if err := i.put(w, i.confFile(), conf, 0o644, i.force); err != nil {
 		return err
 	}
 	i.sayMissing(w)
@@ -170,7 +188,7 @@ func (i *cniInstall) conflist() ([]byte, error) {
 		CNIVersion string   `json:"cniVersion"`
 		Name       string   `json:"name"`
 		Plugins    []plugin `json:"plugins"`
-	}{i.cniVersion, "tulle", []plugin{fabric, {Type: "portmap", Capabilities: map[string]bool{"portMappings": true}}}}, "", "  ")
+	}{i.cniVersion, cniNetwork, []plugin{fabric, {Type: "portmap", Capabilities: map[string]bool{"portMappings": true}}}}, "", "  ")
 	return append(text, '\n'), err
 }
 

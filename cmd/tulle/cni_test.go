@@ -52,15 +52,22 @@ func (d cniDirs) write(t *testing.T, path, text string) {
 	}
 }
 
-// install returns what the command says, with the directories' parent left out.
+// cni returns what the command says, with the directories' parent left out.
+func (d cniDirs) cni(t *testing.T, command string, args ...string) (code int, says string) {
+	t.Helper()
+	var output bytes.Buffer
+	args = append([]string{"cni", command, "--bin-dir", d.bin, "--conf-dir", d.conf}, args...)
+	code = run(t.Context(), args, &output, &output)
+	return code, strings.ReplaceAll(output.String(), filepath.Dir(d.plugin)+"/", "")
+}
+
 func (d cniDirs) install(t *testing.T, args ...string) string {
 	t.Helper()
-	var stdout, stderr bytes.Buffer
-	args = append([]string{"cni", "install", "--plugin", d.plugin, "--bin-dir", d.bin, "--conf-dir", d.conf}, args...)
-	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
-		t.Fatalf("tulle %s: exit code %d\n%s", strings.Join(args, " "), code, &stderr)
+	code, says := d.cni(t, "install", append([]string{"--plugin", d.plugin}, args...)...)
+	if code != exitOK {
+		t.Fatalf("tulle cni install %q: exit code %d\n%s", args, code, says)
 	}
-	return strings.ReplaceAll(stdout.String(), filepath.Dir(d.plugin)+"/", "")
+	return says
 }
 
 func (d cniDirs) want(t *testing.T, path, text string) {
