@@ -55,7 +55,7 @@ func bridgeMasquerades(t *testing.T, host *lab.Host, engine ip.Engine) {
 	}
 }
 
-// requireOutside sends from a container to the router, which is no part of the network.
+// requireOutside sends from a container to the router, which is no part of the network, and has no route to answer containers by.
 func requireOutside(t *testing.T, l *lab.Lab, family ip.Family, masqueraded bool) {
 	t.Helper()
 	router, err := l.Namespace("router")
@@ -73,15 +73,15 @@ func requireOutside(t *testing.T, l *lab.Lab, family ip.Family, masqueraded bool
 	port := outside.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	container := l.Hosts[0].Containers[0]
 	to := netip.AddrPortFrom(l.RouterAddr(family, 1), port)
-	if err := container.Do(func() error {
-		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		_, err = conn.Write([]byte("hello"))
+	var inside *net.UDPConn
+	if err := container.Do(func() (err error) {
+		inside, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 		return err
 	}); err != nil {
+		t.Fatal(err)
+	}
+	defer inside.Close()
+	if _, err := inside.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
 	outside.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -96,5 +96,15 @@ func requireOutside(t *testing.T, l *lab.Lab, family ip.Family, masqueraded bool
 	}
 	if got := from.Addr().Unmap(); got != want {
 		t.Errorf("%s source outside the network = %s, want %s", family, got, want)
+	}
+	if !masqueraded {
+		return
+	}
+	if _, err := outside.WriteToUDPAddrPort([]byte("hello yourself"), from); err != nil {
+		t.Fatal(err)
+	}
+	inside.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := inside.Read(make([]byte, 16)); err != nil {
+		t.Errorf("%s: no answer from outside the network: %v", family, err)
 	}
 }
