@@ -34,8 +34,12 @@ func TestVersions(t *testing.T) {
 			conf := h.conf(map[string]any{"cniVersion": version})
 			c := newContainer(t, "c")
 			var res struct{ CNIVersion string }
-			if err := json.Unmarshal(h.must(t, c, "eth0", "ADD", conf), &res); err != nil || res.CNIVersion != version {
+			added := h.must(t, c, "eth0", "ADD", conf)
+			if err := json.Unmarshal(added, &res); err != nil || res.CNIVersion != version {
 				t.Errorf("result is of version %q, %v; want %s", res.CNIVersion, err, version)
+			}
+			if version != "0.3.1" { // which has no CHECK
+				h.must(t, c, "eth0", "CHECK", h.conf(map[string]any{"cniVersion": version, "prevResult": json.RawMessage(added)}))
 			}
 			h.must(t, c, "eth0", "DEL", conf)
 			h.wantNothingLeft(t)

@@ -35,6 +35,9 @@ func killedAt(cmd *exec.Cmd, n int) ([]string, syscall.WaitStatus, error) {
 	kill := time.AfterFunc(traceLimit, func() { _ = syscall.Kill(p.pid, syscall.SIGKILL) })
 	defer kill.Stop()
 	status, err := p.follow(n)
+	if err != nil {
+		err = errors.Join(err, cmd.Process.Kill())
+	}
 	return p.steps, status, errors.Join(err, cmd.Process.Release())
 }
 

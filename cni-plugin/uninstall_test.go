@@ -163,7 +163,9 @@ func (m cniMachine) leave(c container) {
 	}
 	m.stop(c)
 	m.Run(m.t, "tulle", "cni", "uninstall")
-	if said := m.Run(m.t, "tulle", "cleanup"); said != "ip link del dev cni0" {
-		m.t.Errorf("cleanup without containers says %s", said)
+	for _, flag := range []string{"--dry-run=true", "--dry-run=false"} {
+		if said := m.Run(m.t, "tulle", "cleanup", flag); said != "ip link del dev cni0" {
+			m.t.Errorf("cleanup %s without containers says %s", flag, said)
+		}
 	}
 }
