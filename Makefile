@@ -8,7 +8,7 @@ LAB     := bin/tulle lab run --hosts 3 --containers 2 --family dual
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-docker race check fmt vet fix staticcheck tidy arch lab generate bench clean
+.PHONY: help demo build test test-docker race fuzz check fmt vet fix staticcheck tidy arch lab generate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,9 @@ test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsen
 
 race: need-root need-ip need-iptables need-nft need-gcc ## the same under the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...
+
+fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
+	hack/fuzz $(FUZZTIME)
 
 check: fmt vet fix staticcheck tidy arch ## what a change must pass besides the tests
 

@@ -39,11 +39,15 @@ func NewClient(runDir string) *Client {
 
 // Status returns how things stand on this host.
 func (c *Client) Status(ctx context.Context) (agent.Status, error) {
-	var st agent.Status
 	_, body, err := c.get(ctx, "/v1/status")
 	if err != nil {
-		return st, err
+		return agent.Status{}, err
 	}
+	return decodeStatus(body)
+}
+
+func decodeStatus(body []byte) (agent.Status, error) {
+	var st agent.Status
 	if err := json.Unmarshal(body, &st); err != nil {
 		return st, fmt.Errorf("decode status: %w", err)
 	}
