@@ -31,8 +31,7 @@ func flows(v view, n subnet.Network, want ip.State) []ip.Flow {
 	return all
 }
 
-// exits are the packets between this host's containers and the world outside, which tulled has been asked to let out by
-// masquerading them.
+// exits are the packets between this host's containers and the world outside.
 func exits(v view, n subnet.Network, want ip.State) []ip.Flow {
 	var all []ip.Flow
 	for _, f := range n.Families() {

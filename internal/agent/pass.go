@@ -122,10 +122,8 @@ func (a *Agent) decide(v view) decision {
 	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
 	filters := remaining(v.snap)
 	passage := ip.Open(filters, flows(v, *a.network, d.want))
-	d.want.Openings, d.blocked = passage.Openings, passage.Blockades
-	if a.cfg.IPMasq {
-		d.want.Openings = append(d.want.Openings, ip.OpenLast(filters, exits(v, *a.network, d.want))...)
-	}
+	d.want.Openings = append(passage.Openings, ip.OpenLast(filters, exits(v, *a.network, d.want))...)
+	d.blocked = passage.Blockades
 	mark(d.want.Tables, passage.Marked)
 	d.want.Sort()
 	d.problems = append(refused, unserved...)
