@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strconv"
@@ -91,6 +92,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		Node: node, Instance: instance, Uplink: opts.uplink, IPMasq: opts.ipMasq,
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
 		ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
+		Etcd: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		Changed: systemd.status, Beat: systemd.beat,
 	})
 	if err != nil {

@@ -35,14 +35,16 @@ type Config struct {
 	IPMasq     bool            // masquerade what leaves the network
 	TTL        time.Duration   // of the lease; zero: subnet.DefaultTTL
 	SubnetFile string
-	StateDir   string         // survives a reboot
-	RunDir     string         // does not
-	ConfigKey  string         // of the network configuration in the store, for messages
-	LeaseDir   string         // what precedes the text of a lease in its key, for messages
-	Previous   subnet.Subnets // held before, by a local record other than the agent's own; may be zero
-	Trouble    func() error   // what keeps the store away, nil if nothing does; may be nil
-	Changed    func(Status)   // called after every pass; may be nil
-	Beat       func()         // called about once a second while the loop lives; may be nil
+	StateDir   string              // survives a reboot
+	RunDir     string              // does not
+	ConfigKey  string              // of the network configuration in the store, for messages
+	LeaseDir   string              // what precedes the text of a lease in its key, for messages
+	Previous   subnet.Subnets      // held before, by a local record other than the agent's own; may be zero
+	Etcd       func() []netip.Addr // where the store is reached; no lease may capture these; may be nil
+	Resolvers  func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
+	Trouble    func() error        // what keeps the store away, nil if nothing does; may be nil
+	Changed    func(Status)        // called after every pass; may be nil
+	Beat       func()              // called about once a second while the loop lives; may be nil
 }
 
 // Agent is the daemon's core: one loop that compares and applies, and one that keeps the lease.

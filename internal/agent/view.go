@@ -109,24 +109,36 @@ func (a *Agent) inForce(l subnet.Lease) error {
 	return nil
 }
 
-// underlay lists the addresses that no lease may capture: this host's own, but those of its containers' bridges, and its gateways.
-func underlay(v view) []netip.Addr {
+// precious lists the addresses that no lease may capture: this host's own, but those of its containers' bridges, its
+// gateways, etcd's and those of name servers nearby. A name server elsewhere may be a container.
+func (a *Agent) precious(v view) []netip.Addr {
 	var addrs []netip.Addr
+	var near []netip.Prefix
 	own := v.self.Subnets
 	for _, i := range v.snap.Interfaces {
 		if i.Loopback || slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
 			continue
 		}
-		for _, a := range i.Addrs {
-			addr := a.Prefix.Addr()
+		for _, on := range i.Addrs {
+			addr := on.Prefix.Addr()
 			if !own.Of(ip.FamilyOf(addr)).Contains(addr) {
-				addrs = append(addrs, addr)
+				addrs, near = append(addrs, addr), append(near, on.Prefix)
 			}
 		}
 	}
 	for _, r := range v.snap.Defaults {
 		if r.Via.IsValid() {
 			addrs = append(addrs, r.Via)
+		}
+	}
+	if a.cfg.Etcd != nil {
+		addrs = append(addrs, a.cfg.Etcd()...)
+	}
+	if a.cfg.Resolvers != nil {
+		for _, addr := range a.cfg.Resolvers() {
+			if slices.ContainsFunc(near, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+				addrs = append(addrs, addr)
+			}
 		}
 	}
 	return addrs

@@ -223,3 +223,15 @@ func TestOwnerIsNotedAgain(t *testing.T) {
 	}
 	t.Errorf("noted %d times, want it again and again", notes)
 }
+
+func TestAddressesAreThoseOfEtcd(t *testing.T) {
+	member := etcdmembertest.Start(t)
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
+	s := h.opened()
+	if _, err := s.Snapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Addresses(); len(got) != 1 || !got[0].IsLoopback() {
+		t.Errorf("addresses = %v, want the one of %v", got, member.Endpoints())
+	}
+}

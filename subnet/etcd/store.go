@@ -51,6 +51,8 @@ type Store struct {
 	log    *slog.Logger
 	health *health
 
+	reached reached
+
 	ctx    context.Context // ends with the store
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -74,7 +76,7 @@ func Open(config Config) (*Store, error) {
 	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config)}
 	// The last interceptors are the innermost: health sees what login could not mend.
 	unary := []grpc.UnaryClientInterceptor{s.health.unary}
-	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+	options := []grpc.DialOption{grpc.WithStatsHandler(&s.reached), grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           grpcbackoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: reconnectMax},
 		MinConnectTimeout: config.RequestTimeout,
 	})}

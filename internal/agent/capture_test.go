@@ -1,0 +1,42 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"tulle/ip"
+)
+
+// No lease takes etcd or a name server away from a host. A name server that is on no network of the host may be a container.
+func TestLeasesThatCaptureServers(t *testing.T) {
+	simulate(t, `{"Network":"10.0.0.0/8","SubnetLen":24}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		addr := netip.MustParseAddr
+		h.change = func(cfg *Config) {
+			cfg.Etcd = func() []netip.Addr { return []netip.Addr{addr("10.7.1.1")} }
+			cfg.Resolvers = func() []netip.Addr { return []netip.Addr{addr("10.9.7.53"), addr("10.8.8.8")} }
+		}
+		h.kernel.AddInterface(ip.Interface{Name: "eth1", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("10.9.0.5/16")}}})
+		h.start()
+		const value = `{"PublicIP":"172.30.0.77","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:04:00:00:00:77"}}`
+		for _, key := range []string{"10.7.1.0-24", "10.9.7.0-24", "10.8.8.0-24"} {
+			w.store.Put("subnets/"+key, value, 0)
+		}
+		var refused []string
+		w.within(soon, "judged", func(*node) bool {
+			refused = nil
+			for _, p := range h.agent.Status().Problems {
+				refused = append(refused, strings.TrimPrefix(p.Key, "subnets/"))
+			}
+			return h.agent.Status().Ready && len(refused) > 0
+		})
+		if want := []string{"10.7.1.0-24", "10.9.7.0-24"}; !slices.Equal(refused, want) {
+			t.Errorf("refused %q, want %q: %v", refused, want, h.agent.Status().Problems)
+		}
+		if routes := h.routed(); len(routes) != 1 || routes["10.8.8.0/24"] == "" {
+			t.Errorf("routes %v, want one to 10.8.8.0/24", routes)
+		}
+	})
+}

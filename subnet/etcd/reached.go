@@ -1,0 +1,46 @@
+package etcd
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"google.golang.org/grpc/stats"
+)
+
+// reached remembers at which addresses etcd was reached.
+type reached struct {
+	mu    sync.Mutex
+	addrs []netip.Addr
+}
+
+// mostReached bounds what is remembered: members that move leave old addresses behind.
+const mostReached = 64
+
+// Addresses lists where etcd was reached so far, the latest last.
+func (s *Store) Addresses() []netip.Addr {
+	s.reached.mu.Lock()
+	defer s.reached.mu.Unlock()
+	return slices.Clone(s.reached.addrs)
+}
+
+// TagConn implements stats.Handler. It is called for each connection that was made.
+func (r *reached) TagConn(ctx context.Context, info *stats.ConnTagInfo) context.Context {
+	remote, err := netip.ParseAddrPort(info.RemoteAddr.String())
+	if err != nil {
+		return ctx // a unix socket
+	}
+	addr := remote.Addr().Unmap().WithZone("")
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addrs = append(slices.DeleteFunc(r.addrs, func(a netip.Addr) bool { return a == addr }), addr)
+	r.addrs = r.addrs[max(0, len(r.addrs)-mostReached):]
+	return ctx
+}
+
+// The rest of stats.Handler is of no interest.
+
+func (*reached) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
+func (*reached) HandleRPC(context.Context, stats.RPCStats)                       {}
+func (*reached) HandleConn(context.Context, stats.ConnStats)                     {}
