@@ -16,7 +16,20 @@ type Kernel interface {
 	// Watch calls notify after every change of links, addresses, routes, neighbours, forwarding entries or rules that
 	// this Kernel did not make itself, and whenever a change may have been missed: so once when it begins. It returns
 	// ctx.Err() when ctx ends, or why the kernel can no longer be watched. notify must not block.
-	Watch(ctx context.Context, notify func()) error
+	Watch(ctx context.Context, notify func(by Actor)) error
+}
+
+// Actor is a process that changed something. The zero Actor is one that the kernel does not name.
+type Actor struct {
+	Name string // empty if the process is gone
+	PID  int    // in its own namespace
+}
+
+func (a Actor) String() string {
+	if a.Name == "" {
+		return fmt.Sprintf("a process that is gone [%d]", a.PID)
+	}
+	return fmt.Sprintf("%s[%d]", a.Name, a.PID)
 }
 
 // Scope says what Tulle owns: everything it may ever delete, besides its table and openings, which are marked.

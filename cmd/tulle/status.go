@@ -76,6 +76,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	for _, b := range st.Blocked {
 		fmt.Fprintf(w, "blocked  %s\n", b)
 	}
+	for _, c := range st.Contested {
+		fmt.Fprintf(w, "%s\n", c)
+	}
 	for _, b := range st.Stale {
 		fmt.Fprintf(w, "stale    %s\n", b)
 	}

@@ -63,6 +63,7 @@ type Agent struct {
 	underlay ip.Dual[netip.Addr] // addresses of the uplink in use
 	applied  bool                // the kernel has been made right once
 	journal  journal
+	contests contests
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
@@ -76,7 +77,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
-		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, born: time.Now(),
+		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, born: time.Now(),
 	}
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public
@@ -119,7 +120,7 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	for {
 		started := time.Now()
-		err := a.cfg.Kernel.Watch(ctx, a.inbox.poke)
+		err := a.cfg.Kernel.Watch(ctx, a.inbox.kernelChanged)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

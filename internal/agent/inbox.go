@@ -3,6 +3,7 @@ package agent
 import (
 	"sync"
 
+	"tulle/ip"
 	"tulle/subnet"
 )
 
@@ -13,6 +14,7 @@ type inbox struct {
 	mu   sync.Mutex
 	set  subnet.Set
 	full bool
+	by   []string // who has changed the kernel since the last pass began
 }
 
 // poke asks for a pass. A wake-up that is waiting already serves this one too.
@@ -21,6 +23,25 @@ func (i *inbox) poke() {
 	case i.wake <- struct{}{}:
 	default:
 	}
+}
+
+// kernelChanged asks for a pass, and remembers who is to blame.
+func (i *inbox) kernelChanged(by ip.Actor) {
+	if by != (ip.Actor{}) {
+		i.mu.Lock()
+		i.by = mergeActors(i.by, []string{by.String()})
+		i.mu.Unlock()
+	}
+	i.poke()
+}
+
+// actors returns who has changed the kernel since it was last called.
+func (i *inbox) actors() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	by := i.by
+	i.by = nil
+	return by
 }
 
 // put replaces the view.

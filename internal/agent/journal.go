@@ -23,11 +23,17 @@ type journal struct {
 	reported map[subnet.Problem]bool // in the last pass
 }
 
-// applied logs that the kernel was changed.
-func (j *journal) applied(plan ip.Plan) {
-	if first := plan[0].String(); j.nag.due(first, recurring) {
-		j.log.Info("kernel changed", "changes", len(plan), "first", first)
+// applied logs that the kernel was changed, and who had changed it before, if somebody had.
+func (j *journal) applied(plan ip.Plan, by []string) {
+	first := plan[0].String()
+	if !j.nag.due(first, recurring) {
+		return
 	}
+	log := j.log
+	if len(by) > 0 {
+		log = log.With("after", strings.Join(by, ", "))
+	}
+	log.Info("kernel changed", "changes", len(plan), "first", first)
 }
 
 // passed logs how the status changed.
@@ -53,6 +59,12 @@ func (j *journal) passed(last, now Status) {
 	for _, where := range now.Blocked {
 		if !strings.Contains(now.Reason, where) && j.nag.due(where, lasting) {
 			j.log.Warn("packets may be dropped", "where", where)
+		}
+	}
+	for _, what := range now.Contested {
+		_, object, _ := strings.Cut(what, ": ")
+		if j.nag.due("contested: "+object, lasting) {
+			j.log.Warn("contested", "what", what)
 		}
 	}
 	for _, bridge := range now.Stale {

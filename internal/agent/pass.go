@@ -87,11 +87,16 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	st.Stale = stale(v, *a.network)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
+	v.unchanged = a.wanted.last.Equal(d.want)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.write(v.scope, d.want))
 	plan := ip.Diff(have, d.want)
 	if len(plan) > 0 {
-		err = a.apply(ctx, plan)
+		err = a.apply(ctx, plan, v.by)
 	}
+	if len(plan) > 0 && v.unchanged {
+		a.contests.repaired(plan, v.by)
+	}
+	st.Contested = a.contests.lasting()
 	// One object that the kernel refuses must not keep containers from starting.
 	a.applied = true
 	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
@@ -131,9 +136,9 @@ func (a *Agent) decide(v view) decision {
 }
 
 // apply carries out a plan.
-func (a *Agent) apply(ctx context.Context, plan ip.Plan) error {
+func (a *Agent) apply(ctx context.Context, plan ip.Plan, by []string) error {
 	err := a.cfg.Kernel.Apply(ctx, plan)
-	a.journal.applied(plan)
+	a.journal.applied(plan, by)
 	if err != nil {
 		return fmt.Errorf("apply to kernel: %w", err)
 	}

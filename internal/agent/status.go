@@ -12,21 +12,22 @@ import (
 
 // Status is how things stand after a pass. The API, the health checks and the operator's tool all read this value.
 type Status struct {
-	Ready    bool             `json:"ready"`
-	Reason   string           `json:"reason,omitempty"` // why not ready
-	Node     string           `json:"node"`
-	Network  *NetworkStatus   `json:"network,omitempty"`
-	Lease    *LeaseStatus     `json:"lease,omitempty"`
-	Uplink   *UplinkStatus    `json:"uplink,omitempty"`
-	MTU      int              `json:"mtu,omitempty"` // bytes, for containers
-	Peers    []PeerStatus     `json:"peers"`
-	Problems []subnet.Problem `json:"problems"`
-	Blocked  []string         `json:"blocked,omitempty"` // where the host drops packets to or from its containers, and what to change
-	Stale    []string         `json:"stale,omitempty"`   // bridges that hold a subnet of the past, and how to move them
-	Pending  string           `json:"pending,omitempty"` // what waits for a restart
-	Store    string           `json:"store,omitempty"`   // what is wrong with the store
-	Revision int64            `json:"revision"`          // of the store's view
-	Time     time.Time        `json:"time"`              // of the pass
+	Ready     bool             `json:"ready"`
+	Reason    string           `json:"reason,omitempty"` // why not ready
+	Node      string           `json:"node"`
+	Network   *NetworkStatus   `json:"network,omitempty"`
+	Lease     *LeaseStatus     `json:"lease,omitempty"`
+	Uplink    *UplinkStatus    `json:"uplink,omitempty"`
+	MTU       int              `json:"mtu,omitempty"` // bytes, for containers
+	Peers     []PeerStatus     `json:"peers"`
+	Problems  []subnet.Problem `json:"problems"`
+	Blocked   []string         `json:"blocked,omitempty"`   // where the host drops packets to or from its containers, and what to change
+	Stale     []string         `json:"stale,omitempty"`     // bridges that hold a subnet of the past, and how to move them
+	Contested []string         `json:"contested,omitempty"` // what others undo again and again, and who
+	Pending   string           `json:"pending,omitempty"`   // what waits for a restart
+	Store     string           `json:"store,omitempty"`     // what is wrong with the store
+	Revision  int64            `json:"revision"`            // of the store's view
+	Time      time.Time        `json:"time"`                // of the pass
 }
 
 // NetworkStatus is the configuration in force.

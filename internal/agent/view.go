@@ -20,6 +20,9 @@ type view struct {
 	host  backend.Host
 	self  subnet.Lease
 
+	by        []string // who has changed the kernel since the last look
+	unchanged bool     // what is wanted is what was wanted before
+
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of the past
 	unpublished error // why peers are not told what they should be
@@ -28,7 +31,7 @@ type view struct {
 
 // look reads the kernel, chooses the uplink and has the lease announce it.
 func (a *Agent) look(ctx context.Context, set subnet.Set) (view, error) {
-	v := view{set: set}
+	v := view{set: set, by: a.inbox.actors()}
 	scope := a.backend.Scope(set.Leases)
 	scope.Networks = a.network.Prefixes()
 	// A disk that is full or read-only must not keep this host from following the others.

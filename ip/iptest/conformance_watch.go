@@ -20,7 +20,7 @@ func (s *suite) watch() {
 	woken := make(chan struct{}, 1)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- s.Kernel.Watch(ctx, func() {
+		ended <- s.Kernel.Watch(ctx, func(ip.Actor) {
 			count.Add(1)
 			select {
 			case woken <- struct{}{}:

@@ -101,8 +101,11 @@ func result(errs ip.OpErrors) error {
 	return errs
 }
 
+// Outsider is who makes the changes that do not come through Apply.
+func Outsider() ip.Actor { return ip.Actor{Name: "outsider", PID: 4711} }
+
 // Watch calls notify once when it begins, and after each change that did not come through Apply.
-func (k *Kernel) Watch(ctx context.Context, notify func()) error {
+func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 	changed := make(chan struct{}, 1)
 	k.mu.Lock()
 	id := k.watches
@@ -114,11 +117,11 @@ func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 		defer k.mu.Unlock()
 		delete(k.changed, id)
 	}()
-	notify()
+	notify(ip.Actor{})
 	for {
 		select {
 		case <-changed:
-			notify()
+			notify(Outsider())
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"tulle/ip"
 	"tulle/ip/kernel/xtables"
 )
 
 // Watch calls notify once as soon as it sees changes, because some may have come before, and then after each change.
 // Changes of settings below /proc/sys are not announced by the kernel. The error is ctx's own if it ended.
-func (k *Kernel) Watch(ctx context.Context, notify func()) error {
+func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var watches []*watch
 	err := k.inside(func() error {
@@ -39,7 +40,7 @@ func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 	if err != nil {
 		return fmt.Errorf("watch kernel: %w", err)
 	}
-	notify()
+	notify(ip.Actor{})
 	group.Go(func() error { return k.watchLegacy(ctx, notify) })
 	for _, w := range watches {
 		group.Go(func() error { return w.run(ctx, notify) })
@@ -49,10 +50,10 @@ func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 
 // watchLegacy watches for uses of iptables-legacy, our own among them, as long as it has tables in this namespace. If
 // there is no way to watch, the changes are left to whoever looks without being told.
-func (k *Kernel) watchLegacy(ctx context.Context, notify func()) error {
+func (k *Kernel) watchLegacy(ctx context.Context, notify func(ip.Actor)) error {
 	_ = xtables.Watch(ctx, func() {
 		if k.legacy.exists(k) {
-			notify()
+			notify(ip.Actor{})
 		}
 	})
 	<-ctx.Done()
@@ -83,7 +84,7 @@ func listen(protocol int, groups ...int) (*os.File, error) {
 	return file, nil
 }
 
-func (w *watch) run(ctx context.Context, notify func()) error {
+func (w *watch) run(ctx context.Context, notify func(ip.Actor)) error {
 	defer context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })()
 	raw, err := w.file.SyscallConn()
 	if err != nil {
@@ -101,23 +102,26 @@ func (w *watch) run(ctx context.Context, notify func()) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(receiveErr, unix.ENOBUFS):
-			notify() // the kernel dropped some
+			notify(ip.Actor{}) // the kernel dropped some
 		case errors.Is(receiveErr, unix.EINTR):
 		case err != nil || receiveErr != nil:
 			return fmt.Errorf("watch kernel: %w", errors.Join(err, receiveErr))
-		case w.concern(buf[:n]):
-			notify()
+		default:
+			if m, ok := w.first(buf[:n]); ok {
+				notify(m.actor())
+			}
 		}
 	}
 }
 
-func (w *watch) concern(datagram []byte) bool {
+// first returns the first message of a datagram that is of interest.
+func (w *watch) first(datagram []byte) (message, bool) {
 	for m := range messages(datagram) {
 		if w.concerns(m) {
-			return true
+			return m, true
 		}
 	}
-	return false
+	return message{}, false
 }
 
 // concerns reports whether a notification of rtnetlink is about something that we did not do ourselves and that a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os/exec"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 // watcher counts notifications.
 type watcher struct {
 	count atomic.Int64
+	by    atomic.Pointer[ip.Actor] // who was named last
 	woken chan struct{}
 	ended chan error
 }
@@ -37,7 +39,10 @@ func startWatch(t *testing.T, k ip.Kernel) *watcher {
 	return w
 }
 
-func (w *watcher) notify() {
+func (w *watcher) notify(by ip.Actor) {
+	if by != (ip.Actor{}) {
+		w.by.Store(&by)
+	}
 	w.count.Add(1)
 	select {
 	case w.woken <- struct{}{}:
@@ -121,7 +126,7 @@ func TestWatchSurvivesOverflow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- w.Kernel.Watch(ctx, func() {
+		ended <- w.Kernel.Watch(ctx, func(ip.Actor) {
 			if calls.Add(1) == 2 {
 				close(busy)
 				<-resume
@@ -149,4 +154,37 @@ func TestWatchSurvivesOverflow(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("Watch = %v, want %v", err, context.Canceled)
 	}
+}
+
+func TestWatchNamesWhoDidIt(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	watch := startWatch(t, w.Kernel)
+	named := func(program string, pid int) {
+		t.Helper()
+		deadline := time.After(5 * time.Second)
+		for {
+			if by := watch.by.Load(); by != nil && by.Name == program && (pid == 0 || by.PID == pid) {
+				return
+			}
+			select {
+			case <-watch.woken:
+			case <-deadline:
+				t.Fatalf("%v was named, want %s", watch.by.Load(), program)
+			}
+		}
+	}
+	// nf_tables remembers the name of a program that has ended; for others it must still be there.
+	w.run(t, "add table ip theirs\n", "nft", "-f", "-")
+	named("nft", 0)
+
+	cmd := exec.CommandContext(t.Context(), "ip", "-batch", "-")
+	input, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, w.ns.Do(cmd.Start))
+	defer func() { must(t, cmd.Wait()) }()
+	defer input.Close()
+	_, err = input.Write([]byte("route add 198.51.100.0/24 via 192.0.2.9\n"))
+	must(t, err)
+	named("ip", cmd.Process.Pid)
 }
