@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"tulle/internal/netns"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -84,6 +85,23 @@ func (h *Host) newContainer(number int, env subnet.Env) *Container {
 	}
 	return container
 }
+
+// OpenContainer returns a container that another program runs on the host, by the path of its namespace. It is the
+// caller's to close, and no part of the lab's matrix.
+func (h *Host) OpenContainer(name, namespace string, addr ip.Dual[netip.Addr]) (*Container, error) {
+	ns, err := netns.Open(namespace)
+	if err != nil {
+		return nil, err
+	}
+	n, err := attach(name, ns)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{node: n, Name: name, Host: h, Addr: addr}, nil
+}
+
+// Close lets go of a container from OpenContainer.
+func (c *Container) Close() error { return c.close() }
 
 // ReadSubnetFile reads what the daemon wrote for Docker and CNI.
 func (h *Host) ReadSubnetFile() (subnet.Env, error) {

@@ -61,6 +61,8 @@ type Stream struct {
 	sender   chan sendResult
 	longest  chan time.Duration
 	received atomic.Int64
+	sent     atomic.Uint64 // number of the last packet
+	highest  atomic.Uint64 // number among those received
 	incoming *net.UDPConn
 	outgoing *net.UDPConn
 	stop     func() StreamReport
@@ -104,13 +106,22 @@ func StartStream(ctx context.Context, config StreamConfig) (*Stream, error) {
 	}
 	s.stop = sync.OnceValue(s.finish)
 	go func() { s.longest <- s.receive() }()
-	go func() { s.sender <- send(ctx, outgoing, to, config.PerSecond) }()
+	go func() { s.sender <- s.send(ctx, to, config.PerSecond) }()
 	return s, nil
 }
 
 // Stop ends the stream, waits for packets under way, and reports. To call it
 // again returns the same report.
 func (s *Stream) Stop() StreamReport { return s.stop() }
+
+// AwaitNext waits until a packet arrives that is sent from now on.
+func (s *Stream) AwaitNext(ctx context.Context, timeout time.Duration) error {
+	last := s.sent.Load()
+	if err := poll(ctx, timeout, func() bool { return s.highest.Load() > last }); err != nil {
+		return fmt.Errorf("wait for packet %d of a stream: %w", last+1, err)
+	}
+	return nil
+}
 
 func (s *Stream) finish() StreamReport {
 	s.cancel()
@@ -150,7 +161,7 @@ func awaitFirst(ctx context.Context, outgoing, incoming *net.UDPConn, to netip.A
 }
 
 // send sends packets numbered from 1 at the given rate until ctx ends.
-func send(ctx context.Context, conn *net.UDPConn, to netip.AddrPort, perSecond int) (result sendResult) {
+func (s *Stream) send(ctx context.Context, to netip.AddrPort, perSecond int) (result sendResult) {
 	ticker := time.NewTicker(streamTick)
 	defer ticker.Stop()
 	start := time.Now()
@@ -165,9 +176,10 @@ func send(ctx context.Context, conn *net.UDPConn, to netip.AddrPort, perSecond i
 		for result.sent < due {
 			result.sent++
 			binary.BigEndian.PutUint64(packet[:], uint64(result.sent))
-			if _, err := conn.WriteToUDPAddrPort(packet[:], to); err != nil && result.err == nil {
+			if _, err := s.outgoing.WriteToUDPAddrPort(packet[:], to); err != nil && result.err == nil {
 				result.err = err
 			}
+			s.sent.Store(uint64(result.sent))
 		}
 	}
 }
@@ -189,6 +201,7 @@ func (s *Stream) receive() (longestGap time.Duration) {
 		}
 		seen[number] = true
 		s.received.Add(1)
+		s.highest.Store(max(s.highest.Load(), number))
 		now := time.Now()
 		longestGap = max(longestGap, now.Sub(last))
 		last = now

@@ -29,22 +29,7 @@ func TestDocker0(t *testing.T) {
 			requireTransfer(t, a, b)
 			requirePublished(t, b, a)
 
-			t.Log("restart Docker on h1")
-			a.RestartDocker(t)
-			a.inspect(t, "bridge")
-			requireReach(t, a, b)
-
-			t.Log("restart tulled on h1")
-			if err := a.StopDaemon(); err != nil {
-				t.Fatal(err)
-			}
-			requireReach(t, a, b)
-			if err := a.StartDaemon(); err != nil {
-				t.Fatal(err)
-			}
-			if err := a.WaitReady(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+			requireHeals(t, a, b, e)
 			requireReach(t, a, b)
 
 			if out, err := a.Try(t, "tulle", "docker", "network", "create", "fabric"); err == nil || !strings.Contains(out, "docker0") {
