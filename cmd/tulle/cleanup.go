@@ -26,19 +26,23 @@ func newCleanupCommand() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove exactly what Tulle owns on this host",
 		Long: `Remove Tulle's devices, routes, neighbours, rules and files from this host, and the bridge that came with its CNI containers
-once they are gone. tulled must be stopped.
+once they are gone. tulled must be stopped. Other bridges with addresses of the network, such as docker0, stay and are named.
 The lease stays in the store until it expires: end it at once with tulle leases release.
 Forwarding (ip_forward) stays on, since others may depend on it.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			plan, err := cleanup(cmd.Context(), paths, dryRun)
-			if _, perr := fmt.Fprint(cmd.OutOrStdout(), plan); err == nil {
+			plan, kept, err := cleanup(cmd.Context(), paths, dryRun)
+			w := cmd.OutOrStdout()
+			if _, perr := fmt.Fprint(w, plan); err == nil {
 				err = perr
 			}
 			if err != nil {
 				return err
 			}
-			return removeBridges(cmd.OutOrStdout(), dryRun)
+			for _, line := range kept {
+				fmt.Fprintln(w, line)
+			}
+			return removeBridges(w, dryRun)
 		}).runE,
 	}
 	flags := cmd.Flags()
@@ -49,41 +53,44 @@ Forwarding (ip_forward) stays on, since others may depend on it.`,
 	return cmd
 }
 
-// cleanup returns what it removed, or with dryRun would remove, from the kernel.
-func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan, err error) {
+// cleanup returns what it removed, or with dryRun would remove, from the kernel, and what others keep of the network.
+func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan, kept []string, err error) {
 	switch _, err := api.NewClient(paths.runDir).Status(ctx); {
 	case err == nil:
-		return nil, errors.New("tulled is running and would put everything back: stop it first")
+		return nil, nil, errors.New("tulled is running and would put everything back: stop it first")
 	case !api.Absent(err):
-		return nil, fmt.Errorf("tulled may be running and would put everything back: stop it first: %w", err)
+		return nil, nil, fmt.Errorf("tulled may be running and would put everything back: stop it first: %w", err)
 	}
 	record, err := agent.ReadRecord(paths.stateDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	k, err := kernel.Open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
 	snap, err := k.Snapshot(ctx, record.Scope())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// What a flanneld left behind is not Tulle's to remove here.
 	snap.Owned.Leftovers = nil
+	if kept, err = keptByOthers(snap, record); err != nil {
+		return nil, nil, err
+	}
 	plan = ip.Diff(snap.Owned, ip.State{})
 	if dryRun {
-		return plan, nil
+		return plan, kept, nil
 	}
 	if err := k.Apply(ctx, plan); err != nil {
-		return plan, err
+		return plan, kept, err
 	}
 	files := append(agent.Files(paths.stateDir, paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
 	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return plan, fmt.Errorf("remove file: %w", err)
+			return plan, kept, fmt.Errorf("remove file: %w", err)
 		}
 	}
-	return plan, nil
+	return plan, kept, nil
 }

@@ -3,8 +3,13 @@ package main
 import (
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"strings"
 
+	"tulle/internal/agent"
+	"tulle/internal/docker"
+	"tulle/ip"
 	"tulle/ip/kernel/bridge"
 )
 
@@ -29,4 +34,29 @@ func removeBridges(w io.Writer, dryRun bool) error {
 		}
 	}
 	return nil
+}
+
+// keptByOthers tells which interfaces but Tulle's and the marked bridges have addresses of the network, and how they lose them.
+func keptByOthers(snap ip.Snapshot, record agent.Record) ([]string, error) {
+	marked, err := bridge.ListMarked()
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, i := range snap.Interfaces {
+		isIt := func(b bridge.Marked) bool { return b.Name == i.Name }
+		if slices.Contains(record.Links, i.Name) || slices.ContainsFunc(marked, isIt) {
+			continue
+		}
+		remedy := "tulle docker network rm removes it, if it is Docker's"
+		if i.Name == docker.DefaultBridge {
+			remedy = "tulle docker unconfigure --restart gives it another address"
+		}
+		for _, a := range i.Addrs {
+			if slices.ContainsFunc(record.Networks, func(n netip.Prefix) bool { return ip.Contains(n, a.Prefix) }) {
+				lines = append(lines, fmt.Sprintf("# %s keeps %s: %s", i.Name, a.Prefix, remedy))
+			}
+		}
+	}
+	return lines, nil
 }

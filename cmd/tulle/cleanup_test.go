@@ -44,7 +44,7 @@ func TestCleanupIsRefusedWhileTulledRuns(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Should it not be refused, there is still nothing to remove below an empty state directory but Tulle's rules.
-			plan, err := cleanup(t.Context(), cleanupPaths{runDir: dir, stateDir: dir, subnetFile: filepath.Join(dir, "subnet.env")}, true)
+			plan, _, err := cleanup(t.Context(), cleanupPaths{runDir: dir, stateDir: dir, subnetFile: filepath.Join(dir, "subnet.env")}, true)
 			if err == nil || !strings.Contains(err.Error(), "stop it first") {
 				t.Errorf("plan %v, error %v, want a refusal", plan, err)
 			}

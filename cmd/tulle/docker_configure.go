@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/docker"
+	"tulle/ip"
+	"tulle/ip/kernel/bridge"
 	"tulle/subnet"
 )
 
@@ -74,11 +78,26 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	printChanges(w, file, changes)
+	if err := remember(file, env); err != nil {
+		return err
+	}
 	if err := installDropIn(ctx, w); err != nil {
 		return err
 	}
 	adviseUpgrade(w, version)
 	return r.finish(ctx, w, engine, env, changes)
+}
+
+// remember notes which address docker0 is to have again after unconfigure. One in the network is from an earlier lease.
+func remember(file docker.File, env subnet.Env) error {
+	addrs, err := bridge.Addrs(docker.DefaultBridge)
+	if err != nil {
+		return err
+	}
+	return file.Remember(slices.DeleteFunc(addrs, func(a netip.Prefix) bool {
+		network := env.Network.Of(ip.FamilyOf(a.Addr()))
+		return network.IsValid() && network.Overlaps(a)
+	}))
 }
 
 // checkFlags refuses settings that dockerd has on its command line too, unless they come from where the drop-in goes: an

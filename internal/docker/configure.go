@@ -85,6 +85,7 @@ func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([
 		return nil, err
 	}
 	r := newRevision(d, old, existed)
+	r.next.give(lease)
 	for _, s := range obsolete {
 		err = errors.Join(err, r.release(s))
 	}
@@ -118,8 +119,18 @@ func newRevision(d document, old *record, existed bool) *revision {
 	next := &record{Existed: existed, Settings: map[string]json.RawMessage{}}
 	if old != nil {
 		next.Existed, next.Settings = old.Existed, maps.Clone(old.Settings)
+		next.Given, next.Former = slices.Clone(old.Given), old.Former
 	}
 	return &revision{document: d, old: old, next: next}
+}
+
+// give notes the subnets of a lease.
+func (r *record) give(lease subnet.Subnets) {
+	for _, p := range leased(lease) {
+		if !slices.Contains(r.Given, p) {
+			r.Given = append(r.Given, p)
+		}
+	}
 }
 
 // put makes the document hold s.

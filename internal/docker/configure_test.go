@@ -108,7 +108,7 @@ func TestConfigure(t *testing.T) {
 			if changes, err := f.configureFor(test.env, test.version, false); err != nil || len(changes) > 0 {
 				t.Errorf("a second time: changes %v, error %v, want neither", changes, err)
 			}
-			if _, err := f.Unconfigure(); err != nil {
+			if _, _, err := f.Unconfigure(nil); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(before, files(t, dir)); diff != "" {
@@ -176,14 +176,14 @@ func TestConfigureAgain(t *testing.T) {
 	}
 	write(`"debug":true`, `"debug":false`)
 	// Edits survive, the rest goes.
-	if _, err := f.Unconfigure(); err != nil {
+	if _, _, err := f.Unconfigure(nil); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{"daemon.json": `{"debug":false,"ip-masq":true,"mtu":1400}`}
 	if diff := cmp.Diff(want, files(t, dir)); diff != "" {
 		t.Errorf("after unconfigure, -want +got:\n%s", diff)
 	}
-	if changes, err := f.Unconfigure(); err != nil || len(changes) > 0 {
+	if changes, _, err := f.Unconfigure(nil); err != nil || len(changes) > 0 {
 		t.Errorf("unconfigure again: changes %v, error %v, want neither", changes, err)
 	}
 }
@@ -260,7 +260,7 @@ func TestConfigureIsReversible(t *testing.T) {
 				t.Fatalf("other keys changed places: %q", order)
 			}
 		}
-		if _, err := f.Unconfigure(); err != nil {
+		if _, _, err := f.Unconfigure(nil); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(before, files(t, dir)); diff != "" {
@@ -308,7 +308,7 @@ func FuzzConfigure(f *testing.F) {
 		}
 		// Refused or reversible: either way the bytes are those of before.
 		if _, err := file.configureFor(leaseOf("10.5.1.0/24"), Version{28, 2}, true); err == nil {
-			if _, err := file.Unconfigure(); err != nil {
+			if _, _, err := file.Unconfigure(nil); err != nil {
 				t.Fatal(err)
 			}
 		}

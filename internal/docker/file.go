@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -54,6 +55,9 @@ type record struct {
 	Existed  bool                       `json:"existed"` // there was a file before
 	Written  string                     `json:"written"` // SHA-256 of the file as Configure left it
 	Settings map[string]json.RawMessage `json:"settings"`
+	Given    []netip.Prefix             `json:"given,omitempty"`   // subnets that docker0 was to hold
+	Former   netip.Prefix               `json:"former,omitzero"`   // the address that docker0 had before
+	Leaving  bool                       `json:"leaving,omitempty"` // Unconfigure waits for Docker's restart
 }
 
 // get returns what was set for a key, nil if the key was taken out; ok tells whether the key was touched at all.
@@ -125,14 +129,18 @@ func (f File) former(r *record) (document, error) {
 // undoes nothing; the other order would leave settings that nobody knows how to undo.
 func (f File) write(d document, mode fs.FileMode, r *record) error {
 	r.Written = digest(d.text)
+	if err := f.writeRecord(r); err != nil {
+		return err
+	}
+	return atomicfile.Write(f.path, d.text, mode)
+}
+
+func (f File) writeRecord(r *record) error {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode record of docker configuration: %w", err)
 	}
-	if err := atomicfile.Write(f.recordPath(), append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	return atomicfile.Write(f.path, d.text, mode)
+	return atomicfile.Write(f.recordPath(), append(text, '\n'), 0o644)
 }
 
 func digest(text []byte) string {

@@ -16,8 +16,11 @@ import (
 	"tulle/subnet"
 )
 
-// DefaultNetwork is the name of the network behind docker0.
-const DefaultNetwork = "bridge"
+// Docker's default network, and its bridge unless "bridge" in daemon.json says otherwise.
+const (
+	DefaultNetwork = "bridge"
+	DefaultBridge  = "docker0"
+)
 
 // label marks the networks that Tulle has made.
 const label = "tulle.network"
@@ -129,7 +132,7 @@ func (e *Engine) CreateNetwork(ctx context.Context, name string, env subnet.Env,
 			return false, fmt.Errorf("network %s is there, and not made by tulle: choose another name", name)
 		case len(held) > 0 && n.Name == DefaultNetwork:
 			return false, fmt.Errorf("docker0 holds %s already, and only one network can: use docker0, "+
-				"or give it another: tulle docker unconfigure, and a bip of its own in daemon.json", join(held))
+				"or give it another: tulle docker unconfigure --restart, or a bip in daemon.json", join(held))
 		case len(held) > 0:
 			return false, fmt.Errorf("network %s holds %s already, and only one network can: use it, or %s", n.Name, join(held), n.removal())
 		}

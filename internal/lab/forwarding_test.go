@@ -5,7 +5,6 @@ package lab_test
 import (
 	"bytes"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/machinetest"
 	"tulle/ip"
 )
 
@@ -306,7 +306,7 @@ func TestCleanupLeavesNoTrace(t *testing.T) {
 	}
 	// Forwarding stays on, for others may rely on it by now.
 	run(t, host, "", "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
-	before := traces(t, host)
+	before := machinetest.Traces(t, host)
 	ctx := t.Context()
 	if err := l.Etcd.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -322,33 +322,14 @@ func TestCleanupLeavesNoTrace(t *testing.T) {
 			t.Errorf("no openings in %s-save", program)
 		}
 	}
-	if traces(t, host) == before {
+	if machinetest.Traces(t, host) == before {
 		t.Error("tulled leaves no trace even while it runs")
 	}
 	if err := host.StopDaemon(); err != nil {
 		t.Fatal(err)
 	}
 	tulle(t, l, host, "cleanup")
-	if after := traces(t, host); after != before {
+	if after := machinetest.Traces(t, host); after != before {
 		t.Errorf("before (-) and after (+) differ:\n%s", cmp.Diff(before, after))
 	}
-}
-
-// traces is all that ip, nft and iptables show of a host.
-func traces(t *testing.T, host *lab.Host) string {
-	t.Helper()
-	var text strings.Builder
-	counters := regexp.MustCompile(`\[\d+:\d+\]`) // traffic of the host itself counts
-	for _, command := range []string{
-		"ip address", "ip route show table all", "ip -6 route show table all", "ip neighbor show nud permanent", "bridge fdb",
-		"nft list ruleset", "iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save",
-	} {
-		words := strings.Fields(command)
-		for line := range strings.Lines(run(t, host, "", words[0], words[1:]...)) {
-			if !strings.HasPrefix(line, "#") { // remarks on the time
-				text.WriteString(counters.ReplaceAllString(line, ""))
-			}
-		}
-	}
-	return text.String()
 }

@@ -118,25 +118,30 @@ func upMachines(t *testing.T, hosts int, e engine) []*dockertest.Machine {
 // newMachines gives every host a Docker that knows the test image.
 func newMachines(t *testing.T, l *lab.Lab, e engine) []*dockertest.Machine {
 	t.Helper()
+	var machines []*dockertest.Machine
+	for _, host := range l.Hosts {
+		machines = append(machines, newMachine(t, host, e))
+	}
+	return machines
+}
+
+func newMachine(t *testing.T, host *lab.Host, e engine) *dockertest.Machine {
+	t.Helper()
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var machines []*dockertest.Machine
-	for _, host := range l.Hosts {
-		m := dockertest.New(t, host, e.dockerd, os.Getenv(programsEnv))
-		if e.daemonJSON != "" {
-			writeDaemonJSON(t, m, e.daemonJSON)
-		}
-		if e.nftables {
-			// With this backend Docker leaves it to the administrator, and does not start without.
-			m.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
-		}
-		m.StartDocker(t)
-		m.Import(t, busybox)
-		machines = append(machines, m)
+	m := dockertest.New(t, host, e.dockerd, os.Getenv(programsEnv))
+	if e.daemonJSON != "" {
+		writeDaemonJSON(t, m, e.daemonJSON)
 	}
-	return machines
+	if e.nftables {
+		// With this backend Docker leaves it to the administrator, and does not start without.
+		m.Run(t, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+	}
+	m.StartDocker(t)
+	m.Import(t, busybox)
+	return m
 }
 
 func writeDaemonJSON(t *testing.T, m *dockertest.Machine, text string) {

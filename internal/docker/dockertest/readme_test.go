@@ -33,6 +33,7 @@ func TestReadme(t *testing.T) {
 			addr := map[*dockertest.Machine]netip.Addr{}
 			for _, m := range machines {
 				m.Paste(t, strings.ReplaceAll(blocks[1], exampleHost, first))
+				requireSays(t, m.Run(t, "cat", dropIn), "After=tulled.service")
 				addr[m] = machinetest.AddrIn(t, m.Run(t, "docker", "exec", "one", "ip", "addr", "show", "eth0"))
 			}
 			for _, from := range machines {

@@ -60,7 +60,7 @@ func TestConfigureRefuses(t *testing.T) {
 	requireUntouched(conflicting)
 
 	requireLiveRestore(t, m)
-	m.Run(t, "tulle", "docker", "unconfigure")
+	m.Run(t, "tulle", "docker", "unconfigure", "--restart")
 	requireUntouched(conflicting)
 }
 

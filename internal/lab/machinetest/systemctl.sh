@@ -10,7 +10,6 @@ daemon-reload)
 	until tulle status >/dev/null 2>&1; do sleep 0.1; done
 	;;
 "restart docker")
-	grep -q After=tulled.service /etc/systemd/system/docker.service.d/tulle.conf || exit 1
 	kill "$(cat /run/docker.pid)"
 	while [ -e /run/docker.pid ]; do sleep 0.1; done
 	setsid dockerd >/run/dockerd.log 2>&1 </dev/null &

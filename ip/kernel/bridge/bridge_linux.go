@@ -1,4 +1,5 @@
-// Package bridge reads what CNI plugins build, and clears away what is left of it: container bridges, and the interfaces of containers.
+// Package bridge reads what CNI plugins and Docker build, container bridges and the interfaces of containers, and clears away what
+// is left of it.
 package bridge
 
 import (
@@ -52,14 +53,27 @@ func Ports(name string) (ports []string, err error) {
 // RemoveAddr takes an address from the named bridge. One that is gone already is no error.
 func RemoveAddr(name string, addr netip.Prefix) error {
 	return withLink(name, func(h *netlink.Handle, link netlink.Link) error {
-		err := h.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{
-			IP: addr.Addr().AsSlice(), Mask: net.CIDRMask(addr.Bits(), addr.Addr().BitLen()),
-		}})
+		err := h.AddrDel(link, &netlink.Addr{IPNet: ipNet(addr)})
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			return nil
 		}
 		return err
 	})
+}
+
+// RemoveRoute removes the route to a network on the named bridge. One that is gone already is no error.
+func RemoveRoute(name string, network netip.Prefix) error {
+	return withLink(name, func(h *netlink.Handle, link netlink.Link) error {
+		err := h.RouteDel(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(network)})
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return err
+	})
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 // ReadInterface returns how the named interface stands in the network namespace of the calling thread.

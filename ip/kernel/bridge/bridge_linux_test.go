@@ -93,6 +93,37 @@ func TestMark(t *testing.T) {
 	}
 }
 
+func TestRemoveRoute(t *testing.T) {
+	ns := netnstest.New(t)
+	err := ns.Do(func() error {
+		build(t)
+		link, err := netlink.LinkByName("br0")
+		if err != nil {
+			return err
+		}
+		for _, text := range []string{"10.51.0.0/24", "fc00:51::/64"} {
+			network := netip.MustParsePrefix(text)
+			to := &net.IPNet{IP: network.Addr().AsSlice(), Mask: net.CIDRMask(network.Bits(), network.Addr().BitLen())}
+			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: to}); err != nil {
+				return err
+			}
+			for range 2 {
+				if err := bridge.RemoveRoute("br0", network); err != nil {
+					t.Errorf("remove route to %s: %v", network, err)
+				}
+			}
+			left, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Dst: to}, netlink.RT_FILTER_DST)
+			if err != nil || len(left) > 0 {
+				t.Errorf("routes to %s after their removal = %v (%v)", network, left, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestReadInterface(t *testing.T) {
 	ns := netnstest.New(t)
 	err := ns.Do(func() error {
