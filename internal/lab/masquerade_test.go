@@ -3,10 +3,7 @@
 package lab_test
 
 import (
-	"net"
-	"net/netip"
 	"testing"
-	"time"
 
 	"tulle/internal/lab"
 	"tulle/ip"
@@ -58,53 +55,12 @@ func bridgeMasquerades(t *testing.T, host *lab.Host, engine ip.Engine) {
 // requireOutside sends from a container to the router, which is no part of the network, and has no route to answer containers by.
 func requireOutside(t *testing.T, l *lab.Lab, family ip.Family, masqueraded bool) {
 	t.Helper()
-	router, err := l.Namespace("router")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var outside *net.UDPConn
-	if err := router.Do(func() (err error) {
-		outside, err = net.ListenUDP("udp", nil)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer outside.Close()
-	port := outside.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	container := l.Hosts[0].Containers[0]
-	to := netip.AddrPortFrom(l.RouterAddr(family, 1), port)
-	var inside *net.UDPConn
-	if err := container.Do(func() (err error) {
-		inside, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer inside.Close()
-	if _, err := inside.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	outside.SetReadDeadline(time.Now().Add(5 * time.Second))
-	_, from, err := outside.ReadFromUDPAddrPort(make([]byte, 16))
-	if err != nil {
-		t.Errorf("%s: nothing arrives outside the network: %v", family, err)
-		return
-	}
 	want := container.Addr.Of(family)
 	if masqueraded {
 		want = l.Hosts[0].Addr.Of(family)
 	}
-	if got := from.Addr().Unmap(); got != want {
-		t.Errorf("%s source outside the network = %s, want %s", family, got, want)
-	}
-	if !masqueraded {
-		return
-	}
-	if _, err := outside.WriteToUDPAddrPort([]byte("hello yourself"), from); err != nil {
-		t.Fatal(err)
-	}
-	inside.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := inside.Read(make([]byte, 16)); err != nil {
-		t.Errorf("%s: no answer from outside the network: %v", family, err)
+	if got, err := l.SourceOutside(t.Context(), container, family); err != nil || got != want {
+		t.Errorf("%s source outside the network = %s (%v), want %s", family, got, err, want)
 	}
 }

@@ -3,7 +3,6 @@
 package dockertest_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -25,11 +24,7 @@ func TestCleanupLeavesNoTrace(t *testing.T) {
 			m := newMachine(t, l.Hosts[0], e)
 			useDocker(t, m)
 			before := machinetest.Traces(t, m.Host)
-			for _, step := range []func(context.Context) error{l.Etcd.Start, l.Configure, l.StartDaemons} {
-				if err := step(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
+			startFabric(t, l)
 			m.WithSystemctl(t)
 			m.Env = m.Environment()
 

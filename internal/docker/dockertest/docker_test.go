@@ -19,7 +19,8 @@ import (
 func TestDocker0(t *testing.T) {
 	for _, e := range engines(t) {
 		t.Run(e.name, func(t *testing.T) {
-			machines := upMachines(t, 2, e)
+			l := upLab(t, 2)
+			machines := newMachines(t, l, e)
 			for _, m := range machines {
 				configure(t, m)
 			}
@@ -31,6 +32,7 @@ func TestDocker0(t *testing.T) {
 
 			requireHeals(t, a, b, e)
 			requireReach(t, a, b)
+			requireSources(t, l, a, b, e)
 
 			if out, err := a.Try(t, "tulle", "docker", "network", "create", "fabric"); err == nil || !strings.Contains(out, "docker0") {
 				t.Errorf("a network beside docker0: error %v, want one that names docker0", err)
@@ -110,7 +112,7 @@ func unconfigure(t *testing.T, m *dockertest.Machine, e engine) {
 func TestNetwork(t *testing.T) {
 	for _, e := range engines(t) {
 		t.Run(e.name, func(t *testing.T) {
-			machines := upMachines(t, 2, e)
+			machines := newMachines(t, upLab(t, 2), e)
 			for _, m := range machines {
 				out := m.Run(t, "tulle", "docker", "network", "create", "fabric")
 				t.Log(out)

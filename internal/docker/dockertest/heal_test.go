@@ -42,9 +42,11 @@ func requireHeals(t *testing.T, a, b *container, e engine) {
 		flowing.awaitNext(t, fault.name)
 	}
 	flowing.stop(t, "filters cleared")
-	if e.nftables {
-		// This Docker does not open iptables for what it publishes.
-		eachIPTables(t, a, "-P", "FORWARD", "ACCEPT")
+	for f, program := range map[ip.Family]string{ip.IPv4: "iptables", ip.IPv6: "ip6tables"} {
+		if e.nftables || !e.filters(f) {
+			// This Docker does not let anything through there: neither what is published nor what goes outside.
+			a.Run(t, program, "-P", "FORWARD", "ACCEPT")
+		}
 	}
 	requireHealsAfterDocker(t, a, b)
 	requireNoticesNoTulled(t, a, b)
@@ -65,12 +67,7 @@ func eachIPTables(t *testing.T, c *container, args ...string) {
 func requireHealsAfterDocker(t *testing.T, a, b *container) {
 	t.Helper()
 	a.RestartDocker(t)
-	a.Retry(t, healTimeout, a.name+" runs again", func() error {
-		if out := a.Run(t, "docker", "inspect", "--format={{.State.Running}}", a.name); out != "true" {
-			return fmt.Errorf("running is %s", out)
-		}
-		return nil
-	})
+	a.awaitRunning(t)
 	back := time.Now()
 	a.inspect(t, "bridge")
 	flowing := startStreams(t, a, b)
@@ -80,6 +77,17 @@ func requireHealsAfterDocker(t *testing.T, a, b *container) {
 	requirePublished(t, b, a)
 	flowing.awaitNext(t, "Docker restarted")
 	flowing.stop(t, "Docker restarted")
+}
+
+// awaitRunning waits until Docker has started the container again.
+func (c *container) awaitRunning(t *testing.T) {
+	t.Helper()
+	c.Retry(t, healTimeout, c.name+" runs again", func() error {
+		if out := c.Run(t, "docker", "inspect", "--format={{.State.Running}}", c.name); out != "true" {
+			return fmt.Errorf("running is %s", out)
+		}
+		return nil
+	})
 }
 
 // requireNoticesNoTulled restarts tulled under a, which costs no packet.

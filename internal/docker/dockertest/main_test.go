@@ -15,6 +15,7 @@ import (
 	"tulle/internal/docker/dockertest"
 	"tulle/internal/lab"
 	"tulle/internal/netns/netnstest"
+	"tulle/ip"
 )
 
 // programsEnv names a directory with tulle and tulled. TestMain builds them
@@ -53,6 +54,9 @@ type engine struct {
 	name, dockerd, daemonJSON string
 	nftables                  bool
 }
+
+// filters reports whether Docker has packet filter rules for a family: since 27 for IPv6 too.
+func (e engine) filters(f ip.Family) bool { return f == ip.IPv4 || e.daemonJSON != "" }
 
 // engines are the dockerd in PATH, and that of DockerdEnv with either of its firewall backends.
 func engines(t *testing.T) []engine {
@@ -103,16 +107,21 @@ func newLab(t *testing.T, hosts int) *lab.Lab {
 	return l
 }
 
-// upMachines runs a fabric of hosts that have a Docker each, which is not on the fabric yet.
-func upMachines(t *testing.T, hosts int, e engine) []*dockertest.Machine {
+// upLab runs a fabric of hosts without containers.
+func upLab(t *testing.T, hosts int) *lab.Lab {
 	t.Helper()
 	l := newLab(t, hosts)
+	startFabric(t, l)
+	return l
+}
+
+func startFabric(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	for _, step := range []func(context.Context) error{l.Etcd.Start, l.Configure, l.StartDaemons} {
 		if err := step(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return newMachines(t, l, e)
 }
 
 // newMachines gives every host a Docker that knows the test image.

@@ -15,7 +15,7 @@ const dropIn = "/etc/systemd/system/docker.service.d/tulle.conf"
 // What would keep Docker from starting, or the restart from helping, is said before anything is changed.
 func TestConfigureRefuses(t *testing.T) {
 	e := engines(t)[0]
-	m := upMachines(t, 1, e)[0]
+	m := newMachine(t, upLab(t, 1).Hosts[0], e)
 	requireRefusal := func(want string, args ...string) {
 		t.Helper()
 		out, err := m.Try(t, append([]string{"tulle", "docker"}, args...)...)
