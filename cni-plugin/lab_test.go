@@ -16,8 +16,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/internal/netns"
-	"tulle/internal/netns/netnstest"
 	"tulle/ip"
 )
 
@@ -25,14 +25,7 @@ import (
 func newLab(t *testing.T, families []ip.Family) *lab.Lab {
 	t.Helper()
 	p := built()
-	l, err := lab.New(t.Context(), lab.Config{Hosts: 2, Families: families, Tulle: p.tulle, Tulled: p.tulled})
-	netnstest.Require(t, err)
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
+	return labtest.New(t, lab.Config{Hosts: 2, Families: families, Tulle: p.tulle, Tulled: p.tulled})
 }
 
 // labHost is a host of a lab, as its container runtime sees it.

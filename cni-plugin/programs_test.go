@@ -4,13 +4,13 @@ package cniplugin_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"tulle/internal/lab/labtest"
 )
 
 // programs are the real parts, built once for all tests.
@@ -62,10 +62,8 @@ func build(p programs) error {
 		if err := os.MkdirAll(b.out, 0o755); err != nil {
 			return err
 		}
-		cmd := exec.Command("go", append([]string{"build", "-C", b.module, "-buildvcs=false", "-o", b.out}, b.packages...)...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+		if err := labtest.Build(b.module, b.out, b.packages...); err != nil {
+			return err
 		}
 	}
 	for _, name := range []string{"tulle", "flannel"} {

@@ -86,7 +86,7 @@ func gates() []gate {
 		tests: true,
 		why:   "test code stays out of binaries: packages whose names end in test hold what tests share",
 	}, {
-		what:  []string{module + "/ip/iptest", module + "/subnet/subnettest", module + "/internal/netns/netnstest", module + "/internal/etcdmember/etcdmembertest", module + "/internal/docker/dockertest", module + "/internal/lab/machinetest"},
+		what:  []string{module + "/ip/iptest", module + "/subnet/subnettest", module + "/internal/netns/netnstest", module + "/internal/etcdmember/etcdmembertest", module + "/internal/docker/dockertest", module + "/internal/lab/labtest", module + "/internal/lab/machinetest"},
 		tests: true,
 		why:   "test code stays out of binaries",
 	}}

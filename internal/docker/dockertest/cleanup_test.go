@@ -12,6 +12,7 @@ import (
 	"tulle/internal/docker"
 	"tulle/internal/docker/dockertest"
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/internal/lab/machinetest"
 	"tulle/ip"
 )
@@ -20,7 +21,7 @@ import (
 func TestCleanupLeavesNoTrace(t *testing.T) {
 	for _, e := range engines(t) {
 		t.Run(e.name, func(t *testing.T) {
-			l := newLab(t, 2)
+			l := labtest.New(t, lab.Config{Hosts: 2})
 			m := newMachine(t, l.Hosts[0], e)
 			useDocker(t, m)
 			before := machinetest.Traces(t, m.Host)

@@ -4,50 +4,18 @@ package dockertest_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"tulle/internal/docker/dockertest"
 	"tulle/internal/lab"
-	"tulle/internal/netns/netnstest"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
-// programsEnv names a directory with tulle and tulled. TestMain builds them
-// unless it is set.
-const programsEnv = "TULLE_PROGRAMS"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(programsEnv) != "" {
-		m.Run()
-		return
-	}
-	dir, err := buildPrograms()
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-	os.Setenv(programsEnv, dir)
-	m.Run()
-}
-
-func buildPrograms() (string, error) {
-	dir, err := os.MkdirTemp("", "tulle-programs-")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", dir, "tulle/cmd/tulle", "tulle/cmd/tulled")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("build tulle and tulled: %w\n%s", err, output), os.RemoveAll(dir))
-	}
-	return dir, nil
-}
+func TestMain(m *testing.M) { labtest.Main(m) }
 
 // engine is a dockerd to test with, and what its configuration says before tulle comes.
 type engine struct {
@@ -86,31 +54,10 @@ func engines(t *testing.T) []engine {
 	return list
 }
 
-// newLab builds an underlay that is removed at the end of the test.
-func newLab(t *testing.T, hosts int) *lab.Lab {
-	t.Helper()
-	programs := os.Getenv(programsEnv)
-	l, err := lab.New(t.Context(), lab.Config{
-		Hosts: hosts, Tulle: filepath.Join(programs, "tulle"), Tulled: filepath.Join(programs, "tulled"),
-	})
-	netnstest.Require(t, err)
-	t.Cleanup(func() {
-		for _, host := range l.Hosts {
-			if text, err := os.ReadFile(host.Log()); err == nil && t.Failed() {
-				t.Logf("log of tulled on %s:\n%s", host, text)
-			}
-		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
-}
-
 // upLab runs a fabric of hosts without containers.
 func upLab(t *testing.T, hosts int) *lab.Lab {
 	t.Helper()
-	l := newLab(t, hosts)
+	l := labtest.New(t, lab.Config{Hosts: hosts})
 	startFabric(t, l)
 	return l
 }
@@ -140,7 +87,7 @@ func newMachine(t *testing.T, host *lab.Host, e engine) *dockertest.Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := dockertest.New(t, host, e.dockerd, os.Getenv(programsEnv))
+	m := dockertest.New(t, host, e.dockerd, labtest.Programs())
 	if e.daemonJSON != "" {
 		writeDaemonJSON(t, m, e.daemonJSON)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"tulle/internal/docker/dockertest"
+	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/internal/lab/machinetest"
 )
 
@@ -23,7 +25,7 @@ func TestReadme(t *testing.T) {
 			if count := strings.Count(strings.Join(blocks, ""), "\n"); count >= 10 {
 				t.Errorf("%s has %d commands, want fewer than ten", section, count)
 			}
-			l := newLab(t, 3)
+			l := labtest.New(t, lab.Config{Hosts: 3})
 			machines := newMachines(t, l, e)
 			first := l.Hosts[0].Addr.V4.String()
 			for _, m := range machines {
