@@ -28,7 +28,7 @@ func TestDocker0(t *testing.T) {
 			requireMTU(t, a)
 			requireReach(t, a, b)
 			requireTransfer(t, a, b)
-			requirePublished(t, b, a)
+			requirePublished(t, b, a, e)
 
 			requireHeals(t, a, b, e)
 			requireReach(t, a, b)
@@ -128,7 +128,7 @@ func TestNetwork(t *testing.T) {
 			requireMTU(t, a)
 			requireReach(t, a, b)
 			requireTransfer(t, b, a)
-			requirePublished(t, a, b)
+			requirePublished(t, a, b, e)
 			a.RestartDocker(t)
 			a.inspect(t, "fabric")
 			requireReach(t, a, b)

@@ -48,7 +48,7 @@ func requireHeals(t *testing.T, a, b *container, e engine) {
 			a.Run(t, program, "-P", "FORWARD", "ACCEPT")
 		}
 	}
-	requireHealsAfterDocker(t, a, b)
+	requireHealsAfterDocker(t, a, b, e)
 	requireNoticesNoTulled(t, a, b)
 }
 
@@ -64,7 +64,7 @@ func eachIPTables(t *testing.T, c *container, args ...string) {
 }
 
 // requireHealsAfterDocker restarts Docker under a, which its containers do not outlive: time counts from when they are back.
-func requireHealsAfterDocker(t *testing.T, a, b *container) {
+func requireHealsAfterDocker(t *testing.T, a, b *container, e engine) {
 	t.Helper()
 	a.RestartDocker(t)
 	a.awaitRunning(t)
@@ -74,7 +74,7 @@ func requireHealsAfterDocker(t *testing.T, a, b *container) {
 	if took := time.Since(back); took > maxCutOff {
 		t.Errorf("Docker's restart: packets pass %v after %s is back, want at most %v", took, a.name, maxCutOff)
 	}
-	requirePublished(t, b, a)
+	requirePublished(t, b, a, e)
 	flowing.awaitNext(t, "Docker restarted")
 	flowing.stop(t, "Docker restarted")
 }
