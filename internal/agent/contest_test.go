@@ -26,7 +26,7 @@ func TestContestIsNamed(t *testing.T) {
 			h.external(ip.Op{Verb: ip.Delete, Old: route})
 			w.within(2*time.Second, "route back", there)
 			if round == 0 {
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 				if got := contested(); len(got) > 0 {
 					t.Errorf("contested after one change: %q", got)
 				}
@@ -39,7 +39,7 @@ func TestContestIsNamed(t *testing.T) {
 		if n := h.passes.Load() - passes; time.Since(began) < 10*time.Second || n > 60 {
 			t.Errorf("20 repairs took %v and %d passes, want them spaced out", time.Since(began), n)
 		}
-		time.Sleep(2 * resyncEvery)
+		<-time.After(2 * resyncEvery)
 		if got := contested(); len(got) > 0 {
 			t.Errorf("contested a minute after the last change: %q", got)
 		}
