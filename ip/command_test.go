@@ -15,6 +15,7 @@ func host() ip.State {
 	network := ip.Match{Prefix: netip.MustParsePrefix("10.50.0.0/16")}
 	outside := ip.Match{Prefix: netip.MustParsePrefix("224.0.0.0/4"), Not: true}
 	return ip.State{
+		Guards: []ip.Guard{{Family: ip.IPv4, VNI: 1, Port: 8472, Peers: peersAt("192.0.2.3", "192.0.2.4")}},
 		Links: []ip.Link{{
 			Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, Up: true,
 			VXLAN: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
@@ -39,8 +40,17 @@ func host() ip.State {
 	}
 }
 
+func peersAt(addrs ...string) []ip.Peer {
+	var peers []ip.Peer
+	for _, a := range addrs {
+		peers = append(peers, ip.Peer{Addr: netip.MustParseAddr(a)})
+	}
+	return peers
+}
+
 func TestStateReadsAsCommands(t *testing.T) {
 	const want = `sysctl -w net/ipv4/ip_forward=1
+nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 192.0.2.3, 192.0.2.4 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr != @peers counter name strangers drop'
 ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning
 sysctl -w net/ipv6/conf/flannel.1/accept_ra=0
 ip link set dev flannel.1 up
@@ -92,12 +102,17 @@ bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self permanent
 ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:03 dev flannel.1 nud permanent
 ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onlink
 `},
-		"peer gone": {
+		"one peer gone, another come": {
 			host(),
-			with(func(s *ip.State) { s.FDB, s.Neighbors, s.Routes = nil, nil, s.Routes[1:] }),
-			`ip route del 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7
+			with(func(s *ip.State) {
+				s.Guards[0].Peers = peersAt("192.0.2.4", "192.0.2.5")
+				s.FDB, s.Neighbors, s.Routes = nil, nil, s.Routes[1:]
+			}),
+			`nft 'add element ip tulle-peers peers { 192.0.2.5 }'
+ip route del 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7
 ip neigh del 10.50.3.0 dev flannel.1
 bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self
+nft 'delete element ip tulle-peers peers { 192.0.2.3 }'
 `},
 		"rules changed": {
 			host(),
@@ -114,6 +129,12 @@ nft delete chain ip filter FLANNEL-FWD
 nft delete table ip tulle
 ip route del 10.50.4.0/24 via 192.0.2.4 dev up0 proto 84 metric 8
 ip link del dev flannel.1
+nft delete table ip tulle-peers
+`},
+		"guard changed": {
+			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 1, Port: 8472, Peers: peersAt("2001:db8::3")}}},
+			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 7, Port: 4789}}},
+			`nft 'delete table ip6 tulle-peers; add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 7 ip6 saddr != @peers counter name strangers drop'
 `},
 		"IPv6 peer out of reach": {
 			ip.State{Routes: []ip.Route{direct}}, ip.State{Routes: []ip.Route{v6}},

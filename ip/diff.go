@@ -12,7 +12,7 @@ const (
 	Delete
 )
 
-// Object is a part of State: a Link, Sysctl, Addr, FDB, Neighbor, Route, Table, Opening or Leftover.
+// Object is a part of State: a Guard, Peer, Link, Sysctl, Addr, FDB, Neighbor, Route, Table, Opening or Leftover.
 type Object interface {
 	command(verb Verb, old Object) string
 }
@@ -37,7 +37,7 @@ type Plan []Op
 
 // Diff returns the plan that turns have into want.
 //
-// It makes before it breaks: everything wanted is put in place from the bottom up (link, address, forwarding entry,
+// It makes before it breaks: everything wanted is put in place from the bottom up (guard, link, address, forwarding entry,
 // neighbour, route, rules) before anything is taken away from the top down. After no prefix of the plan does a route
 // lack the neighbour that it had or needs, and an object that is the same in both is not touched.
 func Diff(have, want State) Plan {
@@ -47,7 +47,9 @@ func Diff(have, want State) Plan {
 	var p plan
 	hostSysctls, linkSysctls := splitSysctls(want.Sysctls)
 	diff(&p, have.Sysctls, hostSysctls, sysctlKey, keep)
+	diffGuards(&p, have.Guards, want.Guards)
 	p.set = append(p.set, links.set...)
+	p.del = append(p.del, links.del)
 	diff(&p, have.Sysctls, linkSysctls, sysctlKey, keep)
 	// A new link comes up only now: its settings decide what the kernel does at that moment.
 	p.set = append(p.set, links.up...)
@@ -67,7 +69,7 @@ func Diff(have, want State) Plan {
 	for i := len(p.del) - 1; i >= 0; i-- {
 		out = append(out, p.del[i]...)
 	}
-	return append(out, links.del...)
+	return out
 }
 
 // plan collects what Diff finds: what to put in place in order, and what to take away by layer, lowest first.
@@ -172,23 +174,30 @@ func splitSysctls(all []Sysctl) (host, link []Sysctl) {
 }
 
 func diffTables(p *plan, have, want []Table) {
-	current := make(map[Family]Table, len(have))
+	diffFamilies(p, have, want, func(t Table) Family { return t.Family }, func(h, w Table) {
+		if !h.Equal(w) {
+			p.set = append(p.set, Op{Verb: Replace, New: w, Old: h})
+		}
+	})
+}
+
+// diffFamilies compares objects of which there is one in each family, and hands those that are in both to change.
+func diffFamilies[T Object](p *plan, have, want []T, family func(T) Family, change func(have, want T)) {
+	current := make(map[Family]T, len(have))
 	for _, h := range have {
-		current[h.Family] = h
+		current[family(h)] = h
 	}
 	for _, w := range want {
-		h, ok := current[w.Family]
-		delete(current, w.Family)
-		switch {
-		case !ok:
+		if h, ok := current[family(w)]; ok {
+			delete(current, family(w))
+			change(h, w)
+		} else {
 			p.set = append(p.set, Op{Verb: Add, New: w})
-		case !h.Equal(w):
-			p.set = append(p.set, Op{Verb: Replace, New: w, Old: h})
 		}
 	}
 	var del []Op
 	for _, h := range have {
-		if _, unwanted := current[h.Family]; unwanted {
+		if _, unwanted := current[family(h)]; unwanted {
 			del = append(del, Op{Verb: Delete, Old: h})
 		}
 	}

@@ -32,7 +32,7 @@ func (a Actor) String() string {
 	return fmt.Sprintf("%s[%d]", a.Name, a.PID)
 }
 
-// Scope says what Tulle owns: everything it may ever delete, besides its table and openings, which are marked.
+// Scope says what Tulle owns: everything it may ever delete, besides its tables and openings, which are marked.
 type Scope struct {
 	Links    []string       // names of Tulle's links; all routes, neighbours and forwarding entries on them are Tulle's
 	Networks []netip.Prefix // container networks; routes into them that carry Protocol are Tulle's, as are addresses of them on Tulle's links
@@ -47,6 +47,7 @@ type Snapshot struct {
 	Interfaces []Interface
 	Defaults   []Route             // default routes of the main table, the preferred one of each family first
 	Paths      map[netip.Addr]Path // an address without a route is absent
+	Strangers  uint64              // packets that the guards have dropped since each was made
 	Filters    []Filter            // chains of others at the hooks that packets between containers pass, and those reached from them
 }
 

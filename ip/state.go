@@ -13,6 +13,7 @@ const Protocol = 84
 // State is what Tulle owns, or should own, in one network namespace.
 // The zero State is empty. Order within a slice carries no meaning; Sort gives the canonical one.
 type State struct {
+	Guards    []Guard
 	Links     []Link
 	Sysctls   []Sysctl
 	Addrs     []Addr
@@ -85,6 +86,7 @@ type Leftover Place // without a chain: the whole table
 
 // Sort puts every slice in canonical order.
 func (s *State) Sort() {
+	sortGuards(s.Guards)
 	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
 	slices.SortFunc(s.Addrs, func(a, b Addr) int {
@@ -106,7 +108,7 @@ func (s *State) Sort() {
 
 // Equal reports whether s and t hold the same objects in the same order.
 func (s State) Equal(t State) bool {
-	return slices.Equal(s.Links, t.Links) && slices.Equal(s.Sysctls, t.Sysctls) && slices.Equal(s.Addrs, t.Addrs) &&
+	return slices.EqualFunc(s.Guards, t.Guards, Guard.Equal) && slices.Equal(s.Links, t.Links) && slices.Equal(s.Sysctls, t.Sysctls) && slices.Equal(s.Addrs, t.Addrs) &&
 		slices.Equal(s.FDB, t.FDB) && slices.Equal(s.Neighbors, t.Neighbors) && slices.Equal(s.Routes, t.Routes) &&
 		slices.EqualFunc(s.Tables, t.Tables, Table.Equal) && slices.Equal(s.Openings, t.Openings) &&
 		slices.Equal(s.Leftovers, t.Leftovers)
@@ -114,6 +116,7 @@ func (s State) Equal(t State) bool {
 
 // Add appends everything in t to s.
 func (s *State) Add(t State) {
+	s.Guards = append(s.Guards, t.Guards...)
 	s.Links = append(s.Links, t.Links...)
 	s.Sysctls = append(s.Sysctls, t.Sysctls...)
 	s.Addrs = append(s.Addrs, t.Addrs...)

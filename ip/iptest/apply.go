@@ -41,6 +41,11 @@ func (k *Kernel) apply(op ip.Op) error {
 		o.Rules = slices.Clone(o.Rules)
 		put(k.tables, del, o.Family, o)
 		return nil
+	case ip.Guard:
+		k.applyGuard(del, o)
+		return nil
+	case ip.Peer:
+		return k.applyPeer(del, o)
 	case ip.Opening:
 		return k.applyOpening(del, o)
 	case ip.Leftover:

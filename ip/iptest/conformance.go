@@ -18,6 +18,8 @@ type World struct {
 	AddInterface func(name string, addrs ...netip.Prefix)
 	// SetInterface brings it up or down.
 	SetInterface func(name string, up bool)
+	// Knock has a VXLAN packet come in through the interface.
+	Knock func(name string, from netip.Addr, to netip.AddrPort, vni uint32)
 	// Restore does what iptables-restore(8) of the engine and family would do with the text: it replaces the tables that
 	// are named in it.
 	Restore func(engine ip.Engine, family ip.Family, text string)
@@ -41,6 +43,8 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"rerouted", (*suite).rerouted},
 		{"sysctls", (*suite).sysctls},
 		{"tables", (*suite).tables},
+		{"guards", (*suite).guards},
+		{"strangers", (*suite).strangers},
 		{"filters", (*suite).filters},
 		{"openings", (*suite).openings},
 		{"foreign", (*suite).foreign},

@@ -44,7 +44,11 @@ func (s *suite) watch() {
 
 	// Each change of another program is noticed, one by one.
 	n := count.Load()
-	for _, op := range []ip.Op{add(s.fdb), add(s.near), add(s.route), del(s.route), del(s.near), del(s.fdb)} {
+	guard, peer := s.guarded()
+	for _, op := range []ip.Op{
+		add(guard), add(peer), add(s.fdb), add(s.near), add(s.route),
+		del(s.route), del(s.near), del(s.fdb), del(peer), del(guard),
+	} {
 		s.must(s.Other, op)
 		n++
 		until(n)

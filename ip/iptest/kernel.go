@@ -24,6 +24,7 @@ type Kernel struct {
 	neighbors  map[neighborID]ip.MAC
 	routes     map[routeID]ip.Route
 	tables     map[ip.Family]ip.Table
+	guards     map[ip.Family]*guard
 	filters    map[ip.Place]ip.Filter
 	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
 
@@ -63,6 +64,7 @@ func New() *Kernel {
 		neighbors: map[neighborID]ip.MAC{},
 		routes:    map[routeID]ip.Route{},
 		tables:    map[ip.Family]ip.Table{},
+		guards:    map[ip.Family]*guard{},
 		filters:   map[ip.Place]ip.Filter{},
 		leftovers: map[ip.Leftover]netip.Prefix{},
 		changed:   map[int]chan struct{}{},

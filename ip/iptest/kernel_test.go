@@ -30,6 +30,7 @@ func TestConformance(t *testing.T) {
 				k.AddInterface(i)
 			},
 			Restore: k.Restore,
+			Knock:   func(_ string, from netip.Addr, to netip.AddrPort, vni uint32) { k.Knock(from, to.Port(), vni) },
 			SetInterface: func(name string, isUp bool) {
 				i := up[name]
 				i.Up = isUp

@@ -18,6 +18,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		return ip.Snapshot{}, err
 	}
 	s := ip.Snapshot{Owned: k.owned(scope), Interfaces: k.allInterfaces(), Paths: map[netip.Addr]ip.Path{}}
+	k.readGuards(&s)
 	for _, r := range k.routes {
 		switch {
 		case owns(scope, r):

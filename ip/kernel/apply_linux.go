@@ -17,11 +17,16 @@ func (k *Kernel) Apply(ctx context.Context, plan ip.Plan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	a := applier{kernel: k, index: map[string]uint32{}}
-	for _, op := range plan {
-		if ctx.Err() != nil {
-			break
+	for len(plan) > 0 && ctx.Err() == nil {
+		n := peersAhead(plan)
+		if n > 0 {
+			a.flush()
+			a.peers(plan[:n])
+		} else {
+			n = 1
+			a.add(ctx, plan[0])
 		}
-		a.add(ctx, op)
+		plan = plan[n:]
 	}
 	if err := ctx.Err(); err != nil {
 		return errors.Join(err, a.result())
@@ -94,6 +99,8 @@ func (a *applier) single(ctx context.Context, op ip.Op, object ip.Object) error 
 		if op.Verb != ip.Delete { // a setting exists as long as its link
 			return k.inside(func() error { return writeSysctl(o) })
 		}
+	case ip.Guard:
+		return k.nft.use(k, func(c *nftables.Conn) error { return replaceGuard(c, op.Verb, o) })
 	case ip.Table:
 		return k.nft.use(k, func(c *nftables.Conn) error { return replaceTable(c, op.Verb, o) })
 	case ip.Opening:

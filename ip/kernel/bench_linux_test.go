@@ -14,17 +14,20 @@ import (
 func manyPeers(n int) ip.State {
 	s := hostState()
 	s.FDB, s.Neighbors, s.Routes = nil, nil, nil
+	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
 	for i := range n {
 		mac := ip.MAC{2, 1}
 		binary.BigEndian.PutUint32(mac[2:], uint32(i))
 		pods := netip.AddrFrom4([4]byte{10, 51 + byte(i>>14), byte(i >> 6), byte(i << 2)})
 		host := netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})
+		guard.Peers = append(guard.Peers, ip.Peer{Addr: host})
 		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: host})
 		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: pods, MAC: mac})
 		s.Routes = append(s.Routes, ip.Route{
 			Dst: netip.PrefixFrom(pods, 30), Via: pods, Link: "flannel.1", Metric: uint32(i + 1), Protocol: ip.Protocol, OnLink: true,
 		})
 	}
+	s.Guards = []ip.Guard{guard}
 	s.Sort()
 	return s
 }
@@ -40,7 +43,7 @@ func BenchmarkApply(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			w := newWorld(b)
 			plan := ip.Diff(ip.State{}, manyPeers(n))
-			undo := ip.Plan{{Verb: ip.Delete, Old: manyPeers(0).Links[0]}}
+			undo := ip.Plan{{Verb: ip.Delete, Old: manyPeers(0).Links[0]}, {Verb: ip.Delete, Old: manyPeers(0).Guards[0]}}
 			for b.Loop() {
 				must(b, w.Kernel.Apply(b.Context(), plan))
 				b.StopTimer()
@@ -63,7 +66,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if got := snapshot(b, w.Kernel, scope).Owned; len(got.Routes) != n || len(got.FDB) != n || len(got.Neighbors) != n {
+				if got := snapshot(b, w.Kernel, scope).Owned; len(got.Routes) != n || len(got.FDB) != n || len(got.Neighbors) != n || len(got.Guards[0].Peers) != n {
 					b.Fatalf("read %d routes, %d forwarding entries, %d neighbours, want %d", len(got.Routes), len(got.FDB), len(got.Neighbors), n)
 				}
 			}

@@ -110,7 +110,7 @@ func randomObject(r *rapid.T) ip.Object {
 	name := rapid.SampledFrom([]string{"flannel.1", "flannel-v6.1"}).Draw(r, "link")
 	mac := ip.MAC{2, 0, 0, 0, 0, byte(rapid.IntRange(1, 2).Draw(r, "MAC"))}
 	peer := pick("peer", []string{"10.50.3.0", "10.50.4.0"}, []string{"fd50:0:0:3::", "fd50:0:0:4::"})
-	switch rapid.SampledFrom([]string{"link", "addr", "fdb", "neighbor", "route", "direct"}).Draw(r, "kind") {
+	switch rapid.SampledFrom([]string{"link", "addr", "fdb", "neighbor", "route", "direct", "guard", "peer"}).Draw(r, "kind") {
 	case "link":
 		local := netip.MustParseAddr("192.0.2.1")
 		if name == "flannel-v6.1" {
@@ -123,6 +123,11 @@ func randomObject(r *rapid.T) ip.Object {
 		// A device forwards to hosts of the family of its own address.
 		v6 = name == "flannel-v6.1"
 		return ip.FDB{Link: name, MAC: mac, Dst: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}
+	case "guard":
+		f := map[bool]ip.Family{false: ip.IPv4, true: ip.IPv6}[v6]
+		return ip.Guard{Family: f, VNI: 1, Port: 8472, Peers: []ip.Peer{{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}}}
+	case "peer":
+		return ip.Peer{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}
 	case "neighbor":
 		return ip.Neighbor{Link: name, IP: peer, MAC: mac}
 	}

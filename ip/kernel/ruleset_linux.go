@@ -17,6 +17,7 @@ import (
 type ruleset struct {
 	conn   *nftables.Conn
 	socket *nfnetlink.Conn
+	dumps  *socket // for long lists
 	port   atomic.Uint32
 }
 
@@ -24,7 +25,7 @@ type ruleset struct {
 func (r *ruleset) use(k *Kernel, fn func(*nftables.Conn) error) error {
 	if r.conn == nil {
 		if err := k.inside(r.open); err != nil {
-			return fmt.Errorf("open nf_tables: %w", err)
+			return fmt.Errorf("open nf_tables: %w", errors.Join(err, r.close()))
 		}
 	}
 	// The library waits for one answer to each message, the kernel sometimes gives only one in all.
@@ -46,7 +47,13 @@ func (r *ruleset) open() error {
 		return err
 	}
 	r.conn = conn
-	port, err := fileOf(r.socket, portOf)
+	if r.dumps, err = dial(unix.NETLINK_NETFILTER); err != nil {
+		return err
+	}
+	port, err := fileOf(r.socket, func(fd int) (uint32, error) {
+		growBuffers(fd)
+		return portOf(fd)
+	})
 	r.port.Store(port)
 	return err
 }
@@ -55,9 +62,13 @@ func (r *ruleset) close() error {
 	if r.conn == nil {
 		return nil
 	}
-	conn := r.conn
-	r.conn, r.socket = nil, nil
-	return conn.CloseLasting()
+	conn, dumps := r.conn, r.dumps
+	r.conn, r.socket, r.dumps = nil, nil, nil
+	err := conn.CloseLasting()
+	if dumps != nil {
+		err = errors.Join(err, dumps.close())
+	}
+	return err
 }
 
 // fileOf calls fn with the descriptor of c.

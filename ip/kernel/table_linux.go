@@ -72,7 +72,7 @@ func replaceTable(c *nftables.Conn, verb ip.Verb, t ip.Table) error {
 
 // readRules reads what is ours in nf_tables; a kernel without it has nothing that is.
 func (rd *reading) readRules(k *Kernel) error {
-	err := k.nft.use(k, rd.readTables)
+	err := k.nft.use(k, func(c *nftables.Conn) error { return rd.readTables(c, k.nft.dumps) })
 	if err == nil {
 		err = rd.readFilters(k)
 	}
@@ -82,20 +82,22 @@ func (rd *reading) readRules(k *Kernel) error {
 	return err
 }
 
-// readTables reads our table in each family, and what a flanneld left behind.
-func (rd *reading) readTables(c *nftables.Conn) error {
+// readTables reads our tables in each family, and what a flanneld left behind.
+func (rd *reading) readTables(c *nftables.Conn, dumps *socket) error {
 	for _, f := range ip.Families() {
 		tables, err := c.ListTablesOfFamily(tableFamily(f))
 		if err != nil {
 			return err
 		}
 		for _, t := range tables {
-			if t.Name == ip.TableName {
-				if err := rd.readTable(c, f, t); err != nil {
-					return err
-				}
+			read := rd.readLeftovers
+			switch t.Name {
+			case ip.TableName:
+				read = rd.readTable
+			case ip.GuardTable:
+				read = func(c *nftables.Conn, f ip.Family, t *nftables.Table) error { return rd.readGuard(c, dumps, f, t) }
 			}
-			if err := rd.readLeftovers(c, f, t); err != nil {
+			if err := read(c, f, t); err != nil {
 				return err
 			}
 		}

@@ -52,6 +52,7 @@ func newWorld(t testing.TB) world {
 		}
 		must(t, set(w.link(t, name)))
 	}
+	w.Knock = func(name string, from netip.Addr, to netip.AddrPort, vni uint32) { w.knock(t, name, from, to, vni) }
 	w.Restore = func(engine ip.Engine, family ip.Family, text string) { w.restore(t, engine, family, text) }
 	return w
 }

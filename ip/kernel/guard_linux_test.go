@@ -1,0 +1,129 @@
+package kernel_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"tulle/internal/netns/netnstest"
+	"tulle/ip"
+)
+
+// knock sends a VXLAN packet through the other end of an interface made by addInterface.
+func (w world) knock(t testing.TB, name string, from netip.Addr, to netip.AddrPort, vni uint32) {
+	t.Helper()
+	near, far := w.link(t, name).Attrs(), w.link(t, name+"-peer").Attrs()
+	packet := netnstest.UDP(netip.AddrPortFrom(from, 4789), to, netnstest.VXLAN(vni, make([]byte, 60)))
+	frame := netnstest.Frame(far.HardwareAddr, near.HardwareAddr, packet)
+	must(t, w.ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: far.Index})
+	}))
+}
+
+func guards() []ip.Guard {
+	peers := func(texts ...string) []ip.Peer {
+		var list []ip.Peer
+		for _, text := range texts {
+			list = append(list, ip.Peer{Addr: netip.MustParseAddr(text)})
+		}
+		return list
+	}
+	return []ip.Guard{
+		{Family: ip.IPv4, VNI: 1, Port: 8472, Peers: peers("192.0.2.3", "192.0.2.4")},
+		{Family: ip.IPv6, VNI: 0x0a0b0c, Port: 4789, Peers: peers("2001:db8::3", "2001:db8::4")},
+	}
+}
+
+// TestGuardReadsAsCommands has nft(8) make what a plan prints, and reads it back.
+func TestGuardReadsAsCommands(t *testing.T) {
+	w := newWorld(t)
+	run := func(have, want ip.State) {
+		t.Helper()
+		w.run(t, ip.Diff(have, want).String(), "sh", "-e")
+		if got := snapshot(t, w.Kernel, podScope).Owned; !got.Equal(want) {
+			t.Fatalf("got:\n%swant:\n%s", got, want)
+		}
+	}
+	want := ip.State{Guards: guards()}
+	run(ip.State{}, want)
+	fewer := ip.State{Guards: guards()}
+	fewer.Guards[0].Peers, fewer.Guards[1].Peers = fewer.Guards[0].Peers[:1], nil
+	run(want, fewer)
+	run(fewer, want)
+	fewer.Guards[0].Port, fewer.Guards[1].VNI = 1, 2
+	run(want, fewer)
+	run(fewer, ip.State{})
+}
+
+func TestTamperedGuardIsMended(t *testing.T) {
+	g := guards()[0]
+	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: ip.GuardTable}
+	chain := &nftables.Chain{Table: table, Name: ip.GuardChain}
+	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	set := &nftables.Set{Table: table, Name: ip.GuardSet, KeyType: nftables.TypeIPAddr}
+	for name, tamper := range map[string]func(c *nftables.Conn){
+		"table deleted":  func(c *nftables.Conn) { c.DelTable(table) },
+		"all flushed":    func(c *nftables.Conn) { c.FlushRuleset() },
+		"rules flushed":  func(c *nftables.Conn) { c.FlushTable(table) },
+		"rule put first": func(c *nftables.Conn) { c.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: accept}) },
+		"set flushed":    func(c *nftables.Conn) { c.FlushSet(set) },
+		"peer deleted": func(c *nftables.Conn) {
+			must(t, c.SetDeleteElements(set, []nftables.SetElement{{Key: []byte{192, 0, 2, 3}}}))
+		},
+		"stranger let in": func(c *nftables.Conn) {
+			must(t, c.SetAddElements(set, []nftables.SetElement{{Key: []byte{192, 0, 2, 9}}}))
+		},
+		"policy dropped": func(c *nftables.Conn) {
+			drop := nftables.ChainPolicyDrop
+			c.AddChain(&nftables.Chain{Table: table, Name: ip.GuardChain, Type: nftables.ChainTypeFilter,
+				Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityRaw, Policy: &drop})
+		},
+		"chain added": func(c *nftables.Conn) { c.AddChain(&nftables.Chain{Table: table, Name: "x"}) },
+		"set added": func(c *nftables.Conn) {
+			must(t, c.AddSet(&nftables.Set{Table: table, Name: "x", ID: 1, KeyType: nftables.TypeIPAddr}, nil))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			want := ip.State{Guards: []ip.Guard{g}}
+			must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
+			w.nft(t, tamper)
+			w.mends(t, want)
+		})
+	}
+	for name, command := range map[string]string{
+		"all let in":      "add element ip tulle-peers peers { * }",
+		"table asleep":    "add table ip tulle-peers { flags dormant; }",
+		"rule changed":    "flush chain ip tulle-peers input; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr @peers counter name strangers drop",
+		"set with expiry": "delete table ip tulle-peers; add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; flags timeout; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr != @peers counter name strangers drop",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			want := ip.State{Guards: []ip.Guard{g}}
+			must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
+			w.run(t, "", "nft", command)
+			w.mends(t, want)
+		})
+	}
+}
+
+// mends makes one op right what somebody did to the only object that is wanted, or as many as it has peers.
+func (w world) mends(t *testing.T, want ip.State) {
+	t.Helper()
+	plan := ip.Diff(snapshot(t, w.Kernel, podScope).Owned, want)
+	if len(plan) == 0 || len(plan) > len(want.Guards[0].Peers) {
+		t.Fatalf("plan after tampering:\n%swant one op, or two", plan)
+	}
+	must(t, w.Kernel.Apply(t.Context(), plan))
+	if got := snapshot(t, w.Kernel, podScope).Owned; !got.Equal(want) {
+		t.Errorf("after mending:\n%s", got)
+	}
+}
