@@ -3,13 +3,15 @@ package vxlan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"tulle/backend"
 	"tulle/ip"
 	"tulle/subnet"
 )
 
-// Plan wants a device per family, and for each peer a route over it or, if the peer is a neighbour, around it.
+// Plan wants a device per family, guarded against strangers, and for each peer a route over it or, if the peer is a neighbour,
+// around it.
 func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
 	s := ip.State{
 		FDB:       make([]ip.FDB, 0, len(peers)),
@@ -24,9 +26,10 @@ func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease)
 			problems = append(problems, subnet.Problem{Key: subnet.KeyOf(self.Subnets), Reason: fmt.Sprintf("this host's lease lacks %s", f)})
 			continue
 		}
-		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1)}
+		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), heard: make([]ip.Peer, 0, len(peers))}
 		p.device(own, mac)
 		problems = append(problems, p.peers(mac, peers)...)
+		p.guard()
 	}
 	return s, problems
 }
@@ -39,6 +42,7 @@ type plan struct {
 	dev    string
 	state  *ip.State
 	owners map[ip.MAC]owner
+	heard  []ip.Peer // those that packets go to
 }
 
 // owner is the host that counts as a MAC's: of all that announce it the one with the oldest lease. A host that comes
@@ -59,6 +63,14 @@ func (p *plan) device(own netip.Prefix, mac ip.MAC) {
 	})
 	p.state.Sysctls = append(p.state.Sysctls, p.v.sysctls(p.f)...)
 	p.state.Addrs = append(p.state.Addrs, ip.Addr{Link: p.dev, Prefix: ip.Host(own.Addr())})
+}
+
+// guard drops what does not come from a host that packets go to; such a host may have several leases.
+func (p *plan) guard() {
+	slices.SortFunc(p.heard, func(a, b ip.Peer) int { return a.Compare(b.Addr) })
+	p.state.Guards = append(p.state.Guards, ip.Guard{
+		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Peers: slices.Compact(p.heard),
+	})
 }
 
 // endpoint is where a peer receives what is sent over the device.
@@ -108,6 +120,7 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 		return endpoint{}, err
 	}
 	if path := p.host.Paths[public]; p.v.opts.DirectRouting && path.OnLink() {
+		p.heard = append(p.heard, ip.Peer{Addr: public}) // its own route may lead through the tunnel
 		p.state.Routes = append(p.state.Routes, backend.DirectRoute(peer.Subnets.Of(p.f), public, path.Link))
 		return endpoint{}, nil
 	}
@@ -117,6 +130,7 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 
 func (p *plan) tunnel(dst netip.Prefix, end endpoint) {
 	s := p.state
+	p.heard = append(p.heard, ip.Peer{Addr: end.host})
 	if owner := p.owners[end.mac]; !owner.placed {
 		owner.placed = true
 		p.owners[end.mac] = owner

@@ -73,6 +73,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.Pending != "" {
 		fmt.Fprintf(w, "pending  %s\n", st.Pending)
 	}
+	if st.Strangers > 0 {
+		fmt.Fprintf(w, "dropped  %d packets from strangers: no peer has the address that they came from\n", st.Strangers)
+	}
 	for _, b := range st.Blocked {
 		fmt.Fprintf(w, "blocked  %s\n", b)
 	}

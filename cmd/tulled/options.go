@@ -16,13 +16,14 @@ import (
 
 // options are the daemon's settings. Flags have flannel's names wherever they mean the same.
 type options struct {
-	etcd     etcd.Config
-	uplink   ip.UplinkChoice
-	nodeID   string
-	ipMasq   bool
-	version  bool
-	logLevel slog.Level
-	json     bool
+	etcd       etcd.Config
+	uplink     ip.UplinkChoice
+	nodeID     string
+	ipMasq     bool
+	peerFilter bool
+	version    bool
+	logLevel   slog.Level
+	json       bool
 
 	subnetFile, stateDir, runDir string
 	healthIP                     netip.Addr
@@ -99,6 +100,8 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/tulle", "`directory` for what must survive a reboot")
 	fs.StringVar(&o.runDir, "run-dir", "/run/tulle", "`directory` for the socket and what must not survive a reboot")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
+	o.peerFilter = true
+	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer (default on)", switchInto(&o.peerFilter))
 	fs.Func("subnet-lease-renew-margin", "`minutes`, accepted for flannel's sake and unused: the lease is kept alive all the time", renewMargin)
 
 	o.healthIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})

@@ -40,6 +40,23 @@ func TestFlagsWinOverEnvironment(t *testing.T) {
 	}
 }
 
+func TestPeerFilterIsOnUnlessSwitchedOff(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		env  string
+		want bool
+	}{
+		{nil, "", true},
+		{[]string{"--peer-filter=off"}, "", false},
+		{nil, "TULLED_PEER_FILTER=off", false},
+		{[]string{"--peer-filter", "on"}, "TULLED_PEER_FILTER=off", true},
+	} {
+		if o, err := parse(tt.args, env(tt.env), nil); err != nil || o.peerFilter != tt.want {
+			t.Errorf("%q, %q: %v, %v, want %v", tt.args, tt.env, o.peerFilter, err, tt.want)
+		}
+	}
+}
+
 func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 	tests := []struct {
 		name string
@@ -55,6 +72,7 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"margin", []string{"-subnet-lease-renew-margin=0"}, nil, []string{"1 to 1439"}},
 		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
 		{"node id", []string{"--node-id=bad/id"}, nil, []string{"node-id", `"bad/id"`, "letters"}},
+		{"peer filter", nil, []string{"TULLED_PEER_FILTER=no"}, []string{"TULLED_PEER_FILTER", "on or off"}},
 		{"log format", []string{"-log-format=xml"}, nil, []string{"text or json"}},
 	}
 	for _, tt := range tests {

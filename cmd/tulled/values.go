@@ -75,6 +75,16 @@ func portInto(into *uint16) func(string) error {
 	}
 }
 
+func switchInto(into *bool) func(string) error {
+	return func(s string) error {
+		if s != "on" && s != "off" {
+			return fmt.Errorf("want on or off")
+		}
+		*into = s == "on"
+		return nil
+	}
+}
+
 func renewMargin(s string) error {
 	if n, err := strconv.Atoi(s); err != nil || n < 1 || n > 1439 {
 		return fmt.Errorf("want 1 to 1439 minutes")

@@ -33,6 +33,7 @@ type Config struct {
 	Instance   string          // of this machine since it booted
 	Uplink     ip.UplinkChoice // zero: the interface of the default route
 	IPMasq     bool            // masquerade what leaves the network
+	PeerFilter bool            // drop tunnelled packets that come from no peer
 	TTL        time.Duration   // of the lease; zero: subnet.DefaultTTL
 	SubnetFile string
 	StateDir   string              // survives a reboot

@@ -56,6 +56,9 @@ func (j *journal) passed(last, now Status) {
 	if now.Pending != last.Pending && now.Pending != "" {
 		j.log.Warn("restart pending", "reason", now.Pending)
 	}
+	if now.Strangers > last.Strangers && j.nag.due("strangers", lasting) {
+		j.log.Warn("packets from strangers dropped", "packets", now.Strangers)
+	}
 	for _, where := range now.Blocked {
 		if !strings.Contains(now.Reason, where) && j.nag.due(where, lasting) {
 			j.log.Warn("packets may be dropped", "where", where)

@@ -85,6 +85,7 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = describeAll(d.blocked)
 	st.Stale = stale(v, *a.network)
+	st.Strangers = v.snap.Strangers
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	v.unchanged = a.wanted.last.Equal(d.want)
@@ -124,6 +125,9 @@ func (a *Agent) decide(v view) decision {
 	var refused, unserved []subnet.Problem
 	d.usable, refused = subnet.Judge(*a.network, v.set.Leases, self)
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
+	if !a.cfg.PeerFilter {
+		d.want.Guards = nil
+	}
 	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
 	filters := remaining(v.snap)
 	passage := ip.Open(filters, flows(v, *a.network, d.want))
