@@ -1,7 +1,9 @@
 package ip_test
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -63,6 +65,18 @@ nft 'add table ip tulle; add chain ip tulle keeping { type nat hook postrouting 
 `
 	if diff := cmp.Diff(want, host().String()); diff != "" {
 		t.Errorf("state (-want +got):\n%s", diff)
+	}
+}
+
+func TestLongCommandsAreCutShortInMessages(t *testing.T) {
+	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472, Peers: make([]ip.Peer, 10_000)}
+	op := ip.Op{Verb: ip.Add, New: guard}
+	if text := (ip.OpError{Op: op, Err: errors.New("no space")}).Error(); len(text) > 500 || !strings.HasSuffix(text, "…: no space") {
+		t.Errorf("%d bytes: %.600s", len(text), text)
+	}
+	short := ip.Op{Verb: ip.Delete, Old: guard}
+	if text := short.Brief(); text != short.String() {
+		t.Errorf("%q is cut", text)
 	}
 }
 

@@ -32,6 +32,16 @@ func (op Op) String() string {
 	return op.New.command(op.Verb, op.Old)
 }
 
+// Brief is String for logs and messages, cut off where it gets long: a guard may have ten thousand peers.
+func (op Op) Brief() string {
+	const most = 400 // bytes
+	text := op.String()
+	if len(text) > most {
+		text = text[:most] + "…"
+	}
+	return text
+}
+
 // Plan is a sequence of changes, to be made in order.
 type Plan []Op
 

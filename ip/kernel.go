@@ -84,7 +84,7 @@ type OpError struct {
 	Err error
 }
 
-func (e OpError) Error() string { return fmt.Sprintf("%s: %v", e.Op, e.Err) }
+func (e OpError) Error() string { return fmt.Sprintf("%s: %v", e.Op.Brief(), e.Err) }
 
 // Unwrap returns the kernel's error.
 func (e OpError) Unwrap() error { return e.Err }

@@ -31,7 +31,7 @@ func (cs contests) repaired(plan ip.Plan, by []string) {
 	now := time.Now()
 	cs.forget(now)
 	for _, op := range plan[:min(len(plan), contestMost)] {
-		text := op.String()
+		text := op.Brief()
 		c := cs[text]
 		if c == nil {
 			c = &contest{first: now}

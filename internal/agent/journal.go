@@ -25,7 +25,7 @@ type journal struct {
 
 // applied logs that the kernel was changed, and who had changed it before, if somebody had.
 func (j *journal) applied(plan ip.Plan, by []string) {
-	first := plan[0].String()
+	first := plan[0].Brief()
 	if !j.nag.due(first, recurring) {
 		return
 	}

@@ -61,7 +61,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 		}
 		changed = true
 	}
-	return true, fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0])
+	return true, fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief())
 }
 
 // round looks, decides and applies. It returns what there was to apply.

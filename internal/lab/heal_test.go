@@ -65,7 +65,20 @@ func TestHeals(t *testing.T) {
 		heals(device+" set down", func() error { return host.SetLink(device, false) })
 		heals(device+" deleted", func() error { return host.DeleteLink(device) })
 	}
-	heals("nftables flushed", func() error { return host.FlushTable("tulle") })
+	heals("nftables flushed", func() error { return host.FlushTable(ip.TableName) })
+	heals("guard flushed", func() error { return host.FlushTable(ip.GuardTable) })
+	heals("a peer shut out", func() error {
+		run(t, host, "", "nft", "delete", "element", "ip", ip.GuardTable, ip.GuardSet, "{", peer.Addr.V4.String(), "}")
+		return nil
+	})
+	heals("a stranger let in", func() error {
+		run(t, host, "", "nft", "add", "element", "ip6", ip.GuardTable, ip.GuardSet, "{ 2001:db8::66 }")
+		return nil
+	})
+	heals("all rules flushed", func() error {
+		run(t, host, "", "nft", "flush", "ruleset")
+		return nil
+	})
 	requireMatrix(t, l)
 }
 
@@ -89,7 +102,8 @@ func sorted() cmp.Option {
 }
 
 // fingerprint describes the data plane of a host: VXLAN devices and all that
-// hangs on them, routes between hosts, and the number of filter rules.
+// hangs on them, routes between hosts, the number of filter rules, and who is
+// let in.
 func fingerprint(t *testing.T, host *lab.Host) string {
 	t.Helper()
 	var lines []string
@@ -133,9 +147,14 @@ func fingerprint(t *testing.T, host *lab.Host) string {
 			note("route %s via %s dev %s metric %d proto %d", route.Dst, route.Gw, names[route.LinkIndex], route.Priority, route.Protocol)
 		}
 	}
-	rules, err := host.Rules("tulle")
+	for _, table := range []string{ip.TableName, ip.GuardTable} {
+		rules, err := host.Rules(table)
+		check(err)
+		note("rules of %s %d", table, rules)
+	}
+	peers, err := host.Peers()
 	check(err)
-	note("rules %d", rules)
+	note("peers %s", peers)
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
@@ -92,6 +94,34 @@ func (h *Host) Rules(name string) (int, error) {
 		count += len(rules)
 	}
 	return count, nil
+}
+
+// Peers lists the addresses that the host lets VXLAN packets in from.
+func (h *Host) Peers() ([]netip.Addr, error) {
+	conn, err := h.nftables()
+	if err != nil {
+		return nil, err
+	}
+	tables, err := conn.ListTables()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables of %s: %w", h, err)
+	}
+	var peers []netip.Addr
+	for _, table := range tables {
+		if table.Name != ip.GuardTable {
+			continue
+		}
+		elements, err := conn.GetSetElements(&nftables.Set{Table: table, Name: ip.GuardSet})
+		if err != nil {
+			return nil, fmt.Errorf("list peers of %s: %w", h, err)
+		}
+		for _, e := range elements {
+			addr, _ := netip.AddrFromSlice(e.Key)
+			peers = append(peers, addr)
+		}
+	}
+	slices.SortFunc(peers, netip.Addr.Compare)
+	return peers, nil
 }
 
 func (h *Host) nftables() (*nftables.Conn, error) {

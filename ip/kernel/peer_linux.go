@@ -10,12 +10,8 @@ import (
 	"tulle/ip"
 )
 
-const (
-	// maxElements is the number of elements in one message: a list of attributes holds 64 KiB.
-	maxElements = 1000
-	// sizeofNfgenmsg is what precedes the attributes in a message of netfilter, in bytes.
-	sizeofNfgenmsg = 4
-)
+// maxElements is the number of elements in one message: a list of attributes holds 64 KiB.
+const maxElements = 1000
 
 func elements(peers []ip.Peer) []nftables.SetElement {
 	list := make([]nftables.SetElement, len(peers))
@@ -38,10 +34,10 @@ func dumpPeers(s *socket, f ip.Family) ([]ip.Peer, error) {
 // parsePeers reads the elements in one message, after nfgenmsg: a list of elements, each with a key, in which there is a
 // value. The element that stands for all addresses has none, and becomes the zero Peer.
 func parsePeers(m message) (peers []ip.Peer, ok bool) {
-	if len(m.data) < sizeofNfgenmsg {
+	if len(m.data) < nfHeader {
 		return nil, false
 	}
-	for typ, list := range attributes(m.data[sizeofNfgenmsg:]) {
+	for typ, list := range attributes(m.data[nfHeader:]) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
