@@ -31,14 +31,20 @@ func ListenSocket(ctx context.Context, runDir string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := (&net.ListenConfig{Control: restrict}).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("restrict %s: %w", path, err), l.Close())
-	}
 	return l, nil
+}
+
+// restrict gives a socket its mode before it has a name, so that at no time others can connect to it (unix(7)).
+func restrict(_, _ string, c syscall.RawConn) error {
+	var chmodErr error
+	if err := c.Control(func(fd uintptr) { chmodErr = syscall.Fchmod(int(fd), 0o600) }); err != nil {
+		return err
+	}
+	return chmodErr
 }
 
 // Absent reports whether err, of a connection to the socket, shows that no daemon is there, not even a busy one.

@@ -6,8 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/credentials"
@@ -78,6 +81,21 @@ func (c *fileCredentials) load() (*tls.Config, error) {
 		settings.Certificates = []tls.Certificate{pair}
 	}
 	return settings, nil
+}
+
+// withoutUsers strips endpoints of user and password, which etcd's client makes no use of, so that nothing ever shows them.
+func withoutUsers(endpoints []string, log *slog.Logger) []string {
+	user := regexp.MustCompile(`^(https?://)?.*@`)
+	bare := slices.Clone(endpoints)
+	for i, e := range endpoints {
+		if !strings.HasPrefix(e, "unix") {
+			bare[i] = user.ReplaceAllString(e, "$1")
+		}
+		if bare[i] != e {
+			log.Warn("user in etcd endpoint is not used: give --etcd-username and --etcd-password-file", "endpoint", bare[i])
+		}
+	}
+	return bare
 }
 
 // secureEndpoints reports whether the endpoints use TLS. The client speaks to all of them as it does to the first.

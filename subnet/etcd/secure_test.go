@@ -3,6 +3,7 @@
 package etcd_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,10 +11,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -202,6 +206,28 @@ func TestOpenRefusesContradictions(t *testing.T) {
 		} else if !contains(err.Error(), test.want...) {
 			t.Errorf("%s: Open = %v, want it to name %q", name, err, test.want)
 		}
+	}
+}
+
+// Endpoints are in every message about etcd: what of them is secret is not.
+func TestNoSecretIsShown(t *testing.T) {
+	const secret = "hunter2"
+	var shown bytes.Buffer
+	for _, endpoint := range []string{"http://root:hunter2@127.0.0.1:1", "http://root:hunter2/@x@127.0.0.1:1", "root:hunter2@127.0.0.1:1"} {
+		s, err := etcd.Open(etcd.Config{
+			Endpoints: []string{endpoint}, Username: "root", Password: secret,
+			RequestTimeout: 200 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&shown, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Snapshot(t.Context())
+		fmt.Fprintln(&shown, err, s.Trouble())
+		s.Close()
+		if text := shown.String(); strings.Contains(text, secret) || !strings.Contains(text, "127.0.0.1:1") || !strings.Contains(text, "--etcd-username") {
+			t.Errorf("shown is\n%s", text)
+		}
+		shown.Reset()
 	}
 }
 

@@ -67,6 +67,7 @@ func Open(config Config) (*Store, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
+	config.Endpoints = withoutUsers(config.Endpoints, config.Logger)
 	config.RequestTimeout = cmp.Or(config.RequestTimeout, 5*time.Second)
 	config.AnswerTimeout = cmp.Or(config.AnswerTimeout, 2*time.Second)
 	config.ProbeInterval = cmp.Or(config.ProbeInterval, 20*time.Second)
