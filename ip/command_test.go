@@ -52,7 +52,7 @@ func peersAt(addrs ...string) []ip.Peer {
 
 func TestStateReadsAsCommands(t *testing.T) {
 	const want = `sysctl -w net/ipv4/ip_forward=1
-nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 192.0.2.3, 192.0.2.4 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr != @peers counter name strangers drop'
+nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 192.0.2.3, 192.0.2.4 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop'
 ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning
 sysctl -w net/ipv6/conf/flannel.1/accept_ra=0
 ip link set dev flannel.1 up
@@ -148,7 +148,7 @@ nft delete table ip tulle-peers
 		"guard changed": {
 			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 1, Port: 8472, Peers: peersAt("2001:db8::3")}}},
 			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 7, Port: 4789}}},
-			`nft 'delete table ip6 tulle-peers; add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 7 ip6 saddr != @peers counter name strangers drop'
+			`nft 'delete table ip6 tulle-peers; add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 != 7 accept; add rule ip6 tulle-peers input udp dport 4789 ip6 saddr != @peers counter name strangers drop'
 `},
 		"IPv6 peer out of reach": {
 			ip.State{Routes: []ip.Route{direct}}, ip.State{Routes: []ip.Route{v6}},

@@ -69,8 +69,9 @@ func (g Guard) command(verb Verb, _ Object) string {
 	}
 	fmt.Fprintf(&b, "%s }; add counter %s %s;", ifElse(len(g.Peers) > 0, " };", ""), table, GuardCounter)
 	fmt.Fprintf(&b, " add chain %s %s { type filter hook input priority raw; policy accept; };", table, GuardChain)
-	// The VNI of RFC 7348 begins 12 bytes after the UDP header does.
-	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,96,24 %d %s saddr != @%s counter name %s drop'", table, GuardChain, g.Port, g.VNI, f, GuardSet, GuardCounter)
+	// The VNI of RFC 7348 begins 12 bytes after the UDP header does. Where it cannot be read, as in a fragment, it counts as ours.
+	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,96,24 != %d accept;", table, GuardChain, g.Port, g.VNI)
+	fmt.Fprintf(&b, " add rule %s %s udp dport %d %s saddr != @%s counter name %s drop'", table, GuardChain, g.Port, f, GuardSet, GuardCounter)
 	return b.String()
 }
 

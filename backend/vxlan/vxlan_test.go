@@ -79,7 +79,7 @@ func TestPlanReadsAsCommands(t *testing.T) {
 		want     string
 	}{
 		{"ipv4", both[:1], `{"Type":"vxlan"}`, `
-nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 172.30.0.2 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr != @peers counter name strangers drop'
+nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 172.30.0.2 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop'
 ip link add flannel.1 address 5e:02:aa:00:00:01 mtu 1450 type vxlan id 1 local 172.30.0.1 dstport 8472 nolearning
 sysctl -w net/ipv6/conf/flannel.1/disable_ipv6=1
 ip link set dev flannel.1 up
@@ -89,7 +89,7 @@ ip neigh replace 10.5.2.0 lladdr 5e:02:aa:00:00:02 dev flannel.1 nud permanent
 ip route replace 10.5.2.0/24 via 10.5.2.0 dev flannel.1 proto 84 metric M onlink
 `},
 		{"ipv6 with options", both[1:], `{"Type":"vxlan","vni":7,"Port":4789,"MTU":9000,"GBP":true,"Learning":true}`, `
-nft 'add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; elements = { fd30::2 }; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 7 ip6 saddr != @peers counter name strangers drop'
+nft 'add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; elements = { fd30::2 }; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 != 7 accept; add rule ip6 tulle-peers input udp dport 4789 ip6 saddr != @peers counter name strangers drop'
 ip link add flannel-v6.7 address 5e:02:aa:00:00:01 mtu 8930 type vxlan id 7 local fd30::1 dstport 4789 learning gbp
 sysctl -w net/ipv6/conf/flannel-v6.7/accept_ra=0
 ip link set dev flannel-v6.7 up
@@ -99,8 +99,8 @@ ip neigh replace fc00:5:0:2:: lladdr 5e:02:aa:00:00:02 dev flannel-v6.7 nud perm
 ip -6 route replace fc00:5:0:2::/64 via fc00:5:0:2:: dev flannel-v6.7 proto 84 metric M onlink
 `},
 		{"direct for the family that is a neighbour", both, `{"Type":"vxlan","DirectRouting":true}`, `
-nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 172.30.0.2 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr != @peers counter name strangers drop'
-nft 'add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; elements = { fd30::2 }; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 8472 @th,96,24 1 ip6 saddr != @peers counter name strangers drop'
+nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 172.30.0.2 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop'
+nft 'add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; elements = { fd30::2 }; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip6 tulle-peers input udp dport 8472 ip6 saddr != @peers counter name strangers drop'
 ip link add flannel.1 address 5e:02:aa:00:00:01 mtu 1450 type vxlan id 1 local 172.30.0.1 dstport 8472 nolearning
 ip link add flannel-v6.1 address 5e:02:aa:00:00:01 mtu 1430 type vxlan id 1 local fd30::1 dstport 8472 nolearning
 sysctl -w net/ipv6/conf/flannel.1/disable_ipv6=1

@@ -16,7 +16,7 @@ func guardTable(f ip.Family) *nftables.Table {
 	return &nftables.Table{Family: tableFamily(f), Name: ip.GuardTable}
 }
 
-// guardChain sees what is for this host, whatever its address, in one piece, and before connection tracking remembers it.
+// guardChain sees what is for this host, whatever its address, before connection tracking remembers it.
 func guardChain(t *nftables.Table) *nftables.Chain {
 	policy := nftables.ChainPolicyAccept
 	return &nftables.Chain{
@@ -53,41 +53,56 @@ func replaceGuard(c *nftables.Conn, verb ip.Verb, g ip.Guard) error {
 		}
 	}
 	c.AddObj(&nftables.NamedObj{Table: table, Name: ip.GuardCounter, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
-	c.AddRule(&nftables.Rule{Table: table, Chain: c.AddChain(guardChain(table)), Exprs: encodeGuard(g)})
+	chain := c.AddChain(guardChain(table))
+	for _, rule := range encodeGuard(g) {
+		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: rule})
+	}
 	return c.Flush()
 }
 
-// encodeGuard compiles the guard's only rule. The VNI of RFC 7348 begins 12 bytes after the UDP header does.
-func encodeGuard(g ip.Guard) []expr.Any {
+// encodeGuard compiles the guard's rules. The first lets other VXLANs pass whose VNI can be read, 12 bytes after the
+// beginning of the UDP header (RFC 7348): without connection tracking, IPv6 comes here in fragments.
+func encodeGuard(g ip.Guard) [][]expr.Any {
 	src, _ := addressOffsets(g.Family)
-	return []expr.Any{
+	toPort := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_UDP}},
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, g.Port)},
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 3},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint32(nil, g.VNI)[1:]},
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: uint32(g.Family.Bits() / 8)},
-		&expr.Lookup{SourceRegister: register, SetName: ip.GuardSet, Invert: true},
-		&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: ip.GuardCounter},
-		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+	return [][]expr.Any{
+		slices.Concat(toPort, []expr.Any{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 12, Len: 3},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.BigEndian.AppendUint32(nil, g.VNI)[1:]},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		}),
+		slices.Concat(toPort, []expr.Any{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: uint32(g.Family.Bits() / 8)},
+			&expr.Lookup{SourceRegister: register, SetName: ip.GuardSet, Invert: true},
+			&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: ip.GuardCounter},
+			&expr.Verdict{Kind: expr.VerdictDrop},
+		}),
 	}
 }
 
 // decodeGuard is the inverse of encodeGuard.
-func decodeGuard(f ip.Family, exprs []expr.Any) (ip.Guard, bool) {
+func decodeGuard(f ip.Family, rules []*nftables.Rule) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
-	if len(exprs) != len(encodeGuard(g)) {
+	var all [][]expr.Any
+	for _, r := range rules {
+		all = append(all, r.Exprs)
+	}
+	if len(all) == 0 || len(all[0]) != len(encodeGuard(g)[0]) {
 		return g, false
 	}
-	port, okPort := exprs[3].(*expr.Cmp)
-	vni, okVNI := exprs[5].(*expr.Cmp)
+	port, okPort := all[0][3].(*expr.Cmp)
+	vni, okVNI := all[0][5].(*expr.Cmp)
 	if !okPort || !okVNI || len(port.Data) != 2 || len(vni.Data) != 3 {
 		return g, false
 	}
 	g.Port = binary.BigEndian.Uint16(port.Data)
 	g.VNI = binary.BigEndian.Uint32(append([]byte{0}, vni.Data...))
-	return g, reflect.DeepEqual(exprs, encodeGuard(g))
+	return g, reflect.DeepEqual(all, encodeGuard(g))
 }
 
 // readGuard reads the guard that a table is. One that somebody changed guards nothing: it differs from every wanted
@@ -111,10 +126,10 @@ func readGuardRule(c *nftables.Conn, f ip.Family, t *nftables.Table) (ip.Guard, 
 		return none, err
 	}
 	rules, err := c.GetRules(t, chains[0])
-	if err != nil || len(rules) != 1 {
+	if err != nil {
 		return none, err
 	}
-	g, ok := decodeGuard(f, rules[0].Exprs)
+	g, ok := decodeGuard(f, rules)
 	if !ok {
 		return none, nil
 	}

@@ -15,17 +15,48 @@ import (
 // knock sends a VXLAN packet through the other end of an interface made by addInterface.
 func (w world) knock(t testing.TB, name string, from netip.Addr, to netip.AddrPort, vni uint32) {
 	t.Helper()
+	w.send(t, name, netnstest.UDP(netip.AddrPortFrom(from, 4789), to, netnstest.VXLAN(vni, make([]byte, 60))))
+}
+
+func (w world) send(t testing.TB, name string, packet []byte) {
+	t.Helper()
 	near, far := w.link(t, name).Attrs(), w.link(t, name+"-peer").Attrs()
-	packet := netnstest.UDP(netip.AddrPortFrom(from, 4789), to, netnstest.VXLAN(vni, make([]byte, 60)))
-	frame := netnstest.Frame(far.HardwareAddr, near.HardwareAddr, packet)
 	must(t, w.ns.Do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
+		frame := netnstest.Frame(far.HardwareAddr, near.HardwareAddr, packet)
 		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: far.Index})
 	}))
+}
+
+// TestStrangersInFragmentsAreDropped cuts a packet between the UDP and the VXLAN header, so that no fragment shows both port
+// and VNI. In IPv6, nothing puts it together before the guard if the namespace has no connection tracking.
+func TestStrangersInFragmentsAreDropped(t *testing.T) {
+	const header, cut, fragmentHeader = 40, 8, 44
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("2001:db8::1/64"))
+	guard := guards()[1]
+	must(t, w.Kernel.Apply(t.Context(), ip.Plan{{Verb: ip.Add, New: guard}}))
+	whole := netnstest.UDP(netip.MustParseAddrPort("[2001:db8::9]:4789"), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), guard.Port),
+		netnstest.VXLAN(guard.VNI, make([]byte, 64)))
+	payload := whole[header:]
+	for i, part := range [][]byte{payload[:cut], payload[cut:]} {
+		const more = 1
+		offset := []byte{0, more}
+		if i == 1 {
+			offset = []byte{0, cut}
+		}
+		packet := append([]byte{}, whole[:header]...)
+		packet[5], packet[6] = byte(8+len(part)), fragmentHeader
+		packet = append(packet, unix.IPPROTO_UDP, 0, offset[0], offset[1], 0, 0, 0, 1)
+		w.send(t, "up0", append(packet, part...))
+	}
+	if n := snapshot(t, w.Kernel, podScope).Strangers; n != 1 {
+		t.Errorf("%d packets dropped, want the first fragment", n)
+	}
 }
 
 func guards() []ip.Guard {
@@ -103,7 +134,7 @@ func TestTamperedGuardIsMended(t *testing.T) {
 		"all let in":      "add element ip tulle-peers peers { * }",
 		"table asleep":    "add table ip tulle-peers { flags dormant; }",
 		"rule changed":    "flush chain ip tulle-peers input; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr @peers counter name strangers drop",
-		"set with expiry": "delete table ip tulle-peers; add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; flags timeout; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr != @peers counter name strangers drop",
+		"set with expiry": "delete table ip tulle-peers; add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; flags timeout; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop",
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
