@@ -50,6 +50,9 @@ with the reason. The exit code is 1 if it is not ready.`,
 
 func printStatus(w io.Writer, st agent.Status) error {
 	state := "ready"
+	if st.Degraded != "" {
+		state += ", degraded: " + st.Degraded
+	}
 	if !st.Ready {
 		state = "not ready: " + st.Reason
 	}

@@ -91,7 +91,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		Store: store, Kernel: krn, Backends: backends.All(), Log: log,
 		Node: node, Instance: instance, Uplink: opts.uplink, IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter,
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
-		ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
+		Endpoints: opts.etcd.Endpoints, ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
 		Etcd: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		Changed: systemd.status, Beat: systemd.beat,
 	})

@@ -24,6 +24,9 @@ func (n *notifier) status(st agent.Status) {
 	line := st.Reason
 	if st.Ready {
 		line = fmt.Sprintf("subnet %v, %d peers", st.Lease.Subnets, len(st.Peers))
+		if st.Degraded != "" {
+			line += "; degraded: " + st.Degraded
+		}
 	}
 	if line == n.last && (n.ready || !st.Ready) {
 		return

@@ -20,6 +20,9 @@ import (
 const (
 	beatEvery  = time.Second
 	stuckAfter = 30 * time.Second // a pass over ten thousand peers takes a second
+
+	// storePatience is how long a start waits for the store before it works from the view of an earlier run.
+	storePatience = 3 * time.Second
 )
 
 // Config is what an Agent works with. Every field must be set unless it says otherwise.
@@ -38,7 +41,8 @@ type Config struct {
 	SubnetFile string
 	StateDir   string              // survives a reboot
 	RunDir     string              // does not
-	ConfigKey  string              // of the network configuration in the store, for messages
+	Endpoints  []string            // of the store: a view kept from others is not worked from
+	ConfigKey  string              // of the network configuration in the store, for messages and to tell stores apart
 	LeaseDir   string              // what precedes the text of a lease in its key, for messages
 	Previous   subnet.Subnets      // held before, by a local record other than the agent's own; may be zero
 	Etcd       func() []netip.Addr // where the store is reached; no lease may capture these; may be nil
@@ -56,6 +60,8 @@ type Agent struct {
 	status published
 	scope  recorded
 	wanted wanted
+	views  *archive
+	past   *fallback // nil: none, or the store has shown all that is needed
 
 	network  *subnet.Network // the configuration in force: the first valid one
 	backend  backend.Backend
@@ -63,6 +69,7 @@ type Agent struct {
 	lease    subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
 	underlay ip.Dual[netip.Addr] // addresses of the uplink in use
 	applied  bool                // the kernel has been made right once
+	resumed  bool                // from the kept view: lease and subnets are those of an earlier run
 	journal  journal
 	contests contests
 
@@ -78,10 +85,11 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
-		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, born: time.Now(),
+		wanted: wanted{dir: cfg.RunDir}, views: newArchive(cfg.StateDir, cfg.Log), journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, born: time.Now(),
 	}
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public
+	a.past = openFallback(cfg, a.lease)
 	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.poke)
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil
@@ -90,9 +98,11 @@ func New(cfg Config) (*Agent, error) {
 // Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
 func (a *Agent) Run(ctx context.Context) error {
 	g, working := errgroup.WithContext(ctx)
+	defer time.AfterFunc(storePatience, a.inbox.poke).Stop()
 	g.Go(func() error { return a.cfg.Store.Watch(working, a.inbox.put) })
 	g.Go(func() error { return a.watchKernel(working) })
 	g.Go(func() error { return a.keeper.run(working) })
+	g.Go(func() error { return a.views.run(working) })
 	g.Go(func() error { return a.loop(working) })
 	if err := g.Wait(); ctx.Err() == nil {
 		return err

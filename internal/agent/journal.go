@@ -50,6 +50,12 @@ func (j *journal) passed(last, now Status) {
 		}
 		j.log.Log(context.Background(), level, "not ready", "reason", now.Reason)
 	}
+	if now.Degraded != "" && now.Degraded != last.Degraded && j.nag.due(now.Degraded, every) {
+		j.log.Warn("degraded", "reason", now.Degraded)
+	}
+	if now.Degraded == "" && last.Degraded != "" && j.nag.due("confirmed", recurring) {
+		j.log.Info("the store is in force again", "rev", now.Revision)
+	}
 	if now.Ready && !last.Ready && j.nag.due("ready", recurring) {
 		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", len(now.Peers))
 	}

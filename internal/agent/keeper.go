@@ -20,12 +20,12 @@ type keeper struct {
 	log      *slog.Logger
 	ttl      time.Duration
 	previous subnet.Subnets
-	keep     bool   // previous was held by this run: no other subnet will do
 	changed  func() // asks the loop for a pass
 	wake     chan struct{}
 
 	mu   sync.Mutex
 	want *subnet.Attrs // nil until the loop knows
+	keep bool          // previous is in use by this run: no other subnet will do
 	held subnet.Held   // nil while none is held; written by run alone
 	err  error         // why none is held, or why it does not announce what is wanted
 }
@@ -51,10 +51,28 @@ func (k *keeper) publish(attrs subnet.Attrs) {
 	if same {
 		return
 	}
+	k.hurry()
+}
+
+// hurry has the lease acquired or published now.
+func (k *keeper) hurry() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
 	}
+}
+
+// inUse says that containers may use the previous subnets from now on.
+func (k *keeper) inUse() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.keep = true
+}
+
+func (k *keeper) insists() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.keep
 }
 
 // state returns the lease, if one is held. The error is why none is, or why it does not announce what it should.
@@ -126,7 +144,8 @@ func (k *keeper) lost() <-chan error {
 }
 
 func (k *keeper) lose(reason error) {
-	k.previous, k.keep = k.held.Lease().Subnets, true
+	k.previous = k.held.Lease().Subnets
+	k.inUse()
 	k.log.Warn("lease lost", "subnet", subnet.KeyOf(k.previous), "err", reason)
 	k.set(nil, reason)
 }
@@ -138,7 +157,7 @@ func (k *keeper) step(ctx context.Context) error {
 		return nil
 	}
 	if k.held == nil {
-		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Keep: k.keep, TTL: k.ttl})
+		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Keep: k.insists(), TTL: k.ttl})
 		if err != nil {
 			return err
 		}

@@ -44,13 +44,13 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 var errNoView = errors.New("waiting for the store's first answer")
 
 func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err error) {
-	set, ok := a.inbox.view()
-	if !ok {
-		return false, errNoView
+	set, err := a.see()
+	if err != nil {
+		return false, err
 	}
-	st.Revision = set.Revision
+	st.Revision, st.Degraded = set.Revision, set.degraded
 	st.Problems = append(st.Problems, set.Problems...)
-	if err := a.configure(set, st); err != nil {
+	if err := a.configure(set.Set, st); err != nil {
 		return false, err
 	}
 	var plan ip.Plan
@@ -65,7 +65,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 }
 
 // round looks, decides and applies. It returns what there was to apply.
-func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan, error) {
+func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, error) {
 	v, err := a.look(ctx, set)
 	if err != nil {
 		return nil, err
@@ -91,6 +91,9 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	v.unchanged = a.wanted.last.Equal(d.want)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.write(v.scope, d.want))
 	plan := ip.Diff(have, d.want)
+	if set.past {
+		plan = cautious(plan)
+	}
 	if len(plan) > 0 {
 		err = a.apply(ctx, plan, v.by)
 	}
@@ -100,10 +103,13 @@ func (a *Agent) round(ctx context.Context, set subnet.Set, st *Status) (ip.Plan,
 	st.Contested = a.contests.lasting()
 	// One object that the kernel refuses must not keep containers from starting.
 	a.applied = true
+	if v.notHeld == nil && !set.past {
+		a.views.offer(a.cfg, set.Set, a.network)
+	}
 	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
 		return plan, err
 	}
-	if v.notHeld != nil {
+	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}
 	return nil, errors.Join(v.unpublished, v.unrecorded, cutOff(d.blocked))

@@ -122,7 +122,7 @@ func TestConfigurationDeleted(t *testing.T) {
 		h.stop()
 		h.start()
 		w.within(soon, "told after a restart", func(o *node) bool {
-			return o != h || strings.Contains(h.agent.Status().Reason, "tulle config set")
+			return o != h || strings.Contains(h.agent.Status().Degraded, "tulle config set")
 		})
 		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
 			t.Errorf("the data plane changed:\n%s", diff)

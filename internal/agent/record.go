@@ -55,7 +55,11 @@ func ReadRecord(dir string) (Record, error) {
 		return Record{}, fmt.Errorf("read record: %w", err)
 	}
 	var r Record
-	if err := json.Unmarshal(data, &r); err != nil {
+	err = unseal(data)
+	if err == nil || errors.Is(err, errUnsealed) { // earlier versions wrote none
+		err = json.Unmarshal(data, &r)
+	}
+	if err != nil {
 		return Record{}, fmt.Errorf("read record: %s is %w: %w: restore it or delete it; without it only what the present configuration names is tidied up", path, errGarbled, err)
 	}
 	return r, nil
@@ -107,7 +111,7 @@ func (r *recorded) write(next Record) error {
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), data, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), seal(data), 0o600); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	r.record = next
@@ -127,7 +131,7 @@ func union[T comparable](a, b []T) []T {
 // Files lists what an agent keeps on disk. The node id is left out: it is the host's for good.
 func Files(stateDir, runDir string) []string {
 	return []string{
-		filepath.Join(stateDir, recordFile), filepath.Join(stateDir, garbledFile),
+		filepath.Join(stateDir, recordFile), filepath.Join(stateDir, garbledFile), filepath.Join(stateDir, viewFile),
 		filepath.Join(runDir, wantedFile), filepath.Join(runDir, instanceFile),
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Status is how things stand after a pass. The API, the health checks and the operator's tool all read this value.
 type Status struct {
 	Ready     bool             `json:"ready"`
-	Reason    string           `json:"reason,omitempty"` // why not ready
+	Reason    string           `json:"reason,omitempty"`   // why not ready
+	Degraded  string           `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
 	Node      string           `json:"node"`
 	Network   *NetworkStatus   `json:"network,omitempty"`
 	Lease     *LeaseStatus     `json:"lease,omitempty"`
@@ -41,7 +42,7 @@ type NetworkStatus struct {
 // LeaseStatus is this host's lease.
 type LeaseStatus struct {
 	Subnets  []netip.Prefix `json:"subnets"`
-	Held     bool           `json:"held"` // false: lost, and in force only until there is another
+	Held     bool           `json:"held"` // false: lost or not confirmed, and in force until there is another
 	Reserved bool           `json:"reserved"`
 	Revision int64          `json:"revision"`
 }

@@ -14,7 +14,7 @@ import (
 
 // view is everything that one pass decides from.
 type view struct {
-	set   subnet.Set
+	set   sight
 	scope ip.Scope
 	snap  ip.Snapshot
 	host  backend.Host
@@ -30,7 +30,7 @@ type view struct {
 }
 
 // look reads the kernel, chooses the uplink and has the lease announce it.
-func (a *Agent) look(ctx context.Context, set subnet.Set) (view, error) {
+func (a *Agent) look(ctx context.Context, set sight) (view, error) {
 	v := view{set: set, by: a.inbox.actors()}
 	scope := a.backend.Scope(set.Leases)
 	scope.Networks = a.network.Prefixes()
@@ -85,7 +85,7 @@ func (a *Agent) claim(v *view) error {
 	earlier := a.lease.Attrs
 	if !held {
 		claim := subnet.Claim{Attrs: subnet.Attrs{Node: a.cfg.Node, Public: v.host.Uplink.Public}}
-		if mine, ok := subnet.Mine(v.set, claim); ok {
+		if mine, ok := subnet.Mine(v.set.Set, claim); ok {
 			earlier = mine.Attrs
 		}
 	}
@@ -95,7 +95,7 @@ func (a *Agent) claim(v *view) error {
 	}
 	attrs.Node, attrs.Instance = a.cfg.Node, a.cfg.Instance
 	a.keeper.publish(attrs)
-	if held || a.applied {
+	if held || a.applied || a.resumed {
 		v.self = a.lease
 	}
 	return nil

@@ -31,7 +31,11 @@ func Health(d Daemon) *http.ServeMux {
 		if err == nil && !st.Ready {
 			err = fmt.Errorf("%s", st.Reason)
 		}
-		answer(w, err, "ready")
+		fine := "ready"
+		if st.Degraded != "" {
+			fine += ", degraded: " + st.Degraded
+		}
+		answer(w, err, fine)
 	})
 	return mux
 }

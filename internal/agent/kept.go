@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"tulle/internal/atomicfile"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// viewFile holds, below the state directory, the last view of the store, for a start without it.
+const viewFile = "view.json.gz"
+
+const (
+	viewFormat = 1
+	maxView    = 256 << 20 // bytes, unpacked: a view of 10,000 leases has 3 MB
+)
+
+// keptView is a view of the store as it is kept on disk.
+type keptView struct {
+	Format    int         `json:"format"`
+	Time      time.Time   `json:"time"`      // when it was read
+	ConfigKey string      `json:"configKey"` // tells the prefix that it was read from
+	Endpoints []string    `json:"endpoints"` // and these the cluster
+	Revision  int64       `json:"revision"`
+	Network   keptNetwork `json:"network"` // in force, which the store's need not be
+	Leases    []keptLease `json:"leases"`
+}
+
+type keptNetwork struct {
+	Pools    ip.Dual[keptPool] `json:"pools"`
+	Type     string            `json:"type"`
+	Options  json.RawMessage   `json:"options,omitempty"`
+	Revision int64             `json:"revision"`
+}
+
+type keptPool struct {
+	Network   netip.Prefix `json:"network"`
+	SubnetLen int          `json:"subnetLen"`
+	Min       netip.Addr   `json:"min"`
+	Max       netip.Addr   `json:"max"`
+}
+
+type keptLease struct {
+	Subnets  string       `json:"subnets"` // as in the key
+	Attrs    subnet.Attrs `json:"attrs"`   // as in the value
+	Reserved bool         `json:"reserved,omitempty"`
+	Created  int64        `json:"created"`
+	Revision int64        `json:"revision"`
+}
+
+// set returns the view as the store would deliver it.
+func (k *keptView) set() (subnet.Set, error) {
+	network := subnet.Network{Backend: subnet.Backend{Type: k.Network.Type, Options: k.Network.Options}, Revision: k.Network.Revision}
+	for _, f := range ip.Families() {
+		network.Pools.Set(f, subnet.Pool(k.Network.Pools.Of(f)))
+	}
+	set := subnet.Set{Revision: k.Revision, Network: &network, Leases: make([]subnet.Lease, 0, len(k.Leases))}
+	for _, l := range k.Leases {
+		subnets, err := subnet.ParseKey(l.Subnets)
+		if err != nil {
+			return set, fmt.Errorf("lease %q: %w", l.Subnets, err)
+		}
+		set.Leases = append(set.Leases, subnet.Lease{Subnets: subnets, Attrs: l.Attrs, Reserved: l.Reserved, Created: l.Created, Revision: l.Revision})
+	}
+	return set, nil
+}
+
+func newKeptView(cfg Config, set subnet.Set, network subnet.Network) keptView {
+	k := keptView{
+		Format: viewFormat, Time: time.Now().Truncate(time.Second), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
+		Network: keptNetwork{Type: network.Backend.Type, Options: network.Backend.Options, Revision: network.Revision},
+		Leases:  make([]keptLease, 0, len(set.Leases)),
+	}
+	for _, f := range ip.Families() {
+		k.Network.Pools.Set(f, keptPool(network.Pools.Of(f)))
+	}
+	for _, l := range set.Leases {
+		k.Leases = append(k.Leases, keptLease{Subnets: subnet.KeyOf(l.Subnets), Attrs: l.Attrs, Reserved: l.Reserved, Created: l.Created, Revision: l.Revision})
+	}
+	return k
+}
+
+func (k *keptView) write(dir string) error {
+	data, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("encode view: %w", err)
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	if _, err := w.Write(seal(data)); err != nil {
+		return fmt.Errorf("pack view: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("pack view: %w", err)
+	}
+	if err := atomicfile.Write(filepath.Join(dir, viewFile), packed.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("keep view: %w", err)
+	}
+	return nil
+}
+
+// readView reads the view below dir. Without one the error wraps fs.ErrNotExist.
+func readView(dir string) (*keptView, error) {
+	packed, err := os.ReadFile(filepath.Join(dir, viewFile))
+	if err != nil {
+		return nil, fmt.Errorf("read view: %w", err)
+	}
+	k, err := unpack(packed)
+	if err != nil {
+		return nil, fmt.Errorf("read view: %s is garbled: %w", filepath.Join(dir, viewFile), err)
+	}
+	return k, nil
+}
+
+func unpack(packed []byte) (*keptView, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxView))
+	if err != nil {
+		return nil, err
+	}
+	if err := unseal(data); err != nil {
+		return nil, err
+	}
+	var k keptView
+	if err := json.Unmarshal(data, &k); err != nil {
+		return nil, err
+	}
+	if k.Format != viewFormat {
+		return nil, fmt.Errorf("its format is %d, and this version knows %d", k.Format, viewFormat)
+	}
+	return &k, nil
+}
+
+// fallback is what a start without the store works from: a view of the past, which grants the recorded lease.
+type fallback struct {
+	set  subnet.Set
+	time time.Time
+}
+
+// openFallback returns nil, and says why, if there is nothing to work from.
+func openFallback(cfg Config, mine subnet.Lease) *fallback {
+	f, err := readFallback(cfg, mine)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		cfg.Log.Warn("kept view passed over: without the store there is nothing to start from", "err", err)
+	}
+	return f
+}
+
+func readFallback(cfg Config, mine subnet.Lease) (*fallback, error) {
+	k, err := readView(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.sameStore(cfg); err != nil {
+		return nil, err
+	}
+	set, err := k.set()
+	if err != nil {
+		return nil, err
+	}
+	if err := ours(set, mine, cfg.Node); err != nil {
+		return nil, err
+	}
+	return &fallback{set: set, time: k.Time}, nil
+}
+
+// sameStore goes by the configuration key and by the endpoints: while etcd is silent, nothing else tells one cluster from
+// another. One endpoint in common is enough, since members are replaced one by one.
+func (k *keptView) sameStore(cfg Config) error {
+	if k.ConfigKey != cfg.ConfigKey {
+		return fmt.Errorf("the view is of %s, not of %s", k.ConfigKey, cfg.ConfigKey)
+	}
+	if !slices.ContainsFunc(k.Endpoints, func(e string) bool { return slices.Contains(cfg.Endpoints, e) }) {
+		return fmt.Errorf("the view is of the etcd at %s, not of that at %s", strings.Join(k.Endpoints, ","), strings.Join(cfg.Endpoints, ","))
+	}
+	return nil
+}
+
+// ours checks that a recorded lease is the node's and that the view grants it.
+func ours(set subnet.Set, mine subnet.Lease, node string) error {
+	if mine.Attrs.Node != node {
+		return fmt.Errorf("there is no record of a lease of node %s", node)
+	}
+	for _, l := range set.Leases {
+		if l.Attrs.Node != node && len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
+			return subnet.LostTo(mine.Subnets, l)
+		}
+	}
+	for _, f := range set.Network.Families() {
+		if network := set.Network.Pools.Of(f).Network; !ip.Contains(network, mine.Subnets.Of(f)) {
+			return fmt.Errorf("the recorded lease %s has no %s subnet in %s", subnet.KeyOf(mine.Subnets), f, network)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,273 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tulle/ip"
+	"tulle/ip/iptest"
+	"tulle/subnet"
+)
+
+// gated is a store that is away until the gate opens.
+type gated struct {
+	subnet.Store
+	gate chan struct{}
+}
+
+func (g gated) pass(ctx context.Context) error {
+	select {
+	case <-g.gate:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g gated) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
+	if err := g.pass(ctx); err != nil {
+		return nil, err
+	}
+	return g.Store.Acquire(ctx, claim)
+}
+
+func (g gated) Watch(ctx context.Context, deliver func(subnet.Set)) error {
+	if err := g.pass(ctx); err != nil {
+		return err
+	}
+	return g.Store.Watch(ctx, deliver)
+}
+
+// reboot empties the kernel and the run directory of a host whose agent is stopped.
+func (h *node) reboot() {
+	h.t.Helper()
+	h.kernel = iptest.New()
+	h.uplink(h.n)
+	for _, path := range []string{filepath.Join(h.dir, "run"), filepath.Join(h.dir, "subnet.env")} {
+		if err := os.RemoveAll(path); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+func TestStartsWithoutTheStore(t *testing.T) {
+	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		was, subnets := h.owned().String(), h.agent.Status().Lease.Subnets
+		h.stop()
+		h.reboot()
+		store := gated{w.store, make(chan struct{})}
+		h.store = store
+		h.start()
+		w.within(10*time.Second, "up", func(o *node) bool {
+			st := h.agent.Status()
+			return st.Ready && strings.Contains(st.Degraded, "not been reached") && len(st.Peers) == 2
+		})
+		if got := h.owned().String(); got != was {
+			t.Errorf("the kernel is\n%s\nwant what it was:\n%s", got, was)
+		}
+		st := h.agent.Status()
+		if st.Lease.Held || !slices.Equal(st.Lease.Subnets, subnets) {
+			t.Errorf("lease %+v, want %v, not held", st.Lease, subnets)
+		}
+		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != subnets[0] {
+			t.Errorf("subnet file %+v, %v, want %v", env, err, subnets)
+		}
+
+		// The store is back.
+		close(store.gate)
+		w.within(soon, "held", func(*node) bool {
+			st := h.agent.Status()
+			return st.Degraded == "" && st.Ready && st.Lease.Held && slices.Equal(st.Lease.Subnets, subnets)
+		})
+		w.converged(soon)
+	})
+}
+
+func TestKeptViewTakesNothingAway(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		h.stop()
+		newer := ip.Route{Dst: netip.MustParsePrefix("10.5.250.0/24"), Via: netip.MustParseAddr("10.5.250.0"), Link: "flannel.1", Metric: 77, Protocol: ip.Protocol, OnLink: true}
+		var moved ip.FDB
+		for _, f := range h.owned().FDB {
+			if f.Link == "flannel.1" {
+				moved = f
+			}
+		}
+		elsewhere := moved
+		elsewhere.Dst = netip.MustParseAddr("172.30.0.99")
+		h.external(ip.Op{Verb: ip.Add, New: newer}, ip.Op{Verb: ip.Replace, Old: moved, New: elsewhere})
+		store := gated{w.store, make(chan struct{})}
+		h.store = store
+		h.start()
+		w.within(10*time.Second, "up", func(*node) bool { return h.agent.Status().Ready })
+		got := h.owned()
+		if !slices.Contains(got.Routes, newer) || !slices.Contains(got.FDB, elsewhere) {
+			t.Errorf("a view of the past changed what may be newer:\n%s", got)
+		}
+		close(store.gate)
+		w.converged(soon)
+		got = h.owned()
+		if slices.Contains(got.Routes, newer) || !slices.Contains(got.FDB, moved) {
+			t.Errorf("the store's view was not carried out:\n%s", got)
+		}
+	})
+}
+
+// While tulled was away the configuration and all leases were deleted.
+func TestStartsWithoutConfiguration(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		for _, h := range w.hosts {
+			h.stop()
+		}
+		was := w.hosts[0].owned().String()
+		for _, key := range w.store.Keys() {
+			w.store.Delete(key)
+		}
+		w.start()
+		w.within(10*time.Second, "up", func(h *node) bool {
+			st := h.agent.Status()
+			return st.Ready && strings.Contains(st.Degraded, "tulle config set") && !st.Lease.Held
+		})
+		if got := w.hosts[0].owned().String(); got != was {
+			t.Errorf("the kernel is\n%s\nwant what it was:\n%s", got, was)
+		}
+		w.store.Put("config", dualConfig, 0)
+		w.converged(time.Minute)
+	})
+}
+
+func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil  func(t *testing.T, h *node, path string)
+		change func(*Config)
+		reason string
+	}{
+		"cut off": {spoil: func(t *testing.T, _ *node, path string) {
+			if err := os.Truncate(path, 100); err != nil {
+				t.Fatal(err)
+			}
+		}, reason: "garbled"},
+		"garbled":            {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, "x") }, reason: "garbled"},
+		"changed":            {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, tampered(t, path)) }, reason: "checksum"},
+		"of another prefix":  {change: func(c *Config) { c.ConfigKey = "other/config" }, reason: "not of other/config"},
+		"of another cluster": {change: func(c *Config) { c.Endpoints = []string{"http://192.0.2.1:2379"} }, reason: "192.0.2.1"},
+		"of another node":    {change: func(c *Config) { c.Node = "other" }, reason: "node other"},
+		"of a lost lease": {spoil: func(t *testing.T, h *node, _ string) {
+			k, err := readView(filepath.Join(h.dir, "state"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range k.Leases {
+				k.Leases[i].Attrs.Node = "thief"
+			}
+			if err := k.write(filepath.Join(h.dir, "state")); err != nil {
+				t.Fatal(err)
+			}
+		}, reason: "thief"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+				w.start()
+				w.converged(soon)
+				h := w.hosts[0]
+				h.stop()
+				h.reboot()
+				if tt.spoil != nil {
+					tt.spoil(t, h, filepath.Join(h.dir, "state", viewFile))
+				}
+				var log bytes.Buffer
+				h.store, h.change, h.log = silent{}, tt.change, slog.NewTextHandler(&log, nil)
+				h.start()
+				<-time.After(time.Minute)
+				synctest.Wait()
+				if st := h.agent.Status(); st.Ready || st.Degraded != "" || len(h.owned().Links) > 0 {
+					t.Errorf("status %+v, want nothing done", st)
+				}
+				h.stop()
+				if got := log.String(); strings.Count(got, "kept view passed over") != 1 || !strings.Contains(got, tt.reason) {
+					t.Errorf("log %q, want one line with %q", got, tt.reason)
+				}
+			})
+		})
+	}
+}
+
+// tampered is a view with other content under the same sum.
+func tampered(t *testing.T, path string) string {
+	t.Helper()
+	k, err := readView(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := k.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	text := unzip(t, filepath.Join(dir, viewFile))
+	return zip(t, strings.Replace(text, `"revision":`, `"revision":1`, 1))
+}
+
+func TestViewIsWrittenAtIntervals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, viewFile)
+		v := newArchive(dir, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- v.run(ctx) }()
+		network := &subnet.Network{}
+		set := func(revision int64) subnet.Set {
+			l := subnet.Lease{Revision: revision, Attrs: subnet.Attrs{Node: "h1"}}
+			l.Subnets.V4 = netip.MustParsePrefix("10.5.1.0/24")
+			return subnet.Set{Revision: revision, Leases: []subnet.Lease{l}}
+		}
+		written := func(want bool, what string) {
+			t.Helper()
+			synctest.Wait()
+			err := os.Remove(path)
+			if (err == nil) != want {
+				t.Errorf("%s: written: %v, want %v", what, err == nil, want)
+			}
+		}
+		v.offer(Config{}, set(1), network)
+		written(true, "the first")
+		v.offer(Config{}, set(2), network)
+		<-time.After(keepEvery - time.Second)
+		v.offer(Config{}, set(3), network)
+		written(false, "soon after it")
+		<-time.After(2 * time.Second)
+		if k, err := readView(dir); err != nil || k.Revision != 3 {
+			t.Errorf("view %+v, %v, want the newest", k, err)
+		}
+		written(true, "later")
+		<-time.After(time.Minute)
+		v.offer(Config{}, set(3), network)
+		<-time.After(time.Minute)
+		written(false, "the same")
+		v.offer(Config{}, set(4), network)
+		written(true, "after a while")
+		v.offer(Config{}, set(5), network)
+		cancel()
+		if err := <-done; err == nil {
+			t.Error("run ended without its context's error")
+		}
+		written(true, "at the end")
+	})
+}

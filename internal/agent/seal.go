@@ -1,0 +1,46 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+)
+
+// sealStart begins a sealed file: a JSON object whose first member is the SHA-256 of all that comes after it. Readers
+// that do not know the member pass over it, and the sum holds for members that this version does not know.
+const sealStart = `{"sha256":"`
+
+var (
+	errUnsealed = errors.New("it has no checksum")
+	errBroken   = errors.New("its checksum does not match")
+)
+
+// seal puts its checksum into an encoded JSON object.
+func seal(object []byte) []byte {
+	rest := []byte(`"`)
+	if len(object) > len(`{}`) {
+		rest = append(rest, ',')
+	}
+	rest = append(rest, object[1:]...)
+	return slices.Concat([]byte(sealStart), sumOf(rest), rest)
+}
+
+// unseal returns errUnsealed for a file without a checksum and errBroken if the file is not what was sealed.
+func unseal(file []byte) error {
+	after, ok := bytes.CutPrefix(file, []byte(sealStart))
+	if !ok {
+		return errUnsealed
+	}
+	size := hex.EncodedLen(sha256.Size)
+	if len(after) < size || !bytes.Equal(after[:size], sumOf(after[size:])) {
+		return errBroken
+	}
+	return nil
+}
+
+func sumOf(data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return hex.AppendEncode(nil, sum[:])
+}

@@ -1,0 +1,55 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// sight is the view of the store that one pass decides from.
+type sight struct {
+	subnet.Set
+	past     bool   // of an earlier run: the store has not been reached since this one began
+	degraded string // what that means, for people
+}
+
+// see returns the newest view of the store; while it has shown no configuration, and a start has waited long enough, the
+// kept one.
+func (a *Agent) see() (sight, error) {
+	set, ok := a.inbox.view()
+	if ok && set.Network != nil && a.past != nil {
+		a.past = nil
+		a.keeper.hurry()
+	}
+	if ok && a.past == nil {
+		return sight{Set: set}, nil
+	}
+	if a.past == nil || time.Since(a.born) < storePatience {
+		return sight{}, errNoView
+	}
+	if !a.resumed {
+		a.resumed = true
+		a.keeper.inUse()
+	}
+	why := "the store has not been reached"
+	if ok {
+		why = a.noNetwork(set).Error()
+	}
+	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time.UTC().Format(time.RFC3339))
+	return sight{Set: a.past.set, past: true, degraded: text}, nil
+}
+
+// cautious is the part of a plan that may be carried out on a view of the past. Nothing goes away, and what leads to peers
+// and is there stays as it is: an earlier run may have made it from a newer view.
+func cautious(plan ip.Plan) ip.Plan {
+	return slices.DeleteFunc(plan, func(op ip.Op) bool {
+		switch op.New.(type) {
+		case ip.FDB, ip.Neighbor, ip.Route:
+			return op.Verb != ip.Add
+		}
+		return op.Verb == ip.Delete
+	})
+}
