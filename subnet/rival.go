@@ -43,6 +43,13 @@ func (c Claim) Owns(l Lease) bool {
 	return mine && (l.Attrs.Node == "" || l.Attrs.Instance == c.Attrs.Instance)
 }
 
+// Left reports whether l is a lease that the host which holds mine has left: one of its own, elsewhere, which a restore
+// from a backup has brought back. A reservation is the operator's.
+func (l Lease) Left(mine Lease) bool {
+	return l.Subnets != mine.Subnets && !l.Reserved && l.Attrs.Node != "" &&
+		l.Attrs.Node == mine.Attrs.Node && l.Attrs.Instance == mine.Attrs.Instance
+}
+
 // LostTo returns the loss of subnets to another lease.
 func LostTo(subnets Subnets, other Lease) error {
 	return fmt.Errorf("%w: %s now belongs to %s, which holds %s", ErrLost, KeyOf(subnets), other.Attrs.Owner(), KeyOf(other.Subnets))

@@ -34,12 +34,14 @@ func (a *Agent) see() (sight, error) {
 		a.resumed = true
 		a.keeper.inUse()
 	}
-	why := "the store has not been reached"
+	past, why := a.past.set, "the store has not been reached"
 	if ok {
 		why = a.noNetwork(set).Error()
+		past.Revision, past.Problems = set.Revision, set.Problems
+		past.Leases, _ = subnet.Keep(set.Leases, past.Leases)
 	}
 	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time.UTC().Format(time.RFC3339))
-	return sight{Set: a.past.set, past: true, degraded: text}, nil
+	return sight{Set: past, past: true, degraded: text}, nil
 }
 
 // cautious is the part of a plan that may be carried out on a view of the past. Nothing goes away, and what leads to peers

@@ -107,3 +107,27 @@ func TestLostLeaseIsHeld(t *testing.T) {
 		w.converged(time.Minute)
 	})
 }
+
+// All keys deleted at once: every host asserts its lease, and no kernel is touched.
+func TestWipeChangesNothing(t *testing.T) {
+	simulate(t, dualConfig, 4, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		keys := len(w.store.Keys())
+		for _, h := range w.hosts {
+			h.kernel.Refuse(func(op ip.Op) error {
+				t.Errorf("%s: the kernel is changed: %s", h.name, op)
+				return nil
+			})
+		}
+		w.store.Wipe()
+		<-time.After(2 * subnet.HoldbackTime)
+		w.within(soon, "told", func(h *node) bool {
+			st := h.agent.Status()
+			return st.Ready && st.Lease.Held && len(st.Peers) == 3 && len(st.Problems) == 1 && st.Problems[0].Key == "config"
+		})
+		if got := len(w.store.Keys()); got != keys-1 {
+			t.Errorf("%d keys, want the leases and no configuration: %d", got, keys-1)
+		}
+	})
+}

@@ -132,6 +132,11 @@ func (e *Etcd) Delete(ctx context.Context, key string) error {
 	return e.call(ctx, "kv/deleterange", map[string]any{"key": []byte(key)}, nil)
 }
 
+// Wipe deletes all keys of the network in one step.
+func (e *Etcd) Wipe(ctx context.Context) error {
+	return e.call(ctx, "kv/deleterange", map[string]any{"key": []byte(etcdPrefix + "/"), "range_end": []byte(etcdPrefix + "0")}, nil)
+}
+
 // Get returns the values of all keys with the given string prefix, by key.
 func (e *Etcd) Get(ctx context.Context, prefix string) (map[string]string, error) {
 	end := []byte(prefix)

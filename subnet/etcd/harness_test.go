@@ -85,6 +85,13 @@ func (h *harness) Delete(key string) {
 	}
 }
 
+func (h *harness) Wipe() {
+	h.t.Helper()
+	if _, err := h.raw.Delete(h.ctx(), h.config.Prefix+"/", clientv3.WithPrefix()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 func (h *harness) Get(key string) (value string, expires, ok bool) {
 	h.t.Helper()
 	r, err := h.raw.Get(h.ctx(), h.key(key))
@@ -115,6 +122,6 @@ func TestStore(t *testing.T) {
 	var names prefixes
 	subnettest.Run(t, func(t *testing.T, test func(*testing.T, subnettest.Harness)) {
 		t.Parallel()
-		test(t, newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next()}))
+		test(t, newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second}))
 	})
 }

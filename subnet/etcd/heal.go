@@ -52,7 +52,29 @@ func (h *held) heal(ctx context.Context) error {
 	}
 	h.set(*created)
 	h.store.log.Warn("lease had vanished and was made anew", "subnet", subnet.KeyOf(mine.Subnets))
+	if err := h.leave(ctx, v); err != nil {
+		return err
+	}
 	return errChanged
+}
+
+// leave ends the leases that this host has left: the subnets may be others' by now, who cannot have them as long as
+// these last.
+func (h *held) leave(ctx context.Context, v *view) error {
+	mine := h.Lease()
+	for _, e := range v.leases {
+		if !e.Left(mine) {
+			continue
+		}
+		gone, err := h.store.remove(ctx, e.Subnets, mine.Attrs.Node, e.Revision)
+		if err != nil {
+			return err
+		}
+		if gone {
+			h.store.log.Warn("lease that this host has left was there again and is ended", "subnet", subnet.KeyOf(e.Subnets))
+		}
+	}
+	return nil
 }
 
 func (h *held) recreate(ctx context.Context, v *view, id clientv3.LeaseID) (*entry, error) {

@@ -129,6 +129,7 @@ func (h *held) keep(ctx context.Context) {
 func (h *held) guard(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	other := h.store.otherData()
 	revision, err := h.inspect(ctx)
 	if err != nil {
 		return err
@@ -150,6 +151,8 @@ func (h *held) guard(ctx context.Context) error {
 		r, ok := clientv3.WatchResponse{}, true
 		due := false
 		select {
+		case <-other:
+			return errRewound
 		case <-check.C:
 			due = true
 			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))

@@ -35,6 +35,7 @@ type Config struct {
 	ProbeInterval  time.Duration // how often Watch makes sure that etcd is there and is the one it knows; default 20 s
 	NoteInterval   time.Duration // how often a host notes that it still has its subnets, which orders expired ones by age; default 24 h
 	PageSize       int64         // keys per answer of a listing; default 1000
+	HoldbackTime   time.Duration // until a sudden loss is looked at again; default subnet.HoldbackTime
 }
 
 const (
@@ -56,6 +57,9 @@ type Store struct {
 	ctx    context.Context // ends with the store
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	other chan struct{} // closed when etcd turns out to have other data than before
 }
 
 var _ subnet.Store = (*Store)(nil)
@@ -73,8 +77,9 @@ func Open(config Config) (*Store, error) {
 	config.ProbeInterval = cmp.Or(config.ProbeInterval, 20*time.Second)
 	config.NoteInterval = cmp.Or(config.NoteInterval, 24*time.Hour)
 	config.PageSize = cmp.Or(config.PageSize, 1000)
+	config.HoldbackTime = cmp.Or(config.HoldbackTime, subnet.HoldbackTime)
 
-	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config)}
+	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config), other: make(chan struct{})}
 	// The last interceptors are the innermost: health sees what login could not mend.
 	unary := []grpc.UnaryClientInterceptor{s.health.unary}
 	options := []grpc.DialOption{grpc.WithStatsHandler(&s.reached), grpc.WithConnectParams(grpc.ConnectParams{
@@ -127,6 +132,21 @@ func (s *Store) Close() error {
 
 // Trouble returns what keeps the store from reaching its etcd, with endpoints and remedy; nil if nothing does.
 func (s *Store) Trouble() error { return s.health.trouble() }
+
+// otherData returns a channel that is closed when etcd next turns out to have other data than before.
+func (s *Store) otherData() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.other
+}
+
+// dataChanged has all leases looked at.
+func (s *Store) dataChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.other)
+	s.other = make(chan struct{})
+}
 
 // scope returns a context that also ends with the store.
 func (s *Store) scope(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -98,6 +98,16 @@ func (v *view) doubt(reason string) {
 	v.doubts = append(v.doubts, subnet.Problem{Key: v.layout.config(), Reason: reason})
 }
 
+// newest returns the lease that was changed last.
+func (v *view) newest() (newest subnet.Lease, ok bool) {
+	for _, e := range v.leases {
+		if e.Revision > newest.Revision {
+			newest, ok = e.Lease, true
+		}
+	}
+	return newest, ok
+}
+
 // set returns the view for others to keep.
 func (v *view) set() subnet.Set {
 	set := subnet.Set{

@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/metadata"
 
 	"tulle/internal/backoff"
@@ -18,6 +19,7 @@ import (
 var (
 	errWatchEnded = errors.New("etcd watch ended")
 	errRewound    = errors.New("etcd has other data than before")
+	errDoubt      = errors.New("most leases went at once")
 )
 
 // Watch implements subnet.Store. Whatever etcd answers, Watch tries again: what is wrong with credentials or rights is
@@ -25,16 +27,18 @@ var (
 func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	ctx, cancel := s.scope(ctx)
 	defer cancel()
-	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1)}
+	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() { w.deliver(ctx, deliver) })
 	retry := connectBackoff()
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := w.follow(ctx)
-		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) {
+		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) || errors.Is(err, errDoubt) {
 			s.log.Debug("leases are read anew", "err", err)
 			w.listed = false
+			w.rewound = w.rewound || errors.Is(err, errRewound)
+			w.confirms = w.confirms || errors.Is(err, errDoubt)
 		}
 		if time.Since(start) > s.config.ProbeInterval {
 			retry.Reset()
@@ -53,53 +57,36 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 
 // watcher is one run of Watch.
 type watcher struct {
-	store   *Store
-	listed  bool // the view is complete as of its revision
-	cluster uint64
-	term    uint64
-	changed chan struct{}
+	store    *Store
+	listed   bool // the view is complete as of its revision
+	rewound  bool // the next listing is of other data than the view
+	confirms bool // the next listing is the second look at a loss
+	cluster  uint64
+	term     uint64
+	changed  chan struct{}
+	doubted  chan struct{} // asks for a second look
 
 	mu   sync.Mutex
 	view *view
+	read reading // since the last delivery
 }
 
-// deliver hands out the newest view. While it does, changes pile up in the view.
-func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.changed:
-		}
-		w.mu.Lock()
-		set := w.view.set()
-		w.mu.Unlock()
-		deliver(set)
-	}
-}
-
-func (w *watcher) signal() {
-	select {
-	case w.changed <- struct{}{}:
-	default:
-	}
-}
+// reading says how a view came about.
+type reading struct{ back, second bool }
 
 // follow keeps the view up to date until something breaks.
 func (w *watcher) follow(ctx context.Context) error {
 	if !w.listed {
-		l, err := w.store.list(ctx)
-		if err != nil {
+		if err := w.list(ctx); err != nil {
 			return err
 		}
-		w.mu.Lock()
-		w.view.replace(l.kvs, l.revision)
-		w.mu.Unlock()
-		w.listed, w.cluster, w.term = true, l.cluster, l.term
-		w.signal()
 	}
 	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer cancel()
+	reconnected := make(chan struct{}, 1)
+	wg.Go(func() { w.store.reconnects(ctx, reconnected) })
 	from, end := w.store.layout.span()
 	events := w.store.client.Watch(ownStream(ctx), from,
 		clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1), clientv3.WithProgressNotify())
@@ -118,13 +105,37 @@ func (w *watcher) follow(ctx context.Context) error {
 				return err
 			}
 			w.apply(r)
+			continue
+		case <-w.doubted:
+			return errDoubt
+		case <-reconnected:
 		case <-probe.C:
-			if err := w.probe(ctx); err != nil {
-				return err
-			}
-			probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 		}
+		if err := w.probe(ctx); err != nil {
+			return err
+		}
+		probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 	}
+}
+
+// list reads everything.
+func (w *watcher) list(ctx context.Context) error {
+	l, err := w.store.list(ctx)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	back := w.rewound || w.cluster != 0 && (l.cluster != w.cluster || l.term < w.term || l.revision < w.view.revision)
+	w.read = reading{back: w.read.back || back, second: w.read.second || w.confirms && !back}
+	w.view.replace(l.kvs, l.revision)
+	w.mu.Unlock()
+	w.listed, w.rewound, w.confirms, w.cluster, w.term = true, false, false, l.cluster, l.term
+	if back {
+		w.store.log.Warn("etcd has other data than before, as after a restore: what is missing stays in force until a second look", "rev", l.revision)
+		w.store.dataChanged()
+	}
+	w.signal()
+	return nil
 }
 
 func (w *watcher) apply(r clientv3.WatchResponse) {
@@ -157,7 +168,33 @@ func (w *watcher) probe(ctx context.Context) error {
 		return errRewound
 	}
 	w.term = r.Header.RaftTerm
+	return w.probeNewest(ctx)
+}
+
+// probeNewest looks up the newest lease at its revision: a history that was rewound and has grown past the view since
+// has another there. After a compaction nobody can tell.
+func (w *watcher) probeNewest(ctx context.Context) error {
+	newest, ok := w.view.newest()
+	if !ok {
+		return nil
+	}
+	key := w.store.layout.lease(newest.Subnets)
+	r, err := w.store.get(ctx, key, clientv3.WithRev(newest.Revision), clientv3.WithKeysOnly())
+	if errors.Is(err, rpctypes.ErrFutureRev) || err == nil && (len(r.Kvs) == 0 || r.Kvs[0].ModRevision != newest.Revision) {
+		return errRewound
+	}
 	return nil
+}
+
+// reconnects signals when the connection to etcd is there again after a break.
+func (s *Store) reconnects(ctx context.Context, reconnected chan<- struct{}) {
+	conn := s.client.ActiveConnection()
+	for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
+		if state = conn.GetState(); state != connectivity.Ready {
+			continue
+		}
+		signal(reconnected)
+	}
 }
 
 // ownStream makes watches of ctx use a stream of their own, which is opened with a new token, and end if etcd loses its leader.

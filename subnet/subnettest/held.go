@@ -86,10 +86,15 @@ func (h *held) inspect() error {
 		}
 	} else {
 		h.mine.Reserved = false
-		v := newView()
-		for _, other := range v.set(s).Leases {
+		leases := newView().set(s).Leases
+		for _, other := range leases {
 			if len(subnet.Overlap(other.Subnets, h.mine.Subnets)) > 0 {
 				return subnet.LostTo(h.mine.Subnets, other)
+			}
+		}
+		for _, other := range leases {
+			if other.Left(h.mine) {
+				s.delete(leasesDir + subnet.KeyOf(other.Subnets))
 			}
 		}
 	}

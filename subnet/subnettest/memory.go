@@ -83,6 +83,15 @@ func (w *world) Delete(key string) {
 	w.delete(key)
 }
 
+// Wipe deletes all keys in one step.
+func (w *world) Wipe() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.keys {
+		w.delete(key)
+	}
+}
+
 // Get returns a key's value and whether it would expire.
 func (w *world) Get(key string) (value string, expires, ok bool) {
 	w.mu.Lock()

@@ -21,13 +21,15 @@ type Harness interface {
 	// Put writes a key that expires after ttl, or never if ttl is 0.
 	Put(key, value string, ttl time.Duration)
 	Delete(key string)
+	// Wipe deletes all keys in one step.
+	Wipe()
 	Get(key string) (value string, expires, ok bool)
 	Keys() []string
 }
 
 // Run runs the suite. each gives a test its harness, inside a bubble of testing/synctest if the store can live in one.
 func Run(t *testing.T, each func(t *testing.T, test func(t *testing.T, h Harness))) {
-	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests()} {
+	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests(), lossTests()} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { each(t, test) })
 		}

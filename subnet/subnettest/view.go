@@ -7,15 +7,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"tulle/subnet"
 )
 
 // view is what one watcher has seen. The store's lock guards it.
 type view struct {
-	network *subnet.Network
-	doubts  []subnet.Problem
-	news    chan struct{}
+	network  *subnet.Network
+	doubts   []subnet.Problem
+	news     chan struct{}
+	hold     subnet.Holdback // used by Watch alone
+	revision int64           // last delivered
 }
 
 func newView() *view { return &view{news: make(chan struct{}, 1)} }
@@ -32,17 +35,42 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 		defer s.mu.Unlock()
 		delete(s.views, v)
 	}()
+	var again <-chan time.Time
 	for {
+		confirm := false
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again:
+			again, confirm = nil, true
 		case <-v.news:
 		}
 		s.mu.Lock()
 		set := v.set(s.world)
 		s.mu.Unlock()
+		set = v.settle(set, confirm)
+		switch {
+		case v.hold.Doubt() == "":
+			again = nil
+		case again == nil:
+			again = time.After(subnet.HoldbackTime)
+		}
 		deliver(set)
 	}
+}
+
+// settle is what to deliver of a complete read.
+func (v *view) settle(set subnet.Set, confirm bool) subnet.Set {
+	back := set.Revision < v.revision
+	v.revision = set.Revision
+	if confirm && !back {
+		return v.hold.Confirm(set)
+	}
+	set = v.hold.Admit(set, back)
+	if doubt := v.hold.Doubt(); doubt != "" {
+		set.Problems = append(set.Problems, subnet.Problem{Key: leasesDir, Reason: doubt})
+	}
+	return set
 }
 
 // read takes in what the store holds.

@@ -1,0 +1,63 @@
+package etcd
+
+import (
+	"context"
+	"time"
+
+	"tulle/subnet"
+)
+
+// deliver hands out the newest view, but for a sudden loss. While it does, changes pile up in the view.
+func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
+	var hold subnet.Holdback
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again:
+			again = nil
+			signal(w.doubted)
+			continue
+		case <-w.changed:
+		}
+		trusted := hold.Doubt() == ""
+		set := w.settle(&hold)
+		doubt := hold.Doubt()
+		switch {
+		case doubt == "":
+			again = nil
+		case again == nil:
+			again = time.After(w.store.config.HoldbackTime)
+		}
+		if trusted && doubt != "" {
+			w.store.log.Warn("sudden loss held back", "reason", doubt)
+		}
+		deliver(set)
+	}
+}
+
+// settle is what to deliver of the view.
+func (w *watcher) settle(hold *subnet.Holdback) subnet.Set {
+	w.mu.Lock()
+	set, read := w.view.set(), w.read
+	w.read = reading{}
+	w.mu.Unlock()
+	if read.second && !read.back {
+		return hold.Confirm(set)
+	}
+	set = hold.Admit(set, read.back)
+	if doubt := hold.Doubt(); doubt != "" {
+		set.Problems = append(set.Problems, subnet.Problem{Key: w.store.layout.leases(), Reason: doubt})
+	}
+	return set
+}
+
+func (w *watcher) signal() { signal(w.changed) }
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
