@@ -79,6 +79,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.Strangers > 0 {
 		fmt.Fprintf(w, "dropped  %d packets from strangers: no peer has the address that they came from\n", st.Strangers)
 	}
+	if st.Loss != "" {
+		fmt.Fprintf(w, "lost     %s\n", st.Loss)
+	}
 	for _, b := range st.Blocked {
 		fmt.Fprintf(w, "blocked  %s\n", b)
 	}

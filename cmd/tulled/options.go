@@ -20,6 +20,7 @@ type options struct {
 	uplink     ip.UplinkChoice
 	nodeID     string
 	ipMasq     bool
+	renumber   bool
 	peerFilter bool
 	version    bool
 	logLevel   slog.Level
@@ -102,6 +103,13 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
 	o.peerFilter = true
 	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer (default on)", switchInto(&o.peerFilter))
+	fs.Func("on-subnet-loss", "`policy` when another host has this one's subnet: hold (wait for it) or renumber (take another) (default hold)", func(s string) error {
+		if s != "hold" && s != "renumber" {
+			return fmt.Errorf("want hold or renumber")
+		}
+		o.renumber = s == "renumber"
+		return nil
+	})
 	fs.Func("subnet-lease-renew-margin", "`minutes`, accepted for flannel's sake and unused: the lease is kept alive all the time", renewMargin)
 
 	o.healthIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})

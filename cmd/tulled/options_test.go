@@ -73,6 +73,7 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
 		{"node id", []string{"--node-id=bad/id"}, nil, []string{"node-id", `"bad/id"`, "letters"}},
 		{"peer filter", nil, []string{"TULLED_PEER_FILTER=no"}, []string{"TULLED_PEER_FILTER", "on or off"}},
+		{"policy", []string{"--on-subnet-loss=panic"}, nil, []string{"on-subnet-loss", "hold or renumber"}},
 		{"log format", []string{"-log-format=xml"}, nil, []string{"text or json"}},
 	}
 	for _, tt := range tests {

@@ -38,6 +38,7 @@ type Config struct {
 	IPMasq     bool            // masquerade what leaves the network
 	PeerFilter bool            // drop tunnelled packets that come from no peer
 	TTL        time.Duration   // of the lease; zero: subnet.DefaultTTL
+	Renumber   bool            // when the subnet is lost to another host, take a new one instead of waiting for it
 	SubnetFile string
 	StateDir   string              // survives a reboot
 	RunDir     string              // does not

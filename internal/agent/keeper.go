@@ -20,14 +20,23 @@ type keeper struct {
 	log      *slog.Logger
 	ttl      time.Duration
 	previous subnet.Subnets
+	renumber bool   // a subnet that was lost is not waited for
 	changed  func() // asks the loop for a pass
 	wake     chan struct{}
 
 	mu   sync.Mutex
 	want *subnet.Attrs // nil until the loop knows
-	keep bool          // previous is in use by this run: no other subnet will do
+	keep bool          // previous is in use by this run
+	loss *loss         // the last one; nil if none, or if the subnet was got back
 	held subnet.Held   // nil while none is held; written by run alone
 	err  error         // why none is held, or why it does not announce what is wanted
+}
+
+// loss is how a subnet was lost.
+type loss struct {
+	subnets subnet.Subnets
+	reason  error
+	time    time.Time
 }
 
 // errAcquiring tells that the store has not given a lease yet.
@@ -39,7 +48,7 @@ func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 			previous.Set(f, cfg.Previous.Of(f))
 		}
 	}
-	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.TTL, previous: previous, changed: changed, wake: make(chan struct{}, 1), err: errAcquiring}
+	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.TTL, previous: previous, renumber: cfg.Renumber, changed: changed, wake: make(chan struct{}, 1), err: errAcquiring}
 }
 
 // publish says what the lease should announce.
@@ -69,10 +78,21 @@ func (k *keeper) inUse() {
 	k.keep = true
 }
 
+// insists reports whether no other subnet will do.
 func (k *keeper) insists() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.keep
+	return k.keep && !k.renumber
+}
+
+// lastLoss says how the subnet that this host had was lost, until it has it again.
+func (k *keeper) lastLoss() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.loss == nil {
+		return ""
+	}
+	return fmt.Sprintf("%v, noticed at %s", k.loss.reason, k.loss.time.UTC().Format(time.RFC3339))
 }
 
 // state returns the lease, if one is held. The error is why none is, or why it does not announce what it should.
@@ -146,6 +166,9 @@ func (k *keeper) lost() <-chan error {
 func (k *keeper) lose(reason error) {
 	k.previous = k.held.Lease().Subnets
 	k.inUse()
+	k.mu.Lock()
+	k.loss = &loss{subnets: k.previous, reason: reason, time: time.Now()}
+	k.mu.Unlock()
 	k.log.Warn("lease lost", "subnet", subnet.KeyOf(k.previous), "err", reason)
 	k.set(nil, reason)
 }
@@ -177,6 +200,11 @@ func (k *keeper) step(ctx context.Context) error {
 
 func (k *keeper) report(what string, held subnet.Held) {
 	lease := held.Lease()
+	k.mu.Lock()
+	if k.loss != nil && k.loss.subnets == lease.Subnets {
+		k.loss = nil
+	}
+	k.mu.Unlock()
 	k.log.Info(what, "subnet", subnet.KeyOf(lease.Subnets), "rev", lease.Revision)
 	k.set(held, nil)
 }

@@ -36,7 +36,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 			}
 		}
 	}
-	st.Ready = err == nil
+	st.Ready, st.Loss = err == nil, a.keeper.lastLoss()
 	return st, changed
 }
 

@@ -3,8 +3,10 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -103,8 +105,44 @@ func TestLostLeaseIsHeld(t *testing.T) {
 			t.Errorf("the data plane changed:\n%s", diff)
 		}
 
+		if got := h.agent.Status().Loss; !strings.Contains(got, "thief at 172.30.0.99") {
+			t.Errorf("loss %q, want the thief", got)
+		}
 		w.store.Delete("subnets/" + subnet.KeyOf(self))
 		w.converged(time.Minute)
+		if got := h.agent.Status().Loss; got != "" {
+			t.Errorf("loss %q, want none once the subnet is back", got)
+		}
+	})
+}
+
+func TestLostLeaseIsReplaced(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.change = func(c *Config) { c.Renumber = true }
+		w.start()
+		w.converged(soon)
+		was := h.agent.Status().Lease.Subnets
+		bridge := ip.Interface{Name: "cni0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(was[0].Addr().Next(), was[0].Bits())}}}
+		h.kernel.AddInterface(bridge)
+		key := subnet.KeyOf(subnet.Subnets{V4: was[0], V6: was[1]})
+		w.store.Put("subnets/"+key, `{"PublicIP":"172.30.0.99","PublicIPv6":"fd30::99","BackendType":"vxlan","Tulle":{"Node":"thief","Instance":"x"}}`, 0)
+		w.within(soon, "renumbered", func(*node) bool {
+			st := h.agent.Status()
+			return st.Ready && st.Lease.Held && st.Lease.Subnets[0] != was[0] && len(h.drift()) == 0
+		})
+		st := h.agent.Status()
+		if !strings.Contains(st.Loss, "thief") || len(st.Stale) != 1 || !strings.Contains(st.Stale[0], "cni0 holds") {
+			t.Errorf("loss %q, stale %q, want the thief and the bridge", st.Loss, st.Stale)
+		}
+		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != st.Lease.Subnets[0] {
+			t.Errorf("subnet file %+v, %v, want %v", env, err, st.Lease.Subnets)
+		}
+		w.within(soon, "followed", func(o *node) bool {
+			return o == h || slices.ContainsFunc(o.agent.Status().Peers, func(p PeerStatus) bool {
+				return p.Node == h.name && p.Subnets[0] == st.Lease.Subnets[0]
+			})
+		})
 	})
 }
 
