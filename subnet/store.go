@@ -4,12 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 )
 
 // DefaultTTL is how long a lease outlives its owner.
 const DefaultTTL = 24 * time.Hour
+
+// Forever is the TTL of a lease that never expires.
+const Forever time.Duration = math.MaxInt64
+
+// LeaseMargin is how much of the time of a lease its holder gives up, for clocks that differ: one part in this many.
+const LeaseMargin = 50
 
 // Store is where the network configuration and the leases of all hosts live.
 type Store interface {
@@ -31,6 +38,10 @@ type Store interface {
 type Held interface {
 	// Lease returns the lease as last written.
 	Lease() Lease
+	// Left returns how long the lease is this host's without another word from the store, by a clock that also counts
+	// the time in which the machine is suspended. At zero or less another host may have the subnet. The lease that never
+	// expires has Forever left.
+	Left() time.Duration
 	// Update publishes other attributes. The subnets stay.
 	Update(ctx context.Context, attrs Attrs) error
 	// Lost receives the reason, once, when the lease is no longer this host's.
@@ -44,7 +55,7 @@ type Claim struct {
 	Attrs    Attrs         // to be published; Node must be set
 	Previous Subnets       // held before, by local record: taken again only if free
 	Keep     bool          // Previous or nothing: containers use it already
-	TTL      time.Duration // zero: DefaultTTL
+	TTL      time.Duration // zero: DefaultTTL; Forever: the lease is a reservation, and stays until it is released
 }
 
 // ErrNoNetwork tells that the store holds no valid network configuration.

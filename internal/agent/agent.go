@@ -37,7 +37,7 @@ type Config struct {
 	Uplink     ip.UplinkChoice // zero: the interface of the default route
 	IPMasq     bool            // masquerade what leaves the network
 	PeerFilter bool            // drop tunnelled packets that come from no peer
-	TTL        time.Duration   // of the lease; zero: subnet.DefaultTTL
+	TTL        time.Duration   // of the lease, as in subnet.Claim
 	Renumber   bool            // when the subnet is lost to another host, take a new one instead of waiting for it
 	SubnetFile string
 	StateDir   string              // survives a reboot
@@ -161,6 +161,9 @@ func (a *Agent) loop(ctx context.Context) error {
 			return ctx.Err()
 		case <-beat.C:
 			a.alive()
+			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {
+				a.inbox.poke()
+			}
 		case <-a.inbox.wake:
 			next.wake()
 		case <-next.timer.C:

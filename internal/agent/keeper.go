@@ -51,6 +51,9 @@ func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.TTL, previous: previous, renumber: cfg.Renumber, changed: changed, wake: make(chan struct{}, 1), err: errAcquiring}
 }
 
+// errRanOut tells that this host cannot know whether the lease is still its own.
+var errRanOut = errors.New("the store has not confirmed the lease for as long as it lasts: another host may have the subnet")
+
 // publish says what the lease should announce.
 func (k *keeper) publish(attrs subnet.Attrs) {
 	k.mu.Lock()
@@ -102,7 +105,16 @@ func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 	if k.held == nil {
 		return subnet.Lease{}, false, k.err
 	}
+	if k.held.Left() <= 0 {
+		return k.held.Lease(), false, errRanOut
+	}
 	return k.held.Lease(), true, k.err
+}
+
+// holds reports whether this host may say that it holds its lease.
+func (k *keeper) holds() bool {
+	_, held, _ := k.state()
+	return held
 }
 
 func (k *keeper) set(held subnet.Held, err error) {

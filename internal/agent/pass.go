@@ -79,6 +79,9 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 		return nil, v.notHeld
 	}
 	st.Lease = leaseStatus(v.self, v.notHeld == nil)
+	if errors.Is(v.notHeld, errRanOut) {
+		st.Degraded = errRanOut.Error()
+	}
 
 	d := a.decide(v)
 	st.Peers = peerStatus(d, a.backend.Scope(nil).Links)

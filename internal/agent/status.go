@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -76,17 +78,36 @@ func (p *published) set(st Status) {
 	p.st = st
 }
 
-// Status returns how things stood after the last pass.
+func (p *published) get() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.st
+}
+
+// Status returns how things stood after the last pass, but for a lease that is no longer held: that is told at once.
 func (a *Agent) Status() Status {
-	a.status.mu.Lock()
-	defer a.status.mu.Unlock()
-	return a.status.st
+	st := a.status.get()
+	if st.Lease == nil || !st.Lease.Held {
+		return st
+	}
+	switch _, held, err := a.keeper.state(); {
+	case held:
+		return st
+	case errors.Is(err, errRanOut):
+		st.Degraded = err.Error()
+	default:
+		st.Ready, st.Reason = false, fmt.Sprint(err)
+	}
+	lease := *st.Lease
+	lease.Held = false
+	st.Lease = &lease
+	return st
 }
 
 // publish makes st the status and logs what is new in it.
 func (a *Agent) publish(st Status) {
 	st.Time = time.Now()
-	a.journal.passed(a.Status(), st)
+	a.journal.passed(a.status.get(), st)
 	a.status.set(st)
 	if a.cfg.Changed != nil {
 		a.cfg.Changed(st)

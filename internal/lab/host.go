@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"tulle/internal/netns"
@@ -141,6 +142,12 @@ func (h *Host) KillDaemon() {
 		h.daemon.kill()
 	}
 }
+
+// PauseDaemon stops tulled in its tracks, with SIGSTOP.
+func (h *Host) PauseDaemon() error { return h.daemon.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// ResumeDaemon lets it go on.
+func (h *Host) ResumeDaemon() error { return h.daemon.cmd.Process.Signal(syscall.SIGCONT) }
 
 // WaitReady waits until tulled has a lease and the kernel equals its plan.
 func (h *Host) WaitReady(ctx context.Context) error {

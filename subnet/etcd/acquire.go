@@ -34,7 +34,7 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 	if a.outdated != 0 {
 		s.revoke(ctx, a.outdated)
 	}
-	return s.hold(ctx, claim, mine), nil
+	return s.hold(ctx, claim, mine, a.term), nil
 }
 
 // acquisition is one Acquire under way.
@@ -47,6 +47,7 @@ type acquisition struct {
 	blocked  []subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
 	dead     map[string]bool  // node ids whose owners did not answer
 	granted  clientv3.LeaseID // for this claim, to be revoked on failure
+	term     term             // of the etcd lease in use
 	outdated clientv3.LeaseID // of an earlier run, to be revoked on success
 }
 
@@ -183,27 +184,34 @@ func (a *acquisition) settle(ctx context.Context, set subnet.Set) error {
 	return nil
 }
 
-// etcdLease returns the etcd lease for the claim's key: none for a reservation, that of this host's earlier run if it
+// etcdLease returns the etcd lease for the claim's key: none for one that never expires, that of this host's earlier run if it
 // still lives and has the right length, else a new one.
 func (a *acquisition) etcdLease(ctx context.Context, old *entry) (clientv3.LeaseID, error) {
 	if old != nil && old.Reserved {
+		return 0, nil
+	}
+	if a.claim.TTL == subnet.Forever {
+		if old != nil && old.Attrs.Node == a.claim.Attrs.Node {
+			a.outdated = old.id
+		}
 		return 0, nil
 	}
 	if a.granted != 0 {
 		return a.granted, nil
 	}
 	if old != nil && old.Attrs.Node == a.claim.Attrs.Node {
-		ttl, err := a.store.renew(ctx, old.id)
+		renewed, err := a.store.renew(ctx, old.id)
 		if err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return 0, err
 		}
-		if err == nil && ttl == seconds(a.claim.TTL) {
+		if err == nil && renewed.seconds == seconds(a.claim.TTL) {
+			a.term = renewed
 			return old.id, nil
 		}
 		a.outdated = old.id
 	}
 	var err error
-	a.granted, err = a.store.grant(ctx, a.claim.TTL)
+	a.granted, a.term, err = a.store.grant(ctx, a.claim.TTL)
 	return a.granted, err
 }
 
@@ -218,7 +226,7 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 		return nil, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(old.Subnets), err)
 	}
 	mine := &entry{old.Lease, id}
-	mine.Attrs = attrs
+	mine.Attrs, mine.Reserved = attrs, id == 0
 	if bytes.Equal(before, value) && id == old.id {
 		return mine, nil
 	}
@@ -249,17 +257,6 @@ func (s *Store) rewrite(ctx context.Context, old *entry, value []byte, id client
 		return nil, fmt.Errorf("write lease %s: %w", subnet.KeyOf(old.Subnets), err)
 	}
 	return r, nil
-}
-
-// renew prolongs an etcd lease and returns the seconds that it was granted for.
-func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
-	defer cancel()
-	r, err := s.client.KeepAliveOnce(ctx, id)
-	if err != nil {
-		return 0, fmt.Errorf("renew etcd lease: %w", s.health.explain(err))
-	}
-	return r.TTL, nil
 }
 
 // noNetwork says how to end the lack of a configuration.

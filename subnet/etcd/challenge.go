@@ -45,7 +45,7 @@ func (s *Store) ask(ctx context.Context, claim subnet.Claim, node string) (bool,
 	if err != nil {
 		return false, fmt.Errorf("encode question to node %s: %w", node, err)
 	}
-	id, err := s.grant(ctx, challengeTTL)
+	id, _, err := s.grant(ctx, challengeTTL)
 	if err != nil {
 		return false, err
 	}

@@ -29,33 +29,38 @@ func (h *held) heal(ctx context.Context) error {
 			return subnet.LostTo(mine.Subnets, e.Lease)
 		}
 	}
-	// A reservation that was deleted while in use goes on as an ordinary lease.
-	id := mine.id
-	if id != 0 {
-		if _, err := h.store.renew(ctx, id); errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			id = 0
-		} else if err != nil {
-			return err
-		}
-	}
-	if id == 0 {
-		if id, err = h.store.grant(ctx, h.claim.TTL); err != nil {
-			return err
-		}
+	id, t, err := h.etcdLease(ctx, mine.id)
+	if err != nil {
+		return err
 	}
 	created, err := h.recreate(ctx, v, id)
 	if created == nil {
-		if id != mine.id {
+		if id != mine.id && id != 0 {
 			h.store.revoke(ctx, id)
 		}
 		return err
 	}
 	h.set(*created)
+	h.confirm(t)
 	h.store.log.Warn("lease had vanished and was made anew", "subnet", subnet.KeyOf(mine.Subnets))
 	if err := h.leave(ctx, v); err != nil {
 		return err
 	}
 	return errChanged
+}
+
+// etcdLease returns the etcd lease for a key that is made anew: the one that it had, if that still lives. A reservation
+// that was deleted while in use goes on as the claim has it.
+func (h *held) etcdLease(ctx context.Context, had clientv3.LeaseID) (clientv3.LeaseID, term, error) {
+	if h.claim.TTL == subnet.Forever {
+		return 0, term{}, nil
+	}
+	if had != 0 {
+		if t, err := h.store.renew(ctx, had); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return had, t, err
+		}
+	}
+	return h.store.grant(ctx, h.claim.TTL)
 }
 
 // leave ends the leases that this host has left: the subnets may be others' by now, who cannot have them as long as
@@ -116,9 +121,11 @@ func (h *held) reclaim(ctx context.Context, kv *mvccpb.KeyValue) error {
 	if string(value) != string(kv.Value) || int64(seen.id) != kv.Lease {
 		r, err := h.store.rewrite(ctx, &seen, value, seen.id)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-			if seen.id, err = h.store.grant(ctx, h.claim.TTL); err != nil {
+			var t term
+			if seen.id, t, err = h.store.grant(ctx, h.claim.TTL); err != nil {
 				return err
 			}
+			h.confirm(t)
 			r, err = h.store.rewrite(ctx, &seen, value, seen.id)
 		}
 		if err != nil {

@@ -28,9 +28,10 @@ type held struct {
 	askers map[party]time.Time // when a question of theirs was last logged; guarded by turn
 	noted  time.Time           // when it was last noted that the subnets are this host's; used by keep alone
 
-	mu   sync.Mutex
-	mine entry
-	loss error // why it is no longer ours
+	mu    sync.Mutex
+	mine  entry
+	until time.Duration // by uptime: as far as etcd has confirmed the lease
+	loss  error         // why it is no longer ours
 }
 
 // checkEvery is how many probe intervals pass between looks at a key of which no watch tells anything: a watch is blind
@@ -40,7 +41,7 @@ const checkEvery = 3
 // errChanged makes the keeping start over with the lease as it is now.
 var errChanged = errors.New("lease changed")
 
-func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry) *held {
+func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, granted term) *held {
 	ctx, cancel := s.scope(ctx)
 	h := &held{
 		store: s,
@@ -53,6 +54,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry) *held
 		askers: map[party]time.Time{},
 		noted:  time.Now(),
 		mine:   *mine,
+		until:  granted.until,
 	}
 	s.wg.Go(func() {
 		defer cancel()
@@ -128,6 +130,8 @@ func (h *held) keep(ctx context.Context) {
 // guard keeps the etcd lease alive and watches the key, and the one where others ask for this host, until something breaks.
 func (h *held) guard(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer cancel()
 	other := h.store.otherData()
 	revision, err := h.inspect(ctx)
@@ -135,11 +139,9 @@ func (h *held) guard(ctx context.Context) error {
 		return err
 	}
 	mine := h.entry()
-	var alive <-chan *clientv3.LeaseKeepAliveResponse
+	gone := make(chan error, 1)
 	if mine.id != 0 {
-		if alive, err = h.store.client.KeepAlive(ctx, mine.id); err != nil {
-			return fmt.Errorf("keep etcd lease alive: %w", err)
-		}
+		wg.Go(func() { gone <- h.renewal(ctx, mine.id) })
 	}
 	l := h.store.layout
 	watching := ownStream(ctx)
@@ -156,11 +158,8 @@ func (h *held) guard(ctx context.Context) error {
 		case <-check.C:
 			due = true
 			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
-		case _, ok := <-alive:
-			if !ok {
-				return errors.New("etcd lease is no longer kept alive") // gone, or etcd was away for all its time
-			}
-			continue
+		case err := <-gone:
+			return err
 		case r, ok = <-own:
 		case r, ok = <-asked:
 		}

@@ -176,16 +176,6 @@ func (s *Store) commit(ctx context.Context, t txn) (*clientv3.TxnResponse, error
 	return r, s.health.explain(err)
 }
 
-func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
-	defer cancel()
-	r, err := s.client.Grant(ctx, seconds(ttl))
-	if err != nil {
-		return 0, fmt.Errorf("grant etcd lease: %w", s.health.explain(err))
-	}
-	return r.ID, nil
-}
-
 // revoke tidies up, also after ctx has ended. What it leaves behind expires by itself.
 func (s *Store) revoke(ctx context.Context, id clientv3.LeaseID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.RequestTimeout/2)

@@ -1,6 +1,7 @@
 package subnettest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ type held struct {
 	store *world
 	claim subnet.Claim
 	mine  subnet.Lease
+	until time.Time // when the lease runs out unless it is renewed
 	lost  chan error
 	wake  chan struct{} // the key changed
 	stop  context.CancelFunc
@@ -25,7 +27,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	ctx, cancel := context.WithCancel(ctx)
 	ended := context.AfterFunc(s.ctx, cancel)
 	h := &held{
-		store: s.world, claim: claim, mine: mine,
+		store: s.world, claim: claim, mine: mine, until: time.Now().Add(ttlOf(claim)),
 		lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		stop: cancel, done: make(chan struct{}),
 	}
@@ -43,7 +45,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 }
 
 func (h *held) keep(ctx context.Context) {
-	ticker := time.NewTicker(ttlOf(h.claim) / 3)
+	ticker := time.NewTicker(renewEvery(h.claim))
 	defer ticker.Stop()
 	for {
 		select {
@@ -51,7 +53,7 @@ func (h *held) keep(ctx context.Context) {
 			return
 		case <-ticker.C:
 			h.store.mu.Lock()
-			h.store.renew(h.key(), ttlOf(h.claim))
+			h.renew()
 			h.store.mu.Unlock()
 		case <-h.wake:
 			h.store.mu.Lock()
@@ -62,6 +64,16 @@ func (h *held) keep(ctx context.Context) {
 				return
 			}
 		}
+	}
+}
+
+func renewEvery(claim subnet.Claim) time.Duration { return cmp.Or(ttlOf(claim), subnet.DefaultTTL) / 3 }
+
+// renew puts off the expiry, if the key is still this host's.
+func (h *held) renew() {
+	if r, ok := h.store.keys[h.key()]; ok && r.modified == h.mine.Revision {
+		h.store.renew(h.key(), ttlOf(h.claim))
+		h.until = time.Now().Add(ttlOf(h.claim))
 	}
 }
 
@@ -85,7 +97,7 @@ func (h *held) inspect() error {
 			ttl = 0
 		}
 	} else {
-		h.mine.Reserved = false
+		h.mine.Reserved = h.claim.TTL == subnet.Forever
 		leases := newView().set(s).Leases
 		for _, other := range leases {
 			if len(subnet.Overlap(other.Subnets, h.mine.Subnets)) > 0 {
@@ -112,7 +124,18 @@ func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
 		r = h.store.keys[h.key()]
 	}
 	h.mine.Attrs, h.mine.Created, h.mine.Revision = attrs, r.created, r.modified
+	h.renew()
 	return nil
+}
+
+// Left implements subnet.Held.
+func (h *held) Left() time.Duration {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	if h.mine.Reserved {
+		return subnet.Forever
+	}
+	return time.Until(h.until) - ttlOf(h.claim)/subnet.LeaseMargin
 }
 
 // Lease implements subnet.Held.

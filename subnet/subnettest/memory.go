@@ -256,13 +256,14 @@ func (w *world) blocked(place subnet.Placement) (subnet.Lease, bool) {
 
 // settle writes the lease, unless it is as it should be.
 func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease, error) {
-	mine := subnet.Lease{Subnets: place.Subnets, Attrs: claim.Attrs}
+	mine := subnet.Lease{Subnets: place.Subnets, Attrs: claim.Attrs, Reserved: claim.TTL == subnet.Forever}
 	ttl := ttlOf(claim)
 	if place.Held {
 		mine.Attrs = claim.Attrs.Over(place.Mine.Attrs)
-		if mine.Reserved = place.Mine.Reserved; mine.Reserved {
-			ttl = 0
-		}
+		mine.Reserved = mine.Reserved || place.Mine.Reserved
+	}
+	if mine.Reserved {
+		ttl = 0
 	}
 	value, err := json.Marshal(mine.Attrs)
 	if err != nil {
@@ -272,7 +273,7 @@ func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease
 	if place.Held && place.Subnets != place.Mine.Subnets {
 		w.delete(leasesDir + subnet.KeyOf(place.Mine.Subnets))
 	}
-	if r, ok := w.keys[key]; ok && r.value == string(value) {
+	if r, ok := w.keys[key]; ok && r.value == string(value) && (ttl == 0) == (r.expiry == nil) {
 		w.renew(key, ttl)
 	} else {
 		if !ok {
@@ -284,7 +285,11 @@ func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease
 	return mine, nil
 }
 
+// ttlOf is a claim's TTL as Put takes it.
 func ttlOf(claim subnet.Claim) time.Duration {
+	if claim.TTL == subnet.Forever {
+		return 0
+	}
 	if claim.TTL == 0 {
 		return subnet.DefaultTTL
 	}

@@ -1,0 +1,116 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/internal/backoff"
+	"tulle/subnet"
+)
+
+// lookEvery is how often a held lease is looked at for whether it is due for renewal: a timer would sleep when the machine does.
+const lookEvery = time.Minute
+
+// term is for how long etcd has granted a lease.
+type term struct {
+	seconds int64
+	until   time.Duration // by uptime, with a margin
+}
+
+// termFrom counts from before the request that etcd granted: the answer may have waited here for any time.
+func termFrom(asked time.Duration, seconds int64) term {
+	length := time.Duration(seconds) * time.Second
+	return term{seconds: seconds, until: asked + length - length/subnet.LeaseMargin}
+}
+
+// grant makes an etcd lease.
+func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, term, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
+	defer cancel()
+	asked := uptime()
+	r, err := s.client.Grant(ctx, seconds(ttl))
+	if err != nil {
+		return 0, term{}, fmt.Errorf("grant etcd lease: %w", s.health.explain(err))
+	}
+	return r.ID, termFrom(asked, r.TTL), nil
+}
+
+// renew prolongs an etcd lease. It tries once: the client's own way tries without a pause while etcd is away.
+func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) (term, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
+	defer cancel()
+	asked := uptime()
+	r, err := s.keepAlive(ctx, id)
+	if err != nil {
+		return term{}, fmt.Errorf("renew etcd lease: %w", s.health.explain(clientv3.ContextError(ctx, err)))
+	}
+	if r.TTL <= 0 {
+		return term{}, fmt.Errorf("renew etcd lease: %w", rpctypes.ErrLeaseNotFound)
+	}
+	return termFrom(asked, r.TTL), nil
+}
+
+func (s *Store) keepAlive(ctx context.Context, id clientv3.LeaseID) (*pb.LeaseKeepAliveResponse, error) {
+	stream, err := clientv3.RetryLeaseClient(s.client).LeaseKeepAlive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
+		return nil, err
+	}
+	return stream.Recv()
+}
+
+// renewal renews an etcd lease whenever a third of its time has passed, until ctx ends or the lease is gone.
+func (h *held) renewal(ctx context.Context, id clientv3.LeaseID) error {
+	retry := connectBackoff()
+	third := time.Duration(seconds(h.claim.TTL)) * time.Second / 3
+	for {
+		wait := time.Duration(0)
+		if due := h.Left() - 2*third; due > 0 {
+			wait = min(backoff.Jitter(due), lookEvery)
+		} else if err := h.renewNow(ctx, id); errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return err
+		} else if err != nil {
+			wait = retry.Next()
+		} else {
+			retry.Reset()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (h *held) renewNow(ctx context.Context, id clientv3.LeaseID) error {
+	t, err := h.store.renew(ctx, id)
+	if err == nil {
+		h.confirm(t)
+	}
+	return err
+}
+
+// confirm takes note that etcd has granted the lease for a time.
+func (h *held) confirm(t term) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.until = t.until
+}
+
+// Left implements subnet.Held.
+func (h *held) Left() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mine.id == 0 {
+		return subnet.Forever
+	}
+	return h.until - uptime()
+}
