@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 
 	"tulle/internal/agent"
 	"tulle/ip"
@@ -21,6 +22,7 @@ type options struct {
 	nodeID     string
 	ipMasq     bool
 	renumber   bool
+	leaseTTL   time.Duration
 	peerFilter bool
 	version    bool
 	logLevel   slog.Level
@@ -103,6 +105,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
 	o.peerFilter = true
 	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer (default on)", switchInto(&o.peerFilter))
+	fs.Func("lease-ttl", "`duration` for which the lease outlives this host, such as 12h, or none: for ever (default 24h)", ttlInto(&o.leaseTTL))
 	fs.Func("on-subnet-loss", "`policy` when another host has this one's subnet: hold (wait for it) or renumber (take another) (default hold)", func(s string) error {
 		if s != "hold" && s != "renumber" {
 			return fmt.Errorf("want hold or renumber")

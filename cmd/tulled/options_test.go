@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"tulle/subnet"
 )
 
 func env(pairs ...string) func(string) (string, bool) {
@@ -73,6 +76,8 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
 		{"node id", []string{"--node-id=bad/id"}, nil, []string{"node-id", `"bad/id"`, "letters"}},
 		{"peer filter", nil, []string{"TULLED_PEER_FILTER=no"}, []string{"TULLED_PEER_FILTER", "on or off"}},
+		{"short lease", []string{"--lease-ttl=1s"}, nil, []string{"lease-ttl", `"1s"`, "5s or more", "none"}},
+		{"no lease", nil, []string{"TULLED_LEASE_TTL=never"}, []string{"TULLED_LEASE_TTL", "never", "5s or more"}},
 		{"policy", []string{"--on-subnet-loss=panic"}, nil, []string{"on-subnet-loss", "hold or renumber"}},
 		{"log format", []string{"-log-format=xml"}, nil, []string{"text or json"}},
 	}
@@ -106,5 +111,14 @@ func TestVersion(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := run(context.Background(), []string{"-version"}, env("TULLED_VERSION=x"), &out, &errs); code != exitStopped || out.String() != version+"\n" {
 		t.Errorf("exit code %d, output %q", code, out.String())
+	}
+}
+
+func TestLeaseTTL(t *testing.T) {
+	for value, want := range map[string]time.Duration{"": 0, "90m": 90 * time.Minute, "none": subnet.Forever} {
+		o, err := parse(nil, env("TULLED_LEASE_TTL="+value), nil)
+		if err != nil || o.leaseTTL != want {
+			t.Errorf("%q: %v, %v, want %v", value, o.leaseTTL, err, want)
+		}
 	}
 }

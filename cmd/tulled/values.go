@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 // fromEnvironment sets the flags that the command line left alone.
@@ -81,6 +83,24 @@ func switchInto(into *bool) func(string) error {
 			return fmt.Errorf("want on or off")
 		}
 		*into = s == "on"
+		return nil
+	}
+}
+
+// ttlLeast is what a lease must last for at least, so that a restart of etcd or of this program does not end it.
+const ttlLeast = 5 * time.Second
+
+func ttlInto(into *time.Duration) func(string) error {
+	return func(s string) error {
+		if s == "none" {
+			*into = subnet.Forever
+			return nil
+		}
+		ttl, err := time.ParseDuration(s)
+		if err != nil || ttl < ttlLeast {
+			return fmt.Errorf("want a duration of %v or more, such as 12h, or none", ttlLeast)
+		}
+		*into = ttl
 		return nil
 	}
 }
