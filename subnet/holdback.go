@@ -14,7 +14,7 @@ import (
 const HoldbackTime = 15 * time.Second
 
 // Holdback is what a Store puts between what it reads and what Watch delivers. A view is doubted if most leases of the last
-// one are gone from it at once, or if the store has gone back in time, as after a restore from a backup. Until a second
+// one went at once, or if the store has gone back in time, as after a restore from a backup. Until a second
 // complete read, the lost leases are delivered beside those of the view. The zero value has seen nothing.
 type Holdback struct {
 	last  []Lease // as delivered
@@ -49,18 +49,16 @@ func (h *Holdback) Doubt() string {
 	return fmt.Sprintf("%d leases went at once; they stay in force until a second look confirms it", h.kept)
 }
 
-// suddenLoss reports whether now lacks more than half of the last leases.
+// suddenLoss reports whether more than half of the last leases went since, some of which may have been made anew: the
+// others will be too.
 func suddenLoss(last, now []Lease) bool {
-	if 2*(len(last)-len(now)) > len(last) {
-		return true
-	}
-	present := make(map[Subnets]bool, len(now))
+	created := make(map[Subnets]int64, len(now))
 	for _, l := range now {
-		present[l.Subnets] = true
+		created[l.Subnets] = l.Created
 	}
 	lost := 0
 	for _, l := range last {
-		if !present[l.Subnets] {
+		if at, there := created[l.Subnets]; !there || at != l.Created {
 			lost++
 		}
 	}

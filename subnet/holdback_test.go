@@ -88,3 +88,17 @@ func TestHoldbackEndsWhenAllAreBack(t *testing.T) {
 		t.Errorf("%d leases, want 3", len(got.Leases))
 	}
 }
+
+// A reader that was slow sees a wipe only when most hosts are back already.
+func TestHoldbackOfTheRest(t *testing.T) {
+	four := leasesOf(t, "10.5.1.0/24 a 1", "10.5.2.0/24 b 2", "10.5.3.0/24 c 3", "10.5.4.0/24 d 4")
+	var h Holdback
+	h.Admit(Set{Leases: four}, false)
+	back := leasesOf(t, "10.5.1.0/24 a 11", "10.5.2.0/24 b 12", "10.5.3.0/24 c 13")
+	for i := range back {
+		back[i].Created = back[i].Revision
+	}
+	if got := h.Admit(Set{Leases: back}, false); len(got.Leases) != 4 || h.Doubt() == "" {
+		t.Errorf("%q, doubt %q, want the fourth held back", textsOf(got.Leases), h.Doubt())
+	}
+}

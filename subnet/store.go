@@ -27,8 +27,8 @@ type Store interface {
 	// Watch delivers the whole view at once and after every change, the newest only, until ctx ends or the store says
 	// that it never will (bad credentials). It heals itself after compaction, reconnects and leader loss. deliver must not block for long.
 	//
-	// A sudden loss is held back (see Holdback): a view that lacks more than half of the leases of the last one delivered,
-	// or that is of older data, is delivered with those leases until all are there again or a second complete read,
+	// A sudden loss is held back (see Holdback): a view from which more than half of the leases of the last one delivered
+	// went, or that is of older data, is delivered with those leases until all are there again or a second complete read,
 	// HoldbackTime later, lacks them too. A problem with the leases' folder says so meanwhile. A lease whose subnet
 	// belongs to another host by then is never kept.
 	Watch(ctx context.Context, deliver func(Set)) error
