@@ -109,6 +109,7 @@ func (h *held) inspect() error {
 				s.delete(leasesDir + subnet.KeyOf(other.Subnets))
 			}
 		}
+		s.note(h.mine.Subnets, h.claim.Attrs.Node, false)
 	}
 	return h.write(h.mine.Attrs, ttl)
 }
