@@ -22,21 +22,26 @@ const programsEnv = "TULLE_PROGRAMS"
 func Programs() string { return os.Getenv(programsEnv) }
 
 // Main is the TestMain of packages whose tests run tulle and tulled. It builds them unless TULLE_PROGRAMS says where they are.
+// Tests that leak goroutines or descriptors fail.
 func Main(m *testing.M) {
-	if Programs() != "" {
-		m.Run()
+	if Programs() == "" {
+		dir, err := os.MkdirTemp("", "tulle-programs-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if err := Build(".", dir, "tulle/cmd/tulle", "tulle/cmd/tulled"); err != nil {
+			panic(err)
+		}
+		os.Setenv(programsEnv, dir)
+	}
+	before := inUse()
+	if m.Run() != 0 {
 		return
 	}
-	dir, err := os.MkdirTemp("", "tulle-programs-")
-	if err != nil {
+	if err := leaked(before); err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
-	if err := Build(".", dir, "tulle/cmd/tulle", "tulle/cmd/tulled"); err != nil {
-		panic(err)
-	}
-	os.Setenv(programsEnv, dir)
-	m.Run()
 }
 
 // Build builds packages as they ship, static, into directory out. Module is a directory in the module that they are looked up from.
