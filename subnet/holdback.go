@@ -46,7 +46,11 @@ func (h *Holdback) Doubt() string {
 	if !h.doubt {
 		return ""
 	}
-	return fmt.Sprintf("%d leases went at once; they stay in force until a second look confirms it", h.kept)
+	what := "1 lease that went at once with others stays"
+	if h.kept != 1 {
+		what = fmt.Sprintf("%d leases that went at once stay", h.kept)
+	}
+	return what + " in force until a second look confirms the loss"
 }
 
 // suddenLoss reports whether more than half of the last leases went since, some of which may have been made anew: the

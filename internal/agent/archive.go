@@ -21,7 +21,7 @@ type archive struct {
 	wake chan struct{}
 
 	mu     sync.Mutex
-	newest func() keptView // nil: it has been written
+	newest func() keptView // makes what is to be written; nil: it has been
 	last   offered
 }
 
@@ -43,7 +43,12 @@ func (v *archive) offer(cfg Config, set subnet.Set, network *subnet.Network) {
 		return
 	}
 	v.last = offered{network, set.Leases}
-	v.newest = func() keptView { return newKeptView(cfg, set, *network) }
+	read := time.Now()
+	v.newest = func() keptView { return newKeptView(cfg, set, *network, read) }
+	v.poke()
+}
+
+func (v *archive) poke() {
 	select {
 	case v.wake <- struct{}{}:
 	default:
@@ -71,7 +76,7 @@ func (v *archive) run(ctx context.Context) error {
 	}
 }
 
-// write says so if it fails; the host works without.
+// write says so if it fails, and will try again; the host works without.
 func (v *archive) write() {
 	v.mu.Lock()
 	newest := v.newest
@@ -81,7 +86,17 @@ func (v *archive) write() {
 		return
 	}
 	view := newest()
-	if err := view.write(v.dir); err != nil && v.nag.due("write", lasting) {
+	err := view.write(v.dir)
+	if err == nil {
+		return
+	}
+	if v.nag.due("write", lasting) {
 		v.log.Warn("view not kept: this host could not start without the store", "err", err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.newest == nil {
+		v.newest = newest
+	}
+	v.poke()
 }

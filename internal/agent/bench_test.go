@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -75,6 +76,7 @@ type owned struct {
 }
 
 func (o owned) Lease() subnet.Lease { return o.lease }
+func (o owned) Left() time.Duration { return subnet.Forever }
 
 // BenchmarkPass is a pass over an unchanged world, and one in which a single host has come or gone.
 func BenchmarkPass(b *testing.B) {
@@ -120,4 +122,25 @@ func (k timed) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error
 	started := time.Now()
 	defer func() { *k.spent += time.Since(started) }()
 	return k.Kernel.Snapshot(ctx, scope)
+}
+
+// BenchmarkKeepView writes and reads a view of ten thousand leases.
+func BenchmarkKeepView(b *testing.B) {
+	const leases = 10_000
+	set := crowd(b, "vxlan", leases)
+	dir := b.TempDir()
+	for b.Loop() {
+		view := newKeptView(Config{}, set, *set.Network, time.Time{})
+		if err := view.write(dir); err != nil {
+			b.Fatal(err)
+		}
+		if got, err := readView(dir); err != nil || len(got.Leases) != leases {
+			b.Fatal(err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, viewFile))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(info.Size()), "bytes")
 }

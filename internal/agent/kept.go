@@ -78,9 +78,9 @@ func (k *keptView) set() (subnet.Set, error) {
 	return set, nil
 }
 
-func newKeptView(cfg Config, set subnet.Set, network subnet.Network) keptView {
+func newKeptView(cfg Config, set subnet.Set, network subnet.Network, read time.Time) keptView {
 	k := keptView{
-		Format: viewFormat, Time: time.Now().Truncate(time.Second), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
+		Format: viewFormat, Time: read.Truncate(time.Second), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
 		Network: keptNetwork{Type: network.Backend.Type, Options: network.Backend.Options, Revision: network.Revision},
 		Leases:  make([]keptLease, 0, len(set.Leases)),
 	}

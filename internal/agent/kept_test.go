@@ -263,7 +263,19 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 		written(false, "the same")
 		v.offer(Config{}, set(4), network)
 		written(true, "after a while")
+		<-time.After(time.Minute)
+
+		// What could not be written is tried again.
+		writeFile(t, filepath.Join(dir, "."+viewFile+".new", "x"), "")
 		v.offer(Config{}, set(5), network)
+		synctest.Wait()
+		if err := os.RemoveAll(filepath.Join(dir, "."+viewFile+".new")); err != nil {
+			t.Fatal(err)
+		}
+		written(false, "in a bad folder")
+		<-time.After(keepEvery + time.Second)
+		written(true, "in a good one")
+		v.offer(Config{}, set(6), network)
 		cancel()
 		if err := <-done; err == nil {
 			t.Error("run ended without its context's error")

@@ -3,6 +3,7 @@
 package lab_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,37 @@ import (
 	"tulle/ip"
 	"tulle/subnet"
 )
+
+// Etcd is away for longer than leases last: hosts say that they cannot hold
+// them, and go on.
+func TestEtcdAwayPastTheLease(t *testing.T) {
+	l := upLab(t, lab.Config{
+		Hosts: 3, Containers: 1,
+		DaemonArgs: func(*lab.Host) []string { return []string{"--lease-ttl", "5s"} },
+	})
+	ctx := t.Context()
+	before := leaseNodes(t, l)
+	streams := append(ring(t, l, ip.IPv4, 1000), ring(t, l, ip.IPv6, 1000)...)
+	if err := l.Etcd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range l.Hosts {
+		wantHeld(t, host, false)
+		if ready, answer := host.Ready(ctx); !ready || !strings.Contains(answer, "degraded") {
+			t.Errorf("%s says %q, want it ready and degraded", host, answer)
+		}
+	}
+	<-time.After(outageTime)
+	if err := l.Etcd.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range l.Hosts {
+		wantHeld(t, host, true)
+	}
+	wantLeases(t, l, before)
+	stopAll(t, streams)
+	requireMatrix(t, l)
+}
 
 // tulled of h1 is stopped (SIGSTOP) until its lease has run out. When it goes on it does not say that it holds the lease,
 // before it has heard from etcd; what it forwards stays.

@@ -44,7 +44,7 @@ func suddenLossIsHeldBack(t *testing.T, h Harness) {
 	set := w.until("a word about the loss", func(set subnet.Set) bool {
 		return len(set.Leases) != 5 || len(set.Problems) > 1
 	})
-	if len(set.Leases) != 5 || set.Network == nil || !strings.Contains(set.Problems[len(set.Problems)-1].Reason, "5 leases") {
+	if len(set.Leases) != 5 || set.Network == nil || !strings.Contains(set.Problems[len(set.Problems)-1].Reason, "5 leases that went") {
 		t.Errorf("set = %+v, want the five leases, the network and a word about both", set)
 	}
 	set = w.until("the loss", func(set subnet.Set) bool { return len(set.Leases) < 5 })
