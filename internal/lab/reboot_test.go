@@ -25,6 +25,7 @@ func TestBootsWithoutEtcd(t *testing.T) {
 			l := upLab(t, lab.Config{Hosts: 3, Containers: 1, Backend: map[string]any{"Type": backend}})
 			ctx := t.Context()
 			host := l.Hosts[0]
+			requireMatrix(t, l) // by then every host knows the others
 			before, err := host.ReadSubnetFile()
 			if err != nil {
 				t.Fatal(err)
