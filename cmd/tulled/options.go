@@ -21,9 +21,9 @@ type options struct {
 	uplink     ip.UplinkChoice
 	nodeID     string
 	ipMasq     bool
+	peerFilter bool
 	renumber   bool
 	leaseTTL   time.Duration
-	peerFilter bool
 	version    bool
 	logLevel   slog.Level
 	json       bool

@@ -86,7 +86,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
-		wanted: wanted{dir: cfg.RunDir}, views: newArchive(cfg.StateDir, cfg.Log), journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, born: time.Now(),
+		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, views: newArchive(cfg.StateDir, cfg.Log), born: time.Now(),
 	}
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public

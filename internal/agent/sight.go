@@ -49,7 +49,7 @@ func (a *Agent) see() (sight, error) {
 func cautious(plan ip.Plan) ip.Plan {
 	return slices.DeleteFunc(plan, func(op ip.Op) bool {
 		switch op.New.(type) {
-		case ip.FDB, ip.Neighbor, ip.Route:
+		case ip.Guard, ip.FDB, ip.Neighbor, ip.Route:
 			return op.Verb != ip.Add
 		}
 		return op.Verb == ip.Delete

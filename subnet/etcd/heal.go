@@ -71,7 +71,7 @@ func (h *held) leave(ctx context.Context, v *view) error {
 		if !e.Left(mine) {
 			continue
 		}
-		gone, err := h.store.remove(ctx, e.Subnets, mine.Attrs.Node, e.Revision)
+		gone, err := h.store.remove(ctx, e.Subnets, "", e.Revision)
 		if err != nil {
 			return err
 		}

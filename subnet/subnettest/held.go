@@ -109,7 +109,6 @@ func (h *held) inspect() error {
 				s.delete(leasesDir + subnet.KeyOf(other.Subnets))
 			}
 		}
-		s.note(h.mine.Subnets, h.claim.Attrs.Node, false)
 	}
 	return h.write(h.mine.Attrs, ttl)
 }
@@ -121,6 +120,9 @@ func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
 	}
 	r, ok := h.store.keys[h.key()]
 	if !ok || r.value != string(value) || (ttl == 0) != (r.expiry == nil) {
+		if !ok {
+			h.store.note(h.mine.Subnets, h.claim.Attrs.Node, false)
+		}
 		h.store.put(h.key(), string(value), ttl)
 		r = h.store.keys[h.key()]
 	}
