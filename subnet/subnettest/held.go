@@ -12,26 +12,30 @@ import (
 
 // held keeps a lease in memory alive. The store's lock guards its fields.
 type held struct {
-	store *world
-	claim subnet.Claim
-	mine  subnet.Lease
-	until time.Time // when the lease runs out unless it is renewed
-	lost  chan error
-	wake  chan struct{} // the key changed
-	stop  context.CancelFunc
-	done  chan struct{}
+	session *Store
+	store   *world
+	claim   subnet.Claim
+	mine    subnet.Lease
+	until   time.Time // when the lease runs out unless it is renewed
+	lost    chan error
+	wake    chan struct{} // the key changed
+	stop    context.CancelFunc
+	done    chan struct{}
 }
 
-// hold starts keeping a lease alive. s.mu is held.
+// hold starts keeping a lease alive.
 func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease) *held {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := context.AfterFunc(s.ctx, cancel)
 	h := &held{
-		store: s.world, claim: claim, mine: mine, until: time.Now().Add(ttlOf(claim)),
+		session: s, store: s.world, claim: claim, mine: mine, until: time.Now().Add(ttlOf(claim)),
 		lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		stop: cancel, done: make(chan struct{}),
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.live[h] = struct{}{}
+	signal(h.wake) // the key may have changed since it was written
 	s.wg.Go(func() {
 		defer close(h.done)
 		defer cancel()
@@ -45,26 +49,39 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 }
 
 func (h *held) keep(ctx context.Context) {
-	ticker := time.NewTicker(renewEvery(h.claim))
-	defer ticker.Stop()
+	due := time.NewTicker(renewEvery(h.claim))
+	defer due.Stop()
+	look := false
 	for {
+		moved, err := h.turn(&look)
+		if err != nil {
+			h.lost <- err
+			return
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			h.store.mu.Lock()
-			h.renew()
-			h.store.mu.Unlock()
+		case <-moved:
+		case <-due.C:
+			look = true
 		case <-h.wake:
-			h.store.mu.Lock()
-			err := h.inspect()
-			h.store.mu.Unlock()
-			if err != nil {
-				h.lost <- err
-				return
-			}
+			look = h.session.travel(ctx) == nil
 		}
 	}
+}
+
+// turn does what is due, as far as the way to the store allows, and returns what tells that the way has changed.
+func (h *held) turn(look *bool) (moved <-chan struct{}, loss error) {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	if *look && h.session.open() && !h.session.way.Stopped {
+		*look = false
+		if err := h.inspect(); err != nil {
+			return nil, err
+		}
+		h.renew()
+	}
+	return h.store.moved, nil
 }
 
 func renewEvery(claim subnet.Claim) time.Duration { return cmp.Or(ttlOf(claim), subnet.DefaultTTL) / 3 }
@@ -153,9 +170,16 @@ func (h *held) Lost() <-chan error { return h.lost }
 
 // Update implements subnet.Held.
 func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
-	if err := ctx.Err(); err != nil {
+	if err := h.session.request(ctx); err != nil {
+		return fmt.Errorf("update lease: %w", err)
+	}
+	if err := h.update(attrs); err != nil {
 		return err
 	}
+	return h.session.answer(ctx)
+}
+
+func (h *held) update(attrs subnet.Attrs) error {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if err := h.inspect(); err != nil {

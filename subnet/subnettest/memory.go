@@ -25,6 +25,7 @@ const (
 // testing/synctest drives it. Keys are relative to the prefix: "config", "subnets/10.5.34.0-24".
 type Store struct {
 	*world
+	way    Way
 	ctx    context.Context // ends with the store
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -39,22 +40,46 @@ type world struct {
 	keys     map[string]*record
 	views    map[*view]struct{}
 	live     map[*held]struct{}
+	down     bool          // nobody reaches it
+	moved    chan struct{} // closed when the way of a host changes
+	leases   *subnet.Set   // what the keys say, nil if it must be read again
+	observer func(subnet.Set)
 }
 
 // record is a key's value.
 type record struct {
 	value             string
 	created, modified int64
+	ttl               time.Duration
 	expiry            *time.Timer // nil: never
+
+	lease subnet.Lease // what the value says
+	err   error        // or why it says nothing
 }
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return open(&world{keys: map[string]*record{}, views: map[*view]struct{}{}, live: map[*held]struct{}{}})
+	return open(&world{keys: map[string]*record{}, views: map[*view]struct{}{}, live: map[*held]struct{}{}, moved: make(chan struct{})})
 }
 
 // Open returns the store as another host sees it.
-func (s *Store) Open() subnet.Store { return open(s.world) }
+func (s *Store) Open() subnet.Store { return s.Another() }
+
+// Another is Open for those who also change the way to the store.
+func (s *Store) Another() *Store { return open(s.world) }
+
+// Observe calls fn with the leases and the revision after every change, until there is another fn. It must not call the store.
+func (w *world) Observe(fn func(subnet.Set)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.observer = fn
+}
+
+func (w *world) observe() {
+	if w.observer != nil {
+		w.observer(newView().set(w))
+	}
+}
 
 func open(w *world) *Store {
 	s := &Store{world: w}
@@ -81,15 +106,6 @@ func (w *world) Delete(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.delete(key)
-}
-
-// Wipe deletes all keys in one step.
-func (w *world) Wipe() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for key := range w.keys {
-		w.delete(key)
-	}
 }
 
 // Get returns a key's value and whether it would expire.
@@ -126,16 +142,25 @@ func (w *world) put(key, value string, ttl time.Duration) {
 		r.expiry.Stop()
 		r.expiry = nil
 	}
-	r.value, r.modified = value, w.revision
+	r.value, r.modified, r.ttl = value, w.revision, ttl
 	if ttl > 0 {
-		r.expiry = time.AfterFunc(ttl, func() { w.expire(key, r) })
+		w.expireAfter(key, r, ttl)
 	}
+	r.lease, r.err = decode(key, r)
 	w.changed(key)
+}
+
+func (w *world) expireAfter(key string, r *record, ttl time.Duration) {
+	r.expiry = time.AfterFunc(ttl, func() { w.expire(key, r) })
+	if w.down {
+		r.expiry.Stop()
+	}
 }
 
 // renew puts off the expiry of a key.
 func (w *world) renew(key string, ttl time.Duration) {
 	if r, ok := w.keys[key]; ok && r.expiry != nil {
+		r.ttl = ttl
 		r.expiry.Reset(ttl)
 	}
 }
@@ -143,7 +168,7 @@ func (w *world) renew(key string, ttl time.Duration) {
 func (w *world) expire(key string, r *record) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.keys[key] == r {
+	if w.keys[key] == r && !w.down {
 		w.delete(key)
 	}
 }
@@ -163,13 +188,22 @@ func (w *world) delete(key string) {
 
 // changed tells all who watch a key.
 func (w *world) changed(key string) {
+	w.leases = nil
+	defer w.observe()
 	for v := range w.views {
 		v.changed(key, w.keys[key])
 	}
 	for h := range w.live {
 		if leasesDir+subnet.KeyOf(h.mine.Subnets) == key {
-			signal(h.wake)
+			h.notify()
 		}
+	}
+}
+
+// notify tells that the key has changed, if the host can hear it.
+func (h *held) notify() {
+	if !h.session.way.Deaf {
+		signal(h.wake)
 	}
 }
 
@@ -185,44 +219,72 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 	if claim.Attrs.Node == "" {
 		return nil, errors.New("acquire lease: the claim has no node id")
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if err := s.request(ctx); err != nil {
+		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
+	set := s.look()
+	// The read and the write are two requests.
+	if err := s.request(ctx); err != nil {
+		return nil, fmt.Errorf("acquire lease: %w", err)
+	}
+	mine, err := s.claim(claim, set)
+	if err == nil {
+		err = s.answer(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("acquire lease: %w", err)
+	}
+	return s.hold(ctx, claim, mine), nil
+}
+
+// look reads everything.
+func (s *Store) look() subnet.Set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.all()
+}
+
+// all is everything that there is. The lock is held.
+func (w *world) all() subnet.Set {
 	v := newView()
-	v.read(s.world)
-	set := v.set(s.world)
-	set.Past = s.past()
+	v.read(w)
+	set := v.set(w)
+	set.Past = w.past()
+	return set
+}
+
+// claim writes the lease that the claim gets. If the store is not as it was in set, it is looked at again.
+func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if set.Revision != s.revision {
+		set = s.all()
+	}
 	for _, rival := range subnet.Rivals(set.Leases, claim) {
 		if s.lives(rival.Node) {
-			return nil, fmt.Errorf("acquire lease: %w", rival)
+			return subnet.Lease{}, rival
 		}
 	}
 	for {
 		place, err := subnet.Place(set, claim)
 		if errors.Is(err, subnet.ErrNoNetwork) {
-			return nil, fmt.Errorf("acquire lease: %w: write key config", err)
+			return subnet.Lease{}, fmt.Errorf("%w: write key config", err)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("acquire lease: %w", err)
+			return subnet.Lease{}, err
 		}
 		if blocked, ok := s.blocked(place); ok {
 			set.Leases = append(set.Leases, blocked)
 			continue
 		}
-		mine, err := s.settle(claim, place)
-		if err != nil {
-			return nil, fmt.Errorf("acquire lease: %w", err)
-		}
-		return s.hold(ctx, claim, mine), nil
+		return s.settle(claim, place)
 	}
 }
 
 // lives reports whether a host with the given node id holds a lease and can speak for itself.
 func (w *world) lives(node string) bool {
 	for h := range w.live {
-		if h.claim.Attrs.Node == node {
+		if h.claim.Attrs.Node == node && h.session.open() && !h.session.way.Stopped {
 			return true
 		}
 	}

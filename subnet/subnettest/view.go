@@ -37,25 +37,58 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	}()
 	var again <-chan time.Time
 	for {
-		confirm := false
-		select {
-		case <-ctx.Done():
+		set, confirm, ok := s.news(ctx, v, again)
+		if !ok {
 			return nil
-		case <-again:
-			again, confirm = nil, true
-		case <-v.news:
 		}
-		s.mu.Lock()
-		set := v.set(s.world)
-		s.mu.Unlock()
 		set = v.settle(set, confirm)
 		switch {
 		case v.hold.Doubt() == "":
 			again = nil
-		case again == nil:
+		case again == nil || confirm:
 			again = time.After(subnet.HoldbackTime)
 		}
 		deliver(set)
+	}
+}
+
+// news waits until there is something new to see, or it is time to look again, and for the way to see it; not ok at the end of ctx.
+func (s *Store) news(ctx context.Context, v *view, again <-chan time.Time) (set subnet.Set, confirm, ok bool) {
+	fresh := false
+	for {
+		s.mu.Lock()
+		way, moved := s.way, s.moved
+		if (fresh || confirm) && s.open() && !(way.Deaf && !confirm) && !way.Stopped {
+			set = v.set(s.world)
+			s.mu.Unlock()
+			return set, confirm, s.age(ctx, way)
+		}
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return set, false, false
+		case <-again:
+			again, confirm = nil, true
+		case <-v.news:
+			fresh = true
+		case <-moved:
+		}
+	}
+}
+
+// age waits for as long as the way delays a view; false at the end of ctx.
+func (s *Store) age(ctx context.Context, way Way) bool {
+	if way.Latency != nil {
+		way.Lag += way.Latency()
+	}
+	if way.Lag == 0 {
+		return true
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(way.Lag):
+		return true
 	}
 }
 
@@ -105,21 +138,33 @@ func (v *view) doubt(reason string) {
 }
 
 func (v *view) set(w *world) subnet.Set {
-	set := subnet.Set{Revision: w.revision, Network: v.network, Problems: slices.Clone(v.doubts)}
+	if w.leases == nil {
+		w.leases = w.parse()
+	}
+	set := *w.leases
+	set.Network, set.Problems = v.network, slices.Concat(v.doubts, set.Problems)
+	return set
+}
+
+// parse takes the keys for leases.
+func (w *world) parse() *subnet.Set {
+	set := subnet.Set{Revision: w.revision}
 	for key, r := range w.keys {
 		if !strings.HasPrefix(key, strings.TrimSuffix(leasesDir, "/")) {
 			continue
 		}
-		lease, err := decode(key, r)
-		if err != nil {
-			set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: err.Error()})
+		if r.err != nil {
+			set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: r.err.Error()})
 			continue
 		}
+		lease := r.lease
+		lease.Reserved = r.expiry == nil
 		set.Leases = append(set.Leases, lease)
 	}
 	slices.SortFunc(set.Leases, func(a, b subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
 	slices.SortStableFunc(set.Problems, func(a, b subnet.Problem) int { return cmp.Compare(a.Key, b.Key) })
-	return set
+	set.Leases, set.Problems = slices.Clip(set.Leases), slices.Clip(set.Problems)
+	return &set
 }
 
 func decode(key string, r *record) (subnet.Lease, error) {

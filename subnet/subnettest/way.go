@@ -1,0 +1,191 @@
+package subnettest
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// errAway is what a request to a store out of reach comes to.
+var errAway = errors.New("the store does not answer")
+
+// requestTimeout is how long a request waits for a store out of reach.
+const requestTimeout = 5 * time.Second
+
+// Way is what lies between one host and the store. The zero Way is a good one.
+type Way struct {
+	Stopped bool                 // the host's process does not run
+	Cut     bool                 // nothing gets through
+	Deaf    bool                 // requests get through, news of changes does not
+	Mute    bool                 // requests take effect, and their answers are lost
+	Lag     time.Duration        // views are delivered as they were so long ago
+	Latency func() time.Duration // of each request; nil: none
+}
+
+// SetWay changes the way of this host.
+func (s *Store) SetWay(w Way) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	healed := s.way.Cut && !w.Cut || s.way.Deaf && !w.Deaf
+	s.way = w
+	s.wayChanged()
+	if healed {
+		s.changedAll()
+	}
+}
+
+// Way returns the way of this host.
+func (s *Store) Way() Way {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.way
+}
+
+// SetDown takes the whole store away from all hosts, or gives it back. Leases do not expire meanwhile, and then have
+// their whole time again, as they do when etcd gets a new leader.
+func (w *world) SetDown(down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.down = down
+	for _, r := range w.keys {
+		if r.expiry != nil {
+			r.expiry.Stop()
+			if !down {
+				r.expiry.Reset(r.ttl)
+			}
+		}
+	}
+	w.wayChanged()
+}
+
+// wayChanged wakes all who wait for a way. The lock is held, here and below.
+func (w *world) wayChanged() {
+	close(w.moved)
+	w.moved = make(chan struct{})
+}
+
+// open reports whether a host's requests get through.
+func (s *Store) open() bool { return !s.way.Cut && !s.down }
+
+// request waits until a request has gone through, or fails for want of an answer. The lock is not held. A process that
+// is stopped notices nothing, not even the time.
+func (s *Store) request(ctx context.Context) error {
+	if err := s.travel(ctx); err != nil {
+		return err
+	}
+	patience := time.After(requestTimeout)
+	for {
+		s.mu.Lock()
+		stopped, open, moved := s.way.Stopped, s.open(), s.moved
+		s.mu.Unlock()
+		if !stopped && open {
+			return ctx.Err()
+		}
+		late := patience
+		if stopped {
+			late = nil
+		}
+		select {
+		case <-moved:
+		case <-late:
+			return errAway
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// travel takes the time that the way takes.
+func (s *Store) travel(ctx context.Context) error {
+	latency := s.Way().Latency
+	if latency == nil {
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(latency()):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// answer waits for the answer to a request that took effect.
+func (s *Store) answer(ctx context.Context) error {
+	if !s.Way().Mute {
+		return nil
+	}
+	select {
+	case <-time.After(requestTimeout):
+		return errAway
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Backup is what the store held at some time.
+type Backup struct {
+	revision int64
+	keys     map[string]record
+}
+
+// Backup returns what the store holds.
+func (w *world) Backup() Backup {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := Backup{revision: w.revision, keys: map[string]record{}}
+	for key, r := range w.keys {
+		b.keys[key] = *r
+	}
+	return b
+}
+
+// Restore makes the store hold what it held, at the revision that it had. Leases have their whole time again. The zero
+// Backup is an empty store.
+func (w *world) Restore(b Backup) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.keys {
+		w.forget(key)
+	}
+	w.revision = b.revision
+	for key, old := range b.keys {
+		r := old
+		r.expiry = nil
+		w.keys[key] = &r
+		if r.ttl > 0 {
+			w.expireAfter(key, &r, r.ttl)
+		}
+	}
+	w.leases = nil
+	w.changedAll()
+}
+
+// Wipe deletes all keys in one step.
+func (w *world) Wipe() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.keys {
+		w.forget(key)
+	}
+	w.revision++
+	w.leases = nil
+	w.changedAll()
+}
+
+func (w *world) forget(key string) {
+	if r := w.keys[key]; r.expiry != nil {
+		r.expiry.Stop()
+	}
+	delete(w.keys, key)
+}
+
+// changedAll tells all that anything may have changed.
+func (w *world) changedAll() {
+	for v := range w.views {
+		v.changed(configKey, w.keys[configKey])
+	}
+	for h := range w.live {
+		h.notify()
+	}
+	w.observe()
+}
