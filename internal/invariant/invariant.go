@@ -1,0 +1,283 @@
+// Package invariant holds what must be true of a fabric whatever happens to it, as functions from values to violations.
+package invariant
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Violation says which invariant does not hold, and by what.
+type Violation struct {
+	Invariant string `json:"invariant"`
+	Detail    string `json:"detail"`
+}
+
+func (v Violation) String() string { return v.Invariant + ": " + v.Detail }
+
+// The invariants, by the names under which they are reported.
+const (
+	OneOwner    = "one owner"
+	KeptSubnet  = "kept subnet"
+	SeenFirst   = "nothing deleted before a view"
+	KeptPeers   = "peers that stay are kept"
+	OwnedOnly   = "only what is owned"
+	UsableOnly  = "only usable leases"
+	WholePaths  = "whole paths"
+	EqualAtRest = "equal at rest"
+	Reachable   = "peers reach each other"
+)
+
+// Holder is a host that believes to hold subnets.
+type Holder struct {
+	Host    string
+	Subnets subnet.Subnets
+}
+
+// Apart holds if no two holders have subnets that overlap.
+func Apart(holders []Holder) []Violation {
+	var vs []Violation
+	for i, a := range holders {
+		for _, b := range holders[:i] {
+			if len(subnet.Overlap(a.Subnets, b.Subnets)) > 0 {
+				vs = append(vs, Violation{OneOwner, fmt.Sprintf("%s holds %s and %s holds %s",
+					b.Host, subnet.KeyOf(b.Subnets), a.Host, subnet.KeyOf(a.Subnets))})
+			}
+		}
+	}
+	return vs
+}
+
+// Usable holds if the leases are such as a host may program beside its own subnets: proper parts of the network, apart
+// from its own and from each other. The leases must be ordered by subnet.
+func Usable(n subnet.Network, own subnet.Subnets, leases []subnet.Lease) []Violation {
+	var vs []Violation
+	for _, f := range n.Families() {
+		pool, mine := n.Pools.Of(f), own.Of(f)
+		var last netip.Prefix
+		for i := range leases {
+			p := leases[i].Subnets.Of(f)
+			switch {
+			case !p.IsValid():
+				continue
+			case mine.IsValid() && mine.Overlaps(p):
+				vs = append(vs, Violation{OneOwner, fmt.Sprintf("a usable lease %s overlaps this host's own subnet %s", p, mine)})
+			case !ip.Contains(pool.Network, p) || p.Bits() < pool.SubnetLen:
+				vs = append(vs, Violation{UsableOnly, fmt.Sprintf("%s is no part of %s in /%d", p, pool.Network, pool.SubnetLen)})
+			case f == ip.IPv4 && last.IsValid() && last.Overlaps(p): // IPv6 is not in order
+				vs = append(vs, Violation{UsableOnly, fmt.Sprintf("%s overlaps %s", p, last)})
+			}
+			last = p
+		}
+	}
+	return vs
+}
+
+// Owned holds if the plan changes only what the scope says is Tulle's, what is marked as Tulle's, and what flanneld left behind.
+func Owned(plan ip.Plan, scope ip.Scope) []Violation {
+	var vs []Violation
+	for _, op := range plan {
+		if !owns(scope, op.Verb, op.Old) || !owns(scope, op.Verb, op.New) {
+			vs = append(vs, Violation{OwnedOnly, op.String()})
+		}
+	}
+	return vs
+}
+
+// routeProtocolBoot is what flanneld marks its routes with (rtnetlink(7)).
+const routeProtocolBoot = 3
+
+func owns(scope ip.Scope, verb ip.Verb, object ip.Object) bool {
+	ours := func(link string) bool { return slices.Contains(scope.Links, link) }
+	switch o := object.(type) {
+	case ip.Link:
+		return ours(o.Name)
+	case ip.Addr:
+		return ours(o.Link)
+	case ip.FDB:
+		return ours(o.Link)
+	case ip.Neighbor:
+		return ours(o.Link)
+	case ip.Sysctl:
+		return slices.ContainsFunc(scope.Sysctls, func(s ip.Sysctl) bool { return s.Key == o.Key })
+	case ip.Route:
+		inside := slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, o.Dst) })
+		left := verb == ip.Delete && o.Protocol == routeProtocolBoot && o.Via.IsValid()
+		return ours(o.Link) || inside && (o.Protocol == ip.Protocol || left)
+	}
+	return true // tables, openings and leftovers are marked by their names
+}
+
+// Seen holds if the plan deletes nothing, or the host has had a complete view of the store since it started.
+func Seen(plan ip.Plan, seen bool) []Violation {
+	if seen {
+		return nil
+	}
+	for _, op := range plan {
+		if op.Verb == ip.Delete {
+			return []Violation{{SeenFirst, op.String()}}
+		}
+	}
+	return nil
+}
+
+// Peer is a host as others reach it.
+type Peer struct {
+	Name    string
+	Subnets subnet.Subnets
+	Public  ip.Dual[netip.Addr]
+	MAC     ip.Dual[ip.MAC]
+}
+
+// Kept holds if the plan takes away nothing that serves one of the peers, which have not changed.
+func Kept(plan ip.Plan, peers []Peer) []Violation {
+	var vs []Violation
+	for _, op := range plan {
+		if op.Verb != ip.Delete {
+			continue
+		}
+		for _, p := range peers {
+			if serves(op.Old, p) && !replaced(plan, op.Old) {
+				vs = append(vs, Violation{KeptPeers, fmt.Sprintf("%s, which serves %s", op, p.Name)})
+			}
+		}
+	}
+	return vs
+}
+
+func serves(object ip.Object, p Peer) bool {
+	switch o := object.(type) {
+	case ip.Route:
+		return o.Protocol == ip.Protocol && o.Dst == p.Subnets.Of(ip.FamilyOf(o.Dst.Addr()))
+	case ip.Neighbor:
+		f := ip.FamilyOf(o.IP)
+		return p.Subnets.Of(f).IsValid() && o.IP == p.Subnets.Of(f).Addr() && o.MAC == p.MAC.Of(f)
+	case ip.FDB:
+		f := ip.FamilyOf(o.Dst)
+		return o.MAC == p.MAC.Of(f) && o.Dst == p.Public.Of(f)
+	}
+	return false
+}
+
+// replaced reports whether the plan puts another route in the place of a route.
+func replaced(plan ip.Plan, object ip.Object) bool {
+	old, ok := object.(ip.Route)
+	return ok && slices.ContainsFunc(plan, func(op ip.Op) bool {
+		r, ok := op.New.(ip.Route)
+		return ok && r.Dst == old.Dst
+	})
+}
+
+// Whole holds if every route over one of the state's own links has the neighbour and the forwarding entry that it needs.
+// The state must be sorted.
+func Whole(s ip.State) []Violation {
+	var vs []Violation
+	for _, r := range s.Routes {
+		if !slices.ContainsFunc(s.Links, func(l ip.Link) bool { return l.Name == r.Link }) {
+			continue
+		}
+		if _, err := next(s, r); err != nil {
+			vs = append(vs, Violation{WholePaths, err.Error()})
+		}
+	}
+	return vs
+}
+
+// next returns the host to which the link sends what takes the route.
+func next(s ip.State, r ip.Route) (ip.FDB, error) {
+	n, ok := find(s.Neighbors, func(n ip.Neighbor) int { return compareLink(n.Link, r.Link, n.IP.Compare(r.Via)) })
+	if !ok {
+		return ip.FDB{}, fmt.Errorf("the route to %s lacks the neighbour %s on %s", r.Dst, r.Via, r.Link)
+	}
+	fdb, ok := find(s.FDB, func(f ip.FDB) int { return compareLink(f.Link, r.Link, slices.Compare(f.MAC[:], n.MAC[:])) })
+	if !ok {
+		return ip.FDB{}, fmt.Errorf("the route to %s lacks the forwarding entry for %s on %s", r.Dst, n.MAC, r.Link)
+	}
+	return fdb, nil
+}
+
+func find[T any](all []T, compare func(T) int) (T, bool) {
+	i, ok := slices.BinarySearchFunc(all, 0, func(v T, _ int) int { return compare(v) })
+	if !ok {
+		var none T
+		return none, false
+	}
+	return all[i], true
+}
+
+func compareLink(a, b string, then int) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return then
+}
+
+// AtRest holds if the kernel has what is wanted and nothing else. Both states must be sorted.
+func AtRest(have, want ip.State) []Violation {
+	if have.Equal(want) {
+		return nil
+	}
+	plan := ip.Diff(have, want)
+	if len(plan) == 0 { // settings that are there and not wanted
+		return nil
+	}
+	return []Violation{{EqualAtRest, fmt.Sprintf("%d changes are due, the first: %s", len(plan), plan[0])}}
+}
+
+// Host is a host with what is in its kernel.
+type Host struct {
+	Name    string
+	Subnets subnet.Subnets
+	Uplink  ip.Uplink
+	State   ip.State // sorted
+}
+
+// Reach holds if what a sends to the subnets of b arrives at b.
+func Reach(a, b Host) []Violation {
+	var vs []Violation
+	for _, f := range ip.Families() {
+		if b.Subnets.Of(f).IsValid() {
+			if err := reach(a, b, f); err != nil {
+				vs = append(vs, Violation{Reachable, fmt.Sprintf("from %s to %s: %v", a.Name, b.Name, err)})
+			}
+		}
+	}
+	return vs
+}
+
+func reach(a, b Host, f ip.Family) error {
+	dst, addr := b.Subnets.Of(f), b.Uplink.Addr.Of(f)
+	i := slices.IndexFunc(a.State.Routes, func(r ip.Route) bool { return r.Dst == dst })
+	if i < 0 {
+		return fmt.Errorf("no route to %s", dst)
+	}
+	r := a.State.Routes[i]
+	link := slices.IndexFunc(a.State.Links, func(l ip.Link) bool { return l.Name == r.Link })
+	if link < 0 {
+		if r.Via != addr {
+			return fmt.Errorf("the route to %s leads to %s, not %s", dst, r.Via, addr)
+		}
+		return nil
+	}
+	fdb, err := next(a.State, r)
+	if err != nil {
+		return err
+	}
+	if fdb.Dst != addr {
+		return fmt.Errorf("frames for %s go to %s, not %s", dst, fdb.Dst, addr)
+	}
+	sender := a.State.Links[link].VXLAN
+	receives := func(l ip.Link) bool {
+		return l.Up && l.MAC == fdb.MAC && l.VXLAN.Local == addr && l.VXLAN.VNI == sender.VNI && l.VXLAN.Port == sender.Port
+	}
+	if !slices.ContainsFunc(b.State.Links, receives) {
+		return fmt.Errorf("no link there receives frames for %s", fdb.MAC)
+	}
+	return nil
+}
