@@ -12,6 +12,7 @@ const (
 	busyMost    = time.Second           // between passes that each change the kernel
 	busyFor     = 5 * time.Second       // without a pass, and the next change is dealt with at once again
 	slowdown    = 5                     // passes may take up one part in this many of the time
+	pauseMost   = 10 * time.Second      // for that: who was stopped in the middle of a pass did not work all the time
 	retryFirst  = 250 * time.Millisecond
 	retryMost   = 15 * time.Second
 )
@@ -53,7 +54,7 @@ func (s *schedule) wake() {
 // passed takes note of a pass: whether all is well now, and whether it changed the kernel.
 func (s *schedule) passed(started time.Time, ready, changed bool) {
 	now := time.Now()
-	pause := slowdown * now.Sub(started)
+	pause := min(slowdown*now.Sub(started), pauseMost)
 	if !changed || started.Sub(s.last) > busyFor {
 		s.busy.Reset()
 	}

@@ -77,3 +77,19 @@ func TestScheduleAnswersAtOnceAfterCalm(t *testing.T) {
 		}
 	})
 }
+
+func TestScheduleAfterAStopInTheMiddleOfAPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSchedule()
+		defer s.stop()
+		<-s.timer.C
+		started := time.Now()
+		<-time.After(time.Hour) // SIGSTOP
+		s.passed(started, true, false)
+		s.wake()
+		<-s.timer.C
+		if waited := time.Since(started) - time.Hour; waited > pauseMost {
+			t.Errorf("the next pass comes after %v, want it within %v", waited, pauseMost)
+		}
+	})
+}

@@ -312,7 +312,8 @@ func (f *fleet) ends(h *host) {
 
 // comesBack judges what a host holds first in a new run by what it held in the one before. The lock is held.
 func (f *fleet) comesBack(h *host, own subnet.Subnets) []invariant.Violation {
-	if h.earlier == (subnet.Subnets{}) || own == h.earlier || own == h.leased || f.reformed || f.cloned[h.node] {
+	if h.earlier == (subnet.Subnets{}) || own == h.earlier || own == h.leased || f.reformed || f.cloned[h.node] ||
+		slices.Contains(f.poisoned, "subnets/"+subnet.KeyOf(own)) { // which it took for a reservation
 		return nil
 	}
 	for _, l := range f.truth.Leases {
