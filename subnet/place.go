@@ -26,6 +26,10 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 	}
 	wanted := claim.Previous
 	mine, held := Mine(set, claim)
+	moves := held && claim.Keep && mine.Subnets != wanted // containers use wanted, whatever the store came to say meanwhile
+	if moves && mine.Attrs.Node == "" {
+		mine, held = Lease{}, false // a reservation waits for a restart
+	}
 	others := set
 	others.Leases = make([]Lease, 0, len(set.Leases))
 	for _, l := range set.Leases {
@@ -34,7 +38,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 		}
 	}
 	p := Placement{Mine: mine, Held: held, Subnets: mine.Subnets}
-	if held {
+	if held && !moves {
 		good := goodParts(*set.Network, mine, others.Leases)
 		if good == mine.Subnets && set.Network.Fits(good) {
 			return p, nil

@@ -142,7 +142,7 @@ func (f *fleet) atRest() {
 	if f.failed() {
 		return
 	}
-	f.sleep(5 * time.Second) // the last to come have just published
+	f.sleep(20 * time.Second) // the last to come have just published, and passes rest after one in which they were stopped
 	var before []int32
 	for _, h := range f.hosts {
 		before = append(before, h.applied.Load())

@@ -21,6 +21,7 @@ func heldTests() map[string]func(*testing.T, Harness) {
 		"FlanneldOnTheSameHost":   flanneldOnTheSameHost,
 		"UpdateAfterDeletion":     updateAfterDeletion,
 		"ReservationDeletedInUse": reservationDeletedInUse,
+		"KeptSubnetBeforeOthers":  keptSubnetBeforeOthers,
 	}
 }
 
@@ -203,4 +204,23 @@ func reservationDeletedInUse(t *testing.T, h Harness) {
 		return len(set.Leases) == 1 && set.Leases[0].Subnets == x.subnets() && !set.Leases[0].Reserved
 	})
 	wantKept(t, x)
+}
+
+// keptSubnetBeforeOthers: what a host insists on counts more than what the store came to say of it, as after a restore.
+func keptSubnetBeforeOthers(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	claim := claimOf(1)
+	claim.Previous.V4, claim.Keep = prefix("10.5.34.0/24"), true
+	h.Put("subnets/10.5.35.0-24", encode(t, claimOf(1).Attrs), time.Hour)
+	h.Put("subnets/10.5.36.0-24", `{"PublicIP":"192.0.2.2"}`, 0)
+	if got := start(t, h, claim).subnets(); got != claim.Previous {
+		t.Errorf("subnets = %v beside a lease of its own, want %v", got, claim.Previous)
+	}
+	wantLeaseKeys(t, h, "subnets/10.5.34.0-24", "subnets/10.5.36.0-24")
+	claim = claimOf(2)
+	claim.Previous.V4, claim.Keep = prefix("10.5.37.0/24"), true
+	if got := start(t, h, claim).subnets(); got != claim.Previous {
+		t.Errorf("subnets = %v beside a reservation, want %v", got, claim.Previous)
+	}
+	wantLeaseKeys(t, h, "subnets/10.5.34.0-24", "subnets/10.5.36.0-24", "subnets/10.5.37.0-24")
 }
