@@ -20,9 +20,6 @@ const (
 	lossGrace   = 10 * time.Second // for settling what the store forgot, once a host reaches it
 )
 
-// lossesAreHeldBack: what a wipe or a restore takes away is not taken for gone at once.
-const lossesAreHeldBack = false
-
 // fleet is a store and hosts on one segment, and what the oracle knows of them.
 type fleet struct {
 	t       *testing.T
@@ -111,7 +108,7 @@ func (f *fleet) observed(set subnet.Set) {
 			f.peers[l.Attrs.Node] = &peer{lease: l, since: now}
 		case !p.gone.IsZero():
 			// Only what the store lost, and got back soon, was never away.
-			if !lossesAreHeldBack || p.gone.Before(f.lostAt) || now.Sub(f.lostAt) > lossGrace {
+			if p.gone.Before(f.lostAt) || now.Sub(f.lostAt) > lossGrace {
 				p.since = now
 			}
 			p.gone = time.Time{}
@@ -139,12 +136,20 @@ func (f *fleet) kept(h *host, plan ip.Plan) []invariant.Violation {
 	now := time.Now()
 	var steady []invariant.Peer
 	for node, p := range f.peers {
-		recently := p.gone.IsZero() || lossesAreHeldBack && !p.gone.Before(f.lostAt) && now.Sub(f.lostAt) < lossGrace
+		// Of those that the store has just lost, the ones count who can say so.
+		recently := p.gone.IsZero() || !p.gone.Before(f.lostAt) && now.Sub(f.lostAt) < lossGrace && f.speaks(node)
 		if node != h.node && recently && now.Sub(p.since) > steadyAfter && f.counts(h, p.lease) {
 			steady = append(steady, invariant.Peer{Name: node, Subnets: p.lease.Subnets, Public: p.lease.Attrs.Public, MAC: macs(p.lease)})
 		}
 	}
 	return invariant.Kept(plan, steady)
+}
+
+// speaks reports whether the node's daemon runs and reaches the store. The lock is held.
+func (f *fleet) speaks(node string) bool {
+	return slices.ContainsFunc(f.hosts, func(h *host) bool {
+		return h.node == node && h.proc != nil && !h.died.Load() && !h.okSince.IsZero()
+	})
 }
 
 // counts reports whether no other lease stands against this one.
