@@ -122,6 +122,11 @@ func tamperings() []tampering {
 				_ = h.kernel.External(ip.Plan{{Verb: ip.Replace, New: neighbor, Old: o}})
 			}
 		}},
+		{"a forwarding entry is deleted and nobody is told", func(h *host, n int) {
+			for _, o := range pick(h.owned().FDB, n) {
+				h.kernel.Unseen(ip.Plan{{Verb: ip.Delete, Old: o}})
+			}
+		}},
 		{"forwarding is switched off", func(h *host, _ int) {
 			_ = h.kernel.External(ip.Plan{{Verb: ip.Replace, New: ip.Sysctl{Key: "net/ipv4/ip_forward", Value: "0"}}})
 		}},

@@ -63,6 +63,18 @@ func (d dice) reboot(at time.Duration, h int) {
 	d.on(at+d.spell(), h, "the machine comes up", (*host).start)
 }
 
+// rebootAlone reboots a machine that cannot reach the store: it starts from what it kept.
+func (d dice) rebootAlone(at time.Duration, h int) {
+	spell := 20*time.Second + d.spell()
+	d.on(at, h, fmt.Sprintf("the machine goes down, and is cut off from the store for %v", spell), func(h *host) {
+		h.setWay(func(w *subnettest.Way) { w.Cut = true })
+		h.reboot()
+	})
+	d.on(at+time.Second, h, "the machine comes up", (*host).start)
+	d.on(at+11*time.Second, h, "should be forwarding again", (*host).forwards)
+	d.on(at+spell, h, "no longer cut off from the store", func(h *host) { h.setWay(func(w *subnettest.Way) { w.Cut = false }) })
+}
+
 func (d dice) cut(at time.Duration, h int) {
 	d.during(at, h, "cut off from the store", func(w *subnettest.Way, bad bool) { w.Cut = bad })
 }

@@ -158,7 +158,10 @@ func (f *fleet) counts(h *host, l subnet.Lease) bool {
 		return false
 	}
 	for _, other := range f.truth.Leases {
-		if other.Subnets != l.Subnets && (len(subnet.Overlap(other.Subnets, l.Subnets)) > 0 || other.Attrs.Public == l.Attrs.Public) {
+		if other.Subnets == l.Subnets && other.Attrs.Node == l.Attrs.Node {
+			continue
+		}
+		if len(subnet.Overlap(other.Subnets, l.Subnets)) > 0 || other.Attrs.Public == l.Attrs.Public {
 			return false
 		}
 	}

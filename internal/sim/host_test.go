@@ -91,7 +91,7 @@ func (h *host) start() {
 	instance := fmt.Sprintf("%s-boot-%d", h.name, h.boots)
 	a, err := agent.New(agent.Config{
 		Store: watched{p.store, p.door}, Kernel: p.door, Backends: backends.All(), Log: log,
-		Node: h.node, Instance: instance, IPMasq: true, TTL: f.plan.ttl, ConfigKey: "config", LeaseDir: "subnets/",
+		Node: h.node, Instance: instance, IPMasq: true, TTL: f.plan.ttl, Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
 		SubnetFile: h.path("run/subnet.env"), StateDir: h.path("state"), RunDir: h.path("run"),
 		Changed: func(st agent.Status) { f.changed(h, p, st) },
 	})
@@ -138,6 +138,18 @@ func (h *host) reboot() {
 	h.crash()
 	h.forget("run")
 	h.boot()
+}
+
+// forwards fails unless the host has its data plane up from what it kept, if it was up and kept anything.
+func (h *host) forwards() {
+	f := h.fleet
+	f.mu.Lock()
+	kept := h.earlier != (subnet.Subnets{}) && !f.reformed
+	f.mu.Unlock()
+	st, runs := h.status()
+	if kept && runs && h.way.Cut && (st.Lease == nil || len(h.owned().Routes) == 0) {
+		f.fail("%s was up before, and is not 10 s after a start without the store: %s", h.name, st.Reason)
+	}
 }
 
 // setWay changes how the host reaches the store.

@@ -121,8 +121,10 @@ func (h *host) unready() string {
 		return "no daemon runs"
 	case !st.Ready:
 		return st.Reason
+	case st.Lease == nil || !st.Lease.Held:
+		return "it does not hold its lease: " + st.Degraded
 	}
-	return st.Pending
+	return st.Degraded + st.Loss + st.Pending
 }
 
 func (f *fleet) sleep(d time.Duration) {

@@ -164,6 +164,15 @@ func (k *Kernel) External(plan ip.Plan) error {
 	})
 }
 
+// Unseen applies the plan as another program would, of which the notifications are lost.
+func (k *Kernel) Unseen(plan ip.Plan) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, op := range plan {
+		_ = k.apply(op)
+	}
+}
+
 // AddInterface adds an interface to the host.
 func (k *Kernel) AddInterface(i ip.Interface) {
 	_ = k.change(func() error {
