@@ -81,6 +81,11 @@ func (j *journal) passed(last, now Status) {
 			j.log.Warn("bridge left behind", "bridge", bridge)
 		}
 	}
+	for _, v := range now.Violations {
+		if j.nag.due(v.String(), lasting) {
+			j.log.Error("invariant violated", "invariant", v.Invariant, "detail", v.Detail)
+		}
+	}
 	j.problems(now.Problems)
 }
 

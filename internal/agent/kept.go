@@ -197,8 +197,9 @@ func ours(set subnet.Set, mine subnet.Lease, node string) error {
 	if mine.Attrs.Node != node {
 		return fmt.Errorf("there is no record of a lease of node %s", node)
 	}
-	for _, l := range set.Leases {
-		if l.Attrs.Node != node && len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
+	usable, _ := subnet.Judge(*set.Network, set.Leases, subnet.Self{Node: node}) // what no host uses takes nothing from this one
+	for _, l := range usable {
+		if len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
 			return subnet.LostTo(mine.Subnets, l)
 		}
 	}

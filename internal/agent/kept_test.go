@@ -153,6 +153,28 @@ func TestStartsWithoutConfiguration(t *testing.T) {
 	})
 }
 
+// Seed 75 of internal/sim.
+func TestKeptViewWithALeaseThatNobodyUses(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.store.Put("subnets/10.5.0.0-17", flannelLease("172.30.0.66", "02:00:00:00:00:66"), 0)
+		w.store.Put("subnets/10.5.128.0-17", flannelLease("172.30.0.67", "02:00:00:00:00:67"), 0)
+		w.store.Put("subnets/10.5.7.0-24&fc00:5:0:7::-64", `{"PublicIP":"172.30.0.1","PublicIPv6":"fd30::1"}`, 0)
+		w.store.Put("subnets/10.5.8.0-24&fc00:5:0:8::-64", `{"PublicIP":"172.30.0.2","PublicIPv6":"fd30::2"}`, 0)
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		h.stop()
+		h.reboot()
+		h.store = silent{}
+		h.start()
+		<-time.After(2 * storePatience)
+		synctest.Wait()
+		if st := h.agent.Status(); st.Degraded == "" || len(st.Peers) != 1 {
+			t.Errorf("status %+v, want it degraded, with a peer", st)
+		}
+	})
+}
+
 func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
 	for name, tt := range map[string]struct {
 		spoil  func(t *testing.T, h *node, path string)

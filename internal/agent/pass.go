@@ -97,6 +97,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	if set.past {
 		plan = cautious(plan)
 	}
+	st.Violations = union(st.Violations, a.violations(v, d, have, plan))
 	if len(plan) > 0 {
 		err = a.apply(ctx, plan, v.by)
 	}

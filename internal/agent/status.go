@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"tulle/internal/invariant"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -31,8 +32,12 @@ type Status struct {
 	Strangers uint64           `json:"strangers,omitempty"` // tunnelled packets dropped since the filter is there: they came from the address of no peer
 	Pending   string           `json:"pending,omitempty"`   // what waits for a restart
 	Store     string           `json:"store,omitempty"`     // what is wrong with the store
-	Revision  int64            `json:"revision"`            // of the store's view
-	Time      time.Time        `json:"time"`                // of the pass
+
+	// What should never be: a fault of Tulle, to be reported.
+	Violations []invariant.Violation `json:"violations,omitempty"`
+
+	Revision int64     `json:"revision"` // of the store's view
+	Time     time.Time `json:"time"`     // of the pass
 }
 
 // NetworkStatus is the configuration in force.

@@ -32,7 +32,7 @@ func layers() []layer {
 		{pkg: "backend", below: []string{"ip", "subnet"}, std: true},
 		{pkg: "cni-plugin", below: []string{"ip", "ip/kernel/bridge", "subnet", "internal/netns"}},
 		{pkg: "internal", below: []string{"ip", "subnet"}},
-		{pkg: "internal/agent", below: []string{"ip", "subnet", "backend"}},
+		{pkg: "internal/agent", below: []string{"ip", "subnet", "backend", "internal/invariant"}},
 		{pkg: "internal/backends", below: []string{"subnet", "backend/..."}},
 		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "internal/netns", "internal/etcdmember", "internal/api"}},

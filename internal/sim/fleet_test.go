@@ -145,10 +145,11 @@ func (f *fleet) kept(h *host, plan ip.Plan) []invariant.Violation {
 	return invariant.Kept(plan, steady)
 }
 
-// speaks reports whether the node's daemon runs and reaches the store. The lock is held.
+// speaks reports whether the node's daemon has run and reached the store for a while. The lock is held.
 func (f *fleet) speaks(node string) bool {
 	return slices.ContainsFunc(f.hosts, func(h *host) bool {
-		return h.node == node && h.proc != nil && !h.died.Load() && !h.okSince.IsZero()
+		return h.node == node && h.proc != nil && !h.died.Load() && time.Since(h.began) > lossGrace/2 &&
+			!h.okSince.IsZero() && time.Since(h.okSince) > lossGrace/2
 	})
 }
 
@@ -184,6 +185,7 @@ func macs(l subnet.Lease) ip.Dual[ip.MAC] {
 
 // changed holds what a host says after a pass against what all others say.
 func (f *fleet) changed(h *host, p *process, st agent.Status) {
+	f.report(st.Violations...)
 	if st.Lease == nil {
 		return
 	}
@@ -300,7 +302,7 @@ func (f *fleet) reachability(h *host) {
 func (f *fleet) begins(h *host, p *process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h.proc, h.holds = p, false
+	h.proc, h.holds, h.began = p, false, time.Now()
 	h.leased = subnet.Subnets{}
 	if p := f.peers[h.node]; p != nil && p.gone.IsZero() {
 		h.leased = p.lease.Subnets

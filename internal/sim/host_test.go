@@ -39,6 +39,7 @@ type host struct {
 	subnets subnet.Subnets // in force in this run; zero: none yet
 	earlier subnet.Subnets // in force in the run before, by the state directory
 	leased  subnet.Subnets // to its node when this run began
+	began   time.Time      // this run
 	okSince time.Time      // reaches the store; zero: it does not
 	settled int            // the last loss of data of which it must have heard
 }

@@ -128,7 +128,7 @@ func (h *host) unready() string {
 }
 
 func (f *fleet) sleep(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 
