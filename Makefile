@@ -8,7 +8,7 @@ LAB     := bin/tulle lab run --hosts 3 --containers 2 --family dual
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-docker race fuzz check fmt vet fix staticcheck tidy arch lab generate bench clean
+.PHONY: help demo build test sim test-docker race fuzz check fmt vet fix staticcheck tidy arch lab generate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,10 @@ build: need-go ## static binaries in bin/
 test: need-root need-ip need-iptables need-nft ## every test, in network namespaces and against a real etcd
 	go vet ./...
 	go test -count=1 -timeout=20m ./...
+	$(MAKE) sim
+
+sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n replays one, SEEDS=n runs so many, FIRST=n from there
+	TULLE_SIM_SEED=$(SEED) TULLE_SIM_SEEDS=$(or $(SEEDS),2000) TULLE_SIM_FIRST=$(FIRST) go test -count=1 -timeout=20m $(if $(SEED),-v) -run '^TestSeeds$$' ./internal/sim
 
 test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
 	go test -count=1 -timeout=10m ./internal/docker/...

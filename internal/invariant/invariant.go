@@ -2,9 +2,11 @@
 package invariant
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -175,47 +177,46 @@ func replaced(plan ip.Plan, object ip.Object) bool {
 // The state must be sorted.
 func Whole(s ip.State) []Violation {
 	var vs []Violation
-	for _, r := range s.Routes {
-		if !slices.ContainsFunc(s.Links, func(l ip.Link) bool { return l.Name == r.Link }) {
-			continue
-		}
-		if _, err := next(s, r); err != nil {
-			vs = append(vs, Violation{WholePaths, err.Error()})
+	for i := range s.Routes {
+		if r := &s.Routes[i]; hasLink(&s, r.Link) {
+			if _, err := next(&s, r, i); err != nil {
+				vs = append(vs, Violation{WholePaths, err.Error()})
+			}
 		}
 	}
 	return vs
 }
 
-// next returns the host to which the link sends what takes the route.
-func next(s ip.State, r ip.Route) (ip.FDB, error) {
-	n, ok := find(s.Neighbors, func(n ip.Neighbor) int { return compareLink(n.Link, r.Link, n.IP.Compare(r.Via)) })
-	if !ok {
-		return ip.FDB{}, fmt.Errorf("the route to %s lacks the neighbour %s on %s", r.Dst, r.Via, r.Link)
+func hasLink(s *ip.State, name string) bool {
+	for i := range s.Links {
+		if s.Links[i].Name == name {
+			return true
+		}
 	}
-	fdb, ok := find(s.FDB, func(f ip.FDB) int { return compareLink(f.Link, r.Link, slices.Compare(f.MAC[:], n.MAC[:])) })
-	if !ok {
-		return ip.FDB{}, fmt.Errorf("the route to %s lacks the forwarding entry for %s on %s", r.Dst, n.MAC, r.Link)
-	}
-	return fdb, nil
+	return false
 }
 
-func find[T any](all []T, compare func(T) int) (T, bool) {
-	i, ok := slices.BinarySearchFunc(all, 0, func(v T, _ int) int { return compare(v) })
-	if !ok {
-		var none T
-		return none, false
+// next returns the host to which the link sends what takes the route. hint is where its neighbour may be.
+func next(s *ip.State, r *ip.Route, hint int) (*ip.FDB, error) {
+	i := hint // routes and neighbours are in one order
+	if i >= len(s.Neighbors) || s.Neighbors[i].Link != r.Link || s.Neighbors[i].IP != r.Via {
+		i = sort.Search(len(s.Neighbors), func(i int) bool {
+			n := &s.Neighbors[i]
+			return n.Link > r.Link || n.Link == r.Link && !n.IP.Less(r.Via)
+		})
 	}
-	return all[i], true
-}
-
-func compareLink(a, b string, then int) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
+	if i == len(s.Neighbors) || s.Neighbors[i].Link != r.Link || s.Neighbors[i].IP != r.Via {
+		return nil, fmt.Errorf("the route to %s lacks the neighbour %s on %s", r.Dst, r.Via, r.Link)
 	}
-	return then
+	mac := s.Neighbors[i].MAC
+	i = sort.Search(len(s.FDB), func(i int) bool {
+		f := &s.FDB[i]
+		return f.Link > r.Link || f.Link == r.Link && bytes.Compare(f.MAC[:], mac[:]) >= 0
+	})
+	if i == len(s.FDB) || s.FDB[i].Link != r.Link || s.FDB[i].MAC != mac {
+		return nil, fmt.Errorf("the route to %s lacks the forwarding entry for %s on %s", r.Dst, mac, r.Link)
+	}
+	return &s.FDB[i], nil
 }
 
 // AtRest holds if the kernel has what is wanted and nothing else. Both states must be sorted.
@@ -265,7 +266,7 @@ func reach(a, b Host, f ip.Family) error {
 		}
 		return nil
 	}
-	fdb, err := next(a.State, r)
+	fdb, err := next(&a.State, &r, 0)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,128 @@
+package invariant
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func subnets(s string) subnet.Subnets { return subnet.Subnets{V4: prefix(s)} }
+
+// overlay is a host that reaches one peer, 10.5.2.0/24 at 172.30.0.2.
+func overlay() ip.State {
+	mac := ip.MAC{2, 0, 0, 0, 0, 2}
+	return ip.State{
+		Links:     []ip.Link{{Name: "flannel.1", Up: true, MAC: ip.MAC{2, 0, 0, 0, 0, 1}, VXLAN: ip.VXLAN{VNI: 1, Port: 8472, Local: addr("172.30.0.1")}}},
+		FDB:       []ip.FDB{{Link: "flannel.1", MAC: mac, Dst: addr("172.30.0.2")}},
+		Neighbors: []ip.Neighbor{{Link: "flannel.1", IP: addr("10.5.2.0"), MAC: mac}},
+		Routes:    []ip.Route{{Dst: prefix("10.5.2.0/24"), Via: addr("10.5.2.0"), Link: "flannel.1", Protocol: ip.Protocol, OnLink: true}},
+	}
+}
+
+func scope() ip.Scope {
+	return ip.Scope{Links: []string{"flannel.1"}, Networks: []netip.Prefix{prefix("10.5.0.0/16")}}
+}
+
+func TestViolations(t *testing.T) {
+	peer := Peer{Name: "h2", Subnets: subnets("10.5.2.0/24"), Public: ip.Dual[netip.Addr]{V4: addr("172.30.0.2")}, MAC: ip.Dual[ip.MAC]{V4: ip.MAC{2, 0, 0, 0, 0, 2}}}
+	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	del := func(o ip.Object) ip.Plan { return ip.Plan{{Verb: ip.Delete, Old: o}} }
+	route := overlay().Routes[0]
+	moved := route
+	moved.Link, moved.Via = "eth0", addr("172.30.0.2")
+	foreign := ip.Route{Dst: prefix("10.5.9.0/24"), Via: addr("192.0.2.1"), Link: "eth1", Protocol: 4}
+	without := func(cut func(*ip.State)) ip.State {
+		s := overlay()
+		cut(&s)
+		return s
+	}
+	for name, tt := range map[string]struct {
+		got  []Violation
+		want string // empty: none
+	}{
+		"two owners":                {Apart([]Holder{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.1.128/25")}}), OneOwner},
+		"two subnets":               {Apart([]Holder{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.2.0/24")}}), ""},
+		"a wide lease is used":      {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.5.128.0/17")}}), UsableOnly},
+		"a lease from outside":      {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.6.1.0/24")}}), UsableOnly},
+		"one in another":            {Usable(network, subnet.Subnets{}, []subnet.Lease{{Subnets: subnets("10.5.3.0/24")}, {Subnets: subnets("10.5.3.128/25")}}), UsableOnly},
+		"my own is used":            {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.5.1.0/25")}}), OneOwner},
+		"good leases":               {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.5.2.0/24")}, {Subnets: subnets("10.5.3.0/24")}}), ""},
+		"a foreign route":           {Owned(del(foreign), scope()), OwnedOnly},
+		"a foreign link":            {Owned(ip.Plan{{Verb: ip.Replace, New: ip.Link{Name: "eth0"}, Old: ip.Link{Name: "eth0", Up: true}}}, scope()), OwnedOnly},
+		"what is owned":             {Owned(ip.Diff(overlay(), ip.State{}), scope()), ""},
+		"pruned before a view":      {Seen(del(route), false), SeenFirst},
+		"pruned after a view":       {Seen(del(route), true), ""},
+		"made before a view":        {Seen(ip.Diff(ip.State{}, overlay()), false), ""},
+		"a route of a peer goes":    {Kept(del(route), []Peer{peer}), KeptPeers},
+		"a neighbour goes":          {Kept(del(overlay().Neighbors[0]), []Peer{peer}), KeptPeers},
+		"an entry goes":             {Kept(del(overlay().FDB[0]), []Peer{peer}), KeptPeers},
+		"a route moves":             {Kept(append(ip.Plan{{Verb: ip.Add, New: moved}}, del(route)...), []Peer{peer}), ""},
+		"a route of nobody goes":    {Kept(del(route), nil), ""},
+		"a path is whole":           {Whole(overlay()), ""},
+		"a path lacks a neighbour":  {Whole(without(func(s *ip.State) { s.Neighbors = nil })), WholePaths},
+		"a path lacks an entry":     {Whole(without(func(s *ip.State) { s.FDB = nil })), WholePaths},
+		"a kernel is as it should":  {AtRest(overlay(), overlay()), ""},
+		"a kernel lacks something":  {AtRest(without(func(s *ip.State) { s.FDB = nil }), overlay()), EqualAtRest},
+		"a kernel has too much":     {AtRest(overlay(), without(func(s *ip.State) { s.Routes = nil })), EqualAtRest},
+		"a peer is not reached":     {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h3", Subnets: subnets("10.5.3.0/24")}), Reachable},
+		"a peer lives elsewhere":    {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: ip.Dual[netip.Addr]{V4: addr("172.30.0.9")}}}), Reachable},
+		"a peer has no such device": {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: peer.Public}}), Reachable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if tt.want == "" && len(tt.got) > 0 || tt.want != "" && (len(tt.got) != 1 || tt.got[0].Invariant != tt.want || tt.got[0].Detail == "") {
+				t.Errorf("violations %v, want of %q", tt.got, tt.want)
+			}
+		})
+	}
+}
+
+func TestViolationNamesTheInvariantFirst(t *testing.T) {
+	if text := fmt.Sprint(Violation{OneOwner, "detail"}); !strings.HasPrefix(text, OneOwner) {
+		t.Error(text)
+	}
+}
+
+// BenchmarkPass is what a pass over ten thousand peers spends on the invariants: at rest, and when something changes.
+func BenchmarkPass(b *testing.B) {
+	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.0.0.0/8"}`), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s := ip.State{Links: overlay().Links}
+	var leases []subnet.Lease
+	for i := range 10_000 {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
+		mac := ip.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
+		leases = append(leases, subnet.Lease{Subnets: subnet.Subnets{V4: p}})
+		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)})})
+		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: p.Addr(), MAC: mac})
+		s.Routes = append(s.Routes, ip.Route{Dst: p, Via: p.Addr(), Link: "flannel.1", Protocol: ip.Protocol})
+	}
+	have := s
+	have.Routes = append([]ip.Route{}, s.Routes...)
+	b.Run("rest", func(b *testing.B) {
+		for b.Loop() {
+			if vs := AtRest(have, s); len(vs) > 0 {
+				b.Fatal(vs)
+			}
+		}
+	})
+	b.Run("change", func(b *testing.B) {
+		for b.Loop() {
+			if vs := append(Usable(network, subnets("10.255.0.0/24"), leases), Whole(s)...); len(vs) > 0 {
+				b.Fatal(vs)
+			}
+		}
+	})
+}
