@@ -64,6 +64,10 @@ type Agent struct {
 	views  *archive
 	past   *fallback // nil: none, or the store has shown all that is needed
 
+	holdback     subnet.Holdback // between the kept view and what the store shows first
+	rewound      bool            // the store shows older data than the kept view, and that has not been taken in
+	compareUntil time.Time       // what the kept view had and the store lacks stays in force
+
 	network  *subnet.Network // the configuration in force: the first valid one
 	backend  backend.Backend
 	doubts   []string

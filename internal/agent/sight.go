@@ -21,11 +21,12 @@ type sight struct {
 func (a *Agent) see() (sight, error) {
 	set, ok := a.inbox.view()
 	if ok && set.Network != nil && a.past != nil {
+		a.resume(set)
 		a.past = nil
 		a.keeper.hurry()
 	}
 	if ok && a.past == nil {
-		return sight{Set: set}, nil
+		return sight{Set: a.compare(set)}, nil
 	}
 	if a.past == nil || time.Since(a.born) < storePatience {
 		return sight{}, errNoView
@@ -54,4 +55,26 @@ func cautious(plan ip.Plan) ip.Plan {
 		}
 		return op.Verb == ip.Delete
 	})
+}
+
+// resume begins to compare what the store shows with the kept view: if the store lost its data while this host was
+// down, the others need time to assert their leases again, as they do after any sudden loss.
+func (a *Agent) resume(set subnet.Set) {
+	a.holdback.Admit(a.past.set, false)
+	a.rewound = set.Revision < a.past.set.Revision
+	a.compareUntil = time.Now().Add(subnet.HoldbackTime)
+	time.AfterFunc(subnet.HoldbackTime, a.inbox.poke)
+}
+
+// compare is what to work from of a view of the store.
+func (a *Agent) compare(set subnet.Set) subnet.Set {
+	if !time.Now().Before(a.compareUntil) {
+		return set
+	}
+	set = a.holdback.Admit(set, a.rewound)
+	a.rewound = false
+	if doubt := a.holdback.Doubt(); doubt != "" {
+		set.Problems = append(slices.Clip(set.Problems), subnet.Problem{Key: a.cfg.LeaseDir, Reason: doubt})
+	}
+	return set
 }

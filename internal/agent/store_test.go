@@ -170,3 +170,25 @@ func TestWipeChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// An old backup comes back while all daemons are down, and one of them starts first. Seed 1168 of internal/sim.
+func TestRestoreWhileDownChangesNothing(t *testing.T) {
+	simulate(t, dualConfig, 4, func(t *testing.T, w *world) {
+		old := w.store.Backup()
+		w.start()
+		w.converged(soon)
+		for _, h := range w.hosts {
+			h.stop()
+			h.kernel.Refuse(func(op ip.Op) error {
+				t.Errorf("%s: the kernel is changed: %s", h.name, op)
+				return nil
+			})
+		}
+		w.store.Restore(old)
+		for _, h := range w.hosts {
+			h.start()
+			<-time.After(2 * time.Second)
+		}
+		w.converged(2 * subnet.HoldbackTime)
+	})
+}

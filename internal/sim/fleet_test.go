@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -257,8 +258,8 @@ func (f *fleet) excused(a, b *host) bool {
 	defer f.mu.Unlock()
 	a.settle()
 	b.settle()
-	if a.node == b.node {
-		return !a.hears() || !b.hears()
+	if a.node == b.node && (!a.hears() || !b.hears()) {
+		return true
 	}
 	return a.settled < f.losses || b.settled < f.losses
 }
@@ -322,9 +323,14 @@ func (f *fleet) ends(h *host) {
 
 // comesBack judges what a host holds first in a new run by what it held in the one before. The lock is held.
 func (f *fleet) comesBack(h *host, own subnet.Subnets) []invariant.Violation {
-	if h.earlier == (subnet.Subnets{}) || own == h.earlier || own == h.leased || f.reformed || f.cloned[h.node] ||
-		slices.Contains(f.poisoned, "subnets/"+subnet.KeyOf(own)) { // which it took for a reservation
+	if h.earlier == (subnet.Subnets{}) || own == h.earlier || own == h.leased || f.reformed || f.cloned[h.node] {
 		return nil
+	}
+	for _, key := range f.poisoned { // one may be in the way, or look like a reservation
+		s, err := subnet.ParseKey(strings.TrimPrefix(key, "subnets/"))
+		if err == nil && len(subnet.Overlap(s, h.earlier))+len(subnet.Overlap(s, own)) > 0 {
+			return nil
+		}
 	}
 	for _, l := range f.truth.Leases {
 		if l.Attrs.Node != h.node && len(subnet.Overlap(l.Subnets, h.earlier)) > 0 {

@@ -145,7 +145,10 @@ func (h *host) reboot() {
 func (h *host) forwards() {
 	f := h.fleet
 	f.mu.Lock()
-	kept := h.earlier != (subnet.Subnets{}) && !f.reformed
+	kept := h.earlier != (subnet.Subnets{}) && !f.reformed && !f.cloned[h.node] && time.Since(h.began) > 9*time.Second
+	for _, l := range f.truth.Leases { // somebody may have taken its subnet
+		kept = kept && (l.Attrs.Node == h.node || l.Subnets.V4.Bits() < h.earlier.V4.Bits() || len(subnet.Overlap(l.Subnets, h.earlier)) == 0)
+	}
 	f.mu.Unlock()
 	st, runs := h.status()
 	if kept && runs && h.way.Cut && (st.Lease == nil || len(h.owned().Routes) == 0) {

@@ -18,6 +18,9 @@ func TestNamedSeeds(t *testing.T) {
 		// After a wipe, those that were not yet back were believed gone, because most were back already.
 		// subnet: TestHoldback
 		"a wipe seen late": 379,
+		// A daemon that was down while an old backup was restored believed the first view that it saw.
+		// internal/agent: TestRestoreWhileDownChangesNothing
+		"a restore while the daemon is down": 1168,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -144,7 +144,7 @@ func (f *fleet) atRest() {
 	if f.failed() {
 		return
 	}
-	f.sleep(20 * time.Second) // the last to come have just published, and passes rest after one in which they were stopped
+	f.sleep(40 * time.Second) // the last to come have just published, and a timed pass finds what nobody was told of
 	var before []int32
 	for _, h := range f.hosts {
 		before = append(before, h.applied.Load())
