@@ -123,9 +123,7 @@ func tamperings() []tampering {
 			}
 		}},
 		{"a forwarding entry is deleted and nobody is told", func(h *host, n int) {
-			for _, o := range pick(h.owned().FDB, n) {
-				h.kernel.Unseen(ip.Plan{{Verb: ip.Delete, Old: o}})
-			}
+			h.kernel.Unseen(deletions(pick(h.owned().FDB, n)))
 		}},
 		{"forwarding is switched off", func(h *host, _ int) {
 			_ = h.kernel.External(ip.Plan{{Verb: ip.Replace, New: ip.Sysctl{Key: "net/ipv4/ip_forward", Value: "0"}}})
@@ -156,12 +154,14 @@ func objects[T ip.Object](all []T) []ip.Object {
 	return out
 }
 
-func (h *host) undo(all ...ip.Object) {
+func (h *host) undo(all ...ip.Object) { _ = h.kernel.External(deletions(all)) }
+
+func deletions(all []ip.Object) ip.Plan {
 	var plan ip.Plan
 	for _, o := range all {
 		plan = append(plan, ip.Op{Verb: ip.Delete, Old: o})
 	}
-	_ = h.kernel.External(plan)
+	return plan
 }
 
 func (h *host) alter(n int, change func(*ip.Link)) {

@@ -176,6 +176,7 @@ func poisons(n int) [][2]string {
 		{"subnets-x", "x"},
 		{"subnets/0.0.0.0-0", stranger},
 		{"subnets/10.5.0.0-17", stranger},
+		{fmt.Sprintf("subnets/10.5.%d.0-23", n&^1), stranger},
 		{"subnets/172.30.0.0-24", stranger},
 		{"subnets/169.254.0.0-24", stranger},
 		{"subnets/10.9.0.0-24", stranger},

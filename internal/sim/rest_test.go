@@ -144,7 +144,11 @@ func (f *fleet) atRest() {
 	if f.failed() {
 		return
 	}
-	f.sleep(40 * time.Second) // the last to come have just published, and a timed pass finds what nobody was told of
+	f.sleep(5 * time.Second) // the last to come have just published
+	for _, h := range f.hosts {
+		h.kernel.Unseen(deletions(pick(h.owned().Routes, h.addr)))
+	}
+	f.sleep(40 * time.Second) // a timed pass finds what nobody was told of
 	var before []int32
 	for _, h := range f.hosts {
 		before = append(before, h.applied.Load())
