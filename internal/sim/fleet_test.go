@@ -138,7 +138,7 @@ func (f *fleet) kept(h *host, plan ip.Plan) []invariant.Violation {
 	var steady []invariant.Peer
 	for node, p := range f.peers {
 		// Of those that the store has just lost, the ones count who can say so.
-		recently := p.gone.IsZero() || !p.gone.Before(f.lostAt) && now.Sub(f.lostAt) < lossGrace && f.speaks(node)
+		recently := p.gone.IsZero() || !p.gone.Before(f.lostAt) && now.Sub(f.lostAt) < lossGrace && f.speaks(node) && !h.blank
 		if node != h.node && recently && now.Sub(p.since) > steadyAfter && f.counts(h, p.lease) {
 			steady = append(steady, invariant.Peer{Name: node, Subnets: p.lease.Subnets, Public: p.lease.Attrs.Public, MAC: macs(p.lease)})
 		}
@@ -304,6 +304,7 @@ func (f *fleet) begins(h *host, p *process) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h.proc, h.holds, h.began = p, false, time.Now()
+	h.blank = h.earlier == subnet.Subnets{}
 	h.leased = subnet.Subnets{}
 	if p := f.peers[h.node]; p != nil && p.gone.IsZero() {
 		h.leased = p.lease.Subnets

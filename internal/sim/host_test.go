@@ -40,6 +40,7 @@ type host struct {
 	earlier subnet.Subnets // in force in the run before, by the state directory
 	leased  subnet.Subnets // to its node when this run began
 	began   time.Time      // this run
+	blank   bool           // without a record of an earlier one
 	okSince time.Time      // reaches the store; zero: it does not
 	settled int            // the last loss of data of which it must have heard
 }
