@@ -40,6 +40,9 @@ The flags are those of etcd itself.`,
 	flags.StringVar(&config.InitialCluster, "initial-cluster", "", "NAME=PEER-URL of every member, comma-separated (default: this member alone)")
 	flags.StringVar(&config.InitialClusterState, "initial-cluster-state", "new", "new, or existing to join a cluster")
 	flags.StringVar(&config.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "the same on all members of one cluster")
+	flags.StringVar(&config.CertFile, "cert-file", "", "certificate for https:// client URLs")
+	flags.StringVar(&config.KeyFile, "key-file", "", "key of --cert-file")
+	flags.StringVar(&config.TrustedCAFile, "trusted-ca-file", "", "let in only clients with a certificate that this authority has signed")
 	flags.BoolVar(&config.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: a power failure may lose data")
 	flags.StringVar(&config.LogLevel, "log-level", "warn", "debug, info, warn, error, panic or fatal")
 	return cmd

@@ -32,6 +32,12 @@ type Config struct {
 	InitialClusterState string
 	// InitialClusterToken tells clusters apart. Default "etcd-cluster".
 	InitialClusterToken string
+	// CertFile and KeyFile serve clients over TLS. They are read anew for every
+	// connection.
+	CertFile, KeyFile string
+	// TrustedCAFile, if set, lets in only clients with a certificate signed by
+	// an authority in it.
+	TrustedCAFile string
 	// UnsafeNoFsync trades durability for speed: for labs only.
 	UnsafeNoFsync bool
 	// LogLevel is debug, info, warn, error, panic or fatal. Default "fatal":
@@ -57,6 +63,8 @@ func (c Config) embed() (*embed.Config, error) {
 	config.LogLevel = cmp.Or(c.LogLevel, "fatal")
 	config.LogOutputs = []string{"stderr"}
 	config.Name = cmp.Or(c.Name, config.Name)
+	config.ClientTLSInfo.CertFile, config.ClientTLSInfo.KeyFile = c.CertFile, c.KeyFile
+	config.ClientTLSInfo.TrustedCAFile, config.ClientTLSInfo.ClientCertAuth = c.TrustedCAFile, c.TrustedCAFile != ""
 	config.ClusterState = cmp.Or(c.InitialClusterState, config.ClusterState)
 	config.InitialClusterToken = cmp.Or(c.InitialClusterToken, config.InitialClusterToken)
 

@@ -34,14 +34,15 @@ func (l *Lab) StartContainers(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := host.startContainers(l.Config.Containers); err != nil {
+		if err := host.StartContainers(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (h *Host) startContainers(count int) error {
+// StartContainers gives the host its bridge and containers.
+func (h *Host) StartContainers() error {
 	env, err := h.ReadSubnetFile()
 	if err != nil {
 		return err
@@ -55,7 +56,7 @@ func (h *Host) startContainers(count int) error {
 			return err
 		}
 	}
-	for number := 1; number <= count; number++ {
+	for number := 1; number <= h.lab.Config.Containers; number++ {
 		container := h.newContainer(number, env)
 		if container.node, err = newNode(container.Name, h.lab.pins()); err != nil {
 			return err

@@ -5,110 +5,107 @@ package lab
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
-	"path/filepath"
-	"slices"
+	"os"
+	"strings"
 	"time"
 
 	"tulle/internal/etcdmember"
-	"tulle/ip"
 )
 
-const (
-	etcdPrefix = "/coreos.com/network"
-	etcdPort   = 2379
-)
+const etcdPrefix = "/coreos.com/network"
 
-// Etcd is the store of the lab: one member that runs on the router.
+// Etcd is the store of the lab.
 type Etcd struct {
-	lab     *Lab
-	process *process
-	dataDir string
+	// Members of the cluster. A single one runs on the router; of several, each
+	// has a namespace of its own, on a segment of their own.
+	Members []*EtcdMember
+
+	lab       *Lab
+	dataDir   string
+	authority *authority // nil without TLS
+	port      int
 }
 
-// Endpoint is the URL by which host reaches etcd.
-func (e *Etcd) Endpoint(host *Host) string { return e.url(host.Segment) }
-
-func (e *Etcd) url(segment int) string {
-	addr := routerAddr(e.lab.Config.Families[0], segment)
-	return "http://" + netip.AddrPortFrom(addr, etcdPort).String()
+// Endpoint are the URLs, separated by commas, by which host reaches etcd.
+func (e *Etcd) Endpoint(host *Host) string {
+	if len(e.Members) == 1 {
+		return e.url(routerAddr(e.lab.Config.Families[0], host.Segment))
+	}
+	urls := make([]string, len(e.Members))
+	for i, member := range e.Members {
+		urls[i] = member.URL()
+	}
+	return strings.Join(urls, ",")
 }
 
-// Start starts etcd, with the data of a former run if there is one, and waits
-// until it serves.
+// Start starts those members that do not run, each with the data of its former
+// run if there is one, and waits until all serve.
 func (e *Etcd) Start(ctx context.Context) error {
-	if e.process != nil && !e.process.exited() {
+	started := false
+	for _, member := range e.Members {
+		if member.Running() {
+			continue
+		}
+		if err := member.Start(); err != nil {
+			return err
+		}
+		started = true
+	}
+	if !started {
 		return errors.New("start etcd: it is running")
 	}
-	if e.dataDir == "" {
-		dir, err := etcdmember.ScratchDir()
-		if err != nil {
+	for _, member := range e.Members {
+		if err := member.WaitServing(ctx); err != nil {
 			return err
 		}
-		e.dataDir = dir
-		if err := e.lab.saveState(); err != nil {
-			return err
-		}
-	}
-	listen := "http://[::]"
-	if !slices.Contains(e.lab.Config.Families, ip.IPv6) {
-		listen = "http://0.0.0.0"
-	}
-	process, err := e.lab.start(e.lab.router, "etcd", e.log(), e.lab.Config.Tulle, "etcd",
-		"--data-dir", e.dataDir,
-		"--listen-client-urls", fmt.Sprintf("%s:%d", listen, etcdPort),
-		"--advertise-client-urls", e.url(1),
-		"--unsafe-no-fsync",
-		"--log-level", "fatal",
-	)
-	if err != nil {
-		return err
-	}
-	e.process = process
-	return e.waitServing(ctx)
-}
-
-func (e *Etcd) waitServing(ctx context.Context) error {
-	var last error
-	err := poll(ctx, readyTimeout, func() bool {
-		if e.process.exited() {
-			last = errors.New("it exited: " + e.process.outcome())
-			return true
-		}
-		_, last = e.Get(ctx, etcdPrefix)
-		return last == nil
-	})
-	if ctx.Err() != nil {
-		return fmt.Errorf("wait for etcd: %w", context.Cause(ctx))
-	}
-	if err != nil || last != nil {
-		return fmt.Errorf("wait for etcd: %w\n%s", errors.Join(err, last), logTail(e.log()))
 	}
 	return nil
 }
 
-func (e *Etcd) log() string { return filepath.Join(e.lab.Config.Dir, "etcd.log") }
-
-// Stop asks etcd to stop and waits for it. Its data stay.
-func (e *Etcd) Stop() error {
-	if e.process == nil {
+func (e *Etcd) makeDataDir() error {
+	if e.dataDir != "" {
 		return nil
 	}
-	return e.process.stop()
+	dir, err := etcdmember.ScratchDir()
+	if err != nil {
+		return err
+	}
+	e.dataDir = dir
+	return e.lab.saveState()
 }
 
-// Kill kills etcd with SIGKILL. Its data stay.
+func (e *Etcd) removeDataDir() error {
+	if e.dataDir == "" {
+		return nil
+	}
+	return os.RemoveAll(e.dataDir)
+}
+
+// Stop asks all members to stop and waits for them. Their data stay.
+func (e *Etcd) Stop() error {
+	var errs []error
+	for _, member := range e.Members {
+		errs = append(errs, member.Stop())
+	}
+	return errors.Join(errs...)
+}
+
+// Kill kills all members with SIGKILL. Their data stay.
 func (e *Etcd) Kill() {
-	if e.process != nil {
-		e.process.kill()
+	for _, member := range e.Members {
+		member.Kill()
 	}
 }
+
+// MoveTo gives the members another client port, from their next start on.
+func (e *Etcd) MoveTo(port int) { e.port = port }
 
 // Key returns the full name of a key of the network, such as "config".
 func (e *Etcd) Key(name string) string { return etcdPrefix + "/" + name }
@@ -154,19 +151,32 @@ func (e *Etcd) Get(ctx context.Context, prefix string) (map[string]string, error
 	return values, nil
 }
 
-// call makes a request to etcd's HTTP gateway from inside the router.
+// call makes a request to the HTTP gateway of one member after another, from
+// inside the router, until one fulfils it.
 func (e *Etcd) call(ctx context.Context, method string, body, result any) error {
+	var errs []error
+	for _, member := range e.Members {
+		err := member.call(ctx, method, body, result)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (m *EtcdMember) call(ctx context.Context, method string, body, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	text, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode etcd request: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url(1)+"/v3/"+method, bytes.NewReader(text))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.URL()+"/v3/"+method, bytes.NewReader(text))
 	if err != nil {
 		return err
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: e.dial}
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: m.etcd.Dial, TLSClientConfig: m.etcd.TLS()}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return fmt.Errorf("call %s of etcd: %w", method, err)
@@ -187,7 +197,16 @@ func (e *Etcd) call(ctx context.Context, method string, body, result any) error 
 	return nil
 }
 
-func (e *Etcd) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+// TLS are the settings of a client of etcd, nil if it is served without TLS.
+func (e *Etcd) TLS() *tls.Config {
+	if e.authority == nil {
+		return nil
+	}
+	return e.authority.client()
+}
+
+// Dial connects from inside the router.
+func (e *Etcd) Dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
 	err = e.lab.router.Do(func() (err error) {
 		var dialer net.Dialer
 		conn, err = dialer.DialContext(ctx, network, address)

@@ -3,15 +3,11 @@
 package lab_test
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"tulle/internal/lab"
 	"tulle/ip"
@@ -38,13 +34,13 @@ func TestHeals(t *testing.T) {
 	}
 	heals := func(name string, breakIt func() error) {
 		t.Run(name, func(t *testing.T) {
-			before := fingerprint(t, host)
+			before := dataPlane(t, host)
 			if err := breakIt(); err != nil {
 				t.Fatal(err)
 			}
 			var after string
 			if !eventually(healTimeout, func() bool {
-				after = fingerprint(t, host)
+				after = dataPlane(t, host)
 				return after == before
 			}) {
 				t.Errorf("%v later, before (-) and after (+) differ:\n%s", healTimeout, cmp.Diff(before, after))
@@ -101,60 +97,11 @@ func sorted() cmp.Option {
 	return cmp.Transformer("sort", func(list []string) []string { return slices.Sorted(slices.Values(list)) })
 }
 
-// fingerprint describes the data plane of a host: VXLAN devices and all that
-// hangs on them, routes between hosts, the number of filter rules, and who is
-// let in.
-func fingerprint(t *testing.T, host *lab.Host) string {
+func dataPlane(t *testing.T, host *lab.Host) string {
 	t.Helper()
-	var lines []string
-	note := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	check := func(err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
+	text, err := host.DataPlane()
+	if err != nil {
+		t.Fatal(err)
 	}
-	names := make(map[int]string)
-	links, err := host.Netlink.LinkList()
-	check(err)
-	for _, link := range links {
-		attrs := link.Attrs()
-		names[attrs.Index] = attrs.Name
-		if link.Type() != "vxlan" {
-			continue
-		}
-		note("link %s mac %s mtu %d up %t", attrs.Name, attrs.HardwareAddr, attrs.MTU, attrs.RawFlags&unix.IFF_UP != 0)
-		for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-			neighbours, err := host.Netlink.NeighList(attrs.Index, family)
-			check(err)
-			for _, n := range neighbours {
-				if n.State&unix.NUD_PERMANENT != 0 {
-					note("neighbour %s %d %s %s", attrs.Name, family, n.IP, n.HardwareAddr)
-				}
-			}
-		}
-		addresses, err := host.Netlink.AddrList(link, netlink.FAMILY_ALL)
-		check(err)
-		for _, address := range addresses {
-			if !address.IP.IsLinkLocalUnicast() {
-				note("address %s %s", attrs.Name, address.IPNet)
-			}
-		}
-	}
-	routes, err := host.Netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, 0)
-	check(err)
-	for _, route := range routes {
-		if route.Gw != nil {
-			note("route %s via %s dev %s metric %d proto %d", route.Dst, route.Gw, names[route.LinkIndex], route.Priority, route.Protocol)
-		}
-	}
-	for _, table := range []string{ip.TableName, ip.GuardTable} {
-		rules, err := host.Rules(table)
-		check(err)
-		note("rules of %s %d", table, rules)
-	}
-	peers, err := host.Peers()
-	check(err)
-	note("peers %s", peers)
-	slices.Sort(lines)
-	return strings.Join(lines, "\n")
+	return text
 }

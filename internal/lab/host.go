@@ -108,6 +108,13 @@ func (h *Host) StartDaemon(args ...string) error {
 		"--log-level", "info",
 		"--healthz-port", "0",
 	}
+	if h.lab.Etcd.authority != nil {
+		files, err := h.clientCert()
+		if err != nil {
+			return err
+		}
+		line = append(line, "--etcd-cafile", files.ca, "--etcd-certfile", files.cert, "--etcd-keyfile", files.key)
+	}
 	if h.lab.Config.DaemonArgs != nil {
 		line = append(line, h.lab.Config.DaemonArgs(h)...)
 	}
@@ -119,13 +126,19 @@ func (h *Host) StartDaemon(args ...string) error {
 // Environment makes commands that read tulled's environment, as tulle does, act
 // on this host instead of on the machine that the lab runs on.
 func (h *Host) Environment() []string {
-	return []string{
+	environment := []string{
 		"TULLED_ETCD_ENDPOINTS=" + h.lab.Etcd.Endpoint(h),
 		"TULLED_ETCD_PREFIX=" + etcdPrefix,
 		"TULLED_SUBNET_FILE=" + h.SubnetFile(),
 		"TULLED_STATE_DIR=" + h.stateDir(),
 		"TULLED_RUN_DIR=" + h.runDir(),
 	}
+	if a := h.lab.Etcd.authority; a != nil {
+		files := a.files(h.Dir, clientCertName)
+		environment = append(environment,
+			"TULLED_ETCD_CAFILE="+files.ca, "TULLED_ETCD_CERTFILE="+files.cert, "TULLED_ETCD_KEYFILE="+files.key)
+	}
+	return environment
 }
 
 // StopDaemon asks tulled to stop and waits for it. An exit code but 0 is an error.
@@ -143,11 +156,29 @@ func (h *Host) KillDaemon() {
 	}
 }
 
-// PauseDaemon stops tulled in its tracks, with SIGSTOP.
-func (h *Host) PauseDaemon() error { return h.daemon.cmd.Process.Signal(syscall.SIGSTOP) }
+// PauseDaemon stops tulled in its tracks with SIGSTOP, until ResumeDaemon.
+func (h *Host) PauseDaemon() error { return h.signalDaemon(syscall.SIGSTOP) }
 
-// ResumeDaemon lets it go on.
-func (h *Host) ResumeDaemon() error { return h.daemon.cmd.Process.Signal(syscall.SIGCONT) }
+// ResumeDaemon lets a paused tulled go on.
+func (h *Host) ResumeDaemon() error { return h.signalDaemon(syscall.SIGCONT) }
+
+func (h *Host) signalDaemon(signal os.Signal) error {
+	if h.daemon == nil || h.daemon.exited() {
+		return fmt.Errorf("send %v to tulled on %s: it does not run", signal, h)
+	}
+	if err := h.daemon.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("send %v to tulled on %s: %w", signal, h, err)
+	}
+	return nil
+}
+
+// DaemonPID is the process id of tulled, 0 if it does not run.
+func (h *Host) DaemonPID() int {
+	if h.daemon == nil || h.daemon.exited() {
+		return 0
+	}
+	return h.daemon.cmd.Process.Pid
+}
 
 // WaitReady waits until tulled has a lease and the kernel equals its plan.
 func (h *Host) WaitReady(ctx context.Context) error {

@@ -24,6 +24,11 @@ type Config struct {
 	// Hosts, Segments and Containers (per host) are how many there are of each.
 	// Hosts are dealt to the segments in blocks of equal size.
 	Hosts, Segments, Containers int
+	// EtcdMembers is how many members etcd has. Default 1.
+	EtcdMembers int
+	// EtcdTLS makes etcd serve clients over TLS, and only those with a
+	// certificate of the lab's own authority. Not for a detached lab.
+	EtcdTLS bool
 	// Families that the hosts' underlay and the overlay have. Default both.
 	Families []ip.Family
 	// Network of the overlay; a family left out gets a default.
@@ -67,7 +72,12 @@ func New(ctx context.Context, config Config) (*Lab, error) {
 	if !config.Detach {
 		l.launcher = newLauncher()
 	}
-	l.Etcd = &Etcd{lab: l}
+	l.Etcd = &Etcd{lab: l, port: etcdPort}
+	if config.EtcdTLS {
+		if l.Etcd.authority, err = newAuthority(config.Dir); err != nil {
+			return nil, errors.Join(err, removeDir(config.Dir))
+		}
+	}
 	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -106,10 +116,7 @@ func (l *Lab) Close() error {
 		l.launcher.close()
 	}
 	errs = append(errs, l.demolish())
-	if l.Etcd.dataDir != "" {
-		errs = append(errs, os.RemoveAll(l.Etcd.dataDir))
-	}
-	errs = append(errs, removeDir(l.Config.Dir))
+	errs = append(errs, l.Etcd.removeDataDir(), removeDir(l.Config.Dir))
 	return errors.Join(errs...)
 }
 
@@ -180,6 +187,7 @@ func (c Config) complete() (Config, error) {
 	}{
 		{"hosts", &c.Hosts, maxHosts},
 		{"segments", &c.Segments, maxSegments},
+		{"etcd members", &c.EtcdMembers, maxMembers},
 	} {
 		if *count.value == 0 {
 			*count.value = 1

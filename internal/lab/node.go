@@ -171,6 +171,19 @@ func (n *node) setSysctls(settings map[string]string) error {
 	})
 }
 
+// sysctl reads a setting below /proc/sys/net.
+func (n *node) sysctl(key string) (value string, err error) {
+	err = n.Do(func() error {
+		text, err := os.ReadFile(filepath.Join("/proc/sys/net", key))
+		value = strings.TrimSpace(string(text))
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("read sysctl of %s: %w", n, err)
+	}
+	return value, nil
+}
+
 func ipNet(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{
 		IP:   prefix.Addr().AsSlice(),

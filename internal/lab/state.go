@@ -74,7 +74,7 @@ func Open(name string) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{Config: s.Config}
-	l.Etcd = &Etcd{lab: l, dataDir: s.EtcdDir}
+	l.Etcd = &Etcd{lab: l, dataDir: s.EtcdDir, port: etcdPort}
 	if err := l.reopen(); err != nil {
 		return nil, errors.Join(err, l.Release())
 	}
@@ -83,6 +83,9 @@ func Open(name string) (*Lab, error) {
 
 func (l *Lab) reopen() (err error) {
 	if l.router, err = openNode("router", l.pins()); err != nil {
+		return err
+	}
+	if err := l.reopenEtcd(); err != nil {
 		return err
 	}
 	for index := 1; index <= l.Config.Hosts; index++ {
@@ -124,7 +127,7 @@ func (l *Lab) Release() error {
 	for _, n := range l.nodes() {
 		errs = append(errs, n.close())
 	}
-	l.Hosts, l.router = nil, nil
+	l.Hosts, l.Etcd.Members, l.router = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -136,6 +139,11 @@ func (l *Lab) nodes() []*node {
 			nodes = append(nodes, container.node)
 		}
 		nodes = append(nodes, host.node)
+	}
+	for _, member := range l.Etcd.Members {
+		if member.node != l.router {
+			nodes = append(nodes, member.node)
+		}
 	}
 	if l.router != nil {
 		nodes = append(nodes, l.router)

@@ -27,6 +27,8 @@ const (
 	// streamReceiveBuffer holds seconds of packets, so that a busy machine does
 	// not lose what the network has delivered. In bytes.
 	streamReceiveBuffer = 8 << 20
+	// maxStreamPackets bounds what a stray packet can make a receiver remember.
+	maxStreamPackets = 1 << 26
 )
 
 // StreamConfig describes a one-way stream of numbered UDP packets.
@@ -42,6 +44,8 @@ type StreamReport struct {
 	Sent, Received, Lost int
 	// LongestGap is the longest time between two arrivals.
 	LongestGap time.Duration
+	// LastLost is when the last of the lost packets was due to be sent.
+	LastLost time.Time
 	// SendError is the first error of a packet that could not be sent. Such
 	// packets count as sent and lost.
 	SendError error
@@ -59,13 +63,22 @@ func (r StreamReport) String() string {
 type Stream struct {
 	cancel   context.CancelFunc
 	sender   chan sendResult
-	longest  chan time.Duration
+	arrivals chan arrivals
+	started  time.Time
+	period   time.Duration
 	received atomic.Int64
 	sent     atomic.Uint64 // number of the last packet
 	highest  atomic.Uint64 // number among those received
 	incoming *net.UDPConn
 	outgoing *net.UDPConn
 	stop     func() StreamReport
+}
+
+// arrivals is what a receiver has seen.
+type arrivals struct {
+	// seen tells of each packet, by its number, whether it came.
+	seen       []bool
+	longestGap time.Duration
 }
 
 type sendResult struct {
@@ -100,13 +113,15 @@ func StartStream(ctx context.Context, config StreamConfig) (*Stream, error) {
 	s := &Stream{
 		cancel:   cancel,
 		sender:   make(chan sendResult, 1),
-		longest:  make(chan time.Duration, 1),
+		arrivals: make(chan arrivals, 1),
+		started:  time.Now(),
+		period:   time.Second / time.Duration(config.PerSecond),
 		incoming: incoming,
 		outgoing: outgoing,
 	}
 	s.stop = sync.OnceValue(s.finish)
-	go func() { s.longest <- s.receive() }()
-	go func() { s.sender <- s.send(ctx, to, config.PerSecond) }()
+	go func() { s.arrivals <- s.receive() }()
+	go func() { s.sender <- s.send(ctx, to) }()
 	return s, nil
 }
 
@@ -130,15 +145,26 @@ func (s *Stream) finish() StreamReport {
 	_ = poll(context.Background(), streamDrain, func() bool { return s.received.Load() == int64(sent.sent) })
 	s.incoming.Close()
 	s.outgoing.Close()
-	longestGap := <-s.longest
+	arrived := <-s.arrivals
 	received := int(s.received.Load())
 	return StreamReport{
 		Sent:       sent.sent,
 		Received:   received,
 		Lost:       sent.sent - received,
-		LongestGap: longestGap,
+		LongestGap: arrived.longestGap,
+		LastLost:   s.lastLost(sent.sent, arrived.seen),
 		SendError:  sent.err,
 	}
+}
+
+// lastLost returns the zero time if nothing was lost.
+func (s *Stream) lastLost(sent int, seen []bool) time.Time {
+	for number := sent; number > 0; number-- {
+		if number >= len(seen) || !seen[number] {
+			return s.started.Add(time.Duration(number) * s.period)
+		}
+	}
+	return time.Time{}
 }
 
 // awaitFirst sends packets with number 0 until one arrives.
@@ -160,11 +186,10 @@ func awaitFirst(ctx context.Context, outgoing, incoming *net.UDPConn, to netip.A
 	return incoming.SetReadDeadline(time.Time{})
 }
 
-// send sends packets numbered from 1 at the given rate until ctx ends.
-func (s *Stream) send(ctx context.Context, to netip.AddrPort, perSecond int) (result sendResult) {
+// send sends packets numbered from 1 at the stream's rate until ctx ends.
+func (s *Stream) send(ctx context.Context, to netip.AddrPort) (result sendResult) {
 	ticker := time.NewTicker(streamTick)
 	defer ticker.Stop()
-	start := time.Now()
 	var packet [8]byte
 	for {
 		select {
@@ -172,7 +197,7 @@ func (s *Stream) send(ctx context.Context, to netip.AddrPort, perSecond int) (re
 			return result
 		case <-ticker.C:
 		}
-		due := int(time.Since(start).Seconds() * float64(perSecond))
+		due := int(time.Since(s.started) / s.period)
 		for result.sent < due {
 			result.sent++
 			binary.BigEndian.PutUint64(packet[:], uint64(result.sent))
@@ -184,26 +209,30 @@ func (s *Stream) send(ctx context.Context, to netip.AddrPort, perSecond int) (re
 	}
 }
 
-// receive counts distinct packets until the socket is closed, and returns the
-// longest gap between two.
-func (s *Stream) receive() (longestGap time.Duration) {
-	seen := make(map[uint64]bool)
+// receive notes the arrival of packets until the socket is closed.
+func (s *Stream) receive() (a arrivals) {
 	last := time.Now()
 	var packet [8]byte
 	for {
 		_, _, err := s.incoming.ReadFromUDPAddrPort(packet[:])
 		if errors.Is(err, net.ErrClosed) {
-			return longestGap
+			return a
 		}
 		number := binary.BigEndian.Uint64(packet[:])
-		if err != nil || number == 0 || seen[number] {
+		if err != nil || number == 0 || number > maxStreamPackets {
 			continue
 		}
-		seen[number] = true
+		if missing := int(number) + 1 - len(a.seen); missing > 0 {
+			a.seen = append(a.seen, make([]bool, missing)...)
+		}
+		if a.seen[number] {
+			continue
+		}
+		a.seen[number] = true
 		s.received.Add(1)
 		s.highest.Store(max(s.highest.Load(), number))
 		now := time.Now()
-		longestGap = max(longestGap, now.Sub(last))
+		a.longestGap = max(a.longestGap, now.Sub(last))
 		last = now
 	}
 }

@@ -100,6 +100,9 @@ func (l *Lab) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := l.addEtcd(); err != nil {
+		return err
+	}
 	for index := 1; index <= l.Config.Hosts; index++ {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -146,20 +149,29 @@ func (l *Lab) addHost(index int) error {
 	}); err != nil {
 		return err
 	}
-	bridge, err := l.router.Netlink.LinkByName(segmentBridge(host.Segment))
+	return l.join(host.node, host.Segment, host.Addr)
+}
+
+// join gives n an eth0 on a segment, with those addresses and the router as
+// its way to the other segments.
+func (l *Lab) join(n *node, segment int, addresses ip.Dual[netip.Addr]) error {
+	bridge, err := l.router.Netlink.LinkByName(segmentBridge(segment))
 	if err != nil {
-		return fmt.Errorf("find bridge of segment %d: %w", host.Segment, err)
+		return fmt.Errorf("find bridge of segment %d: %w", segment, err)
 	}
-	link, err := l.router.plug(bridge, host.Name, host.node, underlayMTU)
+	link, err := l.router.plug(bridge, n.name, n, underlayMTU)
 	if err != nil {
 		return err
 	}
 	for _, family := range l.Config.Families {
-		bits := segmentPrefix(family, host.Segment).Bits()
-		if err := host.addAddress(link, netip.PrefixFrom(host.Addr.Of(family), bits)); err != nil {
+		addr := addresses.Of(family)
+		if !addr.IsValid() {
+			continue
+		}
+		if err := n.addAddress(link, netip.PrefixFrom(addr, segmentPrefix(family, segment).Bits())); err != nil {
 			return err
 		}
-		if err := host.addDefaultRoute(routerAddr(family, host.Segment)); err != nil {
+		if err := n.addDefaultRoute(routerAddr(family, segment)); err != nil {
 			return err
 		}
 	}
@@ -182,6 +194,6 @@ func (l *Lab) demolish() error {
 			errs = append(errs, netns.Unpin(pinPath(pins, n.name)))
 		}
 	}
-	l.Hosts, l.router = nil, nil
+	l.Hosts, l.Etcd.Members, l.router = nil, nil, nil
 	return errors.Join(errs...)
 }
