@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"tulle/ip"
 )
@@ -194,6 +195,12 @@ func (m *EtcdMember) Kill() {
 		m.process.kill()
 	}
 }
+
+// Pause stops the member in its tracks with SIGSTOP, until Resume.
+func (m *EtcdMember) Pause() error { return m.process.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused member go on.
+func (m *EtcdMember) Resume() error { return m.process.signal(syscall.SIGCONT) }
 
 // CopyData copies the data of a member that does not run to a directory, which
 // must not exist, or back from it.

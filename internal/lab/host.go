@@ -157,20 +157,10 @@ func (h *Host) KillDaemon() {
 }
 
 // PauseDaemon stops tulled in its tracks with SIGSTOP, until ResumeDaemon.
-func (h *Host) PauseDaemon() error { return h.signalDaemon(syscall.SIGSTOP) }
+func (h *Host) PauseDaemon() error { return h.daemon.signal(syscall.SIGSTOP) }
 
 // ResumeDaemon lets a paused tulled go on.
-func (h *Host) ResumeDaemon() error { return h.signalDaemon(syscall.SIGCONT) }
-
-func (h *Host) signalDaemon(signal os.Signal) error {
-	if h.daemon == nil || h.daemon.exited() {
-		return fmt.Errorf("send %v to tulled on %s: it does not run", signal, h)
-	}
-	if err := h.daemon.cmd.Process.Signal(signal); err != nil {
-		return fmt.Errorf("send %v to tulled on %s: %w", signal, h, err)
-	}
-	return nil
-}
+func (h *Host) ResumeDaemon() error { return h.daemon.signal(syscall.SIGCONT) }
 
 // DaemonPID is the process id of tulled, 0 if it does not run.
 func (h *Host) DaemonPID() int {

@@ -74,6 +74,17 @@ func (p *process) outcome() string {
 	return p.err.Error()
 }
 
+// signal sends a signal to a process, which must run; p may be nil.
+func (p *process) signal(signal os.Signal) error {
+	if p == nil || p.exited() {
+		return fmt.Errorf("send %v: the process does not run", signal)
+	}
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("send %v to %s: %w", signal, p.name, err)
+	}
+	return nil
+}
+
 func (p *process) stop() error {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	timeout := time.NewTimer(stopTimeout)

@@ -125,6 +125,9 @@ func StartStream(ctx context.Context, config StreamConfig) (*Stream, error) {
 	return s, nil
 }
 
+// Received is how many packets have arrived so far.
+func (s *Stream) Received() int { return int(s.received.Load()) }
+
 // Stop ends the stream, waits for packets under way, and reports. To call it
 // again returns the same report.
 func (s *Stream) Stop() StreamReport { return s.stop() }

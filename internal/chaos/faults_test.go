@@ -1,0 +1,62 @@
+//go:build linux
+
+package chaos
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestFaults runs every script once, in the order of their names; or, for a
+// soak, at random for as long as TULLE_SOAK says.
+func TestFaults(t *testing.T) {
+	soak := soakFromEnvironment(t)
+	scripts, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatalf("found %d scripts in testdata: %v", len(scripts), err)
+	}
+	report := &report{}
+	// Before the world, so that it is written after it.
+	t.Cleanup(func() { report.publish(t) })
+	w := newWorld(t)
+	runs := scripts
+	if soak != nil {
+		soak.run(t, w, scripts, report)
+		return
+	}
+	for _, script := range runs {
+		runScript(t, w, script, report)
+	}
+}
+
+// runScript reports whether the script passed.
+func runScript(t *testing.T, w *world, script string, report *report) bool {
+	t.Helper()
+	if err := w.await(settleTimeout, w.settled); err != nil {
+		t.Fatalf("before %s: %v", script, err)
+	}
+	r := newRow(w, script)
+	passed := t.Run(r.name, func(t *testing.T) {
+		testscript.RunT(serial{t}, testscript.Params{
+			Files: []string{script},
+			Setup: r.setup,
+			Cmds:  commands(),
+		})
+	})
+	report.add(r.finish(passed))
+	if !passed {
+		w.repair(t)
+	}
+	return passed
+}
+
+// serial runs scripts one at a time: they share a network.
+type serial struct{ *testing.T }
+
+func (serial) Parallel() {}
+
+func (serial) Verbose() bool { return testing.Verbose() }
+
+func (s serial) Run(_ string, script func(testscript.T)) { script(s) }
