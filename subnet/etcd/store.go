@@ -51,6 +51,7 @@ type Store struct {
 	client *clientv3.Client
 	log    *slog.Logger
 	health *health
+	dialer *dialer
 
 	reached reached
 
@@ -79,10 +80,10 @@ func Open(config Config) (*Store, error) {
 	config.PageSize = cmp.Or(config.PageSize, 1000)
 	config.HoldbackTime = cmp.Or(config.HoldbackTime, subnet.HoldbackTime)
 
-	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config), other: make(chan struct{})}
+	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config), dialer: newDialer(), other: make(chan struct{})}
 	// The last interceptors are the innermost: health sees what login could not mend.
-	unary := []grpc.UnaryClientInterceptor{s.health.unary}
-	options := []grpc.DialOption{grpc.WithStatsHandler(&s.reached), grpc.WithConnectParams(grpc.ConnectParams{
+	unary := []grpc.UnaryClientInterceptor{s.dialer.unary, s.health.unary}
+	options := []grpc.DialOption{grpc.WithStatsHandler(&s.reached), grpc.WithContextDialer(s.dialer.dial), grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           grpcbackoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: reconnectMax},
 		MinConnectTimeout: config.RequestTimeout,
 	})}

@@ -1,0 +1,69 @@
+package etcd
+
+import (
+	"net"
+	"path/filepath"
+	"testing"
+)
+
+func TestAtHome(t *testing.T) {
+	prefix := func(text string) net.Addr {
+		addr, n, err := net.ParseCIDR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &net.IPNet{IP: addr, Mask: n.Mask}
+	}
+	own := []net.Addr{prefix("127.0.0.1/8"), prefix("192.0.2.1/24"), prefix("fe80::1/64"), prefix("2001:db8::1/64")}
+	for text, want := range map[string]bool{
+		"192.0.2.1:1":          true,
+		"[::ffff:192.0.2.1]:1": true,
+		"192.0.2.2:1":          false,
+		"[2001:db8::1]:1":      true,
+		"[2001:db8::2]:1":      false,
+		"[fe80::1%1]:1":        true,
+		"127.0.0.9:1":          true,
+		"[::1]:1":              true,
+	} {
+		local, err := net.ResolveTCPAddr("tcp", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := atHome(local, own); got != want {
+			t.Errorf("atHome(%s) = %t, want %t", text, got, want)
+		}
+	}
+}
+
+// homeless is a connection from an address that this host does not have.
+type homeless struct{ net.Conn }
+
+func (homeless) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 1} }
+
+func TestConnectionsFromGoneAddressesAreClosed(t *testing.T) {
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "etcd.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	d := newDialer()
+	stays, err := d.dial(t.Context(), "unix://"+listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stays.Close()
+	near, far := net.Pipe()
+	defer far.Close()
+	goes := &conn{homeless{near}, d}
+	d.conns[goes] = struct{}{}
+	d.closeHomeless()
+	if _, err := goes.Write(nil); err == nil {
+		t.Error("a connection from an address that is gone stays open")
+	}
+	if _, err := stays.Write([]byte("x")); err != nil {
+		t.Errorf("another is closed: %v", err)
+	}
+	if len(d.conns) != 1 {
+		t.Errorf("%d connections are known, want 1", len(d.conns))
+	}
+}
