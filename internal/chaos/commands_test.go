@@ -30,7 +30,7 @@ import (
 //	hold D                                    let the streams run
 //	status H FIELD=REGEXP [D]                 wait until tulled says so
 //	owner H of=H [D]                          wait until the first holds the subnet that the second leased
-//	logged H REGEXP                           its log has such a line since the script began
+//	logged H REGEXP [D]                       wait until its log has such a line since the script began
 //	flow D                                    wait until every stream delivers packets
 //	recover                                   wait until all is as before; weigh what was lost; comes last
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -38,7 +38,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"expect": (*row).expect, "on": (*row).on, "cut": (*row).cut, "mend": (*row).mend, "etcd": (*row).etcd,
 		"tulled": (*row).tulled, "certificate": (*row).certificate, "links": (*row).links, "restore": (*row).restore,
 	}
-	// These only look: the time of recovery does not begin anew with them.
+	// These only look: recovery is counted from the end of the last that acts.
 	watching := map[string]func(*row, []string) error{
 		"hold": (*row).hold, "status": (*row).await, "owner": (*row).owner, "logged": (*row).hasLogged,
 		"flow": (*row).flow, "recover": func(r *row, _ []string) error { return r.recover() },
@@ -47,10 +47,11 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	add := func(name string, run func(*row, []string) error, acts bool) {
 		script[name] = func(ts *testscript.TestScript, neg bool, args []string) {
 			r := ts.Value(rowKey{}).(*row)
+			r.log = ts.Logf
+			err := run(r, args)
 			if acts {
 				r.step = time.Now()
 			}
-			err := run(r, args)
 			if neg && err == nil {
 				err = fmt.Errorf("%s %s succeeded, want a failure", name, strings.Join(args, " "))
 			} else if neg {
@@ -254,19 +255,25 @@ func (r *row) owner(args []string) error {
 }
 
 func (r *row) hasLogged(args []string) error {
-	if len(args) != 2 {
+	if len(args) < 2 {
 		return fmt.Errorf("want a host and a pattern, got %q", args)
+	}
+	timeout, err := within(args, 2)
+	if err != nil {
+		return err
 	}
 	want, err := regexp.Compile(args[1])
 	if err != nil {
 		return err
 	}
 	return r.each(args[0], func(host *lab.Host) error {
-		text, err := r.logged(host)
-		if err == nil && !want.MatchString(text) {
-			err = fmt.Errorf("log of %s has no line with %q:\n%s", host, args[1], text)
-		}
-		return err
+		return r.w.await(timeout, func() error {
+			text, err := r.logged(host)
+			if err == nil && !want.MatchString(text) {
+				err = fmt.Errorf("log of %s has no line with %q:\n%s", host, args[1], text)
+			}
+			return err
+		})
 	})
 }
 

@@ -3,17 +3,22 @@
 package chaos
 
 import (
+	"cmp"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
+// onlyEnv is a pattern of names: only these scripts run.
+const onlyEnv = "TULLE_CHAOS_ONLY"
+
 // TestFaults runs every script once, in the order of their names; or, for a
 // soak, at random for as long as TULLE_SOAK says.
 func TestFaults(t *testing.T) {
 	soak := soakFromEnvironment(t)
-	scripts, err := filepath.Glob("testdata/*.txtar")
+	scripts, err := filepath.Glob("testdata/" + cmp.Or(os.Getenv(onlyEnv), "*") + ".txtar")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("found %d scripts in testdata: %v", len(scripts), err)
 	}
@@ -21,12 +26,11 @@ func TestFaults(t *testing.T) {
 	// Before the world, so that it is written after it.
 	t.Cleanup(func() { report.publish(t) })
 	w := newWorld(t)
-	runs := scripts
 	if soak != nil {
 		soak.run(t, w, scripts, report)
 		return
 	}
-	for _, script := range runs {
+	for _, script := range scripts {
 		runScript(t, w, script, report)
 	}
 }

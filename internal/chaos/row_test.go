@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -34,7 +35,8 @@ type row struct {
 	gap      time.Duration // for how long at most
 
 	streams []stream
-	step    time.Time // when the last step began
+	step    time.Time // when the last step ended
+	log     func(format string, args ...any)
 	logs    map[string]int64
 
 	outcome outcome
@@ -124,8 +126,18 @@ func (r *row) recover() error {
 	began := r.step
 	// Longer than allowed: a report says by how much.
 	patience := r.recovery + settleTimeout
-	if err := r.w.await(patience, r.w.settled); err != nil {
+	var obstacle error
+	if err := r.w.await(patience, func() error {
+		err := r.w.settled()
+		if err != nil {
+			obstacle = err
+		}
+		return err
+	}); err != nil {
 		return fmt.Errorf("not as before %w", err)
+	}
+	if obstacle != nil {
+		r.log("as before after %v; the last obstacle was: %v", time.Since(began).Round(time.Millisecond), obstacle)
 	}
 	if err := r.w.sing(patience); err != nil {
 		return err
@@ -144,6 +156,7 @@ func (r *row) recover() error {
 // weigh ends the streams and tells which have lost what they should not have.
 // While one that may lose still does, the network has not recovered.
 func (r *row) weigh(began time.Time) (errs []error) {
+	r.stop()
 	for _, s := range r.streams {
 		report := s.Stop()
 		r.outcome.sent += report.Sent
@@ -163,15 +176,22 @@ func (r *row) weigh(began time.Time) (errs []error) {
 	return errs
 }
 
+// stop ends all streams at once: each waits for packets under way.
+func (r *row) stop() {
+	var wg sync.WaitGroup
+	for _, s := range r.streams {
+		wg.Go(func() { s.Stop() })
+	}
+	wg.Wait()
+}
+
 func (r *row) mayLose(host *lab.Host) bool {
 	return slices.Contains(r.lossy, host.Name) || slices.Contains(r.lossy, "all")
 }
 
 // finish ends what a script that failed has left running.
 func (r *row) finish(passed bool) outcome {
-	for _, s := range r.streams {
-		s.Stop()
-	}
+	r.stop()
 	if r.outcome.sent == 0 {
 		r.weigh(r.step)
 	}
