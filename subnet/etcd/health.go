@@ -10,9 +10,12 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"tulle/internal/backoff"
 )
 
 // remind is how often a lasting trouble is logged again.
@@ -48,6 +51,32 @@ func (h *health) trouble() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.err
+}
+
+const (
+	// pulseSoon is how long after a connection has come or gone etcd is asked whether it serves.
+	pulseSoon = time.Second
+	// pulseInTrouble is how often it is asked while it does not.
+	pulseInTrouble = 5 * time.Second
+)
+
+// feelPulse finds out early that etcd is away, or back. Watches and leases wait for it without a word.
+func (s *Store) feelPulse(ctx context.Context) {
+	due := time.NewTimer(pulseSoon)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.dialer.changed:
+			due.Reset(backoff.Jitter(pulseSoon))
+		case <-due.C:
+			// Health learns the answer on the way.
+			if _, err := s.get(ctx, s.layout.config(), clientv3.WithCountOnly()); err != nil {
+				due.Reset(backoff.Jitter(pulseInTrouble))
+			}
+		}
+	}
 }
 
 // unary sees every answer with all details; the etcd client drops some of them.

@@ -222,3 +222,30 @@ func TestOpenWithoutEtcd(t *testing.T) {
 		}
 	}
 }
+
+// TestTroubleIsKnownSoon has a probe every 20 s, which alone would tell too late.
+func TestTroubleIsKnownSoon(t *testing.T) {
+	member := etcdmembertest.Start(t)
+	wire := newLink(t, member.Endpoints()[0], nil)
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net", RequestTimeout: time.Second})
+	h.Put("config", networkConfig, 0)
+	h.config.Endpoints = []string{"http://" + wire.address()}
+	s := h.opened()
+	until(t, follow(t, s), "the configuration", func(set subnet.Set) bool { return set.Network != nil })
+	known := func(trouble bool) {
+		t.Helper()
+		const soon = 8 * time.Second // a reconnection waits up to 5
+		for deadline := time.After(soon); (s.Trouble() != nil) != trouble; {
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-deadline:
+				t.Fatalf("trouble %v later: %v, want trouble: %t", soon, s.Trouble(), trouble)
+			}
+		}
+	}
+	known(false)
+	wire.cut()
+	known(true)
+	wire.mend()
+	known(false)
+}

@@ -30,6 +30,7 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1)}
 	var wg sync.WaitGroup
 	wg.Go(func() { w.deliver(ctx, deliver) })
+	wg.Go(func() { s.feelPulse(ctx) })
 	retry := connectBackoff()
 	for ctx.Err() == nil {
 		start := time.Now()
