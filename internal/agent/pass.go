@@ -28,13 +28,8 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	if err != nil {
 		st.Reason = err.Error()
 	}
-	if a.cfg.Trouble != nil {
-		if t := a.cfg.Trouble(); t != nil {
-			st.Store = t.Error()
-			if errors.Is(err, errNoView) {
-				st.Reason = st.Store
-			}
-		}
+	if st.Store = a.trouble(); st.Store != "" && errors.Is(err, errNoView) {
+		st.Reason = st.Store
 	}
 	st.Ready, st.Loss = err == nil, a.keeper.lastLoss()
 	return st, changed

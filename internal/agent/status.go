@@ -89,9 +89,11 @@ func (p *published) get() Status {
 	return p.st
 }
 
-// Status returns how things stood after the last pass, but for a lease that is no longer held: that is told at once.
+// Status returns how things stood after the last pass, but for what is told at once: a lease that is no longer held, and
+// the store's troubles, which come and go between passes.
 func (a *Agent) Status() Status {
 	st := a.status.get()
+	st.Store = a.trouble()
 	if st.Lease == nil || !st.Lease.Held {
 		return st
 	}
@@ -107,6 +109,17 @@ func (a *Agent) Status() Status {
 	lease.Held = false
 	st.Lease = &lease
 	return st
+}
+
+// trouble is what is wrong with the store, empty if nothing is.
+func (a *Agent) trouble() string {
+	if a.cfg.Trouble == nil {
+		return ""
+	}
+	if err := a.cfg.Trouble(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // publish makes st the status and logs what is new in it.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,29 @@ func TestNoStoreNoChange(t *testing.T) {
 		}
 		if st := h.agent.Status(); st.Ready || st.Reason != trouble.Error() {
 			t.Errorf("status %+v, want not ready because of %v", st, trouble)
+		}
+	})
+}
+
+func TestTroubleIsToldBetweenPasses(t *testing.T) {
+	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
+		var away atomic.Bool
+		h := w.hosts[0]
+		h.change = func(c *Config) {
+			c.Trouble = func() error {
+				if away.Load() {
+					return errors.New("etcd is away")
+				}
+				return nil
+			}
+		}
+		w.start()
+		w.converged(soon)
+		for _, trouble := range []string{"", "etcd is away", ""} {
+			away.Store(trouble != "")
+			if st := h.agent.Status(); st.Store != trouble || !st.Ready {
+				t.Errorf("status says store %q, ready %t; want %q, true", st.Store, st.Ready, trouble)
+			}
 		}
 	})
 }

@@ -34,13 +34,13 @@ func TestHeals(t *testing.T) {
 	}
 	heals := func(name string, breakIt func() error) {
 		t.Run(name, func(t *testing.T) {
-			before := dataPlane(t, host)
+			before := fingerprint(t, host)
 			if err := breakIt(); err != nil {
 				t.Fatal(err)
 			}
 			var after string
 			if !eventually(healTimeout, func() bool {
-				after = dataPlane(t, host)
+				after = fingerprint(t, host)
 				return after == before
 			}) {
 				t.Errorf("%v later, before (-) and after (+) differ:\n%s", healTimeout, cmp.Diff(before, after))
@@ -97,7 +97,7 @@ func sorted() cmp.Option {
 	return cmp.Transformer("sort", func(list []string) []string { return slices.Sorted(slices.Values(list)) })
 }
 
-func dataPlane(t *testing.T, host *lab.Host) string {
+func fingerprint(t *testing.T, host *lab.Host) string {
 	t.Helper()
 	text, err := host.DataPlane()
 	if err != nil {
