@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -20,7 +19,7 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/lab"
-	"tulle/internal/netns/netnstest"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -53,20 +52,9 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	programs := os.Getenv(programsEnv)
-	l, err := lab.New(t.Context(), lab.Config{
+	l := labtest.New(t, lab.Config{
 		Hosts: hosts + 1, Containers: 2, EtcdMembers: etcdMembers, EtcdTLS: true,
-		Tulle: filepath.Join(programs, "tulle"), Tulled: filepath.Join(programs, "tulled"),
 		Progress: func(message string) { t.Log(message) },
-	})
-	netnstest.Require(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			logDaemons(t, l)
-		}
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 	w := &world{ctx: t.Context(), lab: l, hosts: l.Hosts[:hosts], spare: l.Hosts[hosts], saved: filepath.Join(l.Config.Dir, "saved")}
 	if err := w.up(); err != nil {
@@ -78,9 +66,11 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { w.history.close(); w.beliefs.close() })
 	w.baseline = make(map[string]string)
 	for _, host := range w.hosts {
-		if w.baseline[host.Name], err = host.DataPlane(); err != nil {
+		text, err := host.DataPlane()
+		if err != nil {
 			t.Fatal(err)
 		}
+		w.baseline[host.Name] = text
 	}
 	return w
 }
@@ -243,13 +233,4 @@ func (w *world) run(node, program string, args ...string) error {
 		return fmt.Errorf("run %s %s in %s: %w\n%s", program, strings.Join(args, " "), node, err, output.String())
 	}
 	return nil
-}
-
-func logDaemons(t *testing.T, l *lab.Lab) {
-	t.Helper()
-	for _, host := range l.Hosts {
-		if text, err := os.ReadFile(host.Log()); err == nil {
-			t.Logf("log of tulled on %s:\n%s", host.Name, text)
-		}
-	}
 }
