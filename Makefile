@@ -4,11 +4,13 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BUILD   := go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 LAB     := bin/tulle lab run --hosts 3 --containers 2 --family dual
 
+TULLE_SOAK ?= 1h
+
 # What is tested is what ships: static binaries, made without a C compiler.
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test sim test-docker race fuzz check fmt vet fix staticcheck tidy arch lab generate bench clean
+.PHONY: help demo build test sim test-docker chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +34,14 @@ sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n rep
 
 test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
 	go test -count=1 -timeout=10m ./internal/docker/...
+
+chaos: need-root need-ip need-nft ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
+	@mkdir -p bin
+	TULLE_CHAOS_REPORT=$(CURDIR)/bin/chaos.md go test -count=1 -v -timeout=10m ./internal/chaos
+
+soak: need-root need-ip need-nft ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULLE_SOAK_SEED=n repeats one
+	@mkdir -p bin
+	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
 race: need-root need-ip need-iptables need-nft need-gcc ## the same under the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...

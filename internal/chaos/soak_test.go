@@ -63,7 +63,7 @@ func soakFromEnvironment(t *testing.T) *soak {
 
 func (s *soak) run(t *testing.T, w *world, scripts []string, report *report) {
 	t.Helper()
-	t.Logf("soak for %v, seed %d", s.length, s.seed)
+	t.Logf("soak for %v, seed %d: %s=%d repeats its order", s.length, s.seed, seedEnv, s.seed)
 	random := rand.New(rand.NewPCG(s.seed, 0))
 	for end := time.Now().Add(s.length); time.Now().Before(end); {
 		random.Shuffle(len(scripts), func(i, j int) { scripts[i], scripts[j] = scripts[j], scripts[i] })
