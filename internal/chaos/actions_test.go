@@ -88,15 +88,15 @@ func (r *row) etcd(args []string) error {
 	case "resume":
 		return r.members(rest, (*lab.EtcdMember).Resume)
 	case "start":
-		return etcd.Start(r.w.ctx)
+		return etcd.Start(r.w.t.Context())
 	case "stop":
 		return etcd.Stop()
 	case "restart":
-		return errors.Join(etcd.Stop(), etcd.Start(r.w.ctx))
+		return errors.Join(etcd.Stop(), etcd.Start(r.w.t.Context()))
 	case "configure":
-		return r.w.configure(r.w.ctx)
+		return r.w.configure(r.w.t.Context())
 	case "wipe":
-		_, err := r.w.etcd.Delete(r.w.ctx, etcd.Key(""), clientv3.WithPrefix())
+		_, err := r.w.etcd.Delete(r.w.t.Context(), etcd.Key(""), clientv3.WithPrefix())
 		return err
 	case "release":
 		return r.w.releaseSpare()
@@ -147,7 +147,7 @@ func (r *row) members(names []string, do func(*lab.EtcdMember) error) error {
 // leader is the name of the member that leads.
 func (w *world) leader() (string, error) {
 	for _, member := range w.lab.Etcd.Members {
-		ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 		status, err := w.etcd.Status(ctx, member.URL())
 		cancel()
 		if err == nil && status.Leader == status.Header.MemberId {
@@ -161,13 +161,13 @@ func (w *world) leader() (string, error) {
 func (w *world) compact() error {
 	var newest int64
 	for i := range 10 {
-		r, err := w.etcd.Put(w.ctx, w.lab.Etcd.Key("unrelated"), strconv.Itoa(i))
+		r, err := w.etcd.Put(w.t.Context(), w.lab.Etcd.Key("unrelated"), strconv.Itoa(i))
 		if err != nil {
 			return err
 		}
 		newest = r.Header.Revision
 	}
-	_, err := w.etcd.Compact(w.ctx, newest, clientv3.WithCompactPhysical())
+	_, err := w.etcd.Compact(w.t.Context(), newest, clientv3.WithCompactPhysical())
 	return err
 }
 
@@ -187,7 +187,7 @@ func (w *world) copyData(back bool) error {
 			return err
 		}
 	}
-	if err := w.lab.Etcd.Start(w.ctx); err != nil {
+	if err := w.lab.Etcd.Start(w.t.Context()); err != nil {
 		return err
 	}
 	if back {
@@ -207,7 +207,7 @@ func (w *world) releaseSpare() error {
 	w.spare.KillDaemon()
 	for key, lease := range w.history.present() {
 		if lease.Attrs.Node == w.spare.Name {
-			if _, err := w.etcd.Delete(w.ctx, key); err != nil {
+			if _, err := w.etcd.Delete(w.t.Context(), key); err != nil {
 				return err
 			}
 		}

@@ -68,7 +68,7 @@ func (w *world) sing(timeout time.Duration) error {
 }
 
 func (w *world) putCanary(c canary) error {
-	ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 	defer cancel()
 	lease, err := w.etcd.Grant(ctx, canaryTTL)
 	if err != nil {
@@ -84,7 +84,7 @@ func (w *world) hush(timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, timeout)
+	ctx, cancel := context.WithTimeout(w.t.Context(), timeout)
 	defer cancel()
 	if _, err := w.etcd.Delete(ctx, c.key); err != nil {
 		return fmt.Errorf("delete a lease in etcd: %w", err)

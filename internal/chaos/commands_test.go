@@ -148,7 +148,7 @@ func (r *row) tulled(args []string) error {
 			if err := host.StartDaemon(args[2:]...); err != nil {
 				return err
 			}
-			return host.WaitReady(r.w.ctx)
+			return host.WaitReady(r.w.t.Context())
 		}
 		return fmt.Errorf("%q is nothing that tulled does", args[1])
 	})
@@ -172,7 +172,7 @@ func (r *row) hold(args []string) error {
 	}
 	select {
 	case <-time.After(d):
-	case <-r.w.ctx.Done():
+	case <-r.w.t.Context().Done():
 	}
 	return nil
 }

@@ -54,7 +54,6 @@ type history struct {
 	client *clientv3.Client
 	prefix string
 	cancel context.CancelFunc
-	ctx    context.Context
 	wg     sync.WaitGroup
 
 	mu         sync.Mutex
@@ -66,10 +65,10 @@ type history struct {
 
 func newHistory(ctx context.Context, client *clientv3.Client, prefix string) *history {
 	ctx, cancel := context.WithCancel(ctx)
-	h := &history{client: client, prefix: prefix, ctx: ctx, cancel: cancel, again: cancel}
+	h := &history{client: client, prefix: prefix, cancel: cancel, again: cancel}
 	h.wg.Go(func() {
 		for ctx.Err() == nil {
-			h.record()
+			h.record(ctx)
 		}
 	})
 	return h
@@ -88,8 +87,8 @@ func (h *history) restart() {
 }
 
 // record reads all leases, and then every change until the watch ends.
-func (h *history) record() {
-	ctx, cancel := context.WithCancel(h.ctx)
+func (h *history) record(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h.mu.Lock()
 	h.again = cancel

@@ -108,7 +108,7 @@ func (r *row) startStreams() error {
 			if (i+j)%2 == 0 != (i < j) {
 				family = ip.IPv6
 			}
-			running, err := lab.StartStream(r.w.ctx, lab.StreamConfig{
+			running, err := lab.StartStream(r.w.t.Context(), lab.StreamConfig{
 				From: from.Containers[0], To: to.Containers[0], Family: family, PerSecond: perSecond,
 			})
 			if err != nil {

@@ -39,7 +39,7 @@ const (
 //	 h1       h2       h3       h4       h5      h6, which runs when a script
 //	h1/c1    h2/c1    h3/c1    h4/c1    h5/c1    wants a host without a subnet
 type world struct {
-	ctx      context.Context
+	t        *testing.T // of the whole run
 	lab      *lab.Lab
 	hosts    []*lab.Host
 	spare    *lab.Host
@@ -56,13 +56,13 @@ func newWorld(t *testing.T) *world {
 		Hosts: hosts + 1, Containers: 2, EtcdMembers: etcdMembers, EtcdTLS: true,
 		Progress: func(message string) { t.Log(message) },
 	})
-	w := &world{ctx: t.Context(), lab: l, hosts: l.Hosts[:hosts], spare: l.Hosts[hosts], saved: filepath.Join(l.Config.Dir, "saved")}
+	w := &world{t: t, lab: l, hosts: l.Hosts[:hosts], spare: l.Hosts[hosts], saved: filepath.Join(l.Config.Dir, "saved")}
 	if err := w.up(); err != nil {
 		t.Fatal(err)
 	}
 	w.etcd = newClient(t, l.Etcd)
-	w.history = newHistory(w.ctx, w.etcd, l.Etcd.Key("subnets/"))
-	w.beliefs = watchBeliefs(w.ctx, l.Hosts)
+	w.history = newHistory(w.t.Context(), w.etcd, l.Etcd.Key("subnets/"))
+	w.beliefs = watchBeliefs(w.t.Context(), l.Hosts)
 	t.Cleanup(func() { w.history.close(); w.beliefs.close() })
 	w.baseline = make(map[string]string)
 	for _, host := range w.hosts {
@@ -77,7 +77,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) up() error {
 	for _, step := range []func(context.Context) error{w.lab.Etcd.Start, w.configure, w.startDaemons} {
-		if err := step(w.ctx); err != nil {
+		if err := step(w.t.Context()); err != nil {
 			return err
 		}
 	}
@@ -146,7 +146,7 @@ func (w *world) startDaemons(ctx context.Context) error {
 
 func (w *world) status(host *lab.Host) (agent.Status, error) {
 	var status agent.Status
-	err := host.Status(w.ctx, &status)
+	err := host.Status(w.t.Context(), &status)
 	return status, err
 }
 
@@ -190,8 +190,8 @@ func (w *world) await(timeout time.Duration, check func() error) error {
 		case <-ticker.C:
 		case <-deadline:
 			return fmt.Errorf("%v later: %w", timeout, err)
-		case <-w.ctx.Done():
-			return context.Cause(w.ctx)
+		case <-w.t.Context().Done():
+			return context.Cause(w.t.Context())
 		}
 	}
 }
@@ -205,7 +205,7 @@ func (w *world) repair(t *testing.T) {
 	}
 	w.lab.Etcd.Kill()
 	w.move(defaultPort)
-	errs := []error{w.lab.Etcd.Start(w.ctx), w.configure(w.ctx), w.releaseSpare()}
+	errs := []error{w.lab.Etcd.Start(w.t.Context()), w.configure(w.t.Context()), w.releaseSpare()}
 	for _, host := range w.hosts {
 		host.KillDaemon()
 		errs = append(errs, w.restoreUnderlay(host), host.RenewClientCert(time.Hour), host.StartDaemon())
@@ -223,7 +223,7 @@ func (w *world) run(node, program string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(w.ctx, program, args...)
+	cmd := exec.CommandContext(w.t.Context(), program, args...)
 	var output strings.Builder
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := ns.Do(cmd.Start); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,15 +15,15 @@ import (
 // seconds and more: packets still leave, and answers find no way back.
 type dialer struct {
 	net.Dialer
-	addresses func() ([]net.Addr, error) // of this host
-	changed   chan struct{}              // has a token when a connection has come or gone
+	addresses func() ([]netip.Addr, error) // of this host
+	changed   chan struct{}                // has a token when a connection has come or gone
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 }
 
 func newDialer() *dialer {
-	return &dialer{addresses: net.InterfaceAddrs, changed: make(chan struct{}, 1), conns: map[*conn]struct{}{}}
+	return &dialer{addresses: hostAddresses, changed: make(chan struct{}, 1), conns: map[*conn]struct{}{}}
 }
 
 type conn struct {
@@ -89,18 +90,24 @@ func (d *dialer) closeHomeless() {
 }
 
 // atHome reports whether local is an address of this host. Those that need no interface always are.
-func atHome(local net.Addr, own []net.Addr) bool {
+func atHome(local net.Addr, own []netip.Addr) bool {
 	tcp, ok := local.(*net.TCPAddr)
 	if !ok || tcp.IP.IsLoopback() {
 		return true
 	}
-	want := tcp.AddrPort().Addr().Unmap().WithZone("")
-	for _, a := range own {
-		if n, ok := a.(*net.IPNet); ok {
-			if have, ok := netip.AddrFromSlice(n.IP); ok && have.Unmap() == want {
-				return true
-			}
+	return slices.Contains(own, tcp.AddrPort().Addr().Unmap().WithZone(""))
+}
+
+func hostAddresses() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var addrs []netip.Addr
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			addrs = append(addrs, p.Addr().Unmap())
 		}
 	}
-	return false
+	return addrs, nil
 }

@@ -2,19 +2,17 @@ package etcd
 
 import (
 	"net"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
 func TestAtHome(t *testing.T) {
-	prefix := func(text string) net.Addr {
-		addr, n, err := net.ParseCIDR(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return &net.IPNet{IP: addr, Mask: n.Mask}
+	var own []netip.Addr
+	for _, text := range []string{"127.0.0.1", "192.0.2.1", "fe80::1", "2001:db8::1"} {
+		own = append(own, netip.MustParseAddr(text))
 	}
-	own := []net.Addr{prefix("127.0.0.1/8"), prefix("192.0.2.1/24"), prefix("fe80::1/64"), prefix("2001:db8::1/64")}
 	for text, want := range map[string]bool{
 		"192.0.2.1:1":          true,
 		"[::ffff:192.0.2.1]:1": true,
@@ -32,6 +30,13 @@ func TestAtHome(t *testing.T) {
 		if got := atHome(local, own); got != want {
 			t.Errorf("atHome(%s) = %t, want %t", text, got, want)
 		}
+	}
+}
+
+func TestHostAddresses(t *testing.T) {
+	addrs, err := hostAddresses()
+	if err != nil || !slices.Contains(addrs, netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
+		t.Errorf("addresses of this host: %v, %v; want 127.0.0.1 among them", addrs, err)
 	}
 }
 
