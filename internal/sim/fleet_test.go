@@ -131,14 +131,14 @@ func sameLease(a, b subnet.Lease) bool {
 func (f *fleet) kept(h *host, plan ip.Plan) []invariant.Violation {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.reformed {
+	now := time.Now()
+	if f.reformed || h.blank && now.Sub(f.lostAt) < 2*lossGrace { // who has no records cannot know what the store lost
 		return nil
 	}
-	now := time.Now()
 	var steady []invariant.Peer
 	for node, p := range f.peers {
 		// Of those that the store has just lost, the ones count who can say so.
-		recently := p.gone.IsZero() || !p.gone.Before(f.lostAt) && now.Sub(f.lostAt) < lossGrace && f.speaks(node) && !h.blank
+		recently := p.gone.IsZero() || !p.gone.Before(f.lostAt) && now.Sub(f.lostAt) < lossGrace && f.speaks(node)
 		if node != h.node && recently && now.Sub(p.since) > steadyAfter && f.counts(h, p.lease) {
 			steady = append(steady, invariant.Peer{Name: node, Subnets: p.lease.Subnets, Public: p.lease.Attrs.Public, MAC: macs(p.lease)})
 		}
