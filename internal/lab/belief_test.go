@@ -67,6 +67,7 @@ func TestStoppedPastTheLease(t *testing.T) {
 				Hosts: 2, Containers: 1, Families: []ip.Family{ip.IPv4},
 				DaemonArgs: func(*lab.Host) []string { return []string{"--lease-ttl", "5s"} },
 			})
+			requireMatrix(t, l) // ready is who holds a lease; its peers follow
 			host := l.Hosts[0]
 			env, err := host.ReadSubnetFile()
 			if err != nil {
