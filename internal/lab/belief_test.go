@@ -102,8 +102,8 @@ func TestStoppedPastTheLease(t *testing.T) {
 			if err := test.then(t, l, key); err != nil {
 				t.Fatal(err)
 			}
-			wantHeld(t, host, true)
 			for _, host := range l.Hosts {
+				wantHeld(t, host, true)
 				if err := host.WaitReady(t.Context()); err != nil {
 					t.Error(err)
 				}
