@@ -226,7 +226,8 @@ func (h *held) inspectNow(ctx context.Context) (int64, error) {
 	if len(found) == 0 {
 		return 0, h.heal(ctx)
 	}
-	if now := found[0]; now.ModRevision != mine.Revision {
+	// After a restore from a backup, revisions are used again: the same one may be another host's.
+	if now := found[0]; now.ModRevision != mine.Revision || !h.owns(now) {
 		if err := h.reclaim(ctx, now); err != nil {
 			return 0, err
 		}

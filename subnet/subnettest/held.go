@@ -94,13 +94,20 @@ func (h *held) renew() {
 	}
 }
 
+// owns reports whether the key is this host's. Its revision does not tell: after a restore from a backup the same one may
+// be another's.
+func (h *held) owns(r *record) bool {
+	now, err := decode(h.key(), r)
+	return err != nil || (subnet.Claim{Attrs: h.mine.Attrs}).Owns(now)
+}
+
 func (h *held) key() string { return leasesDir + subnet.KeyOf(h.mine.Subnets) }
 
 // inspect looks at the key and puts right what is wrong, or returns the loss.
 func (h *held) inspect() error {
 	s := h.store
 	r, ok := s.keys[h.key()]
-	if ok && r.modified == h.mine.Revision {
+	if ok && r.modified == h.mine.Revision && h.owns(r) {
 		return nil
 	}
 	ttl := ttlOf(h.claim)
@@ -207,8 +214,7 @@ func (h *held) Release(ctx context.Context) error {
 	if !ok || r.expiry == nil {
 		return nil
 	}
-	now, err := decode(h.key(), r)
-	if err == nil && !(subnet.Claim{Attrs: h.mine.Attrs}).Owns(now) {
+	if !h.owns(r) {
 		return nil
 	}
 	h.store.delete(h.key())
