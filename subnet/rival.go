@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -72,6 +73,12 @@ func (a Attrs) Owner() string {
 		return fmt.Sprintf("the host at %s", a.Address())
 	}
 	return fmt.Sprintf("node %s at %s", a.Node, a.Address())
+}
+
+// Equal reports whether a and b say the same in the fields that this version writes.
+func (a Attrs) Equal(b Attrs) bool {
+	return a.Public == b.Public && a.BackendType == b.BackendType && a.Node == b.Node && a.Instance == b.Instance &&
+		bytes.Equal(a.BackendData.V4, b.BackendData.V4) && bytes.Equal(a.BackendData.V6, b.BackendData.V6)
 }
 
 // Over returns a with the unknown fields of old beside its own, so that rewriting a lease loses nothing.

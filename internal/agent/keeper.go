@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +56,7 @@ var errRanOut = errors.New("the store has not confirmed the lease for as long as
 // publish says what the lease should announce.
 func (k *keeper) publish(attrs subnet.Attrs) {
 	k.mu.Lock()
-	same := k.want != nil && sameAttrs(*k.want, attrs)
+	same := k.want != nil && k.want.Equal(attrs)
 	k.want = &attrs
 	k.mu.Unlock()
 	if same {
@@ -199,7 +198,7 @@ func (k *keeper) step(ctx context.Context) error {
 		k.report("lease acquired", held)
 		return nil
 	}
-	if sameAttrs(k.held.Lease().Attrs, attrs) {
+	if k.held.Lease().Attrs.Equal(attrs) {
 		k.set(k.held, nil)
 		return nil
 	}
@@ -219,10 +218,4 @@ func (k *keeper) report(what string, held subnet.Held) {
 	k.mu.Unlock()
 	k.log.Info(what, "subnet", subnet.KeyOf(lease.Subnets), "rev", lease.Revision)
 	k.set(held, nil)
-}
-
-// sameAttrs compares what this version writes.
-func sameAttrs(a, b subnet.Attrs) bool {
-	return a.Public == b.Public && a.BackendType == b.BackendType && a.Node == b.Node && a.Instance == b.Instance &&
-		bytes.Equal(a.BackendData.V4, b.BackendData.V4) && bytes.Equal(a.BackendData.V6, b.BackendData.V6)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -192,14 +193,21 @@ func (k *keptView) sameStore(cfg Config) error {
 	return nil
 }
 
-// ours checks that a recorded lease is the node's and that the view grants it.
+// ours checks that a recorded lease is the node's and that the view grants it: whoever came later with a lease that overlaps
+// it harms himself alone.
 func ours(set subnet.Set, mine subnet.Lease, node string) error {
 	if mine.Attrs.Node != node {
 		return fmt.Errorf("there is no record of a lease of node %s", node)
 	}
 	usable, _ := subnet.Judge(*set.Network, set.Leases, subnet.Self{Node: node}) // what no host uses takes nothing from this one
+	since := int64(math.MaxInt64)
+	for _, l := range set.Leases {
+		if l.Attrs.Node == node && l.Subnets == mine.Subnets {
+			since = l.Created
+		}
+	}
 	for _, l := range usable {
-		if len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
+		if l.Created < since && len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
 			return subnet.LostTo(mine.Subnets, l)
 		}
 	}

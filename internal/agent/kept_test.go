@@ -163,6 +163,9 @@ func TestKeptViewWithALeaseThatNobodyUses(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		h := w.hosts[0]
+		// Later than this host's lease, and so nobody's either.
+		w.store.Put("subnets/10.5.7.128-25", flannelLease("172.30.0.68", "02:00:00:00:00:68"), 0)
+		<-time.After(2 * keepEvery)
 		h.stop()
 		h.reboot()
 		h.store = silent{}

@@ -100,7 +100,7 @@ func (r *recorded) remember(l subnet.Lease) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
 	next.Attrs = &l.Attrs
-	if r.record.Attrs != nil && next.Subnets == r.record.Subnets && sameAttrs(l.Attrs, *r.record.Attrs) {
+	if r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(*r.record.Attrs) {
 		return nil
 	}
 	return r.write(next)

@@ -21,6 +21,13 @@ func TestNamedSeeds(t *testing.T) {
 		// A daemon that was down while an old backup was restored believed the first view that it saw.
 		// internal/agent: TestRestoreWhileDownChangesNothing
 		"a restore while the daemon is down": 1168,
+		// After a restore the store used revisions again: a host took another's lease, and another its own of another time, for what it
+		// had written. subnet/subnettest: TestSameRevisionAfterRestore
+		"another's lease with the same revision": 199,
+		"an old lease with the same revision":    1564,
+		// A lease inside of its subnet, younger than its own, kept a host from starting without the store.
+		// internal/agent: TestKeptViewWithALeaseThatNobodyUses
+		"a young lease in the kept view": 752,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -152,6 +152,13 @@ func (h *held) owns(kv *mvccpb.KeyValue) bool {
 	return err != nil || h.present().Owns(l)
 }
 
+// wrote reports whether a lease key says what this host has published. Its revision does not tell: after a restore from a
+// backup the same one may be of another host, or of another time.
+func (h *held) wrote(kv *mvccpb.KeyValue) bool {
+	l, err := h.store.layout.decode(kv)
+	return err == nil && l.Attrs.Equal(h.Lease().Attrs)
+}
+
 // taken reports whether a lease is known that overlaps subnets.
 func (c *creation) taken(subnets subnet.Subnets) bool {
 	for _, e := range c.view.leases {

@@ -226,8 +226,7 @@ func (h *held) inspectNow(ctx context.Context) (int64, error) {
 	if len(found) == 0 {
 		return 0, h.heal(ctx)
 	}
-	// After a restore from a backup, revisions are used again: the same one may be another host's.
-	if now := found[0]; now.ModRevision != mine.Revision || !h.owns(now) {
+	if now := found[0]; now.ModRevision != mine.Revision || !h.wrote(now) {
 		if err := h.reclaim(ctx, now); err != nil {
 			return 0, err
 		}

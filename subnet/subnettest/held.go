@@ -94,8 +94,14 @@ func (h *held) renew() {
 	}
 }
 
-// owns reports whether the key is this host's. Its revision does not tell: after a restore from a backup the same one may
-// be another's.
+// wrote reports whether the key says what this host has published. Its revision does not tell: after a restore from a backup
+// the same one may be of another host, or of another time.
+func (h *held) wrote(r *record) bool {
+	now, err := decode(h.key(), r)
+	return err == nil && now.Attrs.Equal(h.mine.Attrs)
+}
+
+// owns reports whether the key is this host's.
 func (h *held) owns(r *record) bool {
 	now, err := decode(h.key(), r)
 	return err != nil || (subnet.Claim{Attrs: h.mine.Attrs}).Owns(now)
@@ -107,7 +113,7 @@ func (h *held) key() string { return leasesDir + subnet.KeyOf(h.mine.Subnets) }
 func (h *held) inspect() error {
 	s := h.store
 	r, ok := s.keys[h.key()]
-	if ok && r.modified == h.mine.Revision && h.owns(r) {
+	if ok && r.modified == h.mine.Revision && h.wrote(r) {
 		return nil
 	}
 	ttl := ttlOf(h.claim)
