@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/agent"
+	"tulle/internal/invariant"
 	"tulle/subnet"
 )
 
@@ -20,13 +21,14 @@ func TestPrintStatus(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	full := agent.Status{
 		Ready: true, Node: "h1", MTU: 1430,
-		Network:   &agent.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
-		Lease:     &agent.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
-		Uplink:    &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
-		Pending:   "the configuration at revision 9 differs from the one in force: restart tulled to take it over",
-		Store:     "etcd at http://127.0.0.1:2379 does not answer",
-		Problems:  []subnet.Problem{{Key: "/coreos.com/network/subnets/README", Reason: "not a subnet"}},
-		Strangers: 12,
+		Network:    &agent.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
+		Lease:      &agent.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
+		Uplink:     &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
+		Pending:    "the configuration at revision 9 differs from the one in force: restart tulled to take it over",
+		Store:      "etcd at http://127.0.0.1:2379 does not answer",
+		Problems:   []subnet.Problem{{Key: "/coreos.com/network/subnets/README", Reason: "not a subnet"}},
+		Strangers:  12,
+		Violations: []invariant.Violation{{Invariant: invariant.WholePaths, Detail: "the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1"}},
 		Peers: []agent.PeerStatus{
 			{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
 			{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
@@ -44,6 +46,7 @@ uplink   eth0, 172.30.0.1, peers send to 203.0.113.1
 store    etcd at http://127.0.0.1:2379 does not answer
 pending  the configuration at revision 9 differs from the one in force: restart tulled to take it over
 dropped  12 packets from strangers: no peer has the address that they came from
+FAULT    whole paths: the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1: this should never be, please report it
 left out /coreos.com/network/subnets/README: not a subnet
 
 PEER  SUBNET                       PUBLIC              VIA

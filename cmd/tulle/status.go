@@ -91,6 +91,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	for _, b := range st.Stale {
 		fmt.Fprintf(w, "stale    %s\n", b)
 	}
+	for _, v := range st.Violations {
+		fmt.Fprintf(w, "FAULT    %s: this should never be, please report it\n", v)
+	}
 	for _, p := range st.Problems {
 		fmt.Fprintf(w, "left out %s: %s\n", p.Key, p.Reason)
 	}

@@ -116,8 +116,8 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Func("subnet-lease-renew-margin", "`minutes`, accepted for flannel's sake and unused: the lease is kept alive all the time", renewMargin)
 
 	o.healthIP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	fs.Func("healthz-ip", "`address` to answer /healthz and /readyz on (default 127.0.0.1)", addrInto(&o.healthIP))
-	fs.Func("healthz-port", "`port` to answer /healthz and /readyz on (default 0: none; the socket always answers)", portInto(&o.healthPort))
+	fs.Func("healthz-ip", "`address` to answer /healthz, /readyz and /metrics on (default 127.0.0.1)", addrInto(&o.healthIP))
+	fs.Func("healthz-port", "`port` to answer /healthz, /readyz and /metrics on (default 0: none; the socket always answers)", portInto(&o.healthPort))
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
 	fs.Func("log-format", "`format` of the log: text or json (default text)", func(s string) error {
 		if s != "text" && s != "json" {

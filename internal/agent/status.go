@@ -35,6 +35,7 @@ type Status struct {
 
 	// What should never be: a fault of Tulle, to be reported.
 	Violations []invariant.Violation `json:"violations,omitempty"`
+	Violated   uint64                `json:"violated,omitempty"` // how many since the start, those of earlier passes included
 
 	Revision int64     `json:"revision"` // of the store's view
 	Time     time.Time `json:"time"`     // of the pass
@@ -124,8 +125,9 @@ func (a *Agent) trouble() string {
 
 // publish makes st the status and logs what is new in it.
 func (a *Agent) publish(st Status) {
-	st.Time = time.Now()
-	a.journal.passed(a.status.get(), st)
+	last := a.status.get()
+	st.Time, st.Violated = time.Now(), last.Violated+uint64(len(st.Violations))
+	a.journal.passed(last, st)
 	a.status.set(st)
 	if a.cfg.Changed != nil {
 		a.cfg.Changed(st)

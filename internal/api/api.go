@@ -19,7 +19,8 @@ type Daemon interface {
 	Alive() error
 }
 
-// Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is right.
+// Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is
+// right, /metrics how it goes, for Prometheus.
 func Health(d Daemon) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -37,6 +38,7 @@ func Health(d Daemon) *http.ServeMux {
 		}
 		answer(w, err, fine)
 	})
+	mux.Handle("GET /metrics", metricsHandler(d))
 	return mux
 }
 

@@ -1,0 +1,89 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tulle/internal/agent"
+)
+
+// metric is a figure of the status.
+type metric struct {
+	name, help string
+	kind       prometheus.ValueType
+	value      func(agent.Status) float64
+}
+
+// metrics are what /metrics tells beside the figures of the process and of the Go runtime. They name no host: the
+// listener may be open to others.
+func metrics() []metric {
+	return []metric{
+		{"tulle_ready", "1 if the lease is held and the kernel is right.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return truth(st.Ready) }},
+		{"tulle_degraded", "1 if forwarding goes on by what the store said earlier.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return truth(st.Degraded != "") }},
+		{"tulle_store_trouble", "1 if the store does not answer as it should.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return truth(st.Store != "") }},
+		{"tulle_lease_held", "1 if this host holds its lease.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return truth(st.Lease != nil && st.Lease.Held) }},
+		{"tulle_peers", "Hosts whose subnets are routed to.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return float64(len(st.Peers)) }},
+		{"tulle_problems", "Keys in the store that are left out.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return float64(len(st.Problems)) }},
+		{"tulle_blocked", "Places on this host that drop packets to or from its containers.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return float64(len(st.Blocked)) }},
+		{"tulle_contested", "Objects that others undo again and again.", prometheus.GaugeValue,
+			func(st agent.Status) float64 { return float64(len(st.Contested)) }},
+		{"tulle_strangers_packets_total", "Tunnelled packets dropped: they came from the address of no peer.", prometheus.CounterValue,
+			func(st agent.Status) float64 { return float64(st.Strangers) }},
+		{"tulle_invariant_violations_total", "Violations of what should always hold, each a fault of Tulle: tulle status and the log name them.",
+			prometheus.CounterValue, func(st agent.Status) float64 { return float64(st.Violated) }},
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// collector reads all metrics from one status.
+type collector struct {
+	daemon  Daemon
+	metrics []metric
+	descs   []*prometheus.Desc
+}
+
+func newCollector(d Daemon) *collector {
+	c := &collector{daemon: d, metrics: metrics()}
+	for _, m := range c.metrics {
+		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, nil, nil))
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		descs <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	st := c.daemon.Status()
+	for i, m := range c.metrics {
+		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
+	}
+}
+
+// metricsHandler answers in Prometheus' text format.
+func metricsHandler(d Daemon) http.Handler {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newCollector(d), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
+}

@@ -1,0 +1,55 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"tulle/internal/agent"
+	"tulle/internal/invariant"
+)
+
+func TestMetrics(t *testing.T) {
+	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, Peers: make([]agent.PeerStatus, 3), Strangers: 7}
+	bad := agent.Status{
+		Degraded: "stale", Store: "no answer", Lease: &agent.LeaseStatus{}, Contested: []string{"x"}, Blocked: []string{"y", "z"},
+		Violations: []invariant.Violation{{Invariant: invariant.OneOwner}}, Violated: 2,
+	}
+	for _, tt := range []struct {
+		name   string
+		status agent.Status
+		lines  []string
+	}{
+		{"fine", fine, []string{"tulle_ready 1", "tulle_lease_held 1", "tulle_degraded 0", "tulle_store_trouble 0", "tulle_peers 3",
+			"tulle_strangers_packets_total 7", "tulle_invariant_violations_total 0"}},
+		{"bad", bad, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_degraded 1", "tulle_store_trouble 1", "tulle_contested 1",
+			"tulle_blocked 2", "tulle_invariant_violations_total 2"}},
+		{"before the first pass", agent.Status{}, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_peers 0"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			Health(daemon{status: tt.status}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			lines := strings.Split(w.Body.String(), "\n")
+			if w.Code != http.StatusOK {
+				t.Fatalf("code %d", w.Code)
+			}
+			for _, want := range append(tt.lines, "# TYPE tulle_invariant_violations_total counter", "# TYPE tulle_ready gauge") {
+				if !slices.Contains(lines, want) {
+					t.Errorf("no line %q in:\n%s", want, grep(lines, "tulle_"))
+				}
+			}
+		})
+	}
+}
+
+func grep(lines []string, part string) string {
+	var found []string
+	for _, l := range lines {
+		if strings.Contains(l, part) {
+			found = append(found, l)
+		}
+	}
+	return strings.Join(found, "\n")
+}
