@@ -28,7 +28,8 @@ const (
 // owner is what Tulle adds to a lease value; flannel ignores it.
 type owner struct {
 	Node     string
-	Instance string `json:",omitempty"`
+	Instance string   `json:",omitempty"`
+	Hardware []string `json:",omitempty"`
 }
 
 // MarshalJSON writes the value of a lease key: flannel's fields as flannel writes them, Tulle's own, then Extra by name.
@@ -54,7 +55,7 @@ func (a Attrs) MarshalJSON() ([]byte, error) {
 		w.member(fieldBackendV6Data, a.BackendData.V6)
 	}
 	if a.Node != "" {
-		w.member(fieldTulle, owner{a.Node, a.Instance})
+		w.member(fieldTulle, owner{a.Node, a.Instance, a.Hardware})
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Extra)) {
 		if !slices.ContainsFunc(attrsFields(), func(known string) bool { return strings.EqualFold(known, name) }) {
@@ -100,7 +101,7 @@ func (a *Attrs) UnmarshalJSON(data []byte) error {
 		if err := json.Unmarshal(raw, &o); err != nil {
 			return fmt.Errorf("decode %s %s: %w", fieldTulle, shorten(raw), err)
 		}
-		a.Node, a.Instance = o.Node, o.Instance
+		a.Node, a.Instance, a.Hardware = o.Node, o.Instance, o.Hardware
 	}
 	if len(members) > 0 {
 		a.Extra = members

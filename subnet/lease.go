@@ -26,6 +26,7 @@ type Attrs struct {
 	BackendData ip.Dual[json.RawMessage]   // what the backend publishes, per underlay family
 	Node        string                     // node id of the owner; empty in flanneld's leases
 	Instance    string                     // tells one run of a machine from another machine with the same node id
+	Hardware    []string                   // fingerprints of the machine's parts, which a copy of its disk does not share; may be empty
 	Extra       map[string]json.RawMessage // fields that this version does not know, kept as they are
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"tulle/ip"
 )
@@ -19,7 +20,9 @@ func Rivals(leases []Lease, claim Claim) []*ConflictError {
 		}
 		if l.Attrs.Node == claim.Attrs.Node {
 			if l.Attrs.Instance != claim.Attrs.Instance {
-				rivals = append(rivals, conflict(l, "node id", l.Attrs.Node))
+				c := conflict(l, "node id", l.Attrs.Node)
+				c.Elsewhere = l.Attrs.Elsewhere(claim.Attrs)
+				rivals = append(rivals, c)
 			}
 			continue
 		}
@@ -32,6 +35,23 @@ func Rivals(leases []Lease, claim Claim) []*ConflictError {
 		}
 	}
 	return rivals
+}
+
+// Unanswered returns what it means that the owner was asked whether it lives, and is silent. On the claim's own hardware
+// it cannot live; elsewhere it may be cut off, and believe in its lease until that ends.
+func (e *ConflictError) Unanswered() error {
+	if !e.Elsewhere {
+		return nil
+	}
+	silent := *e
+	silent.Silent = true
+	return &silent
+}
+
+// Elsewhere reports whether a and b are known to come from two machines, whatever their node ids say.
+func (a Attrs) Elsewhere(b Attrs) bool {
+	return len(a.Hardware) > 0 && len(b.Hardware) > 0 &&
+		!slices.ContainsFunc(a.Hardware, func(part string) bool { return slices.Contains(b.Hardware, part) })
 }
 
 func conflict(l Lease, field, value string) *ConflictError {
@@ -78,6 +98,7 @@ func (a Attrs) Owner() string {
 // Equal reports whether a and b say the same in the fields that this version writes.
 func (a Attrs) Equal(b Attrs) bool {
 	return a.Public == b.Public && a.BackendType == b.BackendType && a.Node == b.Node && a.Instance == b.Instance &&
+		slices.Equal(a.Hardware, b.Hardware) &&
 		bytes.Equal(a.BackendData.V4, b.BackendData.V4) && bytes.Equal(a.BackendData.V6, b.BackendData.V6)
 }
 

@@ -21,7 +21,7 @@ const LeaseMargin = 50
 // Store is where the network configuration and the leases of all hosts live.
 type Store interface {
 	// Acquire makes the claim hold a lease and keeps it alive until ctx ends, Release is called or the lease is lost.
-	// It returns *ConflictError if another live host uses the claim's identity or address, ErrNoNetwork while there is
+	// It returns *ConflictError if another host that lives, or may live, uses the claim's identity or address, ErrNoNetwork while there is
 	// no valid configuration, and ErrExhausted if no subnet is free.
 	Acquire(ctx context.Context, claim Claim) (Held, error)
 	// Watch delivers the whole view at once and after every change, the newest only, until ctx ends or the store says
@@ -67,16 +67,24 @@ var ErrExhausted = errors.New("no free subnet")
 // ErrLost is wrapped by what Held.Lost delivers: the lease expired, was deleted or belongs to another node.
 var ErrLost = errors.New("lease lost")
 
-// ConflictError tells that a live host already uses the node id or the public address of a claim.
+// ConflictError tells that a host that lives, or may live, already uses the node id or the public address of a claim.
 type ConflictError struct {
 	Field   string // "node id" or "public address"
 	Value   string
 	Node    string     // node id of the other host
 	Address netip.Addr // public address of the other host
 	Subnets Subnets    // what the other host holds
+
+	Elsewhere bool // the node id is used on other hardware
+	Silent    bool // it is, and the host there does not answer
 }
 
 func (e *ConflictError) Error() string {
+	if e.Silent {
+		return fmt.Sprintf("%s %s belongs to other hardware, at %s, which holds %s and does not answer: give a copy of that machine another id "+
+			"with --node-id; if that machine is gone, run: tulle leases release '%s', or wait until its lease ends",
+			e.Field, e.Value, e.Address, KeyOf(e.Subnets), KeyOf(e.Subnets))
+	}
 	fix := "give this host another one with --node-id"
 	if e.Field != "node id" {
 		fix = "choose this host's own with --public-ip or --iface"

@@ -34,6 +34,7 @@ type Config struct {
 
 	Node       string          // node id
 	Instance   string          // of this machine since it booted
+	Hardware   []string        // of this machine
 	Uplink     ip.UplinkChoice // zero: the interface of the default route
 	IPMasq     bool            // masquerade what leaves the network
 	PeerFilter bool            // drop tunnelled packets that come from no peer

@@ -175,6 +175,9 @@ func readFallback(cfg Config, mine subnet.Lease) (*fallback, error) {
 	if err != nil {
 		return nil, err
 	}
+	if mine.Attrs.Elsewhere(subnet.Attrs{Hardware: cfg.Hardware}) {
+		return nil, fmt.Errorf("%s was recorded on other hardware, which may be using it", subnet.KeyOf(mine.Subnets))
+	}
 	if err := ours(set, mine, cfg.Node); err != nil {
 		return nil, err
 	}

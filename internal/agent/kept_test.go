@@ -193,6 +193,7 @@ func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
 		"changed":            {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, tampered(t, path)) }, reason: "checksum"},
 		"of another prefix":  {change: func(c *Config) { c.ConfigKey = "other/config" }, reason: "not of other/config"},
 		"of another cluster": {change: func(c *Config) { c.Endpoints = []string{"http://192.0.2.1:2379"} }, reason: "192.0.2.1"},
+		"on other hardware":  {change: func(c *Config) { c.Hardware = []string{"another"} }, reason: "other hardware"},
 		"of another node":    {change: func(c *Config) { c.Node = "other" }, reason: "node other"},
 		"of a lost lease": {spoil: func(t *testing.T, h *node, _ string) {
 			k, err := readView(filepath.Join(h.dir, "state"))

@@ -93,7 +93,7 @@ func (a *Agent) claim(v *view) error {
 	if err != nil {
 		return err
 	}
-	attrs.Node, attrs.Instance = a.cfg.Node, a.cfg.Instance
+	attrs.Node, attrs.Instance, attrs.Hardware = a.cfg.Node, a.cfg.Instance, a.cfg.Hardware
 	a.keeper.publish(attrs)
 	if held || a.applied || a.resumed {
 		v.self = a.lease

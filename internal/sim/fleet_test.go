@@ -252,15 +252,12 @@ func (f *fleet) everyone() []*host {
 }
 
 // excused reports whether two hosts may believe the same for now: the store forgot what it had promised to one that it
-// does not reach, or somebody started a clone of one that nobody can ask.
+// does not reach.
 func (f *fleet) excused(a, b *host) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	a.settle()
 	b.settle()
-	if a.node == b.node && (!a.hears() || !b.hears()) {
-		return true
-	}
 	return a.settled < f.losses || b.settled < f.losses
 }
 

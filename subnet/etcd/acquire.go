@@ -175,6 +175,9 @@ func (a *acquisition) settle(ctx context.Context, set subnet.Set) error {
 		if alive {
 			return rival
 		}
+		if err := rival.Unanswered(); err != nil {
+			return err
+		}
 		a.dead[rivalKey(rival, l.Attrs.Instance)] = true
 		if rival.Node != a.claim.Attrs.Node {
 			a.store.log.Warn("public address was another node's, whose subnet stays leased until it expires",

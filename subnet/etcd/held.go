@@ -248,7 +248,7 @@ func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
 	if err := h.lossNow(); err != nil {
 		return fmt.Errorf("update lease: %w", err)
 	}
-	attrs.Node, attrs.Instance = h.claim.Attrs.Node, h.claim.Attrs.Instance
+	attrs.Node, attrs.Instance, attrs.Hardware = h.claim.Attrs.Node, h.claim.Attrs.Instance, h.claim.Attrs.Hardware
 	retry := requestBackoff()
 	for {
 		done, err := h.update(ctx, attrs)

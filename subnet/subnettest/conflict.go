@@ -2,20 +2,23 @@ package subnettest
 
 import (
 	"errors"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tulle/subnet"
 )
 
 func conflictTests() map[string]func(*testing.T, Harness) {
 	return map[string]func(*testing.T, Harness){
-		"NodeIDOfALiveHost":  nodeIDOfALiveHost,
-		"NodeIDOfADeadHost":  nodeIDOfADeadHost,
-		"AddressOfALiveHost": addressOfALiveHost,
-		"AddressOfADeadHost": addressOfADeadHost,
-		"NodeIDTwinsAtOnce":  twinsThatStartTogether,
-		"AddressTwinsAtOnce": addressTwins,
+		"NodeIDOfALiveHost":     nodeIDOfALiveHost,
+		"NodeIDOfADeadHost":     nodeIDOfADeadHost,
+		"NodeIDOnOtherHardware": nodeIDOnOtherHardware,
+		"AddressOfALiveHost":    addressOfALiveHost,
+		"AddressOfADeadHost":    addressOfADeadHost,
+		"NodeIDTwinsAtOnce":     twinsThatStartTogether,
+		"AddressTwinsAtOnce":    addressTwins,
 	}
 }
 
@@ -57,6 +60,50 @@ func nodeIDOfADeadHost(t *testing.T, h Harness) {
 	}
 	if value, _, _ := h.Get(keyOf(y.subnets())); value != encode(t, heir.Attrs) {
 		t.Errorf("value = %s, want the heir's", value)
+	}
+}
+
+// Who is silent may be cut off and go on; only on its own hardware a host knows that nobody does.
+func nodeIDOnOtherHardware(t *testing.T, h Harness) {
+	h.Put("config", config4, 0)
+	original := claimOf(1)
+	original.TTL = 5 * time.Second
+	original.Attrs.Hardware = []string{"board-1", "card-1"}
+	x := start(t, h, original)
+	clone := claimOf(2)
+	clone.Attrs.Node = "node-1"
+	clone.Attrs.Hardware = []string{"board-2"}
+	_, err := tryStart(t, h, clone)
+	var conflict *subnet.ConflictError
+	if !errors.As(err, &conflict) || conflict.Silent {
+		t.Errorf("beside the live original: %v, want a conflict with one that answers", err)
+	}
+	x.kill()
+	_, err = tryStart(t, h, clone)
+	if !errors.As(err, &conflict) || !conflict.Silent || !strings.Contains(err.Error(), "leases release '"+subnet.KeyOf(x.subnets())) {
+		t.Errorf("beside the silent original: %v, want a conflict that says how to end it", err)
+	}
+	if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, original.Attrs) {
+		t.Errorf("the original's lease is now %s", value)
+	}
+	rebooted := original
+	rebooted.Attrs.Instance = "after a reboot"
+	rebooted.Attrs.Hardware = []string{"card-1", "card-2"}
+	y := start(t, h, rebooted)
+	if y.subnets() != x.subnets() {
+		t.Errorf("subnets %v after a reboot with another board, want %v", y.subnets(), x.subnets())
+	}
+	y.kill()
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); ; <-ticker.C {
+		_, err := tryStart(t, h, clone)
+		if err == nil {
+			return // the lease has ended
+		}
+		if !errors.As(err, &conflict) || time.Now().After(deadline) {
+			t.Fatalf("%v after the original died: %v", patience, err)
+		}
 	}
 }
 

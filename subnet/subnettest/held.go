@@ -198,7 +198,7 @@ func (h *held) update(attrs subnet.Attrs) error {
 	if err := h.inspect(); err != nil {
 		return fmt.Errorf("update lease %s: %w", subnet.KeyOf(h.mine.Subnets), err)
 	}
-	attrs.Node, attrs.Instance = h.claim.Attrs.Node, h.claim.Attrs.Instance
+	attrs.Node, attrs.Instance, attrs.Hardware = h.claim.Attrs.Node, h.claim.Attrs.Instance, h.claim.Attrs.Hardware
 	ttl := ttlOf(h.claim)
 	if h.mine.Reserved {
 		ttl = 0

@@ -264,6 +264,9 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 		if s.lives(rival.Node) {
 			return subnet.Lease{}, rival
 		}
+		if err := rival.Unanswered(); err != nil {
+			return subnet.Lease{}, err
+		}
 	}
 	for {
 		place, err := subnet.Place(set, claim)
