@@ -281,7 +281,10 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 		return true, nil
 	}
 	r, err := h.store.commit(ctx, txn{
-		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", mine.Revision)},
+		when: []clientv3.Cmp{
+			clientv3.Compare(clientv3.ModRevision(key), "=", mine.Revision),
+			clientv3.Compare(clientv3.LeaseValue(key), "=", mine.id), // a restore from a backup brings revisions again, never this id
+		},
 		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())},
 	})
 	if err != nil {
