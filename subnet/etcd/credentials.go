@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -64,12 +66,12 @@ func (c *fileCredentials) Clone() credentials.TransportCredentials {
 func (c *fileCredentials) load() (*tls.Config, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.caFile != "" {
-		pem, err := os.ReadFile(c.caFile)
+		roots, err := os.ReadFile(c.caFile)
 		if err != nil {
 			return nil, fmt.Errorf("read etcd CA file: %w", err)
 		}
 		settings.RootCAs = x509.NewCertPool()
-		if !settings.RootCAs.AppendCertsFromPEM(pem) {
+		if !settings.RootCAs.AppendCertsFromPEM(roots) {
 			return nil, fmt.Errorf("etcd CA file %s holds no PEM certificate", c.caFile)
 		}
 	}
@@ -81,6 +83,24 @@ func (c *fileCredentials) load() (*tls.Config, error) {
 		settings.Certificates = []tls.Certificate{pair}
 	}
 	return settings, nil
+}
+
+// outlived says that the client certificate in a file is past its time, which a server may answer by no more than hanging up.
+// It returns nil for no file, and for one that it cannot read: a handshake will tell.
+func outlived(certFile string) error {
+	data, err := os.ReadFile(certFile)
+	if certFile == "" || err != nil {
+		return nil
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || time.Now().Before(leaf.NotAfter) {
+		return nil
+	}
+	return fmt.Errorf("client certificate %s expired at %s: put a new one in its place", certFile, leaf.NotAfter.Format(time.RFC3339))
 }
 
 // withoutUsers strips endpoints of user and password, which etcd's client makes no use of, so that nothing ever shows them.

@@ -27,6 +27,7 @@ type health struct {
 	endpoints string
 	prefix    string
 	username  string
+	certFile  string
 
 	mu         sync.Mutex
 	err        error // nil: all is well
@@ -44,6 +45,7 @@ func newHealth(config Config) *health {
 		endpoints: endpoints,
 		prefix:    newLayout(config.Prefix).prefix,
 		username:  config.Username,
+		certFile:  config.CertFile,
 	}
 }
 
@@ -147,10 +149,15 @@ func (h *health) advise(err error) error {
 	}
 	// gRPC wraps what matters in its own words.
 	text := status.Convert(err).Message()
-	switch code := status.Code(err); {
+	code := status.Code(err)
+	silent := code == codes.Unavailable || code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
+	if expired := outlived(h.certFile); expired != nil && silent {
+		return fmt.Errorf("etcd at %s: %w: %s", h.endpoints, expired, text)
+	}
+	switch {
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		return fmt.Errorf("etcd at %s: check --etcd-cafile, --etcd-certfile and --etcd-keyfile: %s", h.endpoints, text)
-	case code == codes.Unavailable, code == codes.DeadlineExceeded, errors.Is(err, context.DeadlineExceeded):
+	case silent:
 		return fmt.Errorf("etcd at %s does not answer: check that it runs, and --etcd-endpoints: %s", h.endpoints, text)
 	case code == codes.Unauthenticated, code == codes.ResourceExhausted:
 		return fmt.Errorf("etcd at %s refuses to serve: %s", h.endpoints, text)

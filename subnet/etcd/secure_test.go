@@ -67,7 +67,9 @@ func (a *authority) sign(template, parent *x509.Certificate, key *ecdsa.PublicKe
 }
 
 // issue returns a certificate for loopback servers and for clients.
-func (a *authority) issue() tls.Certificate {
+func (a *authority) issue() tls.Certificate { return a.issueUntil(time.Now().Add(time.Hour)) }
+
+func (a *authority) issueUntil(end time.Time) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -75,7 +77,7 @@ func (a *authority) issue() tls.Certificate {
 	}
 	cert := a.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "host"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, &key.PublicKey)
@@ -170,9 +172,15 @@ func TestTLSRotation(t *testing.T) {
 	h.Put("subnets/10.5.1.0-24", flanneldValue, time.Hour)
 	until(t, sets, "one lease", leases(1))
 
+	// With one that has expired nothing goes, and the reason is named though the server may only hang up.
+	h.config.RequestTimeout = 500 * time.Millisecond
+	writePair(t, h.config.CertFile, h.config.KeyFile, ca.issueUntil(time.Now().Add(-time.Minute)))
+	if _, err := h.opened().Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), h.config.CertFile+" expired at ") {
+		t.Errorf("Snapshot with an expired client certificate = %v, want that said", err)
+	}
+
 	// Without its client certificate, nothing goes.
 	h.config.CertFile, h.config.KeyFile = "", ""
-	h.config.RequestTimeout = 500 * time.Millisecond
 	if _, err := h.opened().Snapshot(t.Context()); err == nil {
 		t.Error("Snapshot without client certificate = nil, want a refusal")
 	}
