@@ -138,11 +138,13 @@ func (k *Kernel) concerns(m message) bool {
 }
 
 // concernsNeighbor lets through the neighbours and forwarding entries of our links, and of those only the permanent
-// ones and, since the kernel first takes the permanence off it, any that is deleted. The rest is the host's daily life.
+// ones, those that a process takes away and, since the kernel first takes the permanence off it, any that is deleted. The
+// rest is the host's daily life. A deletion names nobody; before it, and with who it was, the neighbour is told to be invalid.
 func (k *Kernel) concernsNeighbor(m message) bool {
 	n, ok := parseNeighbor(m)
 	if own := k.ownLinks.Load(); !ok || own != nil && (*own)[n.link] == "" {
 		return false
 	}
-	return n.state&unix.NUD_PERMANENT != 0 || m.typ == unix.RTM_DELNEIGH && n.family != unix.AF_BRIDGE
+	invalidated := n.state == unix.NUD_FAILED && m.port != 0
+	return n.state&unix.NUD_PERMANENT != 0 || invalidated || m.typ == unix.RTM_DELNEIGH && n.family != unix.AF_BRIDGE
 }

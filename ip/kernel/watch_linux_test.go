@@ -159,6 +159,8 @@ func TestWatchSurvivesOverflow(t *testing.T) {
 func TestWatchNamesWhoDidIt(t *testing.T) {
 	w := newWorld(t)
 	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, hostState())))
+	snapshot(t, w.Kernel, podScope)
 	watch := startWatch(t, w.Kernel)
 	named := func(program string, pid int) {
 		t.Helper()
@@ -184,7 +186,14 @@ func TestWatchNamesWhoDidIt(t *testing.T) {
 	must(t, w.ns.Do(cmd.Start))
 	defer func() { must(t, cmd.Wait()) }()
 	defer input.Close()
-	_, err = input.Write([]byte("route add 198.51.100.0/24 via 192.0.2.9\n"))
-	must(t, err)
-	named("ip", cmd.Process.Pid)
+	for _, line := range []string{
+		"route add 198.51.100.0/24 via 192.0.2.9",
+		"neigh flush dev flannel.1 nud permanent",
+		"address flush dev flannel.1",
+	} {
+		watch.by.Store(nil)
+		_, err = input.Write([]byte(line + "\n"))
+		must(t, err)
+		named("ip", cmd.Process.Pid)
+	}
 }
