@@ -179,6 +179,9 @@ func (a *Agent) loop(ctx context.Context) error {
 			}
 			a.publish(status)
 			next.passed(started, status.Ready, changed)
+			if end, ok := a.contests.end(); ok {
+				next.by(end)
+			}
 		}
 	}
 }

@@ -26,8 +26,8 @@ type contest struct {
 	by          []string
 }
 
-// repaired takes note of a plan that made good what others had changed.
-func (cs contests) repaired(plan ip.Plan, by []string) {
+// repaired takes note of a plan that made good what others had changed. It reports whether the first object is contested.
+func (cs contests) repaired(plan ip.Plan, by []string) bool {
 	now := time.Now()
 	cs.forget(now)
 	for _, op := range plan[:min(len(plan), contestMost)] {
@@ -41,6 +41,7 @@ func (cs contests) repaired(plan ip.Plan, by []string) {
 		c.last = now
 		c.by = mergeActors(c.by, by)
 	}
+	return cs[plan[0].Brief()].repairs >= contestAfter
 }
 
 func (cs contests) forget(now time.Time) {
@@ -60,6 +61,16 @@ func (cs contests) lasting() []string {
 	}
 	slices.Sort(texts)
 	return texts
+}
+
+// end returns when the first contest is over if no more is repaired; false if there is none.
+func (cs contests) end() (end time.Time, ok bool) {
+	for _, c := range cs {
+		if over := c.last.Add(contestGap); c.repairs >= contestAfter && (!ok || over.Before(end)) {
+			end, ok = over, true
+		}
+	}
+	return end, ok
 }
 
 // mostActors bounds the names that are kept: a script that runs ip(8) in a loop is another process each time.

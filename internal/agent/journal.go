@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,10 +24,10 @@ type journal struct {
 	reported map[subnet.Problem]bool // in the last pass
 }
 
-// applied logs that the kernel was changed, and who had changed it before, if somebody had.
-func (j *journal) applied(plan ip.Plan, by []string) {
+// applied logs that the kernel was changed, and who had changed it before, if somebody had: the same as often as every says.
+func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 	first := plan[0].Brief()
-	if !j.nag.due(first, recurring) {
+	if !j.nag.due(first, every) {
 		return
 	}
 	log := j.log
@@ -70,12 +71,7 @@ func (j *journal) passed(last, now Status) {
 			j.log.Warn("packets may be dropped", "where", where)
 		}
 	}
-	for _, what := range now.Contested {
-		_, object, _ := strings.Cut(what, ": ")
-		if j.nag.due("contested: "+object, lasting) {
-			j.log.Warn("contested", "what", what)
-		}
-	}
+	j.contested(now.Contested)
 	for _, bridge := range now.Stale {
 		if j.nag.due(bridge, lasting) {
 			j.log.Warn("bridge left behind", "bridge", bridge)
@@ -87,6 +83,21 @@ func (j *journal) passed(last, now Status) {
 		}
 	}
 	j.problems(now.Problems)
+}
+
+// contested logs one line for all that has become contested at once: what undoes one route often undoes them all.
+func (j *journal) contested(all []string) {
+	fresh := slices.DeleteFunc(slices.Clone(all), func(what string) bool {
+		_, object, _ := strings.Cut(what, ": ")
+		return !j.nag.due("contested: "+object, lasting)
+	})
+	switch len(fresh) {
+	case 0:
+	case 1:
+		j.log.Warn("contested", "what", fresh[0])
+	default:
+		j.log.Warn("contested", "what", fresh[0], "more", len(fresh)-1)
+	}
 }
 
 func (j *journal) problems(ps []subnet.Problem) {

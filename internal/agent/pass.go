@@ -94,10 +94,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 	st.Violations = union(st.Violations, a.violations(v, d, have, plan))
 	if len(plan) > 0 {
-		err = a.apply(ctx, plan, v.by)
-	}
-	if len(plan) > 0 && v.unchanged {
-		a.contests.repaired(plan, v.by)
+		err = a.apply(ctx, plan, v)
 	}
 	st.Contested = a.contests.lasting()
 	// One object that the kernel refuses must not keep containers from starting.
@@ -144,10 +141,22 @@ func (a *Agent) decide(v view) decision {
 	return d
 }
 
-// apply carries out a plan.
-func (a *Agent) apply(ctx context.Context, plan ip.Plan, by []string) error {
+// apply carries out a plan. Where nothing else is wanted than before, others have changed the kernel and the plan is a
+// repair: each is logged, until it is contested.
+func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
 	err := a.cfg.Kernel.Apply(ctx, plan)
-	a.journal.applied(plan, by)
+	var by []string
+	if v.unchanged {
+		by = v.by
+	}
+	every := recurring
+	switch repair := v.unchanged && err == nil; {
+	case repair && a.contests.repaired(plan, by):
+		every = lasting
+	case repair:
+		every = 0
+	}
+	a.journal.applied(plan, by, every)
 	if err != nil {
 		return fmt.Errorf("apply to kernel: %w", err)
 	}

@@ -46,6 +46,11 @@ func (s *schedule) wake() {
 	if at.Before(s.earliest) {
 		at = s.earliest
 	}
+	s.by(at)
+}
+
+// by makes a pass due at a time, if none is sooner.
+func (s *schedule) by(at time.Time) {
 	if at.Before(s.due) {
 		s.set(at)
 	}
