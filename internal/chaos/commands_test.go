@@ -20,6 +20,7 @@ import (
 //
 //	expect recovery=D [lossy=H,...] [gap=D]   what is allowed; comes first, and starts the streams
 //	on NODE COMMAND...                        run a program on a host, container, member or router
+//	fight NODE COMMAND... | peace             run a program there until peace, which ends all of them
 //	cut H [etcd] | mend H                     part a host from all others, or from etcd alone
 //	etcd kill|pause|resume leader|NAME...     a member; also: start, stop, restart, wipe, configure, compact,
 //	                                          save, load, move PORT, release (the lease of h6)
@@ -32,15 +33,17 @@ import (
 //	owner H of=H [D]                          wait until the first holds the subnet that the second leased
 //	logged H REGEXP [D]                       wait until its log has such a line since the script began
 //	flow D                                    wait until every stream delivers packets
-//	recover                                   wait until all is as before; weigh what was lost; comes last
+//	recover                                   wait until all is as before; weigh what was lost; ends the streams
+//	lines H MIN..MAX REGEXP                   count the lines of its log since the script began; after recover
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*row, []string) error{
-		"expect": (*row).expect, "on": (*row).on, "cut": (*row).cut, "mend": (*row).mend, "etcd": (*row).etcd,
+		"expect": (*row).expect, "on": (*row).on, "fight": (*row).fight, "peace": func(r *row, _ []string) error { return r.peace() },
+		"cut": (*row).cut, "mend": (*row).mend, "etcd": (*row).etcd,
 		"tulled": (*row).tulled, "certificate": (*row).certificate, "links": (*row).links, "restore": (*row).restore,
 	}
 	// These only look: recovery is counted from the end of the last that acts.
 	watching := map[string]func(*row, []string) error{
-		"hold": (*row).hold, "status": (*row).await, "owner": (*row).owner, "logged": (*row).hasLogged,
+		"hold": (*row).hold, "status": (*row).await, "owner": (*row).owner, "logged": (*row).hasLogged, "lines": (*row).lines,
 		"flow": (*row).flow, "recover": func(r *row, _ []string) error { return r.recover() },
 	}
 	script := make(map[string]func(*testscript.TestScript, bool, []string))
@@ -224,6 +227,8 @@ func field(status agent.Status, name string) (string, error) {
 		return fmt.Sprint(status.Lease != nil && status.Lease.Held), nil
 	case "store":
 		return status.Store, nil
+	case "contested":
+		return strings.Join(status.Contested, "; "), nil
 	case "peers":
 		return fmt.Sprint(len(status.Peers)), nil
 	}
@@ -271,6 +276,30 @@ func (r *row) hasLogged(args []string) error {
 			text, err := r.logged(host)
 			if err == nil && !want.MatchString(text) {
 				err = fmt.Errorf("log of %s has no line with %q:\n%s", host, args[1], text)
+			}
+			return err
+		})
+	})
+}
+
+// lines waits for the fewest: the line may come a moment after what it tells.
+func (r *row) lines(args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("want a host, MIN..MAX and a pattern, got %q", args)
+	}
+	var least, most int
+	if _, err := fmt.Sscanf(args[1], "%d..%d", &least, &most); err != nil {
+		return fmt.Errorf("%q is not MIN..MAX: %w", args[1], err)
+	}
+	want, err := regexp.Compile("(?m)^.*(?:" + args[2] + ").*$")
+	if err != nil {
+		return err
+	}
+	return r.each(args[0], func(host *lab.Host) error {
+		return r.w.await(time.Second, func() error {
+			text, err := r.logged(host)
+			if n := len(want.FindAllString(text, -1)); err == nil && (n < least || n > most) {
+				err = fmt.Errorf("log of %s has %d lines with %q, want %s:\n%s", host, n, args[2], args[1], text)
 			}
 			return err
 		})

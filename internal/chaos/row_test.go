@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,7 +36,8 @@ type row struct {
 	gap      time.Duration // for how long at most
 
 	streams []stream
-	step    time.Time // when the last step ended
+	rivals  []*exec.Cmd // that fight with tulled
+	step    time.Time   // when the last step ended
 	log     func(format string, args ...any)
 	logs    map[string]int64
 
@@ -192,6 +194,9 @@ func (r *row) mayLose(host *lab.Host) bool {
 // finish ends what a script that failed has left running.
 func (r *row) finish(passed bool) outcome {
 	r.stop()
+	if err := r.peace(); err != nil && r.outcome.err == nil {
+		passed, r.outcome.err = false, err
+	}
 	if r.outcome.sent == 0 {
 		r.weigh(r.step)
 	}
