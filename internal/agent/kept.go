@@ -31,13 +31,18 @@ const (
 
 // keptView is a view of the store as it is kept on disk.
 type keptView struct {
-	Format    int         `json:"format"`
+	header
 	Time      time.Time   `json:"time"`      // when it was read
 	ConfigKey string      `json:"configKey"` // tells the prefix that it was read from
 	Endpoints []string    `json:"endpoints"` // and these the cluster
 	Revision  int64       `json:"revision"`
 	Network   keptNetwork `json:"network"` // in force, which the store's need not be
 	Leases    []keptLease `json:"leases"`
+}
+
+// header is what every version can read.
+type header struct {
+	Format int `json:"format"`
 }
 
 type keptNetwork struct {
@@ -81,7 +86,7 @@ func (k *keptView) set() (subnet.Set, error) {
 
 func newKeptView(cfg Config, set subnet.Set, network subnet.Network, read time.Time) keptView {
 	k := keptView{
-		Format: viewFormat, Time: read.Truncate(time.Second), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
+		header: header{viewFormat}, Time: read.Truncate(time.Second), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
 		Network: keptNetwork{Type: network.Backend.Type, Options: network.Backend.Options, Revision: network.Revision},
 		Leases:  make([]keptLease, 0, len(set.Leases)),
 	}
@@ -121,7 +126,7 @@ func readView(dir string) (*keptView, error) {
 	}
 	k, err := unpack(packed)
 	if err != nil {
-		return nil, fmt.Errorf("read view: %s is garbled: %w", filepath.Join(dir, viewFile), err)
+		return nil, fmt.Errorf("read view: %s is of no use: %w", filepath.Join(dir, viewFile), err)
 	}
 	return k, nil
 }
@@ -139,13 +144,14 @@ func unpack(packed []byte) (*keptView, error) {
 		return nil, err
 	}
 	var k keptView
-	if err := json.Unmarshal(data, &k); err != nil {
+	err = json.Unmarshal(data, &k.header) // the rest may be of another form then
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if k.Format != viewFormat {
+	case k.Format != viewFormat:
 		return nil, fmt.Errorf("its format is %d, and this version knows %d", k.Format, viewFormat)
 	}
-	return &k, nil
+	return &k, json.Unmarshal(data, &k)
 }
 
 // fallback is what a start without the store works from: a view of the past, which grants the recorded lease.

@@ -188,9 +188,12 @@ func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
 			if err := os.Truncate(path, 100); err != nil {
 				t.Fatal(err)
 			}
-		}, reason: "garbled"},
-		"garbled":            {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, "x") }, reason: "garbled"},
-		"changed":            {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, tampered(t, path)) }, reason: "checksum"},
+		}, reason: "of no use"},
+		"garbled": {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, "x") }, reason: "of no use"},
+		"changed": {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, tampered(t, path)) }, reason: "checksum"},
+		"of a newer format": {spoil: func(t *testing.T, _ *node, path string) {
+			writeFile(t, path, zip(t, string(seal([]byte(`{"format":2,"leases":"elsewhere"}`)))))
+		}, reason: "its format is 2"},
 		"of another prefix":  {change: func(c *Config) { c.ConfigKey = "other/config" }, reason: "not of other/config"},
 		"of another cluster": {change: func(c *Config) { c.Endpoints = []string{"http://192.0.2.1:2379"} }, reason: "192.0.2.1"},
 		"on other hardware":  {change: func(c *Config) { c.Hardware = []string{"another"} }, reason: "other hardware"},
