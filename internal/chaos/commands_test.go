@@ -18,13 +18,15 @@ import (
 // commands is the language of the scripts, beside that of testscript. Where a
 // command takes a host, "all" stands for the five. Durations are Go's.
 //
-//	expect recovery=D [lossy=H,...] [gap=D]   what is allowed; comes first, and starts the streams
+//	expect recovery=D [lossy=H,...] [gap=D]   what is allowed, and starts the streams
 //	on NODE COMMAND...                        run a program on a host, container, member or router
 //	fight NODE COMMAND... | peace             run a program there until peace, which ends all of them
 //	cut H [etcd] | mend H                     part a host from all others, or from etcd alone
 //	etcd kill|pause|resume leader|NAME...     a member; also: start, stop, restart, wipe, configure, compact,
 //	                                          save, load, move PORT, release (the lease of h6)
 //	tulled H start|stop|kill|pause|resume|restart [FLAG...]
+//	version NAME                              what is started from now on: "next", built when first asked for, or "this"
+//	leave H newer|older                       make its state files what such a version would have left
 //	certificate H D                           give it a certificate that expires after D
 //	restore H                                 put back the addresses and routes of its uplink
 //	links H N                                 make and delete N links
@@ -34,12 +36,13 @@ import (
 //	logged H REGEXP [D]                       wait until its log has such a line since the script began
 //	flow D                                    wait until every stream delivers packets
 //	recover                                   wait until all is as before; weigh what was lost; ends the streams
-//	lines H MIN..MAX REGEXP                   count the lines of its log since the script began; after recover
+//	lines H MIN..MAX REGEXP                   count the lines of its log since the script began
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	all := map[string]func(*row, []string) error{
 		"expect": (*row).expect, "on": (*row).on, "fight": (*row).fight, "peace": func(r *row, _ []string) error { return r.peace() },
 		"cut": (*row).cut, "mend": (*row).mend, "etcd": (*row).etcd,
-		"tulled": (*row).tulled, "certificate": (*row).certificate, "links": (*row).links, "restore": (*row).restore,
+		"tulled": (*row).tulled, "version": (*row).version, "leave": (*row).leave,
+		"certificate": (*row).certificate, "links": (*row).links, "restore": (*row).restore,
 	}
 	// These only look: recovery is counted from the end of the last that acts.
 	watching := map[string]func(*row, []string) error{

@@ -205,6 +205,7 @@ func (w *world) repair(t *testing.T) {
 	}
 	w.lab.Etcd.Kill()
 	w.move(defaultPort)
+	w.lab.Config.Tulled = filepath.Join(labtest.Programs(), "tulled")
 	errs := []error{w.lab.Etcd.Start(w.t.Context()), w.configure(w.t.Context()), w.releaseSpare()}
 	for _, host := range w.hosts {
 		host.KillDaemon()
