@@ -24,7 +24,7 @@ build: need-go ## static binaries in bin/
 	@mkdir -p bin
 	$(BUILD) -o bin/ ./cmd/...
 
-test: need-root need-ip need-iptables need-nft ## every test, in network namespaces and against a real etcd
+test: need-root need-ip need-iptables need-nft need-systemd-networkd ## every test, in network namespaces and against a real etcd
 	go vet ./...
 	go test -count=1 -timeout=20m ./...
 	$(MAKE) sim
@@ -35,15 +35,15 @@ sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n rep
 test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
 	go test -count=1 -timeout=10m ./internal/docker/...
 
-chaos: need-root need-ip need-nft ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
+chaos: need-root need-ip need-nft need-systemd-networkd ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
 	@mkdir -p bin
 	TULLE_CHAOS_REPORT=$(CURDIR)/bin/chaos.md go test -count=1 -v -timeout=10m ./internal/chaos
 
-soak: need-root need-ip need-nft ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULLE_SOAK_SEED=n repeats one
+soak: need-root need-ip need-nft need-systemd-networkd ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULLE_SOAK_SEED=n repeats one
 	@mkdir -p bin
 	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
-race: need-root need-ip need-iptables need-nft need-gcc ## the same under the race detector
+race: need-root need-ip need-iptables need-nft need-systemd-networkd need-gcc ## the same under the race detector
 	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...
 
 fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
