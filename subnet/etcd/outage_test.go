@@ -77,42 +77,6 @@ func (h *harness) acquire(s *etcd.Store, claim subnet.Claim) subnet.Held {
 	return held
 }
 
-func TestWatchHealsAfterCompaction(t *testing.T) {
-	member := etcdmembertest.Start(t)
-	wire := newLink(t, member.Endpoints()[0], nil)
-	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
-	h.Put("config", networkConfig, 0)
-	h.Put("subnets/10.5.1.0-24", flanneldValue, time.Hour)
-	h.Put("subnets/10.5.2.0-24", flanneldValue, time.Hour)
-	h.config.Endpoints = []string{"http://" + wire.address()}
-	sets := follow(t, h.opened())
-	until(t, sets, "two leases", leases(2))
-
-	wire.cut()
-	h.Delete("subnets/10.5.1.0-24")
-	h.Put("subnets/10.5.2.0-24", flanneldValue, time.Hour)
-	last, err := h.raw.Put(h.ctx(), h.key("subnets/10.5.3.0-24"), flanneldValue)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.raw.Compact(h.ctx(), last.Header.Revision); err != nil {
-		t.Fatal(err)
-	}
-	wire.mend()
-	// Not one set in between may lack a lease that was there all the time.
-	set := until(t, sets, "the changes", func(set subnet.Set) bool {
-		if len(set.Leases) == 0 {
-			t.Error("an empty set was delivered")
-		}
-		return set.Revision >= last.Header.Revision
-	})
-	if len(set.Leases) != 2 || set.Leases[0].Subnets.V4.String() != "10.5.2.0/24" || set.Leases[1].Subnets.V4.String() != "10.5.3.0/24" {
-		t.Errorf("leases = %+v, want those after the compaction", set.Leases)
-	}
-	h.Delete("subnets/10.5.3.0-24")
-	until(t, sets, "one lease", leases(1))
-}
-
 func TestListingInPages(t *testing.T) {
 	member := etcdmembertest.Start(t)
 	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net", PageSize: 3})

@@ -44,6 +44,7 @@ type world struct {
 	moved    chan struct{} // closed when the way of a host changes
 	leases   *subnet.Set   // what the keys say, nil if it must be read again
 	observer func(subnet.Set)
+	history
 }
 
 // record is a key's value.
@@ -190,8 +191,11 @@ func (w *world) delete(key string) {
 func (w *world) changed(key string) {
 	w.leases = nil
 	defer w.observe()
+	if key == configKey {
+		w.remember()
+	}
 	for v := range w.views {
-		v.changed(key, w.keys[key])
+		signal(v.news)
 	}
 	for h := range w.live {
 		if leasesDir+subnet.KeyOf(h.mine.Subnets) == key {

@@ -18,18 +18,22 @@ import (
 type Harness interface {
 	// Open returns the store as another host sees it. If it is an io.Closer, Close is that host's death.
 	Open() subnet.Store
+	// OpenAfar is Open for a host whose way to the store can be cut and mended.
+	OpenAfar() (s subnet.Store, cut, mend func())
 	// Put writes a key that expires after ttl, or never if ttl is 0.
 	Put(key, value string, ttl time.Duration)
 	Delete(key string)
 	// Wipe deletes all keys in one step.
 	Wipe()
+	// Compact makes the store forget its revisions before the present one.
+	Compact()
 	Get(key string) (value string, expires, ok bool)
 	Keys() []string
 }
 
 // Run runs the suite. each gives a test its harness, inside a bubble of testing/synctest if the store can live in one.
 func Run(t *testing.T, each func(t *testing.T, test func(t *testing.T, h Harness))) {
-	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests(), lossTests(), termTests()} {
+	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests(), lossTests(), termTests(), compactionTests()} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { each(t, test) })
 		}
@@ -77,9 +81,25 @@ func start(t *testing.T, h Harness, claim subnet.Claim) *host {
 	return x
 }
 
+// startAfar starts a host whose way to the store can be cut.
+func startAfar(t *testing.T, h Harness, claim subnet.Claim) (x *host, cut, mend func()) {
+	t.Helper()
+	store, cut, mend := h.OpenAfar()
+	x, err := startBy(t, store, claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x, cut, mend
+}
+
 func tryStart(t *testing.T, h Harness, claim subnet.Claim) (*host, error) {
 	t.Helper()
-	x := &host{t: t, store: h.Open()}
+	return startBy(t, h.Open(), claim)
+}
+
+func startBy(t *testing.T, store subnet.Store, claim subnet.Claim) (*host, error) {
+	t.Helper()
+	x := &host{t: t, store: store}
 	t.Cleanup(x.kill)
 	var err error
 	x.held, err = x.store.Acquire(t.Context(), claim)
@@ -135,8 +155,19 @@ type watcher struct {
 
 func watch(t *testing.T, h Harness) *watcher {
 	t.Helper()
+	return watchBy(t, h.Open())
+}
+
+// watchAfar watches over a way that can be cut.
+func watchAfar(t *testing.T, h Harness) (w *watcher, cut, mend func()) {
+	t.Helper()
+	store, cut, mend := h.OpenAfar()
+	return watchBy(t, store), cut, mend
+}
+
+func watchBy(t *testing.T, store subnet.Store) *watcher {
+	t.Helper()
 	w := &watcher{t: t, sets: make(chan subnet.Set, 1000)}
-	store := h.Open()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- store.Watch(ctx, func(set subnet.Set) { w.sets <- set }) }()

@@ -19,6 +19,8 @@ type view struct {
 	news     chan struct{}
 	hold     subnet.Holdback // used by Watch alone
 	revision int64           // last delivered
+	epoch    int             // of the history that it follows
+	seen     int64           // revision up to which it has followed
 }
 
 func newView() *view { return &view{news: make(chan struct{}, 1)} }
@@ -28,6 +30,7 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	v := newView()
 	s.mu.Lock()
 	v.read(s.world)
+	signal(v.news)
 	s.views[v] = struct{}{}
 	s.mu.Unlock()
 	defer func() {
@@ -59,6 +62,7 @@ func (s *Store) news(ctx context.Context, v *view, again <-chan time.Time) (set 
 		s.mu.Lock()
 		way, moved := s.way, s.moved
 		if (fresh || confirm) && s.open() && !(way.Deaf && !confirm) && !way.Stopped {
+			v.follow(s.world)
 			set = v.set(s.world)
 			s.mu.Unlock()
 			return set, confirm, s.age(ctx, way)
@@ -106,23 +110,16 @@ func (v *view) settle(set subnet.Set, confirm bool) subnet.Set {
 	return set
 }
 
-// read takes in what the store holds.
-func (v *view) read(w *world) { v.changed(configKey, w.keys[configKey]) }
-
-// changed takes in a new value of a key, nil if it was deleted.
-func (v *view) changed(key string, r *record) {
-	signal(v.news)
-	if key != configKey {
-		return
-	}
+// configure takes in a value of the configuration, nil if it was deleted.
+func (v *view) configure(value *string, revision int64) {
 	v.doubts = nil
-	if r == nil {
+	if value == nil {
 		if v.network != nil {
 			v.doubt("deleted; the last good value stays in force")
 		}
 		return
 	}
-	network, doubts, err := subnet.ParseNetwork([]byte(r.value), r.modified)
+	network, doubts, err := subnet.ParseNetwork([]byte(*value), revision)
 	if err != nil {
 		v.doubt(err.Error())
 		return

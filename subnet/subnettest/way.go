@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"tulle/subnet"
 )
 
 // errAway is what a request to a store out of reach comes to.
@@ -32,6 +34,12 @@ func (s *Store) SetWay(w Way) {
 	if healed {
 		s.changedAll()
 	}
+}
+
+// OpenAfar is Another with what cuts and mends its way.
+func (s *Store) OpenAfar() (far subnet.Store, cut, mend func()) {
+	another := s.Another()
+	return another, func() { another.SetWay(Way{Cut: true}) }, func() { another.SetWay(Way{}) }
 }
 
 // Way returns the way of this host.
@@ -157,6 +165,7 @@ func (w *world) Restore(b Backup) {
 		}
 	}
 	w.leases = nil
+	w.begin()
 	w.changedAll()
 }
 
@@ -168,6 +177,7 @@ func (w *world) Wipe() {
 		w.forget(key)
 	}
 	w.revision++
+	w.remember()
 	w.leases = nil
 	w.changedAll()
 }
@@ -182,7 +192,7 @@ func (w *world) forget(key string) {
 // changedAll tells all that anything may have changed.
 func (w *world) changedAll() {
 	for v := range w.views {
-		v.changed(configKey, w.keys[configKey])
+		signal(v.news)
 	}
 	for h := range w.live {
 		h.notify()

@@ -47,3 +47,22 @@ func TestSameRevisionAfterRestore(t *testing.T) {
 		}
 	})
 }
+
+// Without a compaction, a watch that goes on has seen every change. (A store on etcd shares its history with the tests beside
+// it, which compact it.)
+func TestMissedConfigIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewStore()
+		s.Put("config", config4, 0)
+		w, cut, mend := watchAfar(t, s)
+		before := w.until("a network", func(set subnet.Set) bool { return set.Network != nil })
+		cut()
+		s.Put("config", configDual, 0)
+		s.Put("config", "{", 0)
+		mend()
+		after := w.until("a problem", func(set subnet.Set) bool { return len(set.Problems) > 0 })
+		if after.Network.Revision <= before.Network.Revision || len(after.Network.Families()) != 2 {
+			t.Errorf("network = %+v, want the last good one", after.Network)
+		}
+	})
+}
