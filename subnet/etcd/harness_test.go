@@ -56,16 +56,19 @@ func (h *harness) open() *etcd.Store {
 	return s
 }
 
-func (h *harness) OpenAfar() (far subnet.Store, cut, mend func()) {
+func (h *harness) OpenAfar() subnettest.Far {
 	h.t.Helper()
 	wire := newLink(h.t, h.config.Endpoints[0], nil)
 	config := h.config
 	config.Endpoints = []string{"http://" + wire.address()}
+	born := time.Now()
+	var slept atomic.Int64
+	config.Uptime = func() time.Duration { return time.Since(born) + time.Duration(slept.Load()) }
 	s, err := etcd.Open(config)
 	if err != nil {
 		h.t.Error(err)
 	}
-	return s, wire.cut, wire.mend
+	return subnettest.Far{Store: s, Cut: wire.cut, Mend: wire.mend, Sleep: func(d time.Duration) { slept.Add(int64(d)) }}
 }
 
 func (h *harness) key(key string) string { return h.config.Prefix + "/" + key }

@@ -33,7 +33,7 @@ func termFrom(asked time.Duration, seconds int64) term {
 func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, term, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
 	defer cancel()
-	asked := uptime()
+	asked := s.config.Uptime()
 	r, err := s.client.Grant(ctx, seconds(ttl))
 	if err != nil {
 		return 0, term{}, fmt.Errorf("grant etcd lease: %w", s.health.explain(err))
@@ -45,7 +45,7 @@ func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID,
 func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) (term, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
 	defer cancel()
-	asked := uptime()
+	asked := s.config.Uptime()
 	r, err := s.keepAlive(ctx, id)
 	if err != nil {
 		return term{}, fmt.Errorf("renew etcd lease: %w", s.health.explain(clientv3.ContextError(ctx, err)))
@@ -112,5 +112,5 @@ func (h *held) Left() time.Duration {
 	if h.mine.id == 0 {
 		return subnet.Forever
 	}
-	return h.until - uptime()
+	return h.until - h.store.config.Uptime()
 }

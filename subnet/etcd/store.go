@@ -36,6 +36,9 @@ type Config struct {
 	NoteInterval   time.Duration // how often a host notes that it still has its subnets, which orders expired ones by age; default 24 h
 	PageSize       int64         // keys per answer of a listing; default 1000
 	HoldbackTime   time.Duration // until a sudden loss is looked at again; default subnet.HoldbackTime
+
+	// Uptime is a clock that neither jumps nor stands still while the machine is suspended; default CLOCK_BOOTTIME.
+	Uptime func() time.Duration
 }
 
 const (
@@ -79,6 +82,9 @@ func Open(config Config) (*Store, error) {
 	config.NoteInterval = cmp.Or(config.NoteInterval, 24*time.Hour)
 	config.PageSize = cmp.Or(config.PageSize, 1000)
 	config.HoldbackTime = cmp.Or(config.HoldbackTime, subnet.HoldbackTime)
+	if config.Uptime == nil {
+		config.Uptime = uptime
+	}
 
 	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config), dialer: newDialer(), other: make(chan struct{})}
 	// The last interceptors are the innermost: health sees what login could not mend.

@@ -21,16 +21,17 @@ func compactedWhileAway(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
 	h.Put("subnets/10.5.1.0-24", flanneldValue, time.Hour)
 	h.Put("subnets/10.5.2.0-24", flanneldValue, time.Hour)
-	w, cut, mend := watchAfar(t, h)
+	far := h.OpenAfar()
+	w := watchBy(t, far.Store)
 	stays := hasLease(subnet.Subnets{V4: prefix("10.5.2.0/24")})
 	comes := hasLease(subnet.Subnets{V4: prefix("10.5.3.0/24")})
 	w.until("two leases", leaseCount(2))
-	cut()
+	far.Cut()
 	h.Delete("subnets/10.5.1.0-24")
 	h.Put("subnets/10.5.2.0-24", flanneldValue, time.Hour)
 	h.Put("subnets/10.5.3.0-24", flanneldValue, time.Hour)
 	h.Compact()
-	mend()
+	far.Mend()
 	set := w.until("the changes", func(set subnet.Set) bool {
 		if !stays(set) {
 			t.Errorf("set = %+v, want the lease that was there all the time", set)
@@ -47,13 +48,14 @@ func compactedWhileAway(t *testing.T, h Harness) {
 // A good configuration that came and went unseen is followed only as long as the store remembers it.
 func compactedConfigIsUnknown(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
-	w, cut, mend := watchAfar(t, h)
+	far := h.OpenAfar()
+	w := watchBy(t, far.Store)
 	before := w.until("a network", func(set subnet.Set) bool { return set.Network != nil })
-	cut()
+	far.Cut()
 	h.Put("config", configDual, 0)
 	h.Put("config", "{", 0)
 	h.Compact()
-	mend()
+	far.Mend()
 	after := w.until("a problem", func(set subnet.Set) bool { return len(set.Problems) > 0 })
 	if after.Network == nil || after.Network.Revision != before.Network.Revision {
 		t.Errorf("network = %+v, want the last good one that was seen", after.Network)
@@ -62,13 +64,13 @@ func compactedConfigIsUnknown(t *testing.T, h Harness) {
 
 func deletedAndCompacted(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
-	x, cut, mend := startAfar(t, h, claimOf(1))
+	x, far := startAfar(t, h, claimOf(1))
 	w := watch(t, h)
 	before := w.until("the lease", hasLease(x.subnets()))
-	cut()
+	far.Cut()
 	h.Delete(keyOf(x.subnets()))
 	h.Compact()
-	mend()
+	far.Mend()
 	w.until("the lease made anew", func(set subnet.Set) bool {
 		return hasLease(x.subnets())(set) && set.Leases[0].Created > before.Revision
 	})
@@ -77,12 +79,12 @@ func deletedAndCompacted(t *testing.T, h Harness) {
 
 func takenAndCompacted(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
-	x, cut, mend := startAfar(t, h, claimOf(1))
-	cut()
+	x, far := startAfar(t, h, claimOf(1))
+	far.Cut()
 	h.Delete(keyOf(x.subnets()))
 	h.Put(keyOf(x.subnets()), flanneldValue, time.Hour)
 	h.Compact()
-	mend()
+	far.Mend()
 	wantLost(t, x, "10.99.0.1")
 	if value, _, _ := h.Get(keyOf(x.subnets())); value != flanneldValue {
 		t.Errorf("value = %s, want that of the new owner", value)

@@ -16,7 +16,7 @@ type held struct {
 	store   *world
 	claim   subnet.Claim
 	mine    subnet.Lease
-	until   time.Time // when the lease runs out unless it is renewed
+	until   time.Duration // by the host's uptime: when the lease runs out unless it is renewed
 	lost    chan error
 	wake    chan struct{} // the key changed
 	stop    context.CancelFunc
@@ -28,12 +28,13 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	ctx, cancel := context.WithCancel(ctx)
 	ended := context.AfterFunc(s.ctx, cancel)
 	h := &held{
-		session: s, store: s.world, claim: claim, mine: mine, until: time.Now().Add(ttlOf(claim)),
+		session: s, store: s.world, claim: claim, mine: mine,
 		lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		stop: cancel, done: make(chan struct{}),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	h.until = s.uptime() + ttlOf(claim)
 	s.live[h] = struct{}{}
 	signal(h.wake) // the key may have changed since it was written
 	s.wg.Go(func() {
@@ -90,7 +91,7 @@ func renewEvery(claim subnet.Claim) time.Duration { return cmp.Or(ttlOf(claim), 
 func (h *held) renew() {
 	if r, ok := h.store.keys[h.key()]; ok && r.modified == h.mine.Revision {
 		h.store.renew(h.key(), ttlOf(h.claim))
-		h.until = time.Now().Add(ttlOf(h.claim))
+		h.until = h.session.uptime() + ttlOf(h.claim)
 	}
 }
 
@@ -168,7 +169,7 @@ func (h *held) Left() time.Duration {
 	if h.mine.Reserved {
 		return subnet.Forever
 	}
-	return time.Until(h.until) - ttlOf(h.claim)/subnet.LeaseMargin
+	return h.until - h.session.uptime() - ttlOf(h.claim)/subnet.LeaseMargin
 }
 
 // Lease implements subnet.Held.

@@ -26,6 +26,8 @@ const (
 type Store struct {
 	*world
 	way    Way
+	born   time.Time
+	slept  time.Duration   // of the time since
 	ctx    context.Context // ends with the store
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -53,6 +55,7 @@ type record struct {
 	created, modified int64
 	ttl               time.Duration
 	expiry            *time.Timer // nil: never
+	expires           time.Time   // when it fires
 
 	lease subnet.Lease // what the value says
 	err   error        // or why it says nothing
@@ -83,7 +86,7 @@ func (w *world) observe() {
 }
 
 func open(w *world) *Store {
-	s := &Store{world: w}
+	s := &Store{world: w, born: time.Now()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -152,6 +155,7 @@ func (w *world) put(key, value string, ttl time.Duration) {
 }
 
 func (w *world) expireAfter(key string, r *record, ttl time.Duration) {
+	r.expires = time.Now().Add(ttl)
 	r.expiry = time.AfterFunc(ttl, func() { w.expire(key, r) })
 	if w.down {
 		r.expiry.Stop()
@@ -162,8 +166,13 @@ func (w *world) expireAfter(key string, r *record, ttl time.Duration) {
 func (w *world) renew(key string, ttl time.Duration) {
 	if r, ok := w.keys[key]; ok && r.expiry != nil {
 		r.ttl = ttl
-		r.expiry.Reset(ttl)
+		r.lastFor(ttl)
 	}
+}
+
+func (r *record) lastFor(left time.Duration) {
+	r.expires = time.Now().Add(left)
+	r.expiry.Reset(left)
 }
 
 func (w *world) expire(key string, r *record) {

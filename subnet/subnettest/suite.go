@@ -18,8 +18,8 @@ import (
 type Harness interface {
 	// Open returns the store as another host sees it. If it is an io.Closer, Close is that host's death.
 	Open() subnet.Store
-	// OpenAfar is Open for a host whose way to the store can be cut and mended.
-	OpenAfar() (s subnet.Store, cut, mend func())
+	// OpenAfar is Open for a host with which something happens.
+	OpenAfar() Far
 	// Put writes a key that expires after ttl, or never if ttl is 0.
 	Put(key, value string, ttl time.Duration)
 	Delete(key string)
@@ -31,9 +31,17 @@ type Harness interface {
 	Keys() []string
 }
 
+// Far is a store as seen by a host whose way to it can be cut and mended, and whose machine can be suspended: its timers stand
+// still, and its uptime goes on.
+type Far struct {
+	subnet.Store
+	Cut, Mend func()
+	Sleep     func(time.Duration)
+}
+
 // Run runs the suite. each gives a test its harness, inside a bubble of testing/synctest if the store can live in one.
 func Run(t *testing.T, each func(t *testing.T, test func(t *testing.T, h Harness))) {
-	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests(), lossTests(), termTests(), compactionTests()} {
+	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests(), lossTests(), termTests(), compactionTests(), sleepTests()} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { each(t, test) })
 		}
@@ -81,15 +89,15 @@ func start(t *testing.T, h Harness, claim subnet.Claim) *host {
 	return x
 }
 
-// startAfar starts a host whose way to the store can be cut.
-func startAfar(t *testing.T, h Harness, claim subnet.Claim) (x *host, cut, mend func()) {
+// startAfar starts a host with which something happens.
+func startAfar(t *testing.T, h Harness, claim subnet.Claim) (*host, Far) {
 	t.Helper()
-	store, cut, mend := h.OpenAfar()
-	x, err := startBy(t, store, claim)
+	far := h.OpenAfar()
+	x, err := startBy(t, far.Store, claim)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return x, cut, mend
+	return x, far
 }
 
 func tryStart(t *testing.T, h Harness, claim subnet.Claim) (*host, error) {
@@ -156,13 +164,6 @@ type watcher struct {
 func watch(t *testing.T, h Harness) *watcher {
 	t.Helper()
 	return watchBy(t, h.Open())
-}
-
-// watchAfar watches over a way that can be cut.
-func watchAfar(t *testing.T, h Harness) (w *watcher, cut, mend func()) {
-	t.Helper()
-	store, cut, mend := h.OpenAfar()
-	return watchBy(t, store), cut, mend
 }
 
 func watchBy(t *testing.T, store subnet.Store) *watcher {

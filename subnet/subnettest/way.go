@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"tulle/subnet"
 )
 
 // errAway is what a request to a store out of reach comes to.
@@ -36,10 +34,10 @@ func (s *Store) SetWay(w Way) {
 	}
 }
 
-// OpenAfar is Another with what cuts and mends its way.
-func (s *Store) OpenAfar() (far subnet.Store, cut, mend func()) {
-	another := s.Another()
-	return another, func() { another.SetWay(Way{Cut: true}) }, func() { another.SetWay(Way{}) }
+// OpenAfar is Another as the suite takes it.
+func (s *Store) OpenAfar() Far {
+	far := s.Another()
+	return Far{Store: far, Cut: func() { far.SetWay(Way{Cut: true}) }, Mend: func() { far.SetWay(Way{}) }, Sleep: far.Sleep}
 }
 
 // Way returns the way of this host.
@@ -59,7 +57,7 @@ func (w *world) SetDown(down bool) {
 		if r.expiry != nil {
 			r.expiry.Stop()
 			if !down {
-				r.expiry.Reset(r.ttl)
+				r.lastFor(r.ttl)
 			}
 		}
 	}

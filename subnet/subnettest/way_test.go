@@ -54,12 +54,13 @@ func TestMissedConfigIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewStore()
 		s.Put("config", config4, 0)
-		w, cut, mend := watchAfar(t, s)
+		far := s.OpenAfar()
+		w := watchBy(t, far.Store)
 		before := w.until("a network", func(set subnet.Set) bool { return set.Network != nil })
-		cut()
+		far.Cut()
 		s.Put("config", configDual, 0)
 		s.Put("config", "{", 0)
-		mend()
+		far.Mend()
 		after := w.until("a problem", func(set subnet.Set) bool { return len(set.Problems) > 0 })
 		if after.Network.Revision <= before.Network.Revision || len(after.Network.Families()) != 2 {
 			t.Errorf("network = %+v, want the last good one", after.Network)
