@@ -16,5 +16,6 @@ func (a *Agent) violations(v view, d decision, have ip.State, plan ip.Plan) []in
 	vs := invariant.Owned(plan, v.scope)
 	vs = append(vs, invariant.Seen(plan, !v.set.past)...)
 	vs = append(vs, invariant.Usable(*a.network, v.self.Subnets, d.usable)...)
+	vs = append(vs, invariant.Filtered(d.want, a.cfg.PeerFilter, d.usable)...)
 	return append(vs, invariant.Whole(d.want)...)
 }

@@ -274,6 +274,9 @@ func reach(a, b Host, f ip.Family) error {
 		return fmt.Errorf("frames for %s go to %s, not %s", dst, fdb.Dst, addr)
 	}
 	sender := a.State.Links[link].VXLAN
+	if !admits(b.State, a.State.Links[link]) {
+		return fmt.Errorf("there what comes from %s is dropped", sender.Local)
+	}
 	receives := func(l ip.Link) bool {
 		return l.Up && l.MAC == fdb.MAC && l.VXLAN.Local == addr && l.VXLAN.VNI == sender.VNI && l.VXLAN.Port == sender.Port
 	}

@@ -3,6 +3,7 @@ package invariant
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,21 @@ func TestViolations(t *testing.T) {
 		cut(&s)
 		return s
 	}
+	guarded := func(peers ...string) ip.State {
+		g := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
+		for _, p := range peers {
+			g.Peers = append(g.Peers, ip.Peer{Addr: addr(p)})
+		}
+		return without(func(s *ip.State) { s.Guards = []ip.Guard{g} })
+	}
+	lease := func(s, public string) subnet.Lease {
+		return subnet.Lease{Subnets: subnets(s), Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: addr(public)}}}
+	}
+	leases := []subnet.Lease{lease("10.5.2.0/24", "172.30.0.2"), lease("10.5.3.0/24", "172.30.0.3")}
+	elsewhere := guarded("172.30.0.2")
+	elsewhere.Guards[0].Port++
+	around := guarded("172.30.0.2", "172.30.0.3")
+	around.Routes = append(around.Routes, ip.Route{Dst: prefix("10.5.3.0/24"), Via: addr("172.30.0.3"), Link: "eth0", Protocol: ip.Protocol})
 	for name, tt := range map[string]struct {
 		got  []Violation
 		want string // empty: none
@@ -75,6 +91,19 @@ func TestViolations(t *testing.T) {
 		"a kernel is as it should":  {AtRest(overlay(), overlay()), ""},
 		"a kernel lacks something":  {AtRest(without(func(s *ip.State) { s.FDB = nil }), overlay()), EqualAtRest},
 		"a kernel has too much":     {AtRest(overlay(), without(func(s *ip.State) { s.Routes = nil })), EqualAtRest},
+		"peers are let in":          {Filtered(guarded("172.30.0.2"), true, leases), ""},
+		"a direct one is let in":    {Filtered(around, true, leases), ""},
+		"there is no filter":        {Filtered(overlay(), true, leases), PeersOnly},
+		"the filter is off":         {Filtered(overlay(), false, leases), ""},
+		"the filter stays":          {Filtered(guarded("172.30.0.2"), false, leases), PeersOnly},
+		"no VXLAN, no filter":       {Filtered(ip.State{}, true, leases), ""},
+		"a peer is shut out":        {Filtered(guarded(), true, leases), PeersOnly},
+		"a direct one is shut out":  {Filtered(func() ip.State { s := around; s.Guards = guarded("172.30.0.2").Guards; return s }(), true, leases), PeersOnly},
+		"a stranger is let in":      {Filtered(guarded("172.30.0.2", "172.30.0.9"), true, leases), PeersOnly},
+		"one without a lease":       {Filtered(guarded("172.30.0.2"), true, leases[1:]), PeersOnly},
+		"one that is not served":    {Filtered(guarded("172.30.0.2", "172.30.0.3"), true, leases), PeersOnly},
+		"another port is filtered":  {Filtered(elsewhere, true, leases), PeersOnly},
+		"a peer drops what comes":   {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: peer.Public}, State: guarded("172.30.0.9")}), Reachable},
 		"a peer is not reached":     {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h3", Subnets: subnets("10.5.3.0/24")}), Reachable},
 		"a peer lives elsewhere":    {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: ip.Dual[netip.Addr]{V4: addr("172.30.0.9")}}}), Reachable},
 		"a peer has no such device": {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: peer.Public}}), Reachable},
@@ -99,16 +128,20 @@ func BenchmarkPass(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
 	s := ip.State{Links: overlay().Links}
 	var leases []subnet.Lease
 	for i := range 10_000 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
 		mac := ip.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
-		leases = append(leases, subnet.Lease{Subnets: subnet.Subnets{V4: p}})
-		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)})})
+		public := netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)})
+		leases = append(leases, subnet.Lease{Subnets: subnet.Subnets{V4: p}, Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: public}}})
+		guard.Peers = append(guard.Peers, ip.Peer{Addr: public})
+		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: public})
 		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: p.Addr(), MAC: mac})
 		s.Routes = append(s.Routes, ip.Route{Dst: p, Via: p.Addr(), Link: "flannel.1", Protocol: ip.Protocol})
 	}
+	s.Guards = []ip.Guard{guard}
 	have := s
 	have.Routes = append([]ip.Route{}, s.Routes...)
 	b.Run("rest", func(b *testing.B) {
@@ -120,7 +153,7 @@ func BenchmarkPass(b *testing.B) {
 	})
 	b.Run("change", func(b *testing.B) {
 		for b.Loop() {
-			if vs := append(Usable(network, subnets("10.255.0.0/24"), leases), Whole(s)...); len(vs) > 0 {
+			if vs := slices.Concat(Usable(network, subnets("10.255.0.0/24"), leases), Whole(s), Filtered(s, true, leases)); len(vs) > 0 {
 				b.Fatal(vs)
 			}
 		}

@@ -185,6 +185,7 @@ func (f *fleet) judge(h *host) invariant.Host {
 	}
 	f.report(invariant.AtRest(snap.Owned, wanted.State)...)
 	f.report(invariant.Whole(wanted.State)...)
+	f.report(invariant.Filtered(snap.Owned, !f.plan.open, f.leases())...)
 	others, err := h.kernel.Snapshot(context.Background(), ip.Scope{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
 	if err != nil {
 		f.fail("%s: %v", h.name, err)
@@ -203,6 +204,13 @@ func (f *fleet) judge(h *host) invariant.Host {
 		out.Uplink.Addr.Set(ip.FamilyOf(a.Prefix.Addr()), a.Prefix.Addr())
 	}
 	return out
+}
+
+// leases is what the store has.
+func (f *fleet) leases() []subnet.Lease {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.truth.Leases
 }
 
 // unexplained are routes of a host that lead to none of the others.

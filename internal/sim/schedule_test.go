@@ -15,6 +15,7 @@ type schedule struct {
 	config  string
 	ttl     time.Duration
 	latency time.Duration // the most that a request takes
+	open    bool          // the daemons run with --peer-filter=off
 	events  []event
 	length  time.Duration
 }
@@ -28,7 +29,7 @@ type event struct {
 
 func (s schedule) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: %d hosts, TTL %v, latency up to %v, %s\n", s.seed, s.hosts, s.ttl, s.latency, s.config)
+	fmt.Fprintf(&b, "seed %d: %d hosts, TTL %v, latency up to %v, peer filter %t, %s\n", s.seed, s.hosts, s.ttl, s.latency, !s.open, s.config)
 	for _, e := range s.events {
 		fmt.Fprintf(&b, "%9s  %s\n", e.at, e.text)
 	}
@@ -43,8 +44,21 @@ type dice struct {
 
 const firstFault = 90 * time.Second // by then all peers are steady
 
-// newSchedule throws the dice.
+// newSchedule throws the dice. Those that came later are thrown apart, so that the seeds that the first ones found something
+// with stay what they are.
 func newSchedule(seed uint64) schedule {
+	s := firstSchedule(seed)
+	d := dice{rand.New(rand.NewPCG(seed, 2)), &s}
+	s.open = d.IntN(8) == 0
+	for range d.IntN(5) {
+		d.fault(d.laterFaults())
+	}
+	s.sort()
+	return s
+}
+
+// firstSchedule is what the first dice make of a seed.
+func firstSchedule(seed uint64) schedule {
 	d := dice{rand.New(rand.NewPCG(seed, 0)), &schedule{seed: seed}}
 	d.hosts = 3 + d.IntN(6)
 	faults := 4 + d.IntN(14)
@@ -59,10 +73,14 @@ func newSchedule(seed uint64) schedule {
 	d.add(0, "the first view is saved", (*fleet).backup)
 	d.add(firstFault-time.Second, "the store is saved", (*fleet).backup)
 	for range faults {
-		d.fault()
+		d.fault(d.firstFaults())
 	}
-	slices.SortStableFunc(d.events, func(a, b event) int { return int(a.at - b.at) })
+	d.sort()
 	return *d.schedule
+}
+
+func (s *schedule) sort() {
+	slices.SortStableFunc(s.events, func(a, b event) int { return int(a.at - b.at) })
 }
 
 // configs are networks with hardly more subnets than there are hosts, so that these meet.
@@ -96,23 +114,34 @@ func (d dice) spell() time.Duration {
 	return time.Duration(float64(d.ttl) * (0.05 + 2*d.Float64()*d.Float64())).Round(time.Millisecond)
 }
 
-func (d dice) fault() {
-	faults := []struct {
-		weight int
-		throw  func(at time.Duration, h int)
-	}{
+// chance is a fault and how often it is thrown.
+type chance struct {
+	weight int
+	throw  func(at time.Duration, h int)
+}
+
+// firstFaults are not to be changed: what seeds mean hangs on them.
+func (d dice) firstFaults() []chance {
+	return []chance{
 		{6, d.crash}, {3, d.crashMidway}, {2, d.crashUnanswered}, {3, d.reboot}, {2, d.rebootAlone},
 		{6, d.cut}, {4, d.stopped}, {2, d.deaf}, {2, d.lagging}, {2, d.mute}, {2, d.outage},
 		{8, d.tamper}, {3, d.move}, {4, d.poison}, {2, d.wipe}, {2, d.restore}, {1, d.reform}, {1, d.clone}, {2, d.save},
 	}
+}
+
+func (d dice) laterFaults() []chance {
+	return []chance{{3, d.compactedUnseen}, {1, d.compacted}, {3, d.sleep}, {2, d.tamperFilter}}
+}
+
+func (d dice) fault(all []chance) {
 	sum := 0
-	for _, f := range faults {
-		sum += f.weight
+	for _, c := range all {
+		sum += c.weight
 	}
 	n := d.IntN(sum)
-	for _, f := range faults {
-		if n -= f.weight; n < 0 {
-			f.throw(d.when(), d.IntN(d.hosts))
+	for _, c := range all {
+		if n -= c.weight; n < 0 {
+			c.throw(d.when(), d.IntN(d.hosts))
 			return
 		}
 	}

@@ -1,0 +1,94 @@
+package invariant
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// PeersOnly is the name of what Filtered holds.
+const PeersOnly = "peers only"
+
+// Filtered holds if the guards of a host let in exactly the underlay addresses of its peers: every one that packets go to,
+// and none that has no usable lease. Each VXLAN device has its guard; with the filter off there is none.
+// The state must be sorted.
+func Filtered(s ip.State, on bool, usable []subnet.Lease) []Violation {
+	var vs []Violation
+	for _, f := range ip.Families() {
+		l, tunnels := device(s, f)
+		i := slices.IndexFunc(s.Guards, func(g ip.Guard) bool { return g.Family == f })
+		switch {
+		case i < 0 && on && tunnels:
+			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("anybody may send %s to %s", f, l.Name)})
+		case i < 0:
+		case !on || !tunnels:
+			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("a guard of %s is there that nothing calls for", f)})
+		default:
+			vs = append(vs, heard(s, s.Guards[i], l, usable)...)
+		}
+	}
+	return vs
+}
+
+// device returns the VXLAN device whose packets are of a family.
+func device(s ip.State, f ip.Family) (ip.Link, bool) {
+	i := slices.IndexFunc(s.Links, func(l ip.Link) bool { return l.VXLAN.Local.IsValid() && ip.FamilyOf(l.VXLAN.Local) == f })
+	if i < 0 {
+		return ip.Link{}, false
+	}
+	return s.Links[i], true
+}
+
+// What speaks for an address that a guard lets in.
+const (
+	sentTo = 1 << iota
+	leased
+)
+
+// heard holds a guard against what goes out by the device and around it, and against the leases.
+func heard(s ip.State, g ip.Guard, l ip.Link, usable []subnet.Lease) []Violation {
+	if g.VNI != l.VXLAN.VNI || g.Port != l.VXLAN.Port {
+		return []Violation{{PeersOnly, fmt.Sprintf("the guard of VNI %d on port %d is not that of %s", g.VNI, g.Port, l.Name)}}
+	}
+	var vs []Violation
+	reasons := make([]uint8, len(g.Peers))
+	mark := func(addr netip.Addr, reason uint8) bool {
+		i, ok := slices.BinarySearchFunc(g.Peers, addr, func(p ip.Peer, a netip.Addr) int { return p.Compare(a) })
+		if ok {
+			reasons[i] |= reason
+		}
+		return ok
+	}
+	for i := range s.FDB {
+		if dst := s.FDB[i].Dst; s.FDB[i].Link == l.Name && !mark(dst, sentTo) {
+			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("packets go to %s, and what comes from there is dropped", dst)})
+		}
+	}
+	for i := range s.Routes {
+		if r := &s.Routes[i]; ip.FamilyOf(r.Dst.Addr()) == g.Family && !hasLink(&s, r.Link) && !mark(r.Via, sentTo) {
+			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("the route to %s leads to %s, and what comes from there is dropped", r.Dst, r.Via)})
+		}
+	}
+	for i := range usable {
+		if usable[i].Subnets.Of(g.Family).IsValid() {
+			mark(usable[i].Attrs.Public.Of(g.Family), leased)
+		}
+	}
+	for i, why := range reasons {
+		if why != sentTo|leased {
+			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("%s is let in: packets go there %t, it has a usable lease %t", g.Peers[i], why&sentTo != 0, why&leased != 0)})
+		}
+	}
+	return vs
+}
+
+// admits reports whether the guards of a host let in what comes from a device of another by VXLAN.
+func admits(s ip.State, from ip.Link) bool {
+	return !slices.ContainsFunc(s.Guards, func(g ip.Guard) bool {
+		return g.Family == ip.FamilyOf(from.VXLAN.Local) && g.VNI == from.VXLAN.VNI && g.Port == from.VXLAN.Port &&
+			!slices.Contains(g.Peers, ip.Peer{Addr: from.VXLAN.Local})
+	})
+}
