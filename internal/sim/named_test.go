@@ -31,7 +31,7 @@ func TestNamedSeeds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			simulate(t, newSchedule(seed), false)
+			simulate(t, newSchedule(seed, 1), false)
 		})
 	}
 }

@@ -44,22 +44,24 @@ type dice struct {
 
 const firstFault = 90 * time.Second // by then all peers are steady
 
-// newSchedule throws the dice. Those that came later are thrown apart, so that the seeds that the first ones found something
-// with stay what they are.
-func newSchedule(seed uint64) schedule {
-	s := firstSchedule(seed)
-	d := dice{rand.New(rand.NewPCG(seed, 2)), &s}
-	s.open = d.IntN(8) == 0
-	for range d.IntN(5) {
-		d.fault(d.laterFaults())
+// throws is how many times the dice are thrown for a schedule. What came to be decided later is thrown for apart, so that
+// named seeds stay what they are.
+const throws = 2
+
+// newSchedule throws the dice, a number of times.
+func newSchedule(seed uint64, throws int) schedule {
+	s := schedule{seed: seed, open: true}
+	s.throwFirst()
+	if throws > 1 {
+		s.throwSecond()
 	}
-	s.sort()
+	slices.SortStableFunc(s.events, func(a, b event) int { return int(a.at - b.at) })
 	return s
 }
 
-// firstSchedule is what the first dice make of a seed.
-func firstSchedule(seed uint64) schedule {
-	d := dice{rand.New(rand.NewPCG(seed, 0)), &schedule{seed: seed}}
+// throwFirst decides on the fleet, which knows no peer filter, and on faults.
+func (s *schedule) throwFirst() {
+	d := dice{rand.New(rand.NewPCG(s.seed, 0)), s}
 	d.hosts = 3 + d.IntN(6)
 	faults := 4 + d.IntN(14)
 	if d.IntN(40) == 0 {
@@ -75,12 +77,15 @@ func firstSchedule(seed uint64) schedule {
 	for range faults {
 		d.fault(d.firstFaults())
 	}
-	d.sort()
-	return *d.schedule
 }
 
-func (s *schedule) sort() {
-	slices.SortStableFunc(s.events, func(a, b event) int { return int(a.at - b.at) })
+// throwSecond decides on the peer filter, and on faults that came later.
+func (s *schedule) throwSecond() {
+	d := dice{rand.New(rand.NewPCG(s.seed, 2)), s}
+	s.open = d.IntN(8) == 0
+	for range d.IntN(5) {
+		d.fault(d.secondFaults())
+	}
 }
 
 // configs are networks with hardly more subnets than there are hosts, so that these meet.
@@ -120,7 +125,7 @@ type chance struct {
 	throw  func(at time.Duration, h int)
 }
 
-// firstFaults are not to be changed: what seeds mean hangs on them.
+// firstFaults are not to be changed, nor secondFaults: named seeds hang on them.
 func (d dice) firstFaults() []chance {
 	return []chance{
 		{6, d.crash}, {3, d.crashMidway}, {2, d.crashUnanswered}, {3, d.reboot}, {2, d.rebootAlone},
@@ -129,7 +134,7 @@ func (d dice) firstFaults() []chance {
 	}
 }
 
-func (d dice) laterFaults() []chance {
+func (d dice) secondFaults() []chance {
 	return []chance{{3, d.compactedUnseen}, {1, d.compacted}, {3, d.sleep}, {2, d.tamperFilter}}
 }
 

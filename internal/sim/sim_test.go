@@ -26,7 +26,7 @@ const seedsByDefault = 200
 
 func TestSeeds(t *testing.T) {
 	if one, ok := number(t, oneSeed); ok {
-		simulate(t, newSchedule(one), true)
+		simulate(t, newSchedule(one, throws), true)
 		return
 	}
 	count, ok := number(t, manySeeds)
@@ -40,7 +40,7 @@ func TestSeeds(t *testing.T) {
 	for seed := first; seed < first+count; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			simulate(t, newSchedule(seed), false)
+			simulate(t, newSchedule(seed, throws), false)
 		})
 	}
 }
