@@ -32,7 +32,7 @@ const (
 // keptView is a view of the store as it is kept on disk.
 type keptView struct {
 	header
-	Time      time.Time   `json:"time"`      // when it was read
+	Time      string      `json:"time"`      // when it was read, for people: the clock may have been set since
 	ConfigKey string      `json:"configKey"` // tells the prefix that it was read from
 	Endpoints []string    `json:"endpoints"` // and these the cluster
 	Revision  int64       `json:"revision"`
@@ -86,7 +86,7 @@ func (k *keptView) set() (subnet.Set, error) {
 
 func newKeptView(cfg Config, set subnet.Set, network subnet.Network, read time.Time) keptView {
 	k := keptView{
-		header: header{viewFormat}, Time: read.Truncate(time.Second), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
+		header: header{viewFormat}, Time: read.UTC().Format(time.RFC3339), ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints, Revision: set.Revision,
 		Network: keptNetwork{Type: network.Backend.Type, Options: network.Backend.Options, Revision: network.Revision},
 		Leases:  make([]keptLease, 0, len(set.Leases)),
 	}
@@ -157,7 +157,7 @@ func unpack(packed []byte) (*keptView, error) {
 // fallback is what a start without the store works from: a view of the past, which grants the recorded lease.
 type fallback struct {
 	set  subnet.Set
-	time time.Time
+	time string
 }
 
 // openFallback returns nil, and says why, if there is nothing to work from.

@@ -41,7 +41,7 @@ func (a *Agent) see() (sight, error) {
 		past.Revision, past.Problems = set.Revision, set.Problems
 		past.Leases, _ = subnet.Keep(set.Leases, past.Leases)
 	}
-	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time.UTC().Format(time.RFC3339))
+	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time)
 	return sight{Set: past, past: true, degraded: text}, nil
 }
 

@@ -57,6 +57,17 @@ func sourceRules() []sourceRule {
 		bad:  `package p; import "time"; func f() { time.Sleep(1) }`,
 		good: `package p; import "time"; func f() { <-time.After(1) }`,
 	}, {
+		name: "no wall clock",
+		why: "somebody may set it, at any time and by hours: times are told apart by readings of the monotonic clock, leases by uptime; " +
+			"a time of day is text for people",
+		exempt: func(f *file) bool {
+			// Certificates have a time of day, a deadline in the past ends a read, and other systems have nothing better.
+			return f.test || within(f.dir, "internal/lab", "ip/kernel") || f.path == "subnet/etcd/clock_other.go"
+		},
+		find: wallClock,
+		bad:  `package p; import "time"; func f(t time.Time) bool { return time.Now().UTC().After(t) }`,
+		good: `package p; import "time"; func f(t time.Time) string { _ = time.Since(t); return t.UTC().Format(time.RFC3339) }`,
+	}, {
 		name:   "netip instead of net.IPNet",
 		why:    "one comparable type serves both families; net.IPNet is for the packages that speak netlink",
 		exempt: func(f *file) bool { return within(f.dir, "ip/kernel", "internal/lab") },

@@ -2,8 +2,8 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
-	"strconv"
 	"sync"
 	"time"
 
@@ -200,6 +200,5 @@ func (s *Store) reconnects(ctx context.Context, reconnected chan<- struct{}) {
 
 // ownStream makes watches of ctx use a stream of their own, which is opened with a new token, and end if etcd loses its leader.
 func ownStream(ctx context.Context) context.Context {
-	id := strconv.FormatInt(time.Now().UnixNano(), 36)
-	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "tulle-watch", id)
+	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "tulle-watch", rand.Text())
 }
