@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"tulle/internal/agent"
+	"tulle/internal/invariant"
 	"tulle/internal/lab"
+	"tulle/ip"
+	"tulle/subnet"
 )
 
 const (
@@ -26,7 +29,7 @@ const (
 // belief is what a host said to hold at a time.
 type belief struct {
 	at      time.Time
-	subnets []netip.Prefix
+	subnets subnet.Subnets
 }
 
 // beliefs are what each host holds in its own eyes, from one moment to the next.
@@ -69,7 +72,9 @@ func (b *beliefs) ask(ctx context.Context, host *lab.Host) {
 		}
 		now := belief{at: time.Now()}
 		if status.Lease != nil && status.Lease.Held {
-			now.subnets = status.Lease.Subnets
+			for _, s := range status.Lease.Subnets {
+				now.subnets.Set(ip.FamilyOf(s.Addr()), s)
+			}
 		}
 		b.mu.Lock()
 		b.hosts[host.Name] = append(b.hosts[host.Name], now)
@@ -89,31 +94,55 @@ func (b *beliefs) verdict() error {
 			if one == other {
 				continue
 			}
-			if at, shared := sharedSubnet(answers, others); shared.IsValid() {
-				errs = append(errs, fmt.Errorf("at %s both %s and %s hold %s in their own eyes", at.Format(time.StampMilli), one, other, shared))
+			if err := apart(one, answers, other, others); err != nil {
+				errs = append(errs, err)
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// sharedSubnet looks for an answer of others between two that say the same.
-func sharedSubnet(answers, others []belief) (time.Time, netip.Prefix) {
+// apart holds an answer of other against what one said just before and just
+// after it.
+func apart(one string, answers []belief, other string, others []belief) error {
 	for i := 1; i < len(answers); i++ {
 		from, to := answers[i-1], answers[i]
-		if to.at.Sub(from.at) > sureFor {
+		if to.at.Sub(from.at) > sureFor || from.subnets != to.subnets {
 			continue
 		}
-		for _, held := range from.subnets {
-			if !slices.Contains(to.subnets, held) {
+		for _, b := range others {
+			if !b.at.After(from.at) || !b.at.Before(to.at) {
 				continue
 			}
-			for _, other := range others {
-				if other.at.After(from.at) && other.at.Before(to.at) && slices.ContainsFunc(other.subnets, held.Overlaps) {
-					return other.at, held
-				}
+			holders := []invariant.Holder{{Host: one, Subnets: from.subnets}, {Host: other, Subnets: b.subnets}}
+			if vs := invariant.Apart(holders); len(vs) > 0 {
+				return fmt.Errorf("at %s, in their own eyes, %v", b.at.Format(time.StampMilli), vs[0])
 			}
 		}
 	}
-	return time.Time{}, netip.Prefix{}
+	return nil
+}
+
+func TestBeliefsOfOneSubnetAreFound(t *testing.T) {
+	one := subnet.Subnets{V4: netip.MustParsePrefix("10.5.1.0/24"), V6: netip.MustParsePrefix("fc00:5::/64")}
+	part := subnet.Subnets{V4: netip.MustParsePrefix("10.5.1.128/25")}
+	other := subnet.Subnets{V4: netip.MustParsePrefix("10.5.2.0/24")}
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	sure := []belief{{at(0), one}, {at(100), one}}
+	for name, tt := range map[string]struct {
+		answers, others []belief
+		found           bool
+	}{
+		"the same in between":  {sure, []belief{{at(50), one}}, true},
+		"a part of it":         {sure, []belief{{at(50), part}}, true},
+		"another":              {sure, []belief{{at(50), other}}, false},
+		"none":                 {sure, []belief{{at(50), subnet.Subnets{}}}, false},
+		"afterwards":           {sure, []belief{{at(150), one}}, false},
+		"given up in between":  {[]belief{{at(0), one}, {at(100), subnet.Subnets{}}}, []belief{{at(50), one}}, false},
+		"nothing heard so far": {[]belief{{at(0), one}, {at(5000), one}}, []belief{{at(50), one}}, false},
+	} {
+		if err := apart("h1", tt.answers, "h2", tt.others); (err != nil) != tt.found {
+			t.Errorf("%s: %v, want it found: %t", name, err, tt.found)
+		}
+	}
 }

@@ -152,7 +152,7 @@ func (r *row) recover() error {
 	if r.outcome.recovery > r.recovery {
 		errs = append(errs, fmt.Errorf("recovered in %v, want at most %v", r.outcome.recovery.Round(time.Millisecond), r.recovery))
 	}
-	return errors.Join(append(errs, r.w.history.verdict(), r.w.beliefs.verdict())...)
+	return errors.Join(append(errs, r.w.history.verdict(), r.w.beliefs.verdict(), r.w.violations())...)
 }
 
 // weigh ends the streams and tells which have lost what they should not have.

@@ -176,6 +176,21 @@ func (w *world) settled() error {
 	return nil
 }
 
+// violations are those of Tulle's invariants that a daemon has found in its own
+// passes since it started.
+func (w *world) violations() error {
+	var errs []error
+	for _, host := range w.hosts {
+		status, err := w.status(host)
+		if err != nil {
+			errs = append(errs, err)
+		} else if status.Violated > 0 {
+			errs = append(errs, fmt.Errorf("tulled on %s counts %d violations, of them now: %v", host, status.Violated, status.Violations))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // await calls check until it returns nil; the last error if it does not in time.
 func (w *world) await(timeout time.Duration, check func() error) error {
 	ticker := time.NewTicker(pollInterval)
