@@ -50,7 +50,8 @@ func (f *fleet) address() int {
 func (f *fleet) newHost(name, node string) *host {
 	h := &host{fleet: f, name: name, node: node, addr: f.address(), dir: filepath.Join(f.dir, name)}
 	h.boot()
-	h.way.Latency = f.latency
+	h.latency = f.plan.delays(len(f.hosts))
+	h.way.Latency = h.latency
 	f.reachability(h)
 	f.mu.Lock()
 	f.hosts = append(f.hosts, h)
@@ -183,6 +184,7 @@ func (h *host) owned() ip.State {
 	if err != nil {
 		h.fleet.t.Error(err)
 	}
+	snap.Owned.Sort() // so that the n-th is the same in every run
 	return snap.Owned
 }
 

@@ -30,7 +30,6 @@ type fleet struct {
 	store   *subnettest.Store
 	hosts   []*host
 	dir     string
-	latency func() time.Duration // nil: none
 	nextIP  int
 	backups []subnettest.Backup
 	down    bool // the whole store

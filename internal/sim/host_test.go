@@ -20,17 +20,18 @@ import (
 
 // host is a machine: a kernel and directories, and the agent that runs there, if one does.
 type host struct {
-	fleet  *fleet
-	name   string
-	node   string // id; two hosts have one if one is a clone of the other
-	addr   int    // which address of the segment it has
-	boots  int
-	kernel *iptest.Kernel
-	dir    string
-	proc   *process // nil: none runs
-	way    subnettest.Way
-	died   atomic.Bool // the process killed itself
-	stop   bool        // the process is stopped
+	fleet   *fleet
+	name    string
+	node    string // id; two hosts have one if one is a clone of the other
+	addr    int    // which address of the segment it has
+	boots   int
+	kernel  *iptest.Kernel
+	dir     string
+	proc    *process // nil: none runs
+	way     subnettest.Way
+	latency func() time.Duration // of its requests; nil: none
+	died    atomic.Bool          // the process killed itself
+	stop    bool                 // the process is stopped
 
 	applied atomic.Int32 // plans
 

@@ -75,7 +75,7 @@ func (f *fleet) heal() {
 			h.crash()
 		}
 		h.setStopped(false)
-		h.setWay(func(w *subnettest.Way) { *w = subnettest.Way{Latency: f.latency} })
+		h.setWay(func(w *subnettest.Way) { *w = subnettest.Way{Latency: h.latency} })
 		h.start()
 	}
 }

@@ -66,12 +66,12 @@ func simulate(t *testing.T, plan schedule, verbose bool) {
 			t: t, plan: plan, verbose: verbose, started: time.Now(), store: subnettest.NewStore(), dir: dir,
 			peers: map[string]*peer{}, cloned: map[string]bool{},
 		}
-		f.latency = delays(plan)
 		f.store.Observe(f.observed)
 		f.configure()
 		for i := range plan.hosts {
 			name := fmt.Sprintf("h%d", i+1)
 			f.newHost(name, name).start()
+			f.sleep(time.Millisecond) // who is first is not for the scheduler of goroutines to say
 		}
 		f.play()
 		for _, h := range f.hosts {
@@ -98,17 +98,17 @@ func (f *fleet) play() {
 	f.rest()
 }
 
-// delays are the times that requests take.
-func delays(plan schedule) func() time.Duration {
-	if plan.latency == 0 {
+// delays are the times that requests of the n-th host take; nil: none.
+func (s schedule) delays(n int) func() time.Duration {
+	if s.latency == 0 {
 		return nil
 	}
 	var mu sync.Mutex
-	r := rand.New(rand.NewPCG(plan.seed, 1))
+	r := rand.New(rand.NewPCG(s.seed, 1<<32+uint64(n)))
 	return func() time.Duration {
 		mu.Lock()
 		defer mu.Unlock()
-		return time.Duration(r.Int64N(int64(plan.latency)))
+		return time.Duration(r.Int64N(int64(s.latency)))
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"tulle/subnet"
@@ -35,7 +36,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h.until = s.uptime() + ttlOf(claim)
-	s.live[h] = struct{}{}
+	s.live = append(s.live, h)
 	signal(h.wake) // the key may have changed since it was written
 	s.wg.Go(func() {
 		defer close(h.done)
@@ -44,7 +45,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 		h.keep(ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.live, h)
+		s.live = slices.DeleteFunc(s.live, func(l *held) bool { return l == h })
 	})
 	return h
 }

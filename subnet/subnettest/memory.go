@@ -40,8 +40,8 @@ type world struct {
 	mu       sync.Mutex
 	revision int64
 	keys     map[string]*record
-	views    map[*view]struct{}
-	live     map[*held]struct{}
+	views    []*view // the latest last, as are those that are live
+	live     []*held
 	down     bool          // nobody reaches it
 	moved    chan struct{} // closed when the way of a host changes
 	leases   *subnet.Set   // what the keys say, nil if it must be read again
@@ -63,7 +63,7 @@ type record struct {
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return open(&world{keys: map[string]*record{}, views: map[*view]struct{}{}, live: map[*held]struct{}{}, moved: make(chan struct{})})
+	return open(&world{keys: map[string]*record{}, moved: make(chan struct{})})
 }
 
 // Open returns the store as another host sees it.
@@ -203,10 +203,10 @@ func (w *world) changed(key string) {
 	if key == configKey {
 		w.remember()
 	}
-	for v := range w.views {
+	for _, v := range w.views {
 		signal(v.news)
 	}
-	for h := range w.live {
+	for _, h := range w.live {
 		if leasesDir+subnet.KeyOf(h.mine.Subnets) == key {
 			h.notify()
 		}
@@ -299,7 +299,7 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 
 // lives reports whether a host with the given node id holds a lease and can speak for itself.
 func (w *world) lives(node string) bool {
-	for h := range w.live {
+	for _, h := range w.live {
 		if h.claim.Attrs.Node == node && h.session.open() && !h.session.way.Stopped {
 			return true
 		}

@@ -60,7 +60,7 @@ func (s *Store) Sleep(d time.Duration) {
 	if s.down {
 		return // no lease runs out meanwhile
 	}
-	for h := range s.live {
+	for _, h := range s.live {
 		r, ok := s.keys[h.key()]
 		if h.session != s || !ok || r.expiry == nil || !h.owns(r) {
 			continue

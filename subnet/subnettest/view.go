@@ -31,12 +31,12 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	s.mu.Lock()
 	v.read(s.world)
 	signal(v.news)
-	s.views[v] = struct{}{}
+	s.views = append(s.views, v)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.views, v)
+		s.views = slices.DeleteFunc(s.views, func(o *view) bool { return o == v })
 	}()
 	var again <-chan time.Time
 	for {

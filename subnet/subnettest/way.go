@@ -189,10 +189,10 @@ func (w *world) forget(key string) {
 
 // changedAll tells all that anything may have changed.
 func (w *world) changedAll() {
-	for v := range w.views {
+	for _, v := range w.views {
 		signal(v.news)
 	}
-	for h := range w.live {
+	for _, h := range w.live {
 		h.notify()
 	}
 	w.observe()
