@@ -26,6 +26,9 @@ func TestNamedSeeds(t *testing.T) {
 		// After a restore the store used revisions again, and a host took another's lease for what it had written.
 		// subnet/subnettest: TestSameRevisionAfterRestore
 		"another's lease with the same revision": {199, 2},
+		// A clone of a host that was cut off took over its lease while that host still held it.
+		// subnet/subnettest: NodeIDOnOtherHardware
+		"a clone of a host that is cut off": {37, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
