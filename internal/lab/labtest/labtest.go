@@ -44,10 +44,15 @@ func Main(m *testing.M) {
 	}
 }
 
-// Build builds packages as they ship, static, into directory out. Module is a directory in the module that they are looked up from.
+// Build builds packages into directory out: as they ship, static, but for tests under the race detector under it too. Module is a
+// directory in the module that they are looked up from.
 func Build(module, out string, packages ...string) error {
-	cmd := exec.Command("go", append([]string{"build", "-C", module, "-buildvcs=false", "-o", out}, packages...)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	line, cgo := []string{"build", "-C", module, "-buildvcs=false", "-o", out}, "CGO_ENABLED=0"
+	if raced() {
+		line, cgo = append(line, "-race"), "CGO_ENABLED=1"
+	}
+	cmd := exec.Command("go", append(line, packages...)...)
+	cmd.Env = append(os.Environ(), cgo)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, output)
 	}
@@ -62,6 +67,7 @@ func New(t *testing.T, config lab.Config) *lab.Lab {
 	l, err := lab.New(t.Context(), config)
 	netnstest.Require(t, err)
 	t.Cleanup(func() {
+		requireNoRace(t, l)
 		if t.Failed() {
 			logDaemons(t, l)
 		}

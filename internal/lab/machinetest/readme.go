@@ -21,7 +21,7 @@ var systemctl string
 func (m *Machine) WithSystemctl(t *testing.T) {
 	t.Helper()
 	m.Env = nil
-	m.Run(t, "sh", "-c", "rm /run/flannel /run/tulle && mkdir -p /run/systemd/system && echo "+strings.Repeat(m.Name[1:], 32)+" >/etc/machine-id")
+	m.Run(t, "sh", "-c", "ln -s "+m.Log()+" /run/tulled.log && rm /run/flannel /run/tulle && mkdir -p /run/systemd/system && echo "+strings.Repeat(m.Name[1:], 32)+" >/etc/machine-id")
 	m.Program(t, "systemctl", systemctl)
 }
 
