@@ -43,8 +43,9 @@ soak: need-root need-ip need-nft need-systemd-networkd ## the same in random ord
 	@mkdir -p bin
 	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
-race: need-root need-ip need-iptables need-nft need-systemd-networkd need-gcc ## the same under the race detector
-	CGO_ENABLED=1 go test -race -count=1 -timeout=40m ./...
+# A program under the race detector waits for a second before it ends, unless told otherwise, and the tests start hundreds.
+race: need-root need-ip need-iptables need-nft need-systemd-networkd need-gcc ## every test under the race detector, and with it the programs that they run
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -count=1 -timeout=20m ./...
 
 fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
 	hack/fuzz $(FUZZTIME)

@@ -134,7 +134,7 @@ func (h *host) command(c container, ifname, command string, conf []byte, env ...
 	cmd := exec.Command(filepath.Join(built().cni, "tulle"))
 	cmd.Stdin = bytes.NewReader(conf)
 	cmd.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), programsEnv + "=" + os.Getenv(programsEnv),
+		"PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE"), programsEnv + "=" + os.Getenv(programsEnv),
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=" + ifname, "CNI_PATH=" + built().cni,
 	}, env...)
 	return cmd
