@@ -42,6 +42,7 @@ type world struct {
 	keys     map[string]*record
 	views    []*view // the latest last, as are those that are live
 	live     []*held
+	coming   []coming
 	down     bool          // nobody reaches it
 	moved    chan struct{} // closed when the way of a host changes
 	leases   *subnet.Set   // what the keys say, nil if it must be read again
@@ -240,6 +241,7 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 	if err := s.request(ctx); err != nil {
 		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
+	defer s.acquired(claim)
 	mine, err := s.claim(claim, set)
 	if err == nil {
 		err = s.answer(ctx)
@@ -293,18 +295,12 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 			set.Leases = append(set.Leases, blocked)
 			continue
 		}
-		return s.settle(claim, place)
-	}
-}
-
-// lives reports whether a host with the given node id holds a lease and can speak for itself.
-func (w *world) lives(node string) bool {
-	for _, h := range w.live {
-		if h.claim.Attrs.Node == node && h.session.open() && !h.session.way.Stopped {
-			return true
+		mine, err := s.settle(claim, place)
+		if err == nil {
+			s.coming = append(s.coming, coming{s, claim.Attrs.Instance, claim.Attrs.Node})
 		}
+		return mine, err
 	}
-	return false
 }
 
 // blocked returns what a new place would collide with though it does not parse as a lease.
