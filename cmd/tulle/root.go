@@ -29,6 +29,7 @@ Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
 		newCleanupCommand(),
 		newEtcdCommand(),
 		newLabCommand(),
+		newBenchCommand(),
 	)
 	return root
 }

@@ -77,6 +77,7 @@ type Agent struct {
 	applied  bool                // the kernel has been made right once
 	resumed  bool                // from the kept view: lease and subnets are those of an earlier run
 	journal  journal
+	changes  uint64 // operations applied to the kernel
 	contests contests
 
 	born time.Time    // the clock of beat: it does not jump

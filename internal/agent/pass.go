@@ -31,7 +31,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	if st.Store = a.trouble(); st.Store != "" && errors.Is(err, errNoView) {
 		st.Reason = st.Store
 	}
-	st.Ready, st.Loss = err == nil, a.keeper.lastLoss()
+	st.Ready, st.Loss, st.Changes = err == nil, a.keeper.lastLoss(), a.changes
 	return st, changed
 }
 
@@ -94,6 +94,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 	st.Violations = union(st.Violations, a.violations(v, d, have, plan))
 	if len(plan) > 0 {
+		a.changes += uint64(len(plan))
 		err = a.apply(ctx, plan, v)
 	}
 	st.Contested = a.contests.lasting()

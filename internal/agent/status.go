@@ -37,6 +37,7 @@ type Status struct {
 	Violations []invariant.Violation `json:"violations,omitempty"`
 	Violated   uint64                `json:"violated,omitempty"` // how many since the start, those of earlier passes included
 
+	Changes  uint64    `json:"changes"`  // operations applied to the kernel since the start
 	Revision int64     `json:"revision"` // of the store's view
 	Time     time.Time `json:"time"`     // of the pass
 }

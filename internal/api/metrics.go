@@ -37,6 +37,8 @@ func metrics() []metric {
 			func(st agent.Status) float64 { return float64(len(st.Blocked)) }},
 		{"tulle_contested", "Objects that others undo again and again.", prometheus.GaugeValue,
 			func(st agent.Status) float64 { return float64(len(st.Contested)) }},
+		{"tulle_kernel_changes_total", "Operations applied to the kernel: links, addresses, routes, neighbours and the rest.", prometheus.CounterValue,
+			func(st agent.Status) float64 { return float64(st.Changes) }},
 		{"tulle_strangers_packets_total", "Tunnelled packets dropped: they came from the address of no peer.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Strangers) }},
 		{"tulle_invariant_violations_total", "Violations of what should always hold, each a fault of Tulle: tulle status and the log name them.",

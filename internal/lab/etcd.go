@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"os"
@@ -122,6 +123,32 @@ func (e *Etcd) PutLeased(ctx context.Context, key, value string, ttl time.Durati
 		return err
 	}
 	return e.call(ctx, "kv/put", map[string]any{"key": []byte(key), "value": []byte(value), "lease": lease.ID}, nil)
+}
+
+// mostPuts is how many keys are written in one request; etcd takes 128 by default.
+const mostPuts = 100
+
+// PutAll writes keys that stay until they are deleted, many in one request.
+func (e *Etcd) PutAll(ctx context.Context, pairs iter.Seq2[string, string]) error {
+	var puts []any
+	flush := func() error {
+		if len(puts) == 0 {
+			return nil
+		}
+		err := e.call(ctx, "kv/txn", map[string]any{"success": puts}, nil)
+		puts = puts[:0]
+		return err
+	}
+	for key, value := range pairs {
+		puts = append(puts, map[string]any{"requestPut": map[string]any{"key": []byte(key), "value": []byte(value)}})
+		if len(puts) < mostPuts {
+			continue
+		}
+		if err := flush(); err != nil {
+			return err
+		}
+	}
+	return flush()
 }
 
 // Delete deletes a key.

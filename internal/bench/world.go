@@ -1,0 +1,123 @@
+//go:build linux
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tulle/internal/lab"
+	"tulle/ip"
+)
+
+// Config says what is measured.
+type Config struct {
+	Backend  string      `json:"backend"` // "vxlan" or "host-gw"
+	Families []ip.Family `json:"-"`
+	Peers    int         `json:"peers"`
+	Rounds   int         `json:"rounds"` // what is quick is measured so often, and the median counts
+	// Tulled and Tulle are the paths of the two programs.
+	Tulled, Tulle string `json:"-"`
+	// Progress is told of each step. May be nil.
+	Progress func(string) `json:"-"`
+}
+
+// Check names the field that is wrong, and the remedy.
+func (c Config) Check() error {
+	switch {
+	case c.Backend != "vxlan" && c.Backend != "host-gw":
+		return fmt.Errorf("--backend is %q, must be vxlan or host-gw", c.Backend)
+	case c.Peers < 1 || c.Peers > MaxPeers:
+		return fmt.Errorf("--peers is %d, must be 1 to %d", c.Peers, MaxPeers)
+	case c.Rounds < 1:
+		return fmt.Errorf("--rounds is %d, must be 1 or more", c.Rounds)
+	}
+	return nil
+}
+
+// world is one host, an etcd, and leases.
+type world struct {
+	config Config
+	lab    *lab.Lab
+	host   *lab.Host
+}
+
+func newWorld(ctx context.Context, config Config) (*world, error) {
+	l, err := lab.New(ctx, lab.Config{
+		Hosts: 1, Families: config.Families, Network: overlay, Backend: map[string]any{"Type": config.Backend},
+		Tulled: config.Tulled, Tulle: config.Tulle,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := &world{config: config, lab: l, host: l.Hosts[0]}
+	if err := w.prepare(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return w, nil
+}
+
+func (w *world) prepare(ctx context.Context) error {
+	if err := flatten(w.host, w.config.Families); err != nil {
+		return err
+	}
+	if err := w.lab.Etcd.Start(ctx); err != nil {
+		return err
+	}
+	if err := w.lab.Configure(ctx); err != nil {
+		return err
+	}
+	w.progress("%d leases are written", w.config.Peers)
+	return w.writePeers(ctx)
+}
+
+// flatten puts the host on the link of all peers.
+func flatten(h *lab.Host, families []ip.Family) error {
+	link, err := h.Netlink.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("find uplink of %s: %w", h, err)
+	}
+	for _, f := range families {
+		p := underlay.Of(f)
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().Next().AsSlice(), Mask: net.CIDRMask(p.Bits(), f.Bits())}}
+		if f == ip.IPv6 {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		if err := h.Netlink.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("add %s to %s: %w", p, h, err)
+		}
+	}
+	return nil
+}
+
+func (w *world) peer(n int) peer { return peer{n, w.config.Backend, w.config.Families} }
+
+func (w *world) progress(format string, args ...any) {
+	if w.config.Progress != nil {
+		w.config.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+// writePeers writes the leases of all peers.
+func (w *world) writePeers(ctx context.Context) error {
+	var failed error
+	err := w.lab.Etcd.PutAll(ctx, func(yield func(key, value string) bool) {
+		for n := range w.config.Peers {
+			p := w.peer(n)
+			value, err := p.value(1)
+			if err != nil {
+				failed = err
+				return
+			}
+			if !yield(w.lab.Etcd.Key(p.key()), value) {
+				return
+			}
+		}
+	})
+	return errors.Join(failed, err)
+}
