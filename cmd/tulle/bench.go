@@ -2,13 +2,8 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"strconv"
 
 	"github.com/spf13/cobra"
-
-	"tulle/internal/bench"
-	"tulle/internal/lab"
 )
 
 func newBenchCommand() *cobra.Command {
@@ -18,104 +13,8 @@ func newBenchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchControlCommand())
+	cmd.AddCommand(newBenchControlCommand(), newBenchFleetCommand())
 	return cmd
-}
-
-func newBenchControlCommand() *cobra.Command {
-	var config bench.Config
-	var peers []int
-	var family, tulled string
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "control",
-		Short: "Measure one host among many peers",
-		Long: `Measure one host among many peers: a real tulled, kernel and etcd, in namespaces of their own; the peers are
-leases that nobody stands behind. Beside each start stands the kernel's floor: the same objects written by one
-loop that knows them beforehand. It takes some two minutes for each number of peers, and needs root.`,
-		Example: `  tulle bench control --peers 10000
-  tulle bench control --backend host-gw --peers 1000,2000,4000 --json`,
-		Args: cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			var base lab.Config
-			flags := labFlags{family: family, tulled: tulled}
-			for _, set := range []func(*lab.Config) error{flags.setFamilies, flags.setPrograms} {
-				if err := set(&base); err != nil {
-					return usageError(err)
-				}
-			}
-			config.Families, config.Tulle, config.Tulled = base.Families, base.Tulle, base.Tulled
-			config.Progress = printProgress(cmd.ErrOrStderr())
-			for _, config.Peers = range peers {
-				if err := config.Check(); err != nil {
-					return usageError(err)
-				}
-			}
-			var results []bench.Control
-			for _, config.Peers = range peers {
-				c, err := bench.RunControl(cmd.Context(), config)
-				if err != nil {
-					return err
-				}
-				results = append(results, c)
-			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), results)
-			}
-			return printControl(cmd.OutOrStdout(), results)
-		}).runE,
-	}
-	flags := cmd.Flags()
-	flags.StringVar(&config.Backend, "backend", "vxlan", "vxlan or host-gw")
-	flags.StringVar(&family, "family", "ipv4", "ipv4, ipv6 or dual")
-	flags.IntSliceVar(&peers, "peers", []int{1000}, "number of peers, or several numbers")
-	flags.IntVar(&config.Rounds, "rounds", 5, "how often each start is measured")
-	flags.StringVar(&tulled, "tulled", "", "path of tulled (default: beside this program)")
-	flags.BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-// printControl has a column for each number of peers.
-func printControl(w io.Writer, results []bench.Control) error {
-	header := []string{"PEERS"}
-	for _, c := range results {
-		header = append(header, strconv.Itoa(c.Peers))
-	}
-	t := newTable(w, header...)
-	for _, row := range []struct {
-		name string
-		cell func(bench.Control) string
-	}{
-		{"kernel floor", func(c bench.Control) string { return seconds(c.Floor.Median) }},
-		{"cold start", func(c bench.Control) string { return seconds(c.Cold.Median) }},
-		{"  CPU", func(c bench.Control) string { return seconds(c.Cold.CPU.Median) }},
-		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Cold.Changes) }},
-		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Cold.Requests) }},
-		{"warm restart", func(c bench.Control) string { return seconds(c.Warm.Median) }},
-		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Warm.Changes) }},
-		{"lease to route, p50", func(c bench.Control) string { return seconds(c.Change.Median) }},
-		{"  p99", func(c bench.Control) string { return seconds(c.Change.P99) }},
-		{"loss to route, p50", func(c bench.Control) string { return seconds(c.Loss.Median) }},
-		{"  p99", func(c bench.Control) string { return seconds(c.Loss.P99) }},
-		{"churn of 100/s, CPU", func(c bench.Control) string { return percent(c.Churn.CPU) }},
-		{"  lag at the end", func(c bench.Control) string { return seconds(c.Churn.Lag) }},
-		{"idle, CPU", func(c bench.Control) string { return percent(c.Idle.CPU) }},
-		{"  wake-ups/s", func(c bench.Control) string { return fmt.Sprintf("%.1f", c.Idle.Wakeups/c.Idle.Seconds) }},
-		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Idle.Changes) }},
-		{"  log bytes", func(c bench.Control) string { return fmt.Sprint(c.Idle.LogBytes) }},
-		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Idle.Requests) }},
-		{"RSS", func(c bench.Control) string { return megabytes(c.RSS) }},
-		{"  at most", func(c bench.Control) string { return megabytes(c.MostRSS) }},
-		{"  Go heap", func(c bench.Control) string { return megabytes(c.Heap) }},
-		{"programs started", func(c bench.Control) string { return fmt.Sprint(c.Spawned) }},
-	} {
-		cells := []string{row.name}
-		for _, c := range results {
-			cells = append(cells, row.cell(c))
-		}
-		t.row(cells...)
-	}
-	return t.flush()
 }
 
 func seconds(s float64) string {

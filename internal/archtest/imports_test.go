@@ -36,6 +36,7 @@ func layers() []layer {
 		{pkg: "internal/backends", below: []string{"subnet", "backend/..."}},
 		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "internal/netns", "internal/etcdmember", "internal/api"}},
+		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "internal/agent", "internal/etcdmember", "internal/lab"}},
 		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/...", "cni-plugin"}},
 	}
 }
@@ -51,7 +52,7 @@ type gate struct {
 func gates() []gate {
 	return []gate{{
 		what: []string{"github.com/vishvananda", "github.com/mdlayher", "github.com/google/nftables"},
-		only: []string{"ip/kernel", "internal/lab"},
+		only: []string{"ip/kernel", "internal/bench", "internal/lab"},
 		why:  "the kernel has one door, ip.Kernel; a lab builds the world around a host, which is no host's state",
 	}, {
 		what: []string{"go.etcd.io/etcd/server"},
@@ -68,7 +69,7 @@ func gates() []gate {
 		why:  "the daemon's flags are flannel's, single or double dash, which package flag does",
 	}, {
 		what:  []string{"os/exec"},
-		only:  []string{"internal/lab", "cmd/tulle"},
+		only:  []string{"internal/bench", "internal/lab", "cmd/tulle"},
 		tests: true,
 		why:   "the daemon runs no other program: none to be missing, old, slow or hijacked",
 	}, {
@@ -103,7 +104,7 @@ type reach struct {
 func reaches() []reach {
 	return []reach{{
 		from:  "cmd/tulled",
-		never: []string{"internal/lab", "internal/etcdmember"},
+		never: []string{"internal/bench", "internal/lab", "internal/etcdmember"},
 		why:   "the daemon is small and changes the world of its own host only",
 	}, {
 		from:   "cmd/tulle-cni",

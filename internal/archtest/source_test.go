@@ -70,7 +70,7 @@ func sourceRules() []sourceRule {
 	}, {
 		name:   "netip instead of net.IPNet",
 		why:    "one comparable type serves both families; net.IPNet is for the packages that speak netlink",
-		exempt: func(f *file) bool { return within(f.dir, "ip/kernel", "internal/lab") },
+		exempt: func(f *file) bool { return within(f.dir, "ip/kernel", "internal/bench", "internal/lab") },
 		find: func(f *file) []ast.Node {
 			return f.selections("net", "IPNet", "IPMask", "ParseCIDR", "ParseIP", "CIDRMask")
 		},
