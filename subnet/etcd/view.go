@@ -20,6 +20,7 @@ type view struct {
 	doubts   []subnet.Problem  // about the configuration
 	leases   map[string]entry  // by key
 	broken   map[string]string // reason by key
+	list     list
 }
 
 // entry is a lease and the etcd lease that its key hangs on.
@@ -36,6 +37,7 @@ func newView(l layout) *view {
 func (v *view) replace(kvs []*mvccpb.KeyValue, revision int64) {
 	clear(v.leases)
 	clear(v.broken)
+	v.list = list{}
 	configured := false
 	for _, kv := range kvs {
 		configured = configured || string(kv.Key) == v.layout.config()
@@ -57,18 +59,26 @@ func (v *view) put(kv *mvccpb.KeyValue) {
 		return
 	}
 	lease, err := v.layout.decode(kv)
+	v.drop(key)
 	if err != nil {
-		delete(v.leases, key)
 		v.broken[key] = err.Error()
 		return
 	}
-	delete(v.broken, key)
 	v.leases[key] = entry{lease, clientv3.LeaseID(kv.Lease)}
+	v.list.changed = append(v.list.changed, listed{key, lease.Subnets})
+}
+
+// drop forgets what is known of a lease key.
+func (v *view) drop(key string) {
+	delete(v.broken, key)
+	if e, ok := v.leases[key]; ok {
+		delete(v.leases, key)
+		v.list.changed = append(v.list.changed, listed{key, e.Subnets})
+	}
 }
 
 func (v *view) delete(key string) {
-	delete(v.leases, key)
-	delete(v.broken, key)
+	v.drop(key)
 	if key != v.layout.config() {
 		return
 	}
@@ -113,13 +123,9 @@ func (v *view) set() subnet.Set {
 	set := subnet.Set{
 		Revision: v.revision,
 		Network:  v.network,
-		Leases:   make([]subnet.Lease, 0, len(v.leases)),
+		Leases:   v.list.of(v.leases),
 		Problems: make([]subnet.Problem, 0, len(v.broken)),
 	}
-	for _, e := range v.leases {
-		set.Leases = append(set.Leases, e.Lease)
-	}
-	slices.SortFunc(set.Leases, func(a, b subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
 	for key, reason := range v.broken {
 		set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: reason})
 	}
