@@ -17,14 +17,14 @@ import (
 // Backend turns leases into the state that a host should have.
 type Backend interface {
 	// Scope names the links that the backend owns, their settings, and the underlay addresses whose route it must know.
-	Scope(leases []subnet.Lease) ip.Scope
+	Scope(leases []*subnet.Lease) ip.Scope
 	// MTU is the size in bytes of the largest packet that a container may send between hosts.
 	MTU(uplink ip.Uplink) (int, error)
 	// Advertise returns what peers must know of this host. What the host's earlier lease or existing links say is kept,
 	// so that a restart changes nothing for peers. It fails if the backend cannot work on this uplink.
 	Advertise(host Host, earlier subnet.Attrs) (subnet.Attrs, error)
 	// Plan returns the wanted state, and the peers that cannot be served, each with the reason.
-	Plan(host Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem)
+	Plan(host Host, self subnet.Lease, peers []*subnet.Lease) (ip.State, []subnet.Problem)
 }
 
 // New makes the backend of a network. Doubts are oddities that an operator should know and that stop nothing.

@@ -17,7 +17,7 @@ func LeastMTU(f ip.Family) int {
 }
 
 // Publics lists the underlay addresses of family f that the leases announce.
-func Publics(leases []subnet.Lease, f ip.Family) []netip.Addr {
+func Publics(leases []*subnet.Lease, f ip.Family) []netip.Addr {
 	addrs := make([]netip.Addr, 0, len(leases))
 	for _, l := range leases {
 		if a := l.Attrs.Public.Of(f); a.IsValid() {

@@ -103,7 +103,7 @@ func (p Pool) start(f ip.Family, number *big.Int) netip.Addr {
 // space is a set of prefixes of one family that do not overlap, in order.
 type space []netip.Prefix
 
-func takenIn(f ip.Family, pool Pool, leases []Lease, claim Claim) space {
+func takenIn(f ip.Family, pool Pool, leases []*Lease, claim Claim) space {
 	all := make([]netip.Prefix, 0, 2*len(leases)+4)
 	for _, l := range leases {
 		if p := l.Subnets.Of(f); p.IsValid() && !ip.Contains(p, pool.Network) {

@@ -58,7 +58,7 @@ func TestAllocatePrevious(t *testing.T) {
 		if tt.keep6 {
 			want.V6 = tt.previous.V6
 		}
-		got, err := Allocate(n, Set{Leases: []Lease{tt.lease}}, claim)
+		got, err := Allocate(n, Set{Leases: []*Lease{&tt.lease}}, claim)
 		if err != nil || got != want {
 			t.Errorf("%s: %v, %v; want %v", name, got, err, want)
 		}
@@ -92,10 +92,10 @@ func TestAllocateAround(t *testing.T) {
 	} {
 		var set Set
 		for _, s := range tt.leases {
-			set.Leases = append(set.Leases, Lease{Subnets: s})
+			set.Leases = append(set.Leases, &Lease{Subnets: s})
 		}
 		for _, host := range tt.hosts {
-			set.Leases = append(set.Leases, Lease{Attrs: Attrs{Public: dualAddr(t, host, "")}})
+			set.Leases = append(set.Leases, &Lease{Attrs: Attrs{Public: dualAddr(t, host, "")}})
 		}
 		for i := range 10 {
 			s, err := Allocate(networkOf(t, tt.config), set, claimOf(fmt.Sprint("node", i)))
@@ -122,7 +122,7 @@ func TestAllocateFillsThePool(t *testing.T) {
 		if !n.Fits(s) {
 			t.Fatalf("lease %d: %v does not fit the network", i, s)
 		}
-		set.Leases = append(set.Leases, Lease{Subnets: s, Attrs: Attrs{Node: fmt.Sprint("node", i)}, Created: int64(i)})
+		set.Leases = append(set.Leases, &Lease{Subnets: s, Attrs: Attrs{Node: fmt.Sprint("node", i)}, Created: int64(i)})
 	}
 	usable, refused := Judge(n, set.Leases, Self{})
 	if len(usable) != count || len(refused) > 0 {
@@ -195,17 +195,17 @@ func TestAllocateLaws(t *testing.T) {
 				}
 			}
 		}
-		set.Leases = append(set.Leases, Lease{Subnets: s, Attrs: claim.Attrs, Created: 1000})
+		set.Leases = append(set.Leases, &Lease{Subnets: s, Attrs: claim.Attrs, Created: 1000})
 		usable, refused := Judge(n, set.Leases, Self{Node: "another"})
-		if !slices.ContainsFunc(usable, func(l Lease) bool { return l.Subnets == s }) {
+		if !slices.ContainsFunc(usable, func(l *Lease) bool { return l.Subnets == s }) {
 			t.Fatalf("others refuse %v: %v", s, refused)
 		}
 	})
 }
 
 // drawLease draws a lease in or around the first addresses of the pools.
-func drawLease(t *rapid.T, n Network) Lease {
-	l := Lease{Created: int64(rapid.IntRange(1, 5).Draw(t, "created"))}
+func drawLease(t *rapid.T, n Network) *Lease {
+	l := &Lease{Created: int64(rapid.IntRange(1, 5).Draw(t, "created"))}
 	for _, f := range n.Families() {
 		pool := n.Pools.Of(f)
 		near := func() netip.Addr {
@@ -226,7 +226,7 @@ func drawLease(t *rapid.T, n Network) Lease {
 }
 
 // blocks says plainly what Allocate computes by intervals.
-func blocks(pool Pool, l Lease, f ip.Family, candidate netip.Prefix) bool {
+func blocks(pool Pool, l *Lease, f ip.Family, candidate netip.Prefix) bool {
 	p := l.Subnets.Of(f)
 	return p.IsValid() && !ip.Contains(p, pool.Network) && p.Overlaps(candidate) || candidate.Contains(l.Attrs.Public.Of(f))
 }
@@ -239,7 +239,7 @@ func checkExhausted(t *rapid.T, n Network, set Set, err error) {
 		pool, free := n.Pools.Of(f), 0
 		for addr := pool.Min; !pool.Max.Less(addr); addr = ip.Last(netip.PrefixFrom(addr, pool.SubnetLen)).Next() {
 			candidate := netip.PrefixFrom(addr, pool.SubnetLen)
-			if !slices.ContainsFunc(set.Leases, func(l Lease) bool { return blocks(pool, l, f, candidate) }) {
+			if !slices.ContainsFunc(set.Leases, func(l *Lease) bool { return blocks(pool, l, f, candidate) }) {
 				free++
 				break
 			}
@@ -252,11 +252,11 @@ func checkExhausted(t *rapid.T, n Network, set Set, err error) {
 }
 
 // fullLeases returns count leases of consecutive subnets, as a crowded store holds them.
-func fullLeases(t testing.TB, n Network, count int) []Lease {
+func fullLeases(t testing.TB, n Network, count int) []*Lease {
 	t.Helper()
-	leases := make([]Lease, count)
+	leases := make([]*Lease, count)
 	for i := range leases {
-		leases[i].Created = int64(1 + (i*7919)%count)
+		leases[i] = &Lease{Created: int64(1 + (i*7919)%count)}
 		leases[i].Attrs.Node = fmt.Sprintf("node-%05d", i)
 		leases[i].Attrs.Public = dualAddr(t, fmt.Sprintf("172.16.%d.%d", i/250, i%250+1), fmt.Sprintf("fd99::%x", i+1))
 		for _, f := range n.Families() {
@@ -273,7 +273,7 @@ func fullLeases(t testing.TB, n Network, count int) []Lease {
 // A pool of 2^118 subnets with huge leases must cost no more than a step for each; subnet by subnet would never end.
 func TestAllocateStepsOverLargeLeases(t *testing.T) {
 	n := networkOf(t, `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":126}`)
-	set := Set{Leases: []Lease{{Subnets: subnetsOf(t, "", "fc00::/9")}, {Subnets: subnetsOf(t, "", "fc80::/10")}, {Subnets: subnetsOf(t, "", "fcc0::/11")}}}
+	set := Set{Leases: []*Lease{{Subnets: subnetsOf(t, "", "fc00::/9")}, {Subnets: subnetsOf(t, "", "fc80::/10")}, {Subnets: subnetsOf(t, "", "fcc0::/11")}}}
 	for i := range 100 {
 		s, err := Allocate(n, set, claimOf(fmt.Sprint(i)))
 		if err != nil || s.V6.Addr().Less(netip.MustParseAddr("fce0::")) {

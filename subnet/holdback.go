@@ -17,7 +17,7 @@ const HoldbackTime = 15 * time.Second
 // one went at once, or if the store has gone back in time, as after a restore from a backup. Until a second
 // complete read, the lost leases are delivered beside those of the view. The zero value has seen nothing.
 type Holdback struct {
-	last  []Lease // as delivered
+	last  []*Lease // as delivered
 	doubt bool
 	kept  int
 }
@@ -55,7 +55,7 @@ func (h *Holdback) Doubt() string {
 
 // suddenLoss reports whether more than half of the last leases went since, some of which may have been made anew: the
 // others will be too.
-func suddenLoss(last, now []Lease) bool {
+func suddenLoss(last, now []*Lease) bool {
 	created := make(map[Subnets]int64, len(now))
 	for _, l := range now {
 		created[l.Subnets] = l.Created
@@ -72,7 +72,7 @@ func suddenLoss(last, now []Lease) bool {
 // Keep returns leases with those of an earlier view that are missing, by subnet, and how many these are. A lease that
 // overlaps one that is there is not kept: the subnet belongs to somebody else now. Of a lease that is there in an older
 // version, the newer one is kept.
-func Keep(leases, earlier []Lease) (all []Lease, kept int) {
+func Keep(leases, earlier []*Lease) (all []*Lease, kept int) {
 	all = slices.Clone(leases)
 	at := make(map[Subnets]int, len(leases))
 	for i, l := range leases {
@@ -92,16 +92,16 @@ func Keep(leases, earlier []Lease) (all []Lease, kept int) {
 			kept++
 		}
 	}
-	slices.SortFunc(all, func(a, b Lease) int { return CompareSubnets(a.Subnets, b.Subnets) })
+	slices.SortFunc(all, func(a, b *Lease) int { return CompareSubnets(a.Subnets, b.Subnets) })
 	return all, kept
 }
 
 // occupied tells of each of the earlier leases whether one of leases overlaps it.
-func occupied(leases, earlier []Lease) []bool {
+func occupied(leases, earlier []*Lease) []bool {
 	taken := make([]bool, len(earlier))
 	for _, f := range ip.Families() {
 		prefixes := make([]netip.Prefix, 0, len(leases)+len(earlier))
-		for _, list := range [][]Lease{leases, earlier} {
+		for _, list := range [][]*Lease{leases, earlier} {
 			for _, l := range list {
 				prefixes = append(prefixes, l.Subnets.Of(f))
 			}

@@ -8,9 +8,9 @@ import (
 )
 
 // leasesOf makes leases from texts such as "10.5.1.0/24 a 3": subnet, node, revision.
-func leasesOf(t *testing.T, texts ...string) []Lease {
+func leasesOf(t *testing.T, texts ...string) []*Lease {
 	t.Helper()
-	var leases []Lease
+	var leases []*Lease
 	for _, text := range texts {
 		var l Lease
 		var p string
@@ -18,12 +18,12 @@ func leasesOf(t *testing.T, texts ...string) []Lease {
 			t.Fatal(err)
 		}
 		l.Subnets.V4 = netip.MustParsePrefix(p)
-		leases = append(leases, l)
+		leases = append(leases, &l)
 	}
 	return leases
 }
 
-func textsOf(leases []Lease) []string {
+func textsOf(leases []*Lease) []string {
 	var texts []string
 	for _, l := range leases {
 		texts = append(texts, fmt.Sprintf("%s %s %d", l.Subnets.V4, l.Attrs.Node, l.Revision))

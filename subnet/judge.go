@@ -22,16 +22,16 @@ type Self struct {
 // subnets and addresses count most, then the older lease does: whoever comes later with a bad lease harms only itself.
 // Families are judged apart: a refused subnet is taken out of its lease, and what remains is usable. A family that the
 // network does not use is taken out without a word, since a cluster changes families host by host.
-func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Problem) {
+func Judge(n Network, leases []*Lease, self Self) (usable []*Lease, refused []Problem) {
 	bySubnet := make([]int, 0, len(leases)) // the other hosts' leases
 	for i := range leases {
-		if !self.owns(&leases[i]) {
+		if !self.owns(leases[i]) {
 			bySubnet = append(bySubnet, i)
 		}
 	}
 	slices.SortFunc(bySubnet, func(a, b int) int { return CompareSubnets(leases[a].Subnets, leases[b].Subnets) })
 	byAge := slices.Clone(bySubnet)
-	slices.SortFunc(byAge, func(a, b int) int { return compareAge(&leases[a], &leases[b]) })
+	slices.SortFunc(byAge, func(a, b int) int { return compareAge(leases[a], leases[b]) })
 	kept := make([]Subnets, len(leases))
 	reasons := make([][]string, len(leases))
 	for _, f := range n.Families() {
@@ -44,7 +44,7 @@ func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Prob
 			}
 		}
 	}
-	usable = make([]Lease, 0, len(bySubnet))
+	usable = make([]*Lease, 0, len(bySubnet))
 	for _, i := range bySubnet {
 		if kept[i] == (Subnets{}) && len(reasons[i]) == 0 {
 			reasons[i] = []string{"the network configuration does not use its family"}
@@ -53,8 +53,7 @@ func Judge(n Network, leases []Lease, self Self) (usable []Lease, refused []Prob
 			refused = append(refused, Problem{Key: KeyOf(leases[i].Subnets), Reason: reason})
 		}
 		if kept[i] != (Subnets{}) {
-			usable = append(usable, leases[i])
-			usable[len(usable)-1].Subnets = kept[i]
+			usable = append(usable, leases[i].with(kept[i]))
 		}
 	}
 	return usable, refused
@@ -71,12 +70,12 @@ type court struct {
 	pool     Pool
 	reserved []reservedRange
 	mine     netip.Prefix
-	leases   []Lease
+	leases   []*Lease
 	subnets  []*place // of each lease
 	hosts    []*place // of each lease's public address
 }
 
-func newCourt(f ip.Family, pool Pool, leases []Lease, self *Self) *court {
+func newCourt(f ip.Family, pool Pool, leases []*Lease, self *Self) *court {
 	c := &court{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
 	own := self.addresses(f, leases)
 	count := len(leases)
@@ -101,7 +100,7 @@ func newCourt(f ip.Family, pool Pool, leases []Lease, self *Self) *court {
 
 // addresses returns this host's own addresses of family f, those it publishes included: behind NAT it does not see them.
 // A lease that has this host's subnets but not its node id may be a thief's, and does not count.
-func (s *Self) addresses(f ip.Family, leases []Lease) []netip.Addr {
+func (s *Self) addresses(f ip.Family, leases []*Lease) []netip.Addr {
 	var addrs []netip.Addr
 	for _, addr := range s.Underlay {
 		if addr.BitLen() == f.Bits() {

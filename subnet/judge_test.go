@@ -20,8 +20,8 @@ func TestJudge(t *testing.T) {
 		v6Only = `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/48"}`
 		dual   = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}`
 	)
-	lease := func(created int64, v4, v6, public string) Lease {
-		return Lease{Subnets: subnetsOf(t, v4, v6), Created: created, Attrs: Attrs{Public: dualAddr(t, public, "")}}
+	lease := func(created int64, v4, v6, public string) *Lease {
+		return &Lease{Subnets: subnetsOf(t, v4, v6), Created: created, Attrs: Attrs{Public: dualAddr(t, public, "")}}
 	}
 	self := Self{
 		Node: "me", Subnets: subnetsOf(t, "10.5.77.0/24", "fc00:0:0:77::/64"),
@@ -32,60 +32,58 @@ func TestJudge(t *testing.T) {
 	mine.Attrs.Node = "me"
 	for name, tt := range map[string]struct {
 		config  string
-		leases  []Lease
+		leases  []*Lease
 		usable  []string // keys
 		refused []string // "key: what the reason says"
 	}{
 		"nothing":        {config: v4Only},
-		"good":           {config: v4Only, leases: []Lease{good}, usable: []string{"10.5.1.0-24"}},
-		"longer is good": {config: v4Only, leases: []Lease{lease(1, "10.5.1.128/25", "", ""), lease(2, "10.5.1.0/30", "", "")}, usable: []string{"10.5.1.0-30", "10.5.1.128-25"}},
-		"first subnet":   {config: v4Only, leases: []Lease{lease(1, "10.5.0.0/24", "", "")}, usable: []string{"10.5.0.0-24"}},
+		"good":           {config: v4Only, leases: []*Lease{good}, usable: []string{"10.5.1.0-24"}},
+		"longer is good": {config: v4Only, leases: []*Lease{lease(1, "10.5.1.128/25", "", ""), lease(2, "10.5.1.0/30", "", "")}, usable: []string{"10.5.1.0-30", "10.5.1.128-25"}},
+		"first subnet":   {config: v4Only, leases: []*Lease{lease(1, "10.5.0.0/24", "", "")}, usable: []string{"10.5.0.0-24"}},
 
-		"metadata address":     {v4Only, []Lease{good, lease(2, "169.254.169.252/30", "", "192.0.2.66")}, []string{"10.5.1.0-24"}, []string{"169.254.169.252-30: not inside the network 10.5.0.0/16"}},
-		"inside my own subnet": {v4Only, []Lease{good, lease(2, "10.5.77.128/25", "", "192.0.2.66")}, []string{"10.5.1.0-24"}, []string{"10.5.77.128-25: overlaps 10.5.77.0/24, this host's own subnet"}},
-		"default route":        {v4Only, []Lease{good, lease(2, "0.0.0.0/0", "", "192.0.2.66")}, []string{"10.5.1.0-24"}, []string{"0.0.0.0-0: 0.0.0.0/0 is not inside the network"}},
-		"old default route":    {v4Only, []Lease{lease(0, "0.0.0.0/0", "", "192.0.2.66"), good}, []string{"10.5.1.0-24"}, []string{"0.0.0.0-0: not inside"}},
+		"metadata address":     {v4Only, []*Lease{good, lease(2, "169.254.169.252/30", "", "192.0.2.66")}, []string{"10.5.1.0-24"}, []string{"169.254.169.252-30: not inside the network 10.5.0.0/16"}},
+		"inside my own subnet": {v4Only, []*Lease{good, lease(2, "10.5.77.128/25", "", "192.0.2.66")}, []string{"10.5.1.0-24"}, []string{"10.5.77.128-25: overlaps 10.5.77.0/24, this host's own subnet"}},
+		"default route":        {v4Only, []*Lease{good, lease(2, "0.0.0.0/0", "", "192.0.2.66")}, []string{"10.5.1.0-24"}, []string{"0.0.0.0-0: 0.0.0.0/0 is not inside the network"}},
+		"old default route":    {v4Only, []*Lease{lease(0, "0.0.0.0/0", "", "192.0.2.66"), good}, []string{"10.5.1.0-24"}, []string{"0.0.0.0-0: not inside"}},
 
-		"wide":                  {v4Only, []Lease{lease(1, "10.5.8.0/23", "", "")}, nil, []string{"10.5.8.0-23: larger than a subnet of the network, which is a /24"}},
-		"all of the network":    {v4Only, []Lease{lease(1, "10.5.0.0/16", "", ""), good}, []string{"10.5.1.0-24"}, []string{"10.5.0.0-16: larger than a subnet"}},
-		"outside":               {v4Only, []Lease{lease(1, "10.6.1.0/24", "", ""), good}, []string{"10.5.1.0-24"}, []string{"10.6.1.0-24: not inside"}},
-		"unaligned":             {v4Only, []Lease{{Subnets: Subnets{V4: netip.MustParsePrefix("10.5.9.7/24")}}, lease(1, "10.5.9.0/25", "", "")}, []string{"10.5.9.0-25"}, []string{"10.5.9.7-24: not a network address, which would be 10.5.9.0/24"}},
-		"younger inside older":  {v4Only, []Lease{lease(2, "10.5.1.128/25", "", ""), good}, []string{"10.5.1.0-24"}, []string{"10.5.1.128-25: overlaps 10.5.1.0/24, the subnet of an older lease"}},
-		"younger around older":  {v4Only, []Lease{lease(1, "10.5.1.128/25", "", ""), lease(2, "10.5.1.0/24", "", "")}, []string{"10.5.1.128-25"}, []string{"10.5.1.0-24: overlaps 10.5.1.128/25, the subnet of an older lease"}},
-		"a refused one is none": {v4Only, []Lease{lease(1, "10.5.0.0/20", "", ""), lease(2, "10.5.1.0/24", "", ""), lease(3, "10.5.1.0/25", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.0.0-20: larger", "10.5.1.0-25: overlaps"}},
-		"same age":              {v4Only, []Lease{lease(1, "10.5.1.0/25", "", ""), lease(1, "10.5.1.0/24", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-25: overlaps"}},
-		"link-local":            {`{"Network":"169.252.0.0/14","SubnetLen":24}`, []Lease{lease(1, "169.254.1.0/24", "", ""), lease(1, "169.253.1.0/24", "", "")}, []string{"169.253.1.0-24"}, []string{"169.254.1.0-24: link-local range 169.254.0.0/16"}},
-		"loopback, multicast":   {`{"Network":"0.0.0.0/0","SubnetLen":8}`, []Lease{lease(1, "127.0.0.0/8", "", ""), lease(1, "224.0.0.0/8", "", "")}, nil, []string{"127.0.0.0-8: loopback", "224.0.0.0-8: multicast"}},
-		"IPv6 link-local":       {`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fe00::/8"}`, []Lease{lease(1, "", "fe80::/64", ""), lease(1, "", "fe00:1::/64", "")}, []string{"0.0.0.0-0&fe00:1::-64"}, []string{"0.0.0.0-0&fe80::-64: link-local range fe80::/10"}},
+		"wide":                  {v4Only, []*Lease{lease(1, "10.5.8.0/23", "", "")}, nil, []string{"10.5.8.0-23: larger than a subnet of the network, which is a /24"}},
+		"all of the network":    {v4Only, []*Lease{lease(1, "10.5.0.0/16", "", ""), good}, []string{"10.5.1.0-24"}, []string{"10.5.0.0-16: larger than a subnet"}},
+		"outside":               {v4Only, []*Lease{lease(1, "10.6.1.0/24", "", ""), good}, []string{"10.5.1.0-24"}, []string{"10.6.1.0-24: not inside"}},
+		"unaligned":             {v4Only, []*Lease{{Subnets: Subnets{V4: netip.MustParsePrefix("10.5.9.7/24")}}, lease(1, "10.5.9.0/25", "", "")}, []string{"10.5.9.0-25"}, []string{"10.5.9.7-24: not a network address, which would be 10.5.9.0/24"}},
+		"younger inside older":  {v4Only, []*Lease{lease(2, "10.5.1.128/25", "", ""), good}, []string{"10.5.1.0-24"}, []string{"10.5.1.128-25: overlaps 10.5.1.0/24, the subnet of an older lease"}},
+		"younger around older":  {v4Only, []*Lease{lease(1, "10.5.1.128/25", "", ""), lease(2, "10.5.1.0/24", "", "")}, []string{"10.5.1.128-25"}, []string{"10.5.1.0-24: overlaps 10.5.1.128/25, the subnet of an older lease"}},
+		"a refused one is none": {v4Only, []*Lease{lease(1, "10.5.0.0/20", "", ""), lease(2, "10.5.1.0/24", "", ""), lease(3, "10.5.1.0/25", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.0.0-20: larger", "10.5.1.0-25: overlaps"}},
+		"same age":              {v4Only, []*Lease{lease(1, "10.5.1.0/25", "", ""), lease(1, "10.5.1.0/24", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-25: overlaps"}},
+		"link-local":            {`{"Network":"169.252.0.0/14","SubnetLen":24}`, []*Lease{lease(1, "169.254.1.0/24", "", ""), lease(1, "169.253.1.0/24", "", "")}, []string{"169.253.1.0-24"}, []string{"169.254.1.0-24: link-local range 169.254.0.0/16"}},
+		"loopback, multicast":   {`{"Network":"0.0.0.0/0","SubnetLen":8}`, []*Lease{lease(1, "127.0.0.0/8", "", ""), lease(1, "224.0.0.0/8", "", "")}, nil, []string{"127.0.0.0-8: loopback", "224.0.0.0-8: multicast"}},
+		"IPv6 link-local":       {`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fe00::/8"}`, []*Lease{lease(1, "", "fe80::/64", ""), lease(1, "", "fe00:1::/64", "")}, []string{"0.0.0.0-0&fe00:1::-64"}, []string{"0.0.0.0-0&fe80::-64: link-local range fe80::/10"}},
 
-		"holds my underlay":      {v4Only, []Lease{lease(1, "10.5.200.0/24", "", "")}, nil, []string{"10.5.200.0-24: holds the underlay address 10.5.200.1"}},
-		"holds its own address":  {v4Only, []Lease{lease(1, "10.5.3.0/24", "", "10.5.3.7")}, nil, []string{"10.5.3.0-24: holds the underlay address 10.5.3.7"}},
-		"holds an older host":    {v4Only, []Lease{lease(1, "10.5.1.0/24", "", "10.5.3.7"), lease(2, "10.5.3.0/24", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.3.0-24: holds the underlay address 10.5.3.7"}},
-		"address in an older":    {v4Only, []Lease{good, lease(2, "10.5.3.0/24", "", "10.5.1.7")}, []string{"10.5.1.0-24"}, []string{"10.5.3.0-24: its public address 10.5.1.7 lies in 10.5.1.0/24, the subnet of an older lease"}},
-		"address in mine":        {v4Only, []Lease{lease(1, "10.5.3.0/24", "", "10.5.77.7")}, nil, []string{"10.5.3.0-24: its public address 10.5.77.7 lies in 10.5.77.0/24, this host's own subnet"}},
-		"address behind my NAT":  {v4Only, []Lease{mine, lease(2, "10.5.60.0/24", "", "")}, nil, []string{"10.5.60.0-24: holds the underlay address 10.5.60.1"}},
-		"mine by node":           {v4Only, []Lease{{Subnets: subnetsOf(t, "10.5.5.0/24", ""), Attrs: Attrs{Node: "me"}}}, nil, nil},
-		"mine by subnets":        {dual, []Lease{lease(1, "10.5.77.0/24", "fc00:0:0:77::/64", "")}, nil, nil},
-		"my subnets stolen":      {dual, []Lease{good, {Subnets: self.Subnets, Attrs: Attrs{Node: "thief", Public: dualAddr(t, "10.5.1.9", "")}}}, []string{"10.5.1.0-24"}, nil},
-		"not mine by half of it": {dual, []Lease{lease(1, "10.5.77.0/24", "fc00:0:0:78::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:78::-64"}, []string{"10.5.77.0-24&fc00:0:0:78::-64: this host's own subnet"}},
+		"holds my underlay":      {v4Only, []*Lease{lease(1, "10.5.200.0/24", "", "")}, nil, []string{"10.5.200.0-24: holds the underlay address 10.5.200.1"}},
+		"holds its own address":  {v4Only, []*Lease{lease(1, "10.5.3.0/24", "", "10.5.3.7")}, nil, []string{"10.5.3.0-24: holds the underlay address 10.5.3.7"}},
+		"holds an older host":    {v4Only, []*Lease{lease(1, "10.5.1.0/24", "", "10.5.3.7"), lease(2, "10.5.3.0/24", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.3.0-24: holds the underlay address 10.5.3.7"}},
+		"address in an older":    {v4Only, []*Lease{good, lease(2, "10.5.3.0/24", "", "10.5.1.7")}, []string{"10.5.1.0-24"}, []string{"10.5.3.0-24: its public address 10.5.1.7 lies in 10.5.1.0/24, the subnet of an older lease"}},
+		"address in mine":        {v4Only, []*Lease{lease(1, "10.5.3.0/24", "", "10.5.77.7")}, nil, []string{"10.5.3.0-24: its public address 10.5.77.7 lies in 10.5.77.0/24, this host's own subnet"}},
+		"address behind my NAT":  {v4Only, []*Lease{mine, lease(2, "10.5.60.0/24", "", "")}, nil, []string{"10.5.60.0-24: holds the underlay address 10.5.60.1"}},
+		"mine by node":           {v4Only, []*Lease{{Subnets: subnetsOf(t, "10.5.5.0/24", ""), Attrs: Attrs{Node: "me"}}}, nil, nil},
+		"mine by subnets":        {dual, []*Lease{lease(1, "10.5.77.0/24", "fc00:0:0:77::/64", "")}, nil, nil},
+		"my subnets stolen":      {dual, []*Lease{good, {Subnets: self.Subnets, Attrs: Attrs{Node: "thief", Public: dualAddr(t, "10.5.1.9", "")}}}, []string{"10.5.1.0-24"}, nil},
+		"not mine by half of it": {dual, []*Lease{lease(1, "10.5.77.0/24", "fc00:0:0:78::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:78::-64"}, []string{"10.5.77.0-24&fc00:0:0:78::-64: this host's own subnet"}},
 
-		"dual":                     {dual, []Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"10.5.1.0-24&fc00:0:0:1::-64"}, nil},
-		"IPv4 only in dual":        {dual, []Lease{good}, []string{"10.5.1.0-24"}, nil},
-		"dual in IPv4 only":        {v4Only, []Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"10.5.1.0-24"}, nil},
-		"dual in IPv6 only":        {v6Only, []Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:1::-64"}, nil},
-		"IPv4 in IPv6 only":        {v6Only, []Lease{good}, nil, []string{"10.5.1.0-24: does not use its family"}},
-		"IPv6 half is bad":         {dual, []Lease{lease(1, "10.5.1.0/24", "fd00::/64", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-24&fd00::-64: fd00::/64 is not inside the network fc00::/48"}},
-		"IPv4 half is bad":         {dual, []Lease{lease(1, "10.6.1.0/24", "fc00:0:0:1::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:1::-64"}, []string{"10.6.1.0-24&fc00:0:0:1::-64: 10.6.1.0/24 is not inside"}},
-		"both halves are bad":      {dual, []Lease{lease(1, "10.6.1.0/24", "fd00::/64", "")}, nil, []string{"10.6.1.0-24&fd00::-64: 10.6.1.0/24", "10.6.1.0-24&fd00::-64: fd00::/64"}},
-		"many pairs with one half": {dual, []Lease{lease(3, "10.5.1.0/24", "fc00:0:0:3::/64", ""), lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:3::-64", "10.5.1.0-24&fc00:0:0:1::-64"}, []string{"10.5.1.0-24&fc00:0:0:3::-64: overlaps 10.5.1.0/24"}},
-		"link-local half":          {dual, []Lease{lease(1, "10.5.1.0/24", "fe80::/64", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-24&fe80::-64: not inside"}},
+		"dual":                     {dual, []*Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"10.5.1.0-24&fc00:0:0:1::-64"}, nil},
+		"IPv4 only in dual":        {dual, []*Lease{good}, []string{"10.5.1.0-24"}, nil},
+		"dual in IPv4 only":        {v4Only, []*Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"10.5.1.0-24"}, nil},
+		"dual in IPv6 only":        {v6Only, []*Lease{lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:1::-64"}, nil},
+		"IPv4 in IPv6 only":        {v6Only, []*Lease{good}, nil, []string{"10.5.1.0-24: does not use its family"}},
+		"IPv6 half is bad":         {dual, []*Lease{lease(1, "10.5.1.0/24", "fd00::/64", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-24&fd00::-64: fd00::/64 is not inside the network fc00::/48"}},
+		"IPv4 half is bad":         {dual, []*Lease{lease(1, "10.6.1.0/24", "fc00:0:0:1::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:1::-64"}, []string{"10.6.1.0-24&fc00:0:0:1::-64: 10.6.1.0/24 is not inside"}},
+		"both halves are bad":      {dual, []*Lease{lease(1, "10.6.1.0/24", "fd00::/64", "")}, nil, []string{"10.6.1.0-24&fd00::-64: 10.6.1.0/24", "10.6.1.0-24&fd00::-64: fd00::/64"}},
+		"many pairs with one half": {dual, []*Lease{lease(3, "10.5.1.0/24", "fc00:0:0:3::/64", ""), lease(1, "10.5.1.0/24", "fc00:0:0:1::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:3::-64", "10.5.1.0-24&fc00:0:0:1::-64"}, []string{"10.5.1.0-24&fc00:0:0:3::-64: overlaps 10.5.1.0/24"}},
+		"link-local half":          {dual, []*Lease{lease(1, "10.5.1.0/24", "fe80::/64", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-24&fe80::-64: not inside"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			usable, refused := Judge(networkOf(t, tt.config), tt.leases, self)
-			var keys, reasons []string
-			for _, l := range usable {
-				keys = append(keys, KeyOf(l.Subnets))
-			}
+			keys := keysOf(usable)
+			var reasons []string
 			for _, p := range refused {
 				reasons = append(reasons, p.Key+": "+p.Reason)
 			}
@@ -99,6 +97,14 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
+}
+
+func keysOf(leases []*Lease) []string {
+	var keys []string
+	for _, l := range leases {
+		keys = append(keys, KeyOf(l.Subnets))
+	}
+	return keys
 }
 
 // says reports whether a problem has the key and the words of want, "key: words".
@@ -117,20 +123,20 @@ func TestJudgeLaws(t *testing.T) {
 	self := Self{Node: "me", Subnets: subnetsOf(t, "10.5.0.16/28", ""), Underlay: []netip.Addr{netip.MustParseAddr("10.5.0.40"), netip.MustParseAddr("fc00::99")}}
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.SampledFrom(configs).Draw(t, "network")
-		byKey := map[string]Lease{}
+		byKey := map[string]*Lease{}
 		for range rapid.IntRange(0, 25).Draw(t, "leases") {
 			if l := drawLease(t, n); l.Subnets != (Subnets{}) {
 				byKey[KeyOf(l.Subnets)] = l
 			}
 		}
-		var leases []Lease
+		var leases []*Lease
 		for _, l := range byKey { // in random order
 			leases = append(leases, l)
 		}
 		usable, refused := Judge(n, leases, self)
 		slices.Reverse(leases)
 		if again, refusedAgain := Judge(n, leases, self); !reflect.DeepEqual(again, usable) || !slices.Equal(refused, refusedAgain) {
-			t.Fatalf("the order of the leases matters:\n%v %v\n%v %v", usable, refused, again, refusedAgain)
+			t.Fatalf("the order of the leases matters:\n%q %v\n%q %v", keysOf(usable), refused, keysOf(again), refusedAgain)
 		}
 		for _, f := range n.Families() {
 			checkJudged(t, n, f, leases, usable, self)
@@ -140,15 +146,15 @@ func TestJudgeLaws(t *testing.T) {
 			told[p.Key] = true
 		}
 		for _, l := range leases {
-			kept := slices.ContainsFunc(usable, func(u Lease) bool { return u.Subnets == l.Subnets })
-			if !kept && !told[KeyOf(l.Subnets)] && !self.owns(&l) {
+			kept := slices.ContainsFunc(usable, func(u *Lease) bool { return u.Subnets == l.Subnets })
+			if !kept && !told[KeyOf(l.Subnets)] && !self.owns(l) {
 				t.Fatalf("%v was left out without a word", l)
 			}
 		}
 	})
 }
 
-func checkJudged(t *rapid.T, n Network, f ip.Family, leases, usable []Lease, self Self) {
+func checkJudged(t *rapid.T, n Network, f ip.Family, leases, usable []*Lease, self Self) {
 	pool := n.Pools.Of(f)
 	for i, u := range usable {
 		p := u.Subnets.Of(f)
@@ -173,10 +179,10 @@ func checkJudged(t *rapid.T, n Network, f ip.Family, leases, usable []Lease, sel
 	if len(leases) == 0 {
 		return
 	}
-	oldest := slices.MinFunc(leases, func(a, b Lease) int { return compareAge(&a, &b) })
+	oldest := slices.MinFunc(leases, compareAge)
 	p, addr := oldest.Subnets.Of(f), oldest.Attrs.Public.Of(f)
 	if ip.Contains(pool.Network, p) && p.Bits() >= pool.SubnetLen && !self.Subnets.Of(f).Overlaps(p) && !slices.ContainsFunc(self.Underlay, p.Contains) &&
-		!p.Contains(addr) && !self.Subnets.Of(f).Contains(addr) && !slices.ContainsFunc(usable, func(u Lease) bool { return u.Subnets.Of(f) == p }) {
+		!p.Contains(addr) && !self.Subnets.Of(f).Contains(addr) && !slices.ContainsFunc(usable, func(u *Lease) bool { return u.Subnets.Of(f) == p }) {
 		t.Fatalf("the oldest lease %v is not usable", oldest)
 	}
 }
@@ -203,11 +209,11 @@ func BenchmarkJudge(b *testing.B) {
 func BenchmarkJudgeHostile(b *testing.B) {
 	n := networkOf(b, `{"Network":"10.0.0.0/8","SubnetLen":10,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":10}`)
 	random := rand.New(rand.NewPCG(1, 2))
-	leases := make([]Lease, 10_000)
+	leases := make([]*Lease, 10_000)
 	for i := range leases {
 		addr := netip.AddrFrom16([16]byte{0: 0xfc, 12: byte(i >> 8), 13: byte(i)})
 		bits := 10 + random.IntN(118)
-		leases[i] = Lease{Created: random.Int64N(100), Subnets: Subnets{V4: netip.MustParsePrefix("10.64.0.0/10"), V6: netip.PrefixFrom(addr, bits).Masked()}}
+		leases[i] = &Lease{Created: random.Int64N(100), Subnets: Subnets{V4: netip.MustParsePrefix("10.64.0.0/10"), V6: netip.PrefixFrom(addr, bits).Masked()}}
 	}
 	for b.Loop() {
 		Judge(n, leases, Self{})

@@ -19,6 +19,16 @@ type Lease struct {
 	Revision int64 // revision of the last change
 }
 
+// with returns a lease that differs in its subnets: l itself if it does not.
+func (l *Lease) with(s Subnets) *Lease {
+	if l.Subnets == s {
+		return l
+	}
+	other := *l
+	other.Subnets = s
+	return &other
+}
+
 // Attrs is what a host tells its peers: the value of a lease key.
 type Attrs struct {
 	Public      ip.Dual[netip.Addr] // underlay addresses to send to; the zero Addr where there is none
@@ -40,7 +50,7 @@ type Problem struct {
 type Set struct {
 	Revision int64
 	Network  *Network  // the newest valid configuration seen; nil if there has been none
-	Leases   []Lease   // every lease that parses, by subnet
+	Leases   []*Lease  // every lease that parses, by subnet; shared with other views, so never changed
 	Problems []Problem // keys that do not parse, and doubts about the configuration
 	Past     []Past    // what has been leased; a store reads it for Allocate alone
 }

@@ -31,14 +31,14 @@ func Mine(set Set, claim Claim) (Lease, bool) {
 	return Lease{}, false
 }
 
-func pick(leases []Lease, previous Subnets, matches func(Lease) bool) (best Lease, found bool) {
+func pick(leases []*Lease, previous Subnets, matches func(Lease) bool) (best Lease, found bool) {
 	for _, l := range leases {
 		switch {
-		case !matches(l):
+		case !matches(*l):
 		case l.Subnets == previous:
-			return l, true
-		case !found || older(l, best):
-			best, found = l, true
+			return *l, true
+		case !found || older(*l, best):
+			best, found = *l, true
 		}
 	}
 	return best, found

@@ -20,9 +20,9 @@ func TestAllocateFromThePast(t *testing.T) {
 		{Subnet: p("10.5.2.0/24"), Node: "y", Revision: 50, Released: true},
 		{Subnet: p("10.5.3.0/24"), Node: "z", Revision: 40, Released: true},
 	}
-	leased := func(subnets ...string) (leases []Lease) {
+	leased := func(subnets ...string) (leases []*Lease) {
 		for _, s := range subnets {
-			leases = append(leases, Lease{Subnets: subnetsOf(t, s, "")})
+			leases = append(leases, &Lease{Subnets: subnetsOf(t, s, "")})
 		}
 		return leases
 	}
@@ -77,7 +77,7 @@ func TestAllocateFromAnyPast(t *testing.T) {
 			s := netip.PrefixFrom(subnetAt("lease").Addr(), 24)
 			if !taken[s] {
 				taken[s] = true
-				set.Leases = append(set.Leases, Lease{Subnets: Subnets{V4: s}})
+				set.Leases = append(set.Leases, &Lease{Subnets: Subnets{V4: s}})
 			}
 		}
 		got, err := allocateAgain(n, set, claimOf("node"), rapid.IntRange(0, 5).Draw(t, "lost"))

@@ -31,7 +31,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 		mine, held = Lease{}, false // a reservation waits for a restart
 	}
 	others := set
-	others.Leases = make([]Lease, 0, len(set.Leases))
+	others.Leases = make([]*Lease, 0, len(set.Leases))
 	for _, l := range set.Leases {
 		if !held || l.Subnets != mine.Subnets {
 			others.Leases = append(others.Leases, l)
@@ -60,10 +60,10 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 }
 
 // taken says who has what a claim insists on.
-func taken(wanted Subnets, others []Lease) error {
+func taken(wanted Subnets, others []*Lease) error {
 	for _, l := range others {
 		if len(Overlap(wanted, l.Subnets)) > 0 {
-			return LostTo(wanted, l)
+			return LostTo(wanted, *l)
 		}
 	}
 	return fmt.Errorf("%w: the network no longer hands out %s", ErrLost, KeyOf(wanted))
@@ -71,14 +71,14 @@ func taken(wanted Subnets, others []Lease) error {
 
 // goodParts returns the subnets of mine that n hands out and that no older lease overlaps. A lease that no host uses
 // because it is too wide or outside the network does not count: one stray key must not make hosts renumber.
-func goodParts(n Network, mine Lease, others []Lease) (good Subnets) {
+func goodParts(n Network, mine Lease, others []*Lease) (good Subnets) {
 	for _, f := range ip.Families() {
 		if n.Pools.Of(f).fits(mine.Subnets.Of(f)) {
 			good.Set(f, mine.Subnets.Of(f))
 		}
 	}
 	for _, l := range others {
-		if !older(l, mine) {
+		if !older(*l, mine) {
 			continue
 		}
 		for _, f := range Overlap(good, l.Subnets) {

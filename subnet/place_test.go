@@ -10,7 +10,7 @@ import (
 )
 
 // placed is a view of one IPv4 network with the leases given as subnet, node and age.
-func placed(leases ...Lease) Set {
+func placed(leases ...*Lease) Set {
 	n, _, err := ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
 	if err != nil {
 		panic(err)
@@ -18,8 +18,8 @@ func placed(leases ...Lease) Set {
 	return Set{Revision: 9, Network: &n, Leases: leases}
 }
 
-func leaseOf(prefix, node string, created int64) Lease {
-	return Lease{
+func leaseOf(prefix, node string, created int64) *Lease {
+	return &Lease{
 		Subnets: Subnets{V4: netip.MustParsePrefix(prefix)}, Created: created, Revision: created,
 		Attrs: Attrs{Node: node, Public: ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}},
 	}

@@ -12,7 +12,7 @@ import (
 
 // Rivals returns the owners in leases that stand against a claim if they live: another instance with its node id, and
 // other nodes with its public address. A lease without node id has no owner that could be asked.
-func Rivals(leases []Lease, claim Claim) []*ConflictError {
+func Rivals(leases []*Lease, claim Claim) []*ConflictError {
 	var rivals []*ConflictError
 	for _, l := range leases {
 		if l.Attrs.Node == "" {
@@ -20,7 +20,7 @@ func Rivals(leases []Lease, claim Claim) []*ConflictError {
 		}
 		if l.Attrs.Node == claim.Attrs.Node {
 			if l.Attrs.Instance != claim.Attrs.Instance {
-				c := conflict(l, "node id", l.Attrs.Node)
+				c := conflict(*l, "node id", l.Attrs.Node)
 				c.Elsewhere = l.Attrs.Elsewhere(claim.Attrs)
 				rivals = append(rivals, c)
 			}
@@ -29,7 +29,7 @@ func Rivals(leases []Lease, claim Claim) []*ConflictError {
 		for _, f := range ip.Families() {
 			addr := claim.Attrs.Public.Of(f)
 			if addr.IsValid() && !addr.IsUnspecified() && l.Attrs.Public.Of(f) == addr {
-				rivals = append(rivals, conflict(l, "public address", addr.String()))
+				rivals = append(rivals, conflict(*l, "public address", addr.String()))
 				break
 			}
 		}
@@ -60,7 +60,7 @@ func conflict(l Lease, field, value string) *ConflictError {
 
 // Owns reports whether a lease is the claim's own, and not that of another instance with the same node id.
 func (c Claim) Owns(l Lease) bool {
-	_, mine := Mine(Set{Leases: []Lease{l}}, c)
+	_, mine := Mine(Set{Leases: []*Lease{&l}}, c)
 	return mine && (l.Attrs.Node == "" || l.Attrs.Instance == c.Attrs.Instance)
 }
 

@@ -23,7 +23,7 @@ func New(n subnet.Network) (backend.Backend, []string, error) {
 }
 
 // Scope owns nothing.
-func (Alloc) Scope([]subnet.Lease) ip.Scope { return ip.Scope{} }
+func (Alloc) Scope([]*subnet.Lease) ip.Scope { return ip.Scope{} }
 
 // MTU is the uplink's.
 func (Alloc) MTU(uplink ip.Uplink) (int, error) { return uplink.MTU, nil }
@@ -34,6 +34,6 @@ func (Alloc) Advertise(host backend.Host, _ subnet.Attrs) (subnet.Attrs, error) 
 }
 
 // Plan wants nothing.
-func (Alloc) Plan(backend.Host, subnet.Lease, []subnet.Lease) (ip.State, []subnet.Problem) {
+func (Alloc) Plan(backend.Host, subnet.Lease, []*subnet.Lease) (ip.State, []subnet.Problem) {
 	return ip.State{}, nil
 }

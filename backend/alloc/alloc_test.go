@@ -25,12 +25,12 @@ func TestLeasesAndNothingElse(t *testing.T) {
 	if mtu, err := b.MTU(h.Uplink); err != nil || mtu != 9000 {
 		t.Errorf("MTU %d, error %v", mtu, err)
 	}
-	peer := subnet.Lease{Attrs: attrs}
+	peer := &subnet.Lease{Attrs: attrs}
 	peer.Subnets.V4 = netip.MustParsePrefix("10.5.2.0/24")
-	if s, problems := b.Plan(h, subnet.Lease{}, []subnet.Lease{peer}); s.String() != "" || len(problems) > 0 {
+	if s, problems := b.Plan(h, subnet.Lease{}, []*subnet.Lease{peer}); s.String() != "" || len(problems) > 0 {
 		t.Errorf("wants %s, problems %v", s, problems)
 	}
-	if s := b.Scope([]subnet.Lease{peer}); len(s.Links)+len(s.Networks)+len(s.Sysctls)+len(s.Paths) > 0 {
+	if s := b.Scope([]*subnet.Lease{peer}); len(s.Links)+len(s.Networks)+len(s.Sysctls)+len(s.Paths) > 0 {
 		t.Errorf("owns %+v", s)
 	}
 }

@@ -25,7 +25,7 @@ func New(n subnet.Network) (backend.Backend, []string, error) {
 }
 
 // Scope owns no link and asks how every peer is reached.
-func (h *HostGW) Scope(leases []subnet.Lease) ip.Scope {
+func (h *HostGW) Scope(leases []*subnet.Lease) ip.Scope {
 	var s ip.Scope
 	for _, f := range h.families {
 		s.Paths = append(s.Paths, backend.Publics(leases, f)...)
@@ -49,7 +49,7 @@ func (h *HostGW) Advertise(host backend.Host, _ subnet.Attrs) (subnet.Attrs, err
 }
 
 // Plan wants one route per peer, through the peer.
-func (h *HostGW) Plan(host backend.Host, _ subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
+func (h *HostGW) Plan(host backend.Host, _ subnet.Lease, peers []*subnet.Lease) (ip.State, []subnet.Problem) {
 	var s ip.State
 	var problems []subnet.Problem
 	for _, f := range h.families {
@@ -57,7 +57,7 @@ func (h *HostGW) Plan(host backend.Host, _ subnet.Lease, peers []subnet.Lease) (
 			if !peer.Subnets.Of(f).IsValid() {
 				continue
 			}
-			route, err := h.route(host, peer, f)
+			route, err := h.route(host, *peer, f)
 			if err != nil {
 				problems = append(problems, subnet.Problem{Key: subnet.KeyOf(peer.Subnets), Reason: err.Error()})
 				continue

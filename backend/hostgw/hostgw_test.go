@@ -40,8 +40,8 @@ func host() backend.Host {
 	return h
 }
 
-func lease(n int) subnet.Lease {
-	l := subnet.Lease{Attrs: subnet.Attrs{Public: addrs(n), BackendType: Name}}
+func lease(n int) *subnet.Lease {
+	l := &subnet.Lease{Attrs: subnet.Attrs{Public: addrs(n), BackendType: Name}}
 	l.Subnets.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(n), 0}), 24)
 	l.Subnets.V6 = netip.MustParsePrefix(fmt.Sprintf("fc00:5:0:%x::/64", n))
 	return l
@@ -53,7 +53,7 @@ func TestPlanReadsAsCommands(t *testing.T) {
 	delete(h.Paths, addrs(4).V4)
 	only4 := lease(2)
 	only4.Subnets.V6 = netip.Prefix{}
-	s, problems := open(t).Plan(h, lease(1), []subnet.Lease{only4, lease(3), lease(4)})
+	s, problems := open(t).Plan(h, *lease(1), []*subnet.Lease{only4, lease(3), lease(4)})
 	got := s.String()
 	for _, r := range s.Routes {
 		got = strings.ReplaceAll(got, fmt.Sprintf("metric %d", r.Metric), "metric M")
@@ -75,7 +75,7 @@ ip -6 route replace fc00:5:0:4::/64 via fd30::4 dev eth0 proto 84 metric M
 }
 
 func TestScopeAsksForThePathToEveryPeer(t *testing.T) {
-	paths := open(t).Scope([]subnet.Lease{lease(2), lease(3)}).Paths
+	paths := open(t).Scope([]*subnet.Lease{lease(2), lease(3)}).Paths
 	for _, want := range []netip.Addr{addrs(2).V4, addrs(2).V6, addrs(3).V4, addrs(3).V6} {
 		if !slices.Contains(paths, want) {
 			t.Errorf("paths %v lack %v", paths, want)

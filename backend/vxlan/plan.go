@@ -12,7 +12,7 @@ import (
 
 // Plan wants a device per family, guarded against strangers, and for each peer a route over it or, if the peer is a neighbour,
 // around it.
-func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
+func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease) (ip.State, []subnet.Problem) {
 	s := ip.State{
 		FDB:       make([]ip.FDB, 0, len(peers)),
 		Neighbors: make([]ip.Neighbor, 0, len(peers)),
@@ -79,7 +79,7 @@ type endpoint struct {
 	mac  ip.MAC
 }
 
-func (p *plan) peers(mac ip.MAC, peers []subnet.Lease) []subnet.Problem {
+func (p *plan) peers(mac ip.MAC, peers []*subnet.Lease) []subnet.Problem {
 	var problems []subnet.Problem
 	refuse := func(l *subnet.Lease, err error) {
 		problems = append(problems, subnet.Problem{Key: subnet.KeyOf(l.Subnets), Reason: err.Error()})
@@ -90,9 +90,9 @@ func (p *plan) peers(mac ip.MAC, peers []subnet.Lease) []subnet.Problem {
 		if !peers[i].Subnets.Of(p.f).IsValid() {
 			continue
 		}
-		end, err := p.meet(&peers[i])
+		end, err := p.meet(peers[i])
 		if err != nil {
-			refuse(&peers[i], err)
+			refuse(peers[i], err)
 			continue
 		}
 		ends[i] = end
@@ -105,7 +105,7 @@ func (p *plan) peers(mac ip.MAC, peers []subnet.Lease) []subnet.Problem {
 			continue
 		}
 		if owner := p.owners[end.mac]; owner.host != end.host {
-			refuse(&peers[i], fmt.Errorf("it announces the MAC %s of the host at %s", end.mac, owner.host))
+			refuse(peers[i], fmt.Errorf("it announces the MAC %s of the host at %s", end.mac, owner.host))
 			continue
 		}
 		p.tunnel(peers[i].Subnets.Of(p.f), end)

@@ -106,7 +106,7 @@ func (v *VXLAN) MTU(uplink ip.Uplink) (int, error) {
 }
 
 // Scope names the devices, and the peers' addresses if direct routes depend on how they are reached.
-func (v *VXLAN) Scope(leases []subnet.Lease) ip.Scope {
+func (v *VXLAN) Scope(leases []*subnet.Lease) ip.Scope {
 	var s ip.Scope
 	for _, f := range v.families {
 		s.Links = append(s.Links, v.device(f))

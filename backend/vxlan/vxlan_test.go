@@ -126,7 +126,7 @@ ip -6 route replace fc00:5:0:2::/64 via fc00:5:0:2:: dev flannel-v6.1 proto 84 m
 			}
 			h := host(1)
 			h.Paths = direct
-			s, problems := b.Plan(h, self, []subnet.Lease{peer})
+			s, problems := b.Plan(h, self, []*subnet.Lease{&peer})
 			if len(problems) > 0 {
 				t.Fatalf("problems: %v", problems)
 			}
@@ -214,7 +214,7 @@ func TestPeerWithTwoLeasesIsHeardOnce(t *testing.T) {
 	b := open(t, network(t, "", ip.IPv4))
 	self, first, second := lease(t, b, 1, ip.IPv4), lease(t, b, 2, ip.IPv4), lease(t, b, 3, ip.IPv4)
 	second.Attrs = first.Attrs
-	s, problems := b.Plan(host(1), self, []subnet.Lease{first, second})
+	s, problems := b.Plan(host(1), self, []*subnet.Lease{&first, &second})
 	want := []ip.Guard{{Family: ip.IPv4, VNI: 1, Port: DefaultPort, Peers: []ip.Peer{{Addr: first.Attrs.Public.V4}}}}
 	if diff := cmp.Diff(want, s.Guards); diff != "" || len(problems) > 0 {
 		t.Errorf("problems %v, guards (-want +got):\n%s", problems, diff)
@@ -248,10 +248,10 @@ func TestBadPeers(t *testing.T) {
 		{"no address", bad(func(l *subnet.Lease) { l.Attrs.Public = ip.Dual[netip.Addr]{} }), "no public ipv4 address"},
 		{"multicast address", bad(func(l *subnet.Lease) { l.Attrs.Public.V4 = netip.MustParseAddr("224.0.0.1") }), "not the address of a host"},
 	}
-	alone, _ := b.Plan(host(1), self, []subnet.Lease{good})
+	alone, _ := b.Plan(host(1), self, []*subnet.Lease{&good})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, problems := b.Plan(host(1), self, []subnet.Lease{good, tt.peer})
+			s, problems := b.Plan(host(1), self, []*subnet.Lease{&good, &tt.peer})
 			if diff := cmp.Diff(alone.String(), s.String()); diff != "" {
 				t.Errorf("the bad peer changes the plan:\n%s", diff)
 			}
@@ -313,7 +313,7 @@ func BenchmarkPlanAndDiff(b *testing.B) {
 			net.Pools.V4.Network = netip.MustParsePrefix("10.0.0.0/8")
 			v := open(b, net)
 			self := lease(b, v, 1, ip.IPv4)
-			peers := make([]subnet.Lease, n)
+			peers := make([]*subnet.Lease, n)
 			for i := range peers {
 				h := host(0)
 				h.Node = fmt.Sprint(i)
@@ -322,7 +322,7 @@ func BenchmarkPlanAndDiff(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				peers[i] = subnet.Lease{Attrs: attrs}
+				peers[i] = &subnet.Lease{Attrs: attrs}
 				peers[i].Subnets.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(i>>8), byte(i), 0}), 24)
 			}
 			have, problems := v.Plan(host(1), self, peers)

@@ -28,7 +28,7 @@ type archive struct {
 // offered is what the last view was made from.
 type offered struct {
 	network *subnet.Network
-	leases  []subnet.Lease
+	leases  []*subnet.Lease
 }
 
 func newArchive(dir string, log *slog.Logger) *archive {
@@ -55,7 +55,7 @@ func (v *archive) poke() {
 	}
 }
 
-func sameVersion(a, b subnet.Lease) bool {
+func sameVersion(a, b *subnet.Lease) bool {
 	return a.Subnets == b.Subnets && a.Created == b.Created && a.Revision == b.Revision
 }
 

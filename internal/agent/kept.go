@@ -73,13 +73,13 @@ func (k *keptView) set() (subnet.Set, error) {
 	for _, f := range ip.Families() {
 		network.Pools.Set(f, subnet.Pool(k.Network.Pools.Of(f)))
 	}
-	set := subnet.Set{Revision: k.Revision, Network: &network, Leases: make([]subnet.Lease, 0, len(k.Leases))}
+	set := subnet.Set{Revision: k.Revision, Network: &network, Leases: make([]*subnet.Lease, 0, len(k.Leases))}
 	for _, l := range k.Leases {
 		subnets, err := subnet.ParseKey(l.Subnets)
 		if err != nil {
 			return set, fmt.Errorf("lease %q: %w", l.Subnets, err)
 		}
-		set.Leases = append(set.Leases, subnet.Lease{Subnets: subnets, Attrs: l.Attrs, Reserved: l.Reserved, Created: l.Created, Revision: l.Revision})
+		set.Leases = append(set.Leases, &subnet.Lease{Subnets: subnets, Attrs: l.Attrs, Reserved: l.Reserved, Created: l.Created, Revision: l.Revision})
 	}
 	return set, nil
 }
@@ -217,7 +217,7 @@ func ours(set subnet.Set, mine subnet.Lease, node string) error {
 	}
 	for _, l := range usable {
 		if l.Created < since && len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
-			return subnet.LostTo(mine.Subnets, l)
+			return subnet.LostTo(mine.Subnets, *l)
 		}
 	}
 	for _, f := range set.Network.Families() {

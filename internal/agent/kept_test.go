@@ -263,9 +263,9 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 		go func() { done <- v.run(ctx) }()
 		network := &subnet.Network{}
 		set := func(revision int64) subnet.Set {
-			l := subnet.Lease{Revision: revision, Attrs: subnet.Attrs{Node: "h1"}}
+			l := &subnet.Lease{Revision: revision, Attrs: subnet.Attrs{Node: "h1"}}
 			l.Subnets.V4 = netip.MustParsePrefix("10.5.1.0/24")
-			return subnet.Set{Revision: revision, Leases: []subnet.Lease{l}}
+			return subnet.Set{Revision: revision, Leases: []*subnet.Lease{l}}
 		}
 		written := func(want bool, what string) {
 			t.Helper()

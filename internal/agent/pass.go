@@ -16,7 +16,7 @@ const settleRounds = 3
 // decision is what one pass wants.
 type decision struct {
 	want     ip.State
-	usable   []subnet.Lease
+	usable   []*subnet.Lease
 	problems []subnet.Problem
 	blocked  []ip.Blockade // where packets are dropped all the same
 }

@@ -72,7 +72,7 @@ func mark(tables []ip.Table, flows []ip.Flow) {
 
 // abandoned picks from the foreign routes those that a flanneld left behind: towards a subnet that this host now
 // routes itself, through a host that holds a lease, and marked as flanneld marks them.
-func abandoned(foreign []ip.Route, want ip.State, leases []subnet.Lease) []ip.Route {
+func abandoned(foreign []ip.Route, want ip.State, leases []*subnet.Lease) []ip.Route {
 	if len(foreign) == 0 {
 		return nil
 	}

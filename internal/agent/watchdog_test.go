@@ -16,7 +16,7 @@ import (
 // halfPaths is a backend with a fault: it forgets the forwarding entries.
 type halfPaths struct{ backend.Backend }
 
-func (b halfPaths) Plan(host backend.Host, self subnet.Lease, peers []subnet.Lease) (ip.State, []subnet.Problem) {
+func (b halfPaths) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease) (ip.State, []subnet.Problem) {
 	s, problems := b.Backend.Plan(host, self, peers)
 	s.FDB = nil
 	return s, problems

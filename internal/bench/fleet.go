@@ -223,5 +223,5 @@ func (f *fleet) all(ctx context.Context, ok func(*lightHost) bool) (figures Figu
 }
 
 func (h *lightHost) knows(public netip.Addr) bool {
-	return slices.ContainsFunc(h.set.Leases, func(l subnet.Lease) bool { return l.Attrs.Public.V4 == public })
+	return slices.ContainsFunc(h.set.Leases, func(l *subnet.Lease) bool { return l.Attrs.Public.V4 == public })
 }

@@ -15,7 +15,7 @@ const PeersOnly = "peers only"
 // Filtered holds if the guards of a host let in exactly the underlay addresses of its peers: every one that packets go to,
 // and none that has no usable lease. Each VXLAN device has its guard; with the filter off there is none.
 // The state must be sorted.
-func Filtered(s ip.State, on bool, usable []subnet.Lease) []Violation {
+func Filtered(s ip.State, on bool, usable []*subnet.Lease) []Violation {
 	var vs []Violation
 	for _, f := range ip.Families() {
 		l, tunnels := device(s, f)
@@ -49,7 +49,7 @@ const (
 )
 
 // heard holds a guard against what goes out by the device and around it, and against the leases.
-func heard(s ip.State, g ip.Guard, l ip.Link, usable []subnet.Lease) []Violation {
+func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violation {
 	if g.VNI != l.VXLAN.VNI || g.Port != l.VXLAN.Port {
 		return []Violation{{PeersOnly, fmt.Sprintf("the guard of VNI %d on port %d is not that of %s", g.VNI, g.Port, l.Name)}}
 	}

@@ -55,7 +55,7 @@ func Apart(holders []Holder) []Violation {
 
 // Usable holds if the leases are such as a host may program beside its own subnets: proper parts of the network, apart
 // from its own and from each other. The leases must be ordered by subnet.
-func Usable(n subnet.Network, own subnet.Subnets, leases []subnet.Lease) []Violation {
+func Usable(n subnet.Network, own subnet.Subnets, leases []*subnet.Lease) []Violation {
 	var vs []Violation
 	for _, f := range n.Families() {
 		pool, mine := n.Pools.Of(f), own.Of(f)

@@ -55,10 +55,10 @@ func TestViolations(t *testing.T) {
 		}
 		return without(func(s *ip.State) { s.Guards = []ip.Guard{g} })
 	}
-	lease := func(s, public string) subnet.Lease {
-		return subnet.Lease{Subnets: subnets(s), Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: addr(public)}}}
+	lease := func(s, public string) *subnet.Lease {
+		return &subnet.Lease{Subnets: subnets(s), Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: addr(public)}}}
 	}
-	leases := []subnet.Lease{lease("10.5.2.0/24", "172.30.0.2"), lease("10.5.3.0/24", "172.30.0.3")}
+	leases := []*subnet.Lease{lease("10.5.2.0/24", "172.30.0.2"), lease("10.5.3.0/24", "172.30.0.3")}
 	elsewhere := guarded("172.30.0.2")
 	elsewhere.Guards[0].Port++
 	around := guarded("172.30.0.2", "172.30.0.3")
@@ -69,11 +69,11 @@ func TestViolations(t *testing.T) {
 	}{
 		"two owners":                {Apart([]Holder{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.1.128/25")}}), OneOwner},
 		"two subnets":               {Apart([]Holder{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.2.0/24")}}), ""},
-		"a wide lease is used":      {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.5.128.0/17")}}), UsableOnly},
-		"a lease from outside":      {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.6.1.0/24")}}), UsableOnly},
-		"one in another":            {Usable(network, subnet.Subnets{}, []subnet.Lease{{Subnets: subnets("10.5.3.0/24")}, {Subnets: subnets("10.5.3.128/25")}}), UsableOnly},
-		"my own is used":            {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.5.1.0/25")}}), OneOwner},
-		"good leases":               {Usable(network, subnets("10.5.1.0/24"), []subnet.Lease{{Subnets: subnets("10.5.2.0/24")}, {Subnets: subnets("10.5.3.0/24")}}), ""},
+		"a wide lease is used":      {Usable(network, subnets("10.5.1.0/24"), []*subnet.Lease{{Subnets: subnets("10.5.128.0/17")}}), UsableOnly},
+		"a lease from outside":      {Usable(network, subnets("10.5.1.0/24"), []*subnet.Lease{{Subnets: subnets("10.6.1.0/24")}}), UsableOnly},
+		"one in another":            {Usable(network, subnet.Subnets{}, []*subnet.Lease{{Subnets: subnets("10.5.3.0/24")}, {Subnets: subnets("10.5.3.128/25")}}), UsableOnly},
+		"my own is used":            {Usable(network, subnets("10.5.1.0/24"), []*subnet.Lease{{Subnets: subnets("10.5.1.0/25")}}), OneOwner},
+		"good leases":               {Usable(network, subnets("10.5.1.0/24"), []*subnet.Lease{{Subnets: subnets("10.5.2.0/24")}, {Subnets: subnets("10.5.3.0/24")}}), ""},
 		"a foreign route":           {Owned(del(foreign), scope()), OwnedOnly},
 		"a foreign link":            {Owned(ip.Plan{{Verb: ip.Replace, New: ip.Link{Name: "eth0"}, Old: ip.Link{Name: "eth0", Up: true}}}, scope()), OwnedOnly},
 		"what is owned":             {Owned(ip.Diff(overlay(), ip.State{}), scope()), ""},
@@ -130,12 +130,12 @@ func BenchmarkPass(b *testing.B) {
 	}
 	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
 	s := ip.State{Links: overlay().Links}
-	var leases []subnet.Lease
+	var leases []*subnet.Lease
 	for i := range 10_000 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
 		mac := ip.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
 		public := netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)})
-		leases = append(leases, subnet.Lease{Subnets: subnet.Subnets{V4: p}, Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: public}}})
+		leases = append(leases, &subnet.Lease{Subnets: subnet.Subnets{V4: p}, Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: public}}})
 		guard.Peers = append(guard.Peers, ip.Peer{Addr: public})
 		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: public})
 		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: p.Addr(), MAC: mac})

@@ -104,8 +104,8 @@ func (f *fleet) observed(set subnet.Set) {
 		seen[l.Attrs.Node] = true
 		p := f.peers[l.Attrs.Node]
 		switch {
-		case p == nil || !sameLease(p.lease, l):
-			f.peers[l.Attrs.Node] = &peer{lease: l, since: now}
+		case p == nil || !sameLease(p.lease, *l):
+			f.peers[l.Attrs.Node] = &peer{lease: *l, since: now}
 		case !p.gone.IsZero():
 			// Only what the store lost, and got back soon, was never away.
 			if p.gone.Before(f.lostAt) || now.Sub(f.lostAt) > lossGrace {

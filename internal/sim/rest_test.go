@@ -84,7 +84,7 @@ func (f *fleet) heal() {
 func (f *fleet) leased(key string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.ContainsFunc(f.truth.Leases, func(l subnet.Lease) bool {
+	return slices.ContainsFunc(f.truth.Leases, func(l *subnet.Lease) bool {
 		return "subnets/"+subnet.KeyOf(l.Subnets) == key && l.Attrs.Node != ""
 	})
 }
@@ -96,7 +96,7 @@ func (f *fleet) contested(h *host) bool {
 	if f.reformed || f.cloned[h.node] || len(f.truth.Leases) > len(f.hosts) {
 		return true
 	}
-	return slices.ContainsFunc(f.truth.Leases, func(l subnet.Lease) bool {
+	return slices.ContainsFunc(f.truth.Leases, func(l *subnet.Lease) bool {
 		return l.Attrs.Node != h.node && len(subnet.Overlap(l.Subnets, h.subnets)) > 0
 	})
 }
@@ -207,7 +207,7 @@ func (f *fleet) judge(h *host) invariant.Host {
 }
 
 // leases is what the store has.
-func (f *fleet) leases() []subnet.Lease {
+func (f *fleet) leases() []*subnet.Lease {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.truth.Leases

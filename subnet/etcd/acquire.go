@@ -44,7 +44,7 @@ type acquisition struct {
 	creation *creation        // without a view: list all leases first
 	past     []subnet.Past    // nil: not read yet
 	lost     int              // races
-	blocked  []subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
+	blocked  []*subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
 	dead     map[string]bool  // node ids whose owners did not answer
 	granted  clientv3.LeaseID // for this claim, to be revoked on failure
 	term     term             // of the etcd lease in use
@@ -150,12 +150,12 @@ func (a *acquisition) block(place subnet.Placement) {
 			unseen.Subnets.Set(f, netip.Prefix{})
 		}
 	}
-	a.blocked = append(a.blocked, unseen)
+	a.blocked = append(a.blocked, &unseen)
 }
 
 // disputes reports whether another host, which may live, uses the claim's identity in l.
-func (a *acquisition) disputes(l subnet.Lease) bool {
-	rivals := subnet.Rivals([]subnet.Lease{l}, a.claim)
+func (a *acquisition) disputes(l *subnet.Lease) bool {
+	rivals := subnet.Rivals([]*subnet.Lease{l}, a.claim)
 	return len(rivals) > 0 && !a.dead[rivalKey(rivals[0], l.Attrs.Instance)]
 }
 
@@ -167,7 +167,7 @@ func (a *acquisition) settle(ctx context.Context, set subnet.Set) error {
 		if !a.disputes(l) {
 			continue
 		}
-		rival := subnet.Rivals([]subnet.Lease{l}, a.claim)[0]
+		rival := subnet.Rivals([]*subnet.Lease{l}, a.claim)[0]
 		alive, err := a.store.ask(ctx, a.claim, rival.Node)
 		if err != nil {
 			return err

@@ -27,11 +27,11 @@ type creation struct {
 	stale   map[string]*mvccpb.KeyValue // guards that hold nothing, by key
 	learned bool                        // the last lost race showed a reason, so the next try may do better
 	// unwelcome reports whether a lease that is older than the new one forbids it, beside overlap.
-	unwelcome func(subnet.Lease) bool
+	unwelcome func(*subnet.Lease) bool
 }
 
 func (s *Store) newCreation(v *view) *creation {
-	return &creation{store: s, view: v, stale: map[string]*mvccpb.KeyValue{}, unwelcome: func(subnet.Lease) bool { return false }}
+	return &creation{store: s, view: v, stale: map[string]*mvccpb.KeyValue{}, unwelcome: func(*subnet.Lease) bool { return false }}
 }
 
 // try creates a lease on etcd lease id, in place of the old lease if there is one. It returns nil if the race is lost.
@@ -195,7 +195,7 @@ func (c *creation) welcome(created *entry, r *clientv3.TxnResponse) bool {
 		}
 		c.view.put(kv)
 		other, ok := c.view.leases[key]
-		if ok && (len(subnet.Overlap(other.Subnets, created.Subnets)) > 0 || c.unwelcome(other.Lease)) {
+		if ok && (len(subnet.Overlap(other.Subnets, created.Subnets)) > 0 || c.unwelcome(&other.Lease)) {
 			welcome = false
 		}
 	}

@@ -43,7 +43,7 @@ func FuzzView(f *testing.F) {
 		_, _ = subnet.Place(set, subnet.Claim{Attrs: subnet.Attrs{Node: "node-1"}})
 		v.delete(string(kv.Key))
 		if left := v.set(); len(left.Leases) > 0 {
-			t.Errorf("key %q: %v is left after its deletion", kv.Key, left.Leases)
+			t.Errorf("key %q: %q is left after its deletion", kv.Key, texts(left.Leases))
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 // list is the leases of a view in order. Of ten thousand, few change from one delivery to the next: only these are looked up and sorted.
 type list struct {
 	keys    []string       // in the order of leases
-	leases  []subnet.Lease // as handed out last, and not to be changed
+	leases  []*subnet.Lease // as handed out last, and not to be changed
 	changed []listed       // since then
 }
 
@@ -25,14 +25,14 @@ func (a listed) compare(b listed) int {
 }
 
 // of returns the leases among entries, by subnet.
-func (l *list) of(entries map[string]entry) []subnet.Lease {
+func (l *list) of(entries map[string]entry) []*subnet.Lease {
 	if len(l.changed) == 0 && len(l.leases) == len(entries) {
 		return l.leases
 	}
 	slices.SortFunc(l.changed, listed.compare)
 	l.changed = slices.CompactFunc(l.changed, func(a, b listed) bool { return a.compare(b) == 0 })
 	old := *l
-	l.keys, l.leases = make([]string, 0, len(entries)), make([]subnet.Lease, 0, len(entries))
+	l.keys, l.leases = make([]string, 0, len(entries)), make([]*subnet.Lease, 0, len(entries))
 	from := 0
 	for _, c := range old.changed {
 		to, there := old.find(c, from)
@@ -42,7 +42,7 @@ func (l *list) of(entries map[string]entry) []subnet.Lease {
 		}
 		// What has moved was at one place and is at another.
 		if e, ok := entries[c.key]; ok && e.Subnets == c.subnets {
-			l.keys, l.leases = append(l.keys, c.key), append(l.leases, e.Lease)
+			l.keys, l.leases = append(l.keys, c.key), append(l.leases, &e.Lease)
 		}
 	}
 	l.keys, l.leases = append(l.keys, old.keys[from:]...), append(l.leases, old.leases[from:]...)

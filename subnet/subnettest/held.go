@@ -133,7 +133,7 @@ func (h *held) inspect() error {
 		leases := newView().set(s).Leases
 		for _, other := range leases {
 			if len(subnet.Overlap(other.Subnets, h.mine.Subnets)) > 0 {
-				return subnet.LostTo(h.mine.Subnets, other)
+				return subnet.LostTo(h.mine.Subnets, *other)
 			}
 		}
 		for _, other := range leases {

@@ -292,7 +292,7 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 			return subnet.Lease{}, err
 		}
 		if blocked, ok := s.blocked(place); ok {
-			set.Leases = append(set.Leases, blocked)
+			set.Leases = append(set.Leases, &blocked)
 			continue
 		}
 		mine, err := s.settle(claim, place)

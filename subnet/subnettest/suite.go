@@ -216,7 +216,7 @@ func (w *watcher) holdsFor(d time.Duration, what string, ok func(subnet.Set) boo
 
 func hasLease(s subnet.Subnets) func(subnet.Set) bool {
 	return func(set subnet.Set) bool {
-		return slices.ContainsFunc(set.Leases, func(l subnet.Lease) bool { return l.Subnets == s })
+		return slices.ContainsFunc(set.Leases, func(l *subnet.Lease) bool { return l.Subnets == s })
 	}
 }
 

@@ -156,9 +156,9 @@ func (w *world) parse() *subnet.Set {
 		}
 		lease := r.lease
 		lease.Reserved = r.expiry == nil
-		set.Leases = append(set.Leases, lease)
+		set.Leases = append(set.Leases, &lease)
 	}
-	slices.SortFunc(set.Leases, func(a, b subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
+	slices.SortFunc(set.Leases, func(a, b *subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
 	slices.SortStableFunc(set.Problems, func(a, b subnet.Problem) int { return cmp.Compare(a.Key, b.Key) })
 	set.Leases, set.Problems = slices.Clip(set.Leases), slices.Clip(set.Problems)
 	return &set
