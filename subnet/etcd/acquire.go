@@ -44,7 +44,7 @@ type acquisition struct {
 	creation *creation        // without a view: list all leases first
 	past     []subnet.Past    // nil: not read yet
 	lost     int              // races
-	blocked  []*subnet.Lease   // subnets that are not to be had, though nothing that parses as a lease shows why
+	blocked  []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
 	dead     map[string]bool  // node ids whose owners did not answer
 	granted  clientv3.LeaseID // for this claim, to be revoked on failure
 	term     term             // of the etcd lease in use

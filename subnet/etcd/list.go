@@ -9,9 +9,9 @@ import (
 
 // list is the leases of a view in order. Of ten thousand, few change from one delivery to the next: only these are looked up and sorted.
 type list struct {
-	keys    []string       // in the order of leases
+	keys    []string        // in the order of leases
 	leases  []*subnet.Lease // as handed out last, and not to be changed
-	changed []listed       // since then
+	changed []listed        // since then
 }
 
 // listed is where a lease is, or was, in a list.
