@@ -92,15 +92,9 @@ func (s *State) Sort() {
 	slices.SortFunc(s.Addrs, func(a, b Addr) int {
 		return cmp.Or(cmp.Compare(a.Link, b.Link), ComparePrefix(a.Prefix, b.Prefix))
 	})
-	slices.SortFunc(s.FDB, func(a, b FDB) int {
-		return cmp.Or(cmp.Compare(a.Link, b.Link), slices.Compare(a.MAC[:], b.MAC[:]), a.Dst.Compare(b.Dst))
-	})
-	slices.SortFunc(s.Neighbors, func(a, b Neighbor) int {
-		return cmp.Or(cmp.Compare(a.Link, b.Link), a.IP.Compare(b.IP))
-	})
-	slices.SortFunc(s.Routes, func(a, b Route) int {
-		return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric), a.Via.Compare(b.Via), cmp.Compare(a.Link, b.Link))
-	})
+	slices.SortFunc(s.FDB, compareFDB)
+	slices.SortFunc(s.Neighbors, compareNeighbor)
+	slices.SortFunc(s.Routes, compareRoute)
 	slices.SortFunc(s.Tables, func(a, b Table) int { return cmp.Compare(a.Family, b.Family) })
 	slices.SortFunc(s.Openings, compareOpening)
 	slices.SortFunc(s.Leftovers, func(a, b Leftover) int { return comparePlace(Place(a), Place(b)) })

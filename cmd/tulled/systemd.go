@@ -23,7 +23,7 @@ type notifier struct {
 func (n *notifier) status(st agent.Status) {
 	line := st.Reason
 	if st.Ready {
-		line = fmt.Sprintf("subnet %v, %d peers", st.Lease.Subnets, len(st.Peers))
+		line = fmt.Sprintf("subnet %v, %d peers", st.Lease.Subnets, st.PeerCount)
 		if st.Degraded != "" {
 			line += "; degraded: " + st.Degraded
 		}

@@ -3,6 +3,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -77,7 +78,8 @@ type Agent struct {
 	applied  bool                // the kernel has been made right once
 	resumed  bool                // from the kept view: lease and subnets are those of an earlier run
 	journal  journal
-	changes  uint64 // operations applied to the kernel
+	changes  uint64  // operations applied to the kernel
+	ground   *ground // nil: only a pass over everything will do
 	contests contests
 
 	born time.Time    // the clock of beat: it does not jump
@@ -164,16 +166,28 @@ func (a *Agent) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.Join(ctx.Err(), a.wanted.flush())
 		case <-beat.C:
 			a.alive()
 			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {
 				a.inbox.poke()
 			}
 		case <-a.inbox.wake:
-			next.wake()
+			if a.ground != nil && a.inbox.onlyLeases() {
+				next.leases()
+			} else {
+				next.wake()
+			}
 		case <-next.timer.C:
 			started := time.Now()
+			if next.isFew() {
+				if a.few(ctx) {
+					next.passedFew(started)
+				} else {
+					next.tooMany()
+				}
+				continue
+			}
 			status, changed := a.pass(ctx)
 			if ctx.Err() != nil {
 				return ctx.Err()

@@ -62,8 +62,8 @@ func settled(b *testing.B, set subnet.Set) *Agent {
 	a.keeper.err = nil
 	a.inbox.put(set)
 	for range 2 {
-		if st, _ := a.pass(b.Context()); !st.Ready || len(st.Peers) != len(set.Leases) {
-			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, len(st.Peers), st.Problems)
+		if st, _ := a.pass(b.Context()); !st.Ready || st.PeerCount != len(set.Leases) {
+			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, st.PeerCount, st.Problems)
 		}
 	}
 	return a

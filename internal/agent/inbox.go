@@ -14,11 +14,20 @@ type inbox struct {
 	mu   sync.Mutex
 	set  subnet.Set
 	full bool
+	all  bool     // more than leases has changed since the last pass over everything began, or may have
 	by   []string // who has changed the kernel since the last pass began
 }
 
-// poke asks for a pass. A wake-up that is waiting already serves this one too.
+// poke asks for a pass over everything.
 func (i *inbox) poke() {
+	i.mu.Lock()
+	i.all = true
+	i.mu.Unlock()
+	i.signal()
+}
+
+// signal asks for a pass. A wake-up that is waiting already serves this one too.
+func (i *inbox) signal() {
 	select {
 	case i.wake <- struct{}{}:
 	default:
@@ -49,7 +58,21 @@ func (i *inbox) put(set subnet.Set) {
 	i.mu.Lock()
 	i.set, i.full = set, true
 	i.mu.Unlock()
-	i.poke()
+	i.signal()
+}
+
+// onlyLeases reports whether nothing but leases has changed.
+func (i *inbox) onlyLeases() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.all
+}
+
+// begin takes note that a pass over everything begins.
+func (i *inbox) begin() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.all = false
 }
 
 // view returns the newest view; false while the store has not shown one.

@@ -58,7 +58,7 @@ func (j *journal) passed(last, now Status) {
 		j.log.Info("the store is in force again", "rev", now.Revision)
 	}
 	if now.Ready && !last.Ready && j.nag.due("ready", recurring) {
-		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", len(now.Peers))
+		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", now.PeerCount)
 	}
 	if now.Pending != last.Pending && now.Pending != "" {
 		j.log.Warn("restart pending", "reason", now.Pending)

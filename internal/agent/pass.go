@@ -23,7 +23,9 @@ type decision struct {
 
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
 func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
-	st = Status{Node: a.cfg.Node, Peers: []PeerStatus{}, Problems: []subnet.Problem{}}
+	a.inbox.begin()
+	a.ground = nil
+	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}}
 	changed, err := a.reconcile(ctx, &st)
 	if err != nil {
 		st.Reason = err.Error()
@@ -79,7 +81,9 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 
 	d := a.decide(v)
-	st.Peers = peerStatus(d, a.backend.Scope(nil).Links)
+	overlay := a.backend.Scope(nil).Links
+	st.peers = peerViews(d.usable, d.want.Routes, overlay)
+	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = describeAll(d.blocked)
 	st.Stale = stale(v, *a.network)
@@ -106,6 +110,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
 		return plan, err
 	}
+	a.settle(v, d, st.peers)
 	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}

@@ -20,9 +20,13 @@ const (
 // schedule decides when the next pass is due. A wake-up brings it forward and never puts it off, so that no storm of
 // events keeps passes from happening; and the more passes change something, the longer the pauses between them, so that
 // neither a contest with another program nor a cluster that starts all at once takes up the machine.
+//
+// Passes over a few leases come between, at once, and put off nothing.
 type schedule struct {
 	timer    *time.Timer
-	due      time.Time // when the timer fires
+	due      time.Time // when the next pass over everything is
+	few      time.Time // when the next one over a few leases is; zero: none is needed
+	fewAfter time.Time // what those are held back until
 	earliest time.Time // what wake-ups are held back until
 	last     time.Time // end of the last pass
 	busy     backoff.Backoff
@@ -73,10 +77,47 @@ func (s *schedule) passed(started time.Time, ready, changed bool) {
 	} else {
 		next = s.retry.Next()
 	}
+	s.few = time.Time{}
 	s.set(now.Add(max(next, pause)))
+}
+
+// leases makes a pass over a few leases due.
+func (s *schedule) leases() {
+	if !s.few.IsZero() {
+		return
+	}
+	if s.few = time.Now(); s.few.Before(s.fewAfter) {
+		s.few = s.fewAfter
+	}
+	s.reset()
+}
+
+// isFew reports whether it is a pass over a few leases that is due.
+func (s *schedule) isFew() bool { return !s.few.IsZero() && s.few.Before(s.due) }
+
+// passedFew takes note of a pass over a few leases.
+func (s *schedule) passedFew(started time.Time) {
+	now := time.Now()
+	s.few, s.fewAfter = time.Time{}, now.Add(min(slowdown*now.Sub(started), pauseMost))
+	s.reset()
+}
+
+// tooMany makes what was to be a pass over a few leases one over everything.
+func (s *schedule) tooMany() {
+	s.few = time.Time{}
+	s.reset()
+	s.wake()
 }
 
 func (s *schedule) set(due time.Time) {
 	s.due = due
-	s.timer.Reset(time.Until(due))
+	s.reset()
+}
+
+func (s *schedule) reset() {
+	at := s.due
+	if s.isFew() {
+		at = s.few
+	}
+	s.timer.Reset(time.Until(at))
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +22,8 @@ type Status struct {
 	Lease     *LeaseStatus     `json:"lease,omitempty"`
 	Uplink    *UplinkStatus    `json:"uplink,omitempty"`
 	MTU       int              `json:"mtu,omitempty"` // bytes, for containers
-	Peers     []PeerStatus     `json:"peers"`
+	PeerCount int              `json:"peerCount"`
+	Peers     []PeerStatus     `json:"peers"` // what Agent.Status tells; Config.Changed is told without
 	Problems  []subnet.Problem `json:"problems"`
 	Blocked   []string         `json:"blocked,omitempty"`   // where the host drops packets to or from its containers, and what to change
 	Loss      string           `json:"loss,omitempty"`      // to whom this host lost its subnet, until it has it again
@@ -40,6 +40,8 @@ type Status struct {
 	Changes  uint64    `json:"changes"`  // operations applied to the kernel since the start
 	Revision int64     `json:"revision"` // of the store's view
 	Time     time.Time `json:"time"`     // of the pass
+
+	peers []peerView
 }
 
 // NetworkStatus is the configuration in force.
@@ -95,7 +97,7 @@ func (p *published) get() Status {
 // the store's troubles, which come and go between passes.
 func (a *Agent) Status() Status {
 	st := a.status.get()
-	st.Store = a.trouble()
+	st.Store, st.Peers = a.trouble(), peerStatus(st.peers)
 	if st.Lease == nil || !st.Lease.Held {
 		return st
 	}
@@ -145,32 +147,6 @@ func leaseStatus(l subnet.Lease, held bool) *LeaseStatus {
 
 func uplinkStatus(u ip.Uplink) *UplinkStatus {
 	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Addr: addrs(u.Addr), Public: addrs(u.Public)}
-}
-
-// peerStatus tells of each usable peer how its subnets are routed; overlay are the backend's own links.
-func peerStatus(d decision, overlay []string) []PeerStatus {
-	via := make(map[netip.Prefix]string, len(d.want.Routes))
-	for _, r := range d.want.Routes {
-		via[r.Dst] = "direct"
-		if slices.Contains(overlay, r.Link) {
-			via[r.Dst] = "vxlan"
-		}
-	}
-	peers := make([]PeerStatus, 0, len(d.usable))
-	for _, l := range d.usable {
-		p := PeerStatus{Node: l.Attrs.Node, Subnets: prefixes(l.Subnets), Public: addrs(l.Attrs.Public), Via: "none"}
-		for _, s := range p.Subnets {
-			switch v := via[s]; {
-			case v == "" || p.Via == v:
-			case p.Via == "none":
-				p.Via = v
-			default:
-				p.Via = "mixed"
-			}
-		}
-		peers = append(peers, p)
-	}
-	return peers
 }
 
 func prefixes(s subnet.Subnets) []netip.Prefix {

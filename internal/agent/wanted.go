@@ -42,14 +42,30 @@ func ReadWanted(runDir string) (Wanted, error) {
 
 // wanted writes the file when its content changes.
 type wanted struct {
-	dir  string
-	last ip.State
+	dir   string
+	scope ip.Scope
+	last  ip.State
+	late  bool // the file is behind: passes over a few leases leave it to others
+}
+
+// flush writes the file if it is behind.
+func (w *wanted) flush() error {
+	if !w.late {
+		return nil
+	}
+	w.late = false
+	return w.save(w.scope, w.last)
 }
 
 func (w *wanted) write(scope ip.Scope, state ip.State) error {
-	if w.last.Equal(state) {
+	if !w.late && w.last.Equal(state) {
 		return nil
 	}
+	w.late = false
+	return w.save(scope, state)
+}
+
+func (w *wanted) save(scope ip.Scope, state ip.State) error {
 	scope.Paths = nil
 	data, err := json.Marshal(Wanted{Time: time.Now(), Scope: scope, State: state})
 	if err != nil {
@@ -58,6 +74,6 @@ func (w *wanted) write(scope ip.Scope, state ip.State) error {
 	if err := atomicfile.Write(filepath.Join(w.dir, wantedFile), data, 0o600); err != nil {
 		return fmt.Errorf("write wanted state: %w", err)
 	}
-	w.last = state
+	w.scope, w.last = scope, state
 	return nil
 }

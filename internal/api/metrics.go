@@ -30,7 +30,7 @@ func metrics() []metric {
 		{"tulle_lease_held", "1 if this host holds its lease.", prometheus.GaugeValue,
 			func(st agent.Status) float64 { return truth(st.Lease != nil && st.Lease.Held) }},
 		{"tulle_peers", "Hosts whose subnets are routed to.", prometheus.GaugeValue,
-			func(st agent.Status) float64 { return float64(len(st.Peers)) }},
+			func(st agent.Status) float64 { return float64(st.PeerCount) }},
 		{"tulle_problems", "Keys in the store that are left out.", prometheus.GaugeValue,
 			func(st agent.Status) float64 { return float64(len(st.Problems)) }},
 		{"tulle_blocked", "Places on this host that drop packets to or from its containers.", prometheus.GaugeValue,

@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// peerView is a usable peer, and how its subnets are routed.
+type peerView struct {
+	lease *subnet.Lease
+	via   string
+}
+
+// peerViews tells of each usable peer how its subnets are routed; overlay are the backend's own links. The routes must be
+// sorted.
+func peerViews(usable []*subnet.Lease, routes []ip.Route, overlay []string) []peerView {
+	views := make([]peerView, len(usable))
+	for i, l := range usable {
+		views[i] = peerView{l, via(l, routes, overlay)}
+	}
+	return views
+}
+
+func via(l *subnet.Lease, routes []ip.Route, overlay []string) string {
+	all := "none"
+	for _, f := range ip.Families() {
+		p := l.Subnets.Of(f)
+		if !p.IsValid() {
+			continue
+		}
+		i, found := slices.BinarySearchFunc(routes, p, func(r ip.Route, p netip.Prefix) int { return ip.ComparePrefix(r.Dst, p) })
+		one := ""
+		switch {
+		case found && slices.Contains(overlay, routes[i].Link):
+			one = "vxlan"
+		case found:
+			one = "direct"
+		}
+		switch {
+		case one == "" || all == one:
+		case all == "none":
+			all = one
+		default:
+			all = "mixed"
+		}
+	}
+	return all
+}
+
+func peerStatus(views []peerView) []PeerStatus {
+	peers := make([]PeerStatus, len(views))
+	for i, v := range views {
+		l := v.lease
+		peers[i] = PeerStatus{Node: l.Attrs.Node, Subnets: prefixes(l.Subnets), Public: addrs(l.Attrs.Public), Via: v.via}
+	}
+	return peers
+}
+
+// exchange returns the views without those of some leases and with others, all by subnet.
+func exchange(views []peerView, gone []*subnet.Lease, come []peerView) []peerView {
+	out := make([]peerView, 0, len(views)+len(come))
+	order := func(a, b peerView) int { return subnet.CompareSubnets(a.lease.Subnets, b.lease.Subnets) }
+	for _, v := range views {
+		if !slices.Contains(gone, v.lease) {
+			out = append(out, v)
+		}
+	}
+	for _, c := range come {
+		i, _ := slices.BinarySearchFunc(out, c, order)
+		out = slices.Insert(out, i, c)
+	}
+	return out
+}
