@@ -75,9 +75,15 @@ func (a *applier) add(ctx context.Context, op ip.Op) {
 	case ip.Route:
 		a.enqueue(op, o.Link, func(link uint32) { encodeRoute(&a.batch, op.Verb, o, link) })
 	case ip.Neighbor:
-		a.enqueue(op, o.Link, func(link uint32) { encodeNeighbor(&a.batch, op.Verb, o, link) })
+		a.enqueue(op, o.Link, func(link uint32) {
+			a.kernel.echoes.expect(op.Verb, echo{family: addressFamily(ip.FamilyOf(o.IP)), link: link, dst: o.IP})
+			encodeNeighbor(&a.batch, op.Verb, o, link)
+		})
 	case ip.FDB:
-		a.enqueue(op, o.Link, func(link uint32) { encodeFDB(&a.batch, op.Verb, o, link) })
+		a.enqueue(op, o.Link, func(link uint32) {
+			a.kernel.echoes.expect(op.Verb, echo{family: unix.AF_BRIDGE, link: link, dst: o.Dst, mac: o.MAC})
+			encodeFDB(&a.batch, op.Verb, o, link)
+		})
 	case ip.Addr:
 		a.enqueue(op, o.Link, func(link uint32) { encodeAddr(&a.batch, op.Verb, o, link) })
 	default:

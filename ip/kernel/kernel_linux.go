@@ -25,6 +25,7 @@ type Kernel struct {
 	route  *socket
 	nft    ruleset
 	legacy legacy
+	echoes echoes
 
 	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched.
 	ownLinks atomic.Pointer[map[uint32]string]

@@ -145,6 +145,9 @@ func (k *Kernel) concernsNeighbor(m message) bool {
 	if own := k.ownLinks.Load(); !ok || own != nil && (*own)[n.link] == "" {
 		return false
 	}
+	if m.port == 0 && k.echoes.expected(m.typ, n) {
+		return false
+	}
 	invalidated := n.state == unix.NUD_FAILED && m.port != 0
 	return n.state&unix.NUD_PERMANENT != 0 || invalidated || m.typ == unix.RTM_DELNEIGH && n.family != unix.AF_BRIDGE
 }

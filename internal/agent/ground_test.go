@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// However leases come, change and go, passes over the few that did leave what a pass over everything would: it finds nothing to do.
+func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
+	for name, config := range map[string]string{
+		"vxlan":         `{"Network":"10.5.0.0/16"}`,
+		"direct routes": `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
+		"host-gw":       `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, config, 1, func(t *testing.T, w *world) {
+				r := rand.New(rand.NewPCG(1, 0))
+				w.start()
+				h := w.hosts[0]
+				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
+				few := 0
+				for step := range 200 {
+					for range 1 + r.IntN(3) {
+						w.churn(r)
+					}
+					<-time.After(time.Duration(r.IntN(100)) * time.Millisecond)
+					if step%10 != 0 {
+						continue
+					}
+					<-time.After(3 * time.Second)
+					synctest.Wait()
+					if h.agent.ground != nil {
+						few++
+					}
+					before := h.agent.changes
+					h.agent.inbox.poke()
+					<-time.After(3 * time.Second)
+					synctest.Wait()
+					if after := h.agent.changes; after != before {
+						t.Fatalf("step %d: a pass over everything had %d things to do", step, after-before)
+					}
+					if d := h.drift(); len(d) > 0 {
+						t.Fatalf("step %d: the kernel lacks %s", step, d[0])
+					}
+				}
+				if name == "vxlan" && few < 2 {
+					t.Errorf("%d times of 20 all leases were plain", few)
+				}
+			})
+		})
+	}
+}
+
+// churn makes a change to the leases of hosts that do not live: most are good, and some in the way of others.
+func (w *world) churn(r *rand.Rand) {
+	n := 20 + r.IntN(12)
+	key := fmt.Sprintf("subnets/10.5.%d.0-24", n)
+	public, mac := fmt.Sprintf("172.30.0.%d", n+r.IntN(2)*100), fmt.Sprintf("02:00:00:00:00:%02x", n+r.IntN(2)*100)
+	switch r.IntN(40) {
+	case 0:
+		public = fmt.Sprintf("172.30.0.%d", 20+r.IntN(12))
+	case 1:
+		mac = fmt.Sprintf("02:00:00:00:00:%02x", 20+r.IntN(12))
+	case 2:
+		key = fmt.Sprintf("subnets/10.5.%d.0-23", n&^1)
+	case 3:
+		key = fmt.Sprintf("subnets/10.5.%d.128-25", n)
+	case 4:
+		public = fmt.Sprintf("10.5.%d.7", 20+r.IntN(12))
+	case 5:
+		mac = "x"
+	}
+	if r.IntN(3) == 0 {
+		w.store.Delete(key)
+		for _, odd := range []string{"subnets/10.5.%d.128-25", "subnets/10.5.%d.0-23"} {
+			w.store.Delete(fmt.Sprintf(odd, n&^1))
+			w.store.Delete(fmt.Sprintf(odd, n))
+		}
+		return
+	}
+	w.store.Put(key, flannelLease(public, mac), 0)
+}
