@@ -10,6 +10,8 @@ import (
 type Kernel interface {
 	// Snapshot reads what lies in scope, and the facts about the host that decisions depend on.
 	Snapshot(ctx context.Context, scope Scope) (Snapshot, error)
+	// Lookup asks for the route to each address; one without a route is absent. It costs as much as there are addresses.
+	Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Path, error)
 	// Apply runs the plan in order. An operation that fails does not stop the others: the failures come back
 	// together, as OpErrors. Deleting what is absent is a success.
 	Apply(ctx context.Context, plan Plan) error

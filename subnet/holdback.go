@@ -56,13 +56,12 @@ func (h *Holdback) Doubt() string {
 // suddenLoss reports whether more than half of the last leases went since, some of which may have been made anew: the
 // others will be too.
 func suddenLoss(last, now []*Lease) bool {
-	created := make(map[Subnets]int64, len(now))
-	for _, l := range now {
-		created[l.Subnets] = l.Created
-	}
 	lost := 0
-	for _, l := range last {
-		if at, there := created[l.Subnets]; !there || at != l.Created {
+	for _, l := range last { // both are in order
+		for len(now) > 0 && now[0] != l && CompareSubnets(now[0].Subnets, l.Subnets) < 0 {
+			now = now[1:]
+		}
+		if len(now) == 0 || now[0] != l && (now[0].Subnets != l.Subnets || now[0].Created != l.Created) {
 			lost++
 		}
 	}

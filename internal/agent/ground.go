@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -16,8 +17,10 @@ import (
 // the network, and served by the backend. Then what one lease is worth depends on no other.
 type ground struct {
 	set   subnet.Set // of the store
-	view  view
+	view  view       // without what is kept here
+	paths map[netip.Addr]ip.Path
 	want  ip.State
+	links ip.Dual[[]string] // that routes lead over
 	peers []peerView
 	taken taken
 }
@@ -110,8 +113,11 @@ func (a *Agent) settle(v view, d decision, peers []peerView) {
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
 		return
 	}
-	g := &ground{set: v.set.Set, view: v, want: d.want, peers: peers, taken: newTaken(v.set.Leases)}
-	g.view.set, g.view.snap.Owned, g.view.snap.Paths = sight{}, ip.State{}, nil
+	g := &ground{set: v.set.Set, view: v, paths: v.snap.Paths, want: d.want, peers: peers, taken: newTaken(v.set.Leases)}
+	g.view.set, g.view.snap.Owned, g.view.snap.Paths, g.view.host.Paths = sight{}, ip.State{}, nil, nil
+	for _, f := range ip.Families() {
+		g.links.Set(f, fabricLinks(d.want, f))
+	}
 	for _, l := range g.set.Leases {
 		if !g.taken.plain(a.network, l) {
 			return
@@ -123,6 +129,7 @@ func (a *Agent) settle(v view, d decision, peers []peerView) {
 // few makes the kernel right when only a few leases have changed. It returns false if that takes a pass over everything.
 func (a *Agent) few(ctx context.Context) bool {
 	g := a.ground
+	a.ground = nil // until all has gone well
 	set, ok := a.inbox.view()
 	if g == nil || !ok || !a.inbox.onlyLeases() || set.Network != g.set.Network || !slices.Equal(set.Problems, g.set.Problems) {
 		return false
@@ -131,27 +138,27 @@ func (a *Agent) few(ctx context.Context) bool {
 	if !ok || !a.plain(g, n) {
 		return false
 	}
-	gone, come, ok := a.serve(g, n)
+	gone, come, ok := a.serve(ctx, g, n)
 	if !ok {
 		return false
 	}
 	plan := ip.Diff(gone, come)
-	if vs := invariant.Owned(plan, g.view.scope); len(vs) > 0 {
+	if len(invariant.Owned(plan, g.view.scope)) > 0 {
 		return false // a pass over everything will tell
 	}
 	a.changes += uint64(len(plan))
 	if err := a.cfg.Kernel.Apply(ctx, plan); err != nil {
-		a.ground = nil
 		return false
 	}
 	g.want.Exchange(gone, come)
-	a.wanted.last, a.wanted.late = g.want, true
 	g.peers = exchange(g.peers, n.gone, peerViews(n.come, come.Routes, a.backend.Scope(nil).Links))
 	g.set = set
+	a.wanted.later(g.want)
 	a.views.offer(a.cfg, set, a.network)
 	st := a.status.get()
 	st.peers, st.PeerCount, st.Revision, st.Changes = g.peers, len(g.peers), set.Revision, a.changes
 	a.publish(st)
+	a.ground = g
 	return true
 }
 
@@ -163,52 +170,58 @@ func (a *Agent) plain(g *ground, n news) bool {
 	for _, l := range n.come {
 		g.taken.count(l, 1)
 	}
-	for _, l := range slices.Concat(n.gone, n.come) {
-		if l.Attrs.Node == a.cfg.Node {
-			a.ground = nil
-			return false
-		}
-	}
-	for _, l := range n.come {
-		if !g.taken.plain(a.network, l) {
-			a.ground = nil
-			return false
-		}
-	}
-	return true
+	mine := func(l *subnet.Lease) bool { return l.Attrs.Node == a.cfg.Node }
+	odd := func(l *subnet.Lease) bool { return mine(l) || !g.taken.plain(a.network, l) }
+	return !slices.ContainsFunc(n.gone, mine) && !slices.ContainsFunc(n.come, odd)
 }
 
 // serve plans for what was and for what is. All else that is in both plans is the same.
-func (a *Agent) serve(g *ground, n news) (gone, come ip.State, ok bool) {
+func (a *Agent) serve(ctx context.Context, g *ground, n news) (gone, come ip.State, ok bool) {
 	self := subnet.Self{Node: a.cfg.Node, Subnets: g.view.self.Subnets, Underlay: a.precious(g.view)}
 	usable, refused := subnet.Judge(*a.network, n.come, self)
-	if len(refused) > 0 || len(usable) != len(n.come) || len(a.backend.Scope(n.come).Paths) > 0 {
-		a.ground = nil
+	if len(refused) > 0 || len(usable) != len(n.come) {
 		return gone, come, false
 	}
+	// Where the routes of those that are gone led is in what was wanted of them.
+	before, now := g.view.host, g.view.host
+	before.Paths = g.paths
+	if addrs := a.backend.Scope(n.come).Paths; len(addrs) > 0 {
+		var err error
+		if now.Paths, err = a.cfg.Kernel.Lookup(ctx, addrs); err != nil {
+			return gone, come, false
+		}
+	}
 	var was, is []subnet.Problem
-	gone, was = a.backend.Plan(g.view.host, g.view.self, n.gone)
-	come, is = a.backend.Plan(g.view.host, g.view.self, usable)
+	gone, was = a.backend.Plan(before, g.view.self, n.gone)
+	come, is = a.backend.Plan(now, g.view.self, usable)
+	defer func() {
+		if ok {
+			g.learn(n, now.Paths)
+		}
+	}()
 	if !a.cfg.PeerFilter {
 		gone.Guards, come.Guards = nil, nil
 	}
 	gone.Sort()
 	come.Sort()
-	if len(was)+len(is) > 0 || g.want.Meets(gone, come) || !linked(g.want, come) {
-		a.ground = nil
-		return gone, come, false
+	return gone, come, len(was)+len(is) == 0 && !g.want.Meets(gone, come) && g.linked(come)
+}
+
+// learn keeps the paths to those that have come.
+func (g *ground) learn(n news, paths map[netip.Addr]ip.Path) {
+	for _, l := range n.gone {
+		for _, f := range ip.Families() {
+			delete(g.paths, l.Attrs.Public.Of(f))
+		}
 	}
-	return gone, come, true
+	maps.Copy(g.paths, paths)
 }
 
 // linked reports whether the routes of a state lead over links that have routes already: other links need other openings.
-func linked(want, come ip.State) bool {
-	for _, f := range ip.Families() {
-		known := fabricLinks(want, f)
-		for _, link := range fabricLinks(ip.State{Routes: come.Routes}, f) {
-			if !slices.Contains(known, link) {
-				return false
-			}
+func (g *ground) linked(come ip.State) bool {
+	for _, r := range come.Routes {
+		if !slices.Contains(g.links.Of(ip.FamilyOf(r.Dst.Addr())), r.Link) {
+			return false
 		}
 	}
 	return true

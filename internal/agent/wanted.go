@@ -48,6 +48,9 @@ type wanted struct {
 	late  bool // the file is behind: passes over a few leases leave it to others
 }
 
+// later takes note of what is wanted now, and leaves the file as it is.
+func (w *wanted) later(state ip.State) { w.last, w.late = state, true }
+
 // flush writes the file if it is behind.
 func (w *wanted) flush() error {
 	if !w.late {

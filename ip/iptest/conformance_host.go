@@ -194,7 +194,13 @@ func (s *suite) paths() {
 	s.must(s.Other, add(ip.Route{
 		Dst: netip.PrefixFrom(s.gateway, 0).Masked(), Via: s.gateway, Link: uplinkName, Metric: 200, Protocol: 4,
 	}))
-	s.same(s.snapshot(scope).Paths, map[netip.Addr]ip.Path{
+	all := map[netip.Addr]ip.Path{
 		own: {Link: "lo", Source: own}, neighbour: onLink, far: {Link: uplinkName, Gateway: s.gateway, Source: own},
-	})
+	}
+	s.same(s.snapshot(scope).Paths, all)
+	found, err := s.Kernel.Lookup(s.Context(), scope.Paths)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.same(found, all)
 }

@@ -17,7 +17,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	if err := ctx.Err(); err != nil {
 		return ip.Snapshot{}, err
 	}
-	s := ip.Snapshot{Owned: k.owned(scope), Interfaces: k.allInterfaces(), Paths: map[netip.Addr]ip.Path{}}
+	s := ip.Snapshot{Owned: k.owned(scope), Interfaces: k.allInterfaces()}
 	k.readGuards(&s)
 	for _, r := range k.routes {
 		switch {
@@ -43,12 +43,25 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	slices.SortFunc(s.Defaults, func(a, b ip.Route) int {
 		return cmp.Or(ip.ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
 	})
-	for _, addr := range scope.Paths {
+	s.Paths = k.paths(scope.Paths)
+	return s, nil
+}
+
+// Lookup implements ip.Kernel.
+func (k *Kernel) Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]ip.Path, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.paths(addrs), ctx.Err()
+}
+
+func (k *Kernel) paths(addrs []netip.Addr) map[netip.Addr]ip.Path {
+	found := make(map[netip.Addr]ip.Path, len(addrs))
+	for _, addr := range addrs {
 		if path, ok := k.path(addr); ok {
-			s.Paths[addr] = path
+			found[addr] = path
 		}
 	}
-	return s, nil
+	return found
 }
 
 // owned is what lies in scope, without the routes.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime"
 
 	"tulle/ip"
@@ -32,5 +33,10 @@ func (*Kernel) Snapshot(context.Context, ip.Scope) (ip.Snapshot, error) {
 // Apply returns errors.ErrUnsupported.
 func (*Kernel) Apply(context.Context, ip.Plan) error { return errors.ErrUnsupported }
 
+// Lookup returns errors.ErrUnsupported.
+func (*Kernel) Lookup(context.Context, []netip.Addr) (map[netip.Addr]ip.Path, error) {
+	return nil, errors.ErrUnsupported
+}
+
 // Watch returns errors.ErrUnsupported.
-func (*Kernel) Watch(context.Context, func()) error { return errors.ErrUnsupported }
+func (*Kernel) Watch(context.Context, func(ip.Actor)) error { return errors.ErrUnsupported }

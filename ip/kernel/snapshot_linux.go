@@ -56,6 +56,23 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	return rd.Snapshot, nil
 }
 
+// Lookup implements ip.Kernel.
+func (k *Kernel) Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]ip.Path, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rd := reading{scope: ip.Scope{Paths: addrs}, names: map[uint32]string{}, own: map[uint32]string{}}
+	if err := rd.readLinks(k.links); err != nil {
+		return nil, fmt.Errorf("look up routes: read links: %w", err)
+	}
+	if err := rd.readPaths(k.route); err != nil {
+		return nil, fmt.Errorf("look up routes: %w", err)
+	}
+	return rd.Paths, nil
+}
+
 func (rd *reading) inNetworks(p netip.Prefix) bool {
 	return slices.ContainsFunc(rd.scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, p) })
 }
