@@ -3,6 +3,8 @@ package agent
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,11 +13,15 @@ import (
 // However leases come, change and go, passes over the few that did leave what a pass over everything would: it finds nothing to do.
 func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 	for name, config := range map[string]string{
-		"vxlan":         `{"Network":"10.5.0.0/16"}`,
-		"direct routes": `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
-		"host-gw":       `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
+		"vxlan":   `{"Network":"10.5.0.0/16"}`,
+		"direct":  `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
+		"host-gw": `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
+			backend := "vxlan"
+			if name == "host-gw" {
+				backend = name
+			}
 			simulate(t, config, 1, func(t *testing.T, w *world) {
 				r := rand.New(rand.NewPCG(1, 0))
 				w.start()
@@ -24,7 +30,7 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 				few := 0
 				for step := range 200 {
 					for range 1 + r.IntN(3) {
-						w.churn(r)
+						w.churn(r, backend)
 					}
 					<-time.After(time.Duration(r.IntN(100)) * time.Millisecond)
 					if step%10 != 0 {
@@ -55,7 +61,7 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 }
 
 // churn makes a change to the leases of hosts that do not live: most are good, and some in the way of others.
-func (w *world) churn(r *rand.Rand) {
+func (w *world) churn(r *rand.Rand, backend string) {
 	n := 20 + r.IntN(12)
 	key := fmt.Sprintf("subnets/10.5.%d.0-24", n)
 	public, mac := fmt.Sprintf("172.30.0.%d", n+r.IntN(2)*100), fmt.Sprintf("02:00:00:00:00:%02x", n+r.IntN(2)*100)
@@ -81,5 +87,5 @@ func (w *world) churn(r *rand.Rand) {
 		}
 		return
 	}
-	w.store.Put(key, flannelLease(public, mac), 0)
+	w.store.Put(key, strings.Replace(flannelLease(public, mac), `"vxlan"`, strconv.Quote(backend), 1), 0)
 }
