@@ -146,9 +146,11 @@ func (a *Agent) few(ctx context.Context) bool {
 	if len(invariant.Owned(plan, g.view.scope)) > 0 {
 		return false // a pass over everything will tell
 	}
-	a.changes += uint64(len(plan))
-	if err := a.cfg.Kernel.Apply(ctx, plan); err != nil {
-		return false
+	if len(plan) > 0 {
+		a.changes += uint64(len(plan))
+		if err := a.cfg.Kernel.Apply(ctx, plan); err != nil {
+			return false
+		}
 	}
 	g.want.Exchange(gone, come)
 	g.peers = exchange(g.peers, n.gone, peerViews(n.come, come.Routes, a.backend.Scope(nil).Links))
