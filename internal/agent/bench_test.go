@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -111,6 +112,33 @@ func BenchmarkPass(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkFew is a pass over one lease among many that has come or gone.
+func BenchmarkFew(b *testing.B) {
+	for _, backendType := range []string{"vxlan", "host-gw"} {
+		for _, n := range []int{1_000, 10_000} {
+			b.Run(fmt.Sprintf("%s/%dpeers", backendType, n), func(b *testing.B) {
+				set := crowd(b, backendType, n)
+				a := settled(b, set)
+				less := set
+				less.Leases = slices.Delete(slices.Clone(set.Leases), n/2, n/2+1)
+				a.cfg.Kernel = still{a.cfg.Kernel}
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					a.inbox.put([]subnet.Set{less, set}[i%2])
+					if !a.few(b.Context()) {
+						b.Fatal("it takes a pass over everything")
+					}
+				}
+			})
+		}
+	}
+}
+
+// still is a kernel in which nothing takes any time.
+type still struct{ ip.Kernel }
+
+func (still) Apply(context.Context, ip.Plan) error { return nil }
 
 // timed tells how much of a pass is the kernel's, which in memory is another than the real one's.
 type timed struct {
