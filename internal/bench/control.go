@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"tulle/internal/agent"
+	"tulle/ip"
+	"tulle/subnet"
 )
 
 // Control is what one run of the control benchmark found. Durations are in seconds, sizes in bytes, CPU in seconds of one core.
@@ -138,7 +140,7 @@ func (w *world) awaitReady(ctx context.Context) error {
 func (w *world) cold(ctx context.Context, c *Control) error {
 	var s samples
 	for range w.config.Rounds {
-		if err := w.host.Shutdown(); err != nil {
+		if err := w.bare(ctx); err != nil {
 			return err
 		}
 		if err := w.startOnce(ctx, &s); err != nil {
@@ -147,6 +149,25 @@ func (w *world) cold(ctx context.Context, c *Control) error {
 	}
 	c.Cold = s.start()
 	return nil
+}
+
+// bare leaves the host as one that has never been part of the network.
+func (w *world) bare(ctx context.Context) error {
+	if w.host.DaemonPID() == 0 {
+		return nil
+	}
+	var st agent.Status
+	if err := w.host.Status(ctx, &st); err != nil {
+		return err
+	}
+	if err := w.host.Shutdown(); err != nil || st.Lease == nil {
+		return err
+	}
+	var own subnet.Subnets
+	for _, p := range st.Lease.Subnets {
+		own.Set(ip.FamilyOf(p.Addr()), p)
+	}
+	return w.lab.Etcd.Delete(ctx, w.lab.Etcd.Key("subnets/"+subnet.KeyOf(own)))
 }
 
 func (w *world) warm(ctx context.Context, c *Control) error {

@@ -103,10 +103,8 @@ func (w *world) lead(p peer) netip.Prefix {
 	return p.subnets().Of(w.config.Families[len(w.config.Families)-1])
 }
 
-const (
-	churnRate = 100 // leases written per second
-	churnTime = 10 * time.Second
-)
+// churnRate is how many leases are written per second.
+const churnRate = 100
 
 // churn writes leases again, each with another MAC address or, where there is none, as it is.
 func (w *world) churn(ctx context.Context, c *Control) error {
@@ -121,7 +119,7 @@ func (w *world) churn(ctx context.Context, c *Control) error {
 	}
 	ticker := time.NewTicker(time.Second / churnRate)
 	defer ticker.Stop()
-	count := int(churnTime.Seconds() * churnRate)
+	count := int(w.config.Churn.Seconds() * churnRate)
 	for i := range count {
 		if err := w.write(ctx, w.peer(i*7919%w.config.Peers), byte(2+i)); err != nil {
 			return err
@@ -146,16 +144,13 @@ func (w *world) churn(ctx context.Context, c *Control) error {
 	return err
 }
 
-// idleTime has two resyncs, which come every 30 s.
-const idleTime = time.Minute
-
 func (w *world) idle(ctx context.Context, c *Control) error {
 	measure, err := w.load(ctx)
 	if err != nil {
 		return err
 	}
 	select {
-	case <-time.After(idleTime):
+	case <-time.After(w.config.Idle):
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

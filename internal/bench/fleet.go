@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,8 @@ import (
 // FleetConfig says what is measured.
 type FleetConfig struct {
 	Hosts int `json:"hosts"`
+	// Rest is for how long nothing happens. Default 1 min, in which each host makes sure some times that etcd is there.
+	Rest time.Duration `json:"-"`
 	// Tulle is the path of the program that runs etcd.
 	Tulle string `json:"-"`
 	// Progress is told of each step. May be nil.
@@ -79,6 +82,7 @@ func RunFleet(ctx context.Context, config FleetConfig) (out Fleet, err error) {
 	if err != nil {
 		return out, err
 	}
+	config.Rest = cmp.Or(config.Rest, time.Minute)
 	f := &fleet{config: config, etcd: process}
 	ctx, f.cancel = context.WithCancel(ctx)
 	defer func() {

@@ -35,16 +35,13 @@ func (f *fleet) boot(ctx context.Context, out *Fleet) error {
 	return err
 }
 
-// steadyTime has two probes of each host, which come every 20 s or so.
-const steadyTime = time.Minute
-
 func (f *fleet) steady(ctx context.Context, out *Fleet) error {
 	measure, err := f.stage(ctx)
 	if err != nil {
 		return err
 	}
 	select {
-	case <-time.After(steadyTime):
+	case <-time.After(f.config.Rest):
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

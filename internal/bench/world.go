@@ -3,10 +3,12 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,9 @@ type Config struct {
 	Families []ip.Family `json:"-"`
 	Peers    int         `json:"peers"`
 	Rounds   int         `json:"rounds"` // what is quick is measured so often, and the median counts
+	// Churn is for how long leases are written again and again, Idle for how long nothing happens. Default 10 s and 1 min,
+	// in which there are two resyncs.
+	Churn, Idle time.Duration `json:"-"`
 	// Tulled and Tulle are the paths of the two programs.
 	Tulled, Tulle string `json:"-"`
 	// Progress is told of each step. May be nil.
@@ -40,6 +45,11 @@ func (c Config) Check() error {
 	return nil
 }
 
+func (c Config) complete() Config {
+	c.Churn, c.Idle = cmp.Or(c.Churn, 10*time.Second), cmp.Or(c.Idle, time.Minute)
+	return c
+}
+
 // world is one host, an etcd, and leases.
 type world struct {
 	config Config
@@ -55,7 +65,7 @@ func newWorld(ctx context.Context, config Config) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{config: config, lab: l, host: l.Hosts[0]}
+	w := &world{config: config.complete(), lab: l, host: l.Hosts[0]}
 	if err := w.prepare(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}

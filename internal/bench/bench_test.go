@@ -1,0 +1,71 @@
+//go:build linux
+
+package bench
+
+import (
+	"bytes"
+	"encoding/xml"
+	"maps"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tulle/internal/lab/labtest"
+	"tulle/ip"
+)
+
+func TestMain(m *testing.M) { labtest.Main(m) }
+
+// What is counted does not depend on the machine: neither on its speed nor on the number of peers.
+func TestControlCounts(t *testing.T) {
+	for _, backend := range []string{"vxlan", "host-gw"} {
+		t.Run(backend, func(t *testing.T) {
+			var runs []Control
+			for _, peers := range []int{10, 30} {
+				families := ip.Families()
+				c, err := RunControl(t.Context(), Config{
+					Backend: backend, Families: families[:], Peers: peers, Rounds: 2, Churn: time.Second, Idle: 3 * time.Second,
+					Tulled: filepath.Join(labtest.Programs(), "tulled"), Tulle: filepath.Join(labtest.Programs(), "tulle"),
+					Progress: func(text string) { t.Log(text) },
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.Warm.Changes != 0 || c.Idle.Changes != 0 || c.Idle.LogBytes != 0 || c.Spawned {
+					t.Errorf("%d peers: warm restart %v changes, idle %v and %d bytes of log, programs started: %t, want none",
+						peers, c.Warm.Changes, c.Idle.Changes, c.Idle.LogBytes, c.Spawned)
+				}
+				if least := float64(2 * peers); c.Cold.Changes < least || c.Cold.Median <= 0 || c.Floor.Median <= 0 || c.Change.Samples != spare || c.Loss.Samples != spare {
+					t.Errorf("%d peers: %+v", peers, c)
+				}
+				runs = append(runs, c)
+			}
+			if few, many := runs[0].Cold.Requests, runs[1].Cold.Requests; !maps.Equal(few, many) {
+				t.Errorf("a start makes requests %v with 10 peers and %v with 30, want the same", few, many)
+			}
+			var plot bytes.Buffer
+			if err := WritePlot(&plot, runs); err != nil {
+				t.Error(err)
+			}
+			if err := xml.Unmarshal(plot.Bytes(), new(struct{ XMLName xml.Name })); err != nil {
+				t.Errorf("the plot is no XML: %v", err)
+			}
+		})
+	}
+}
+
+func TestFleetCounts(t *testing.T) {
+	const hosts = 20
+	f, err := RunFleet(t.Context(), FleetConfig{Hosts: hosts, Tulle: filepath.Join(labtest.Programs(), "tulle"), Rest: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, stage := range map[string]Stage{"leased": f.Leased, "known": f.Known, "change": f.Change, "restart": f.Restart} {
+		if stage.Samples != hosts {
+			t.Errorf("%s: %d of %d hosts", name, stage.Samples, hosts)
+		}
+	}
+	if f.Failed != 0 || f.Known.Requests["Txn"] > 3*hosts || f.Change.Requests["Range"] > 0 {
+		t.Errorf("%d failed; start %v, one change %v: want at most 3 transactions per host, and nothing but the change", f.Failed, f.Known.Requests, f.Change.Requests)
+	}
+}
