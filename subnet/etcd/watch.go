@@ -89,21 +89,26 @@ func (w *watcher) follow(ctx context.Context) error {
 	reconnected := make(chan struct{}, 1)
 	wg.Go(func() { w.store.reconnects(ctx, reconnected) })
 	from, end := w.store.layout.span()
-	events := w.store.client.Watch(ownStream(ctx), from,
-		clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1), clientv3.WithProgressNotify())
+	stream := ownStream(ctx)
+	events := w.store.client.Watch(stream, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1))
 	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
+	asked := false // for a sign of life on the stream, which costs etcd next to nothing
 	for {
 		select {
 		case r, ok := <-events:
 			if !ok {
 				return errWatchEnded
 			}
+			asked = false
 			if err := r.Err(); err != nil {
 				if r.CompactRevision == 0 {
 					w.store.health.note(err)
 				}
 				return err
+			}
+			if r.Header.Revision < w.view.revision {
+				return errRewound
 			}
 			w.apply(r)
 			continue
@@ -111,7 +116,13 @@ func (w *watcher) follow(ctx context.Context) error {
 			return errDoubt
 		case <-reconnected:
 		case <-probe.C:
+			if !asked && w.store.client.RequestProgress(stream) == nil {
+				asked = true
+				probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
+				continue
+			}
 		}
+		asked = false
 		if err := w.probe(ctx); err != nil {
 			return err
 		}
