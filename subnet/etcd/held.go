@@ -149,6 +149,7 @@ func (h *held) guard(ctx context.Context) error {
 	asked := h.store.client.Watch(watching, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
+	silent := false // since a sign of life was asked for on the stream
 	for {
 		r, ok := clientv3.WatchResponse{}, true
 		due := false
@@ -156,12 +157,15 @@ func (h *held) guard(ctx context.Context) error {
 		case <-other:
 			return errRewound
 		case <-check.C:
-			due = true
+			due = silent || h.store.client.RequestProgress(watching) != nil
+			silent = !due
 			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 		case err := <-gone:
 			return err
 		case r, ok = <-own:
+			silent = false
 		case r, ok = <-asked:
+			silent = false
 		}
 		if !ok {
 			return errWatchEnded
@@ -170,6 +174,12 @@ func (h *held) guard(ctx context.Context) error {
 			return err
 		}
 		if len(r.Events) == 0 && !due {
+			if r.Header != nil && r.Header.Revision < revision {
+				return errRewound
+			}
+			if err := h.note(ctx); err != nil {
+				return err
+			}
 			continue
 		}
 		switch now, err := h.inspect(ctx); {
