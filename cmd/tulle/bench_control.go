@@ -98,6 +98,9 @@ func printControl(w io.Writer, results []bench.Control) error {
 		{"cold start", func(c bench.Control) string { return seconds(c.Cold.Median) }},
 		{"  CPU", func(c bench.Control) string { return seconds(c.Cold.CPU.Median) }},
 		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Cold.Changes) }},
+		{"  in the kernel", func(c bench.Control) string {
+			return fmt.Sprintf("%s (%.2f of the floor)", seconds(c.Cold.Apply.Median), c.Cold.Apply.Median/c.Floor.Median)
+		}},
 		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Cold.Requests) }},
 		{"warm restart", func(c bench.Control) string { return seconds(c.Warm.Median) }},
 		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Warm.Changes) }},

@@ -78,7 +78,7 @@ type Agent struct {
 	applied  bool                // the kernel has been made right once
 	resumed  bool                // from the kept view: lease and subnets are those of an earlier run
 	journal  journal
-	changes  uint64  // operations applied to the kernel
+	work     Work
 	ground   *ground // nil: only a pass over everything will do
 	contests contests
 

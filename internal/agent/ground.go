@@ -147,8 +147,7 @@ func (a *Agent) few(ctx context.Context) bool {
 		return false // a pass over everything will tell
 	}
 	if len(plan) > 0 {
-		a.changes += uint64(len(plan))
-		if err := a.cfg.Kernel.Apply(ctx, plan); err != nil {
+		if err := a.change(ctx, plan); err != nil {
 			return false
 		}
 	}
@@ -158,7 +157,8 @@ func (a *Agent) few(ctx context.Context) bool {
 	a.wanted.later(g.want)
 	a.views.offer(a.cfg, set, a.network)
 	st := a.status.get()
-	st.peers, st.PeerCount, st.Revision, st.Changes = g.peers, len(g.peers), set.Revision, a.changes
+	a.work.Few++
+	st.peers, st.PeerCount, st.Revision, st.Work = g.peers, len(g.peers), set.Revision, a.work
 	a.publish(st)
 	a.ground = g
 	return true

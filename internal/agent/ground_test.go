@@ -41,11 +41,11 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 					if h.agent.ground != nil {
 						few++
 					}
-					before := h.agent.changes
+					before := h.agent.work.Changes
 					h.agent.inbox.poke()
 					<-time.After(3 * time.Second)
 					synctest.Wait()
-					if after := h.agent.changes; after != before {
+					if after := h.agent.work.Changes; after != before {
 						t.Fatalf("step %d: a pass over everything had %d things to do", step, after-before)
 					}
 					if d := h.drift(); len(d) > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -25,6 +26,7 @@ type decision struct {
 func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.inbox.begin()
 	a.ground = nil
+	a.work.Passes++
 	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}}
 	changed, err := a.reconcile(ctx, &st)
 	if err != nil {
@@ -33,7 +35,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	if st.Store = a.trouble(); st.Store != "" && errors.Is(err, errNoView) {
 		st.Reason = st.Store
 	}
-	st.Ready, st.Loss, st.Changes = err == nil, a.keeper.lastLoss(), a.changes
+	st.Ready, st.Loss, st.Work = err == nil, a.keeper.lastLoss(), a.work
 	return st, changed
 }
 
@@ -98,7 +100,6 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 	st.Violations = union(st.Violations, a.violations(v, d, have, plan))
 	if len(plan) > 0 {
-		a.changes += uint64(len(plan))
 		err = a.apply(ctx, plan, v)
 	}
 	st.Contested = a.contests.lasting()
@@ -150,7 +151,7 @@ func (a *Agent) decide(v view) decision {
 // apply carries out a plan. Where nothing else is wanted than before, others have changed the kernel and the plan is a
 // repair: each is logged, until it is contested.
 func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
-	err := a.cfg.Kernel.Apply(ctx, plan)
+	err := a.change(ctx, plan)
 	var by []string
 	if v.unchanged {
 		by = v.by
@@ -167,6 +168,15 @@ func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
 		return fmt.Errorf("apply to kernel: %w", err)
 	}
 	return nil
+}
+
+// change applies a plan and counts it.
+func (a *Agent) change(ctx context.Context, plan ip.Plan) error {
+	began := time.Now()
+	err := a.cfg.Kernel.Apply(ctx, plan)
+	a.work.Changes += uint64(len(plan))
+	a.work.Applied += time.Since(began)
+	return err
 }
 
 func (a *Agent) writeEnv(self subnet.Lease, mtu int) error {

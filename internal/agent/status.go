@@ -37,11 +37,19 @@ type Status struct {
 	Violations []invariant.Violation `json:"violations,omitempty"`
 	Violated   uint64                `json:"violated,omitempty"` // how many since the start, those of earlier passes included
 
-	Changes  uint64    `json:"changes"`  // operations applied to the kernel since the start
+	Work     Work      `json:"work"`
 	Revision int64     `json:"revision"` // of the store's view
 	Time     time.Time `json:"time"`     // of the pass
 
 	peers []peerView
+}
+
+// Work is what the agent has done since it started.
+type Work struct {
+	Passes  uint64        `json:"passes"`  // over everything
+	Few     uint64        `json:"few"`     // over a few leases
+	Changes uint64        `json:"changes"` // operations applied to the kernel
+	Applied time.Duration `json:"applied"` // time that these took, nanoseconds
 }
 
 // NetworkStatus is the configuration in force.

@@ -12,7 +12,7 @@ import (
 )
 
 func TestMetrics(t *testing.T) {
-	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, Peers: make([]agent.PeerStatus, 3), Strangers: 7}
+	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, PeerCount: 3, Strangers: 7}
 	bad := agent.Status{
 		Degraded: "stale", Store: "no answer", Lease: &agent.LeaseStatus{}, Contested: []string{"x"}, Blocked: []string{"y", "z"},
 		Violations: []invariant.Violation{{Invariant: invariant.OneOwner}}, Violated: 2,

@@ -37,6 +37,7 @@ type Control struct {
 type Start struct {
 	Figure
 	CPU      Figure             `json:"cpu"`
+	Apply    Figure             `json:"apply"`    // of the time, in the kernel
 	Changes  float64            `json:"changes"`  // operations applied to the kernel, median
 	Requests map[string]float64 `json:"requests"` // to etcd, by method, in the last round
 	Received float64            `json:"received"` // bytes from etcd, in the last round
@@ -110,6 +111,7 @@ func (w *world) startOnce(ctx context.Context, s *samples) error {
 		return err
 	}
 	s.changes = append(s.changes, counted[changesTotal])
+	s.apply = append(s.apply, counted["tulle_kernel_apply_seconds_total"])
 	after, err := w.etcdCounters(ctx)
 	s.etcd = after.since(before)
 	return err

@@ -30,13 +30,13 @@ func figure(samples []float64) Figure {
 
 // samples are those of some starts.
 type samples struct {
-	took, cpu, changes []float64
-	etcd               counters // of the last
+	took, cpu, apply, changes []float64
+	etcd                      counters // of the last
 }
 
 func (s *samples) start() Start {
 	return Start{
-		Figure: figure(s.took), CPU: figure(s.cpu), Changes: figure(s.changes).Median,
+		Figure: figure(s.took), CPU: figure(s.cpu), Apply: figure(s.apply), Changes: figure(s.changes).Median,
 		Requests: requests(s.etcd), Received: s.etcd["etcd_network_client_grpc_sent_bytes_total"],
 	}
 }
