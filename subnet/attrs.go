@@ -3,6 +3,7 @@ package subnet
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -25,12 +26,18 @@ const (
 	fieldTulle         = "Tulle"
 )
 
-// owner is what Tulle adds to a lease value; flannel ignores it.
+// owner is what Tulle adds to a lease value; flannel ignores it. It is read without this type (see readOwner), by the names below.
 type owner struct {
 	Node     string
 	Instance string   `json:",omitempty"`
 	Hardware []string `json:",omitempty"`
 }
+
+const (
+	ownerNode     = "Node"
+	ownerInstance = "Instance"
+	ownerHardware = "Hardware"
+)
 
 // MarshalJSON writes the value of a lease key: flannel's fields as flannel writes them, Tulle's own, then Extra by name.
 func (a Attrs) MarshalJSON() ([]byte, error) {
@@ -75,47 +82,60 @@ func (a *Attrs) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decode lease value: %w", err)
 	}
 	*a = Attrs{}
-	if raw := takeMember(members, fieldPublicIP); raw != nil {
+	if raw := members.take(fieldPublicIP); raw != "" {
 		if a.Public.V4, err = parsePublic(ip.IPv4, fieldPublicIP, raw); err != nil {
 			return err
 		}
 	}
-	if raw := takeMember(members, fieldPublicIPv6); present(raw) {
+	if raw := members.take(fieldPublicIPv6); present(raw) {
 		if a.Public.V6, err = parsePublic(ip.IPv6, fieldPublicIPv6, raw); err != nil {
 			return err
 		}
 	}
-	if raw := takeMember(members, fieldBackendType); present(raw) {
-		if err := json.Unmarshal(raw, &a.BackendType); err != nil {
-			return fmt.Errorf("%s %s is not a string", fieldBackendType, shorten(raw))
-		}
+	if a.BackendType, err = members.text(fieldBackendType); err != nil {
+		return err
 	}
-	if raw := takeMember(members, fieldBackendData); present(raw) {
-		a.BackendData.V4 = raw
+	if raw := members.take(fieldBackendData); present(raw) {
+		a.BackendData.V4 = json.RawMessage(raw)
 	}
-	if raw := takeMember(members, fieldBackendV6Data); present(raw) {
-		a.BackendData.V6 = raw
+	if raw := members.take(fieldBackendV6Data); present(raw) {
+		a.BackendData.V6 = json.RawMessage(raw)
 	}
-	if raw := takeMember(members, fieldTulle); present(raw) {
-		var o owner
-		if err := json.Unmarshal(raw, &o); err != nil {
+	if raw := members.take(fieldTulle); present(raw) {
+		if a.Node, a.Instance, a.Hardware, err = readOwner(raw); err != nil {
 			return fmt.Errorf("decode %s %s: %w", fieldTulle, shorten(raw), err)
 		}
-		a.Node, a.Instance, a.Hardware = o.Node, o.Instance, o.Hardware
 	}
-	if len(members) > 0 {
-		a.Extra = members
+	for _, m := range members {
+		if a.Extra == nil {
+			a.Extra = make(map[string]json.RawMessage, len(members))
+		}
+		a.Extra[m.name] = json.RawMessage(m.value)
 	}
 	return nil
+}
+
+func readOwner(raw string) (node, instance string, hardware []string, err error) {
+	if raw[0] != '{' {
+		return "", "", nil, errors.New("want a JSON object")
+	}
+	members := splitObject(raw)
+	if node, err = members.text(ownerNode); err != nil {
+		return "", "", nil, err
+	}
+	if instance, err = members.text(ownerInstance); err != nil {
+		return "", "", nil, err
+	}
+	hardware, err = members.texts(ownerHardware)
+	return node, instance, hardware, err
 }
 
 func attrsFields() []string {
 	return []string{fieldPublicIP, fieldPublicIPv6, fieldBackendType, fieldBackendData, fieldBackendV6Data, fieldTulle}
 }
 
-func parsePublic(f ip.Family, field string, raw json.RawMessage) (netip.Addr, error) {
-	var text string
-	err := json.Unmarshal(raw, &text)
+func parsePublic(f ip.Family, field string, raw string) (netip.Addr, error) {
+	text, err := decodeText(raw)
 	addr, parseErr := netip.ParseAddr(text)
 	if err != nil || parseErr != nil || addr.BitLen() != f.Bits() || addr.Zone() != "" || addr.Is4In6() {
 		return netip.Addr{}, fmt.Errorf("%s %s is not an %s address", field, shorten(raw), f)
@@ -124,18 +144,6 @@ func parsePublic(f ip.Family, field string, raw json.RawMessage) (netip.Addr, er
 		return netip.Addr{}, nil
 	}
 	return addr, nil
-}
-
-// present reports whether a member is there and not null.
-func present(raw json.RawMessage) bool { return raw != nil && !bytes.Equal(raw, []byte("null")) }
-
-// shorten cuts what an error quotes from the store.
-func shorten(raw json.RawMessage) string {
-	const most = 64
-	if len(raw) <= most {
-		return string(raw)
-	}
-	return strings.ToValidUTF8(string(raw[:most]), "") + "..."
 }
 
 // objectWriter builds a JSON object of one or more members; the first error sticks.

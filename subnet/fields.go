@@ -2,9 +2,7 @@ package subnet
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -18,48 +16,19 @@ func UnknownFields(object json.RawMessage, known ...string) []string {
 		return nil
 	}
 	for _, name := range known {
-		takeMember(members, name)
+		members.take(name)
 	}
 	return unknownMembers(members, known)
 }
 
-// readObject splits a JSON object into its members. Of members with the same name the last one counts.
-func readObject(data []byte) (map[string]json.RawMessage, error) {
-	var members map[string]json.RawMessage
-	err := json.Unmarshal(data, &members)
-	if wrongType := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrongType) {
-		return nil, fmt.Errorf("want a JSON object, got %s", wrongType.Value)
+func unknownMembers(members object, known []string) []string {
+	var names, remarks []string
+	for _, m := range members {
+		names = append(names, m.name)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("want a JSON object: %w", err)
-	}
-	if members == nil {
-		return nil, errors.New("want a JSON object, got null")
-	}
-	return members, nil
-}
-
-// takeMember removes the member called name, in whatever case, as encoding/json matches the fields of a struct.
-// It returns nil if there is none. Among spellings the exact one counts, else the first in byte order.
-func takeMember(members map[string]json.RawMessage, name string) json.RawMessage {
-	var found string
-	var value json.RawMessage
-	for spelling, v := range members {
-		if !strings.EqualFold(spelling, name) {
-			continue
-		}
-		if value == nil || spelling == name || (found != name && spelling < found) {
-			found, value = spelling, v
-		}
-		delete(members, spelling)
-	}
-	return value
-}
-
-func unknownMembers(members map[string]json.RawMessage, known []string) []string {
-	var remarks []string
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		remark := fmt.Sprintf("field %q is unknown and ignored", shorten([]byte(name)))
+	slices.Sort(names)
+	for _, name := range names {
+		remark := fmt.Sprintf("field %q is unknown and ignored", shorten(name))
 		if near := nearest(name, known); near != "" {
 			remark += fmt.Sprintf(": did you mean %s?", near)
 		}

@@ -50,7 +50,7 @@ func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err 
 	if err != nil {
 		return Network{}, nil, fmt.Errorf(`network configuration: %w: write for example {"Network": "10.5.0.0/16"}`, err)
 	}
-	p := networkParser{members: members}
+	p := networkParser{members: &members}
 	n.Revision = revision
 	var known []string
 	for _, f := range ip.Families() {
@@ -59,7 +59,7 @@ func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err 
 		n.Pools.Set(f, p.pool(fields))
 	}
 	n.Backend = p.backend()
-	takeMember(members, fieldNFTables)
+	members.take(fieldNFTables)
 	p.doubts = append(p.doubts, unknownMembers(members, append(known, fieldBackend, fieldNFTables))...)
 	if err := errors.Join(p.errs...); err != nil {
 		return Network{}, p.doubts, err
@@ -72,7 +72,7 @@ func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err 
 
 // networkParser takes known members out of the configuration and collects what it finds on the way.
 type networkParser struct {
-	members map[string]json.RawMessage
+	members *object
 	errs    []error
 	doubts  []string
 }
@@ -87,11 +87,11 @@ func (p *networkParser) doubt(format string, args ...any) {
 
 // value decodes the member called field into v, which stays as it is if there is none.
 func (p *networkParser) value(field string, v any, want string) {
-	raw := takeMember(p.members, field)
+	raw := p.members.take(field)
 	if !present(raw) {
 		return
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	if err := json.Unmarshal([]byte(raw), v); err != nil {
 		p.fail("%s %s: want %s", field, shorten(raw), want)
 	}
 }
@@ -101,7 +101,7 @@ func (p *networkParser) pool(fields poolFields) Pool {
 	p.value(fields.enable, &enabled, "true or false")
 	if !enabled {
 		for _, field := range []string{fields.network, fields.length, fields.low, fields.high} {
-			if present(takeMember(p.members, field)) {
+			if present(p.members.take(field)) {
 				p.doubt("%s has no effect while %s is false", field, fields.enable)
 			}
 		}
@@ -221,19 +221,19 @@ func (p *networkParser) place(field string, addr netip.Addr, pool Pool, bound *n
 
 func (p *networkParser) backend() Backend {
 	b := Backend{Type: DefaultBackend, Options: json.RawMessage("{}")}
-	raw := takeMember(p.members, fieldBackend)
+	raw := p.members.take(fieldBackend)
 	if !present(raw) {
 		return b
 	}
-	options, err := readObject(raw)
+	options, err := readObject([]byte(raw))
 	if err != nil {
 		p.fail(`%s %s: %w: write for example {"Type": "vxlan"}`, fieldBackend, shorten(raw), err)
 		return Backend{}
 	}
-	b.Options = raw
+	b.Options = json.RawMessage(raw)
 	var name string
-	if raw := takeMember(options, fieldType); present(raw) {
-		if err := json.Unmarshal(raw, &name); err != nil {
+	if raw := options.take(fieldType); present(raw) {
+		if err := json.Unmarshal([]byte(raw), &name); err != nil {
 			p.fail(`%s.%s %s: want a name in quotes such as "vxlan"`, fieldBackend, fieldType, shorten(raw))
 			return Backend{}
 		}

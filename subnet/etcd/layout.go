@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -82,7 +81,7 @@ func (l layout) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 		Created:  kv.CreateRevision,
 		Revision: kv.ModRevision,
 	}
-	if err := json.Unmarshal(kv.Value, &lease.Attrs); err != nil {
+	if err := lease.Attrs.UnmarshalJSON(kv.Value); err != nil {
 		return subnet.Lease{}, err
 	}
 	return lease, nil
