@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,7 +65,8 @@ type Agent struct {
 	scope  recorded
 	wanted wanted
 	views  *archive
-	past   *fallback // nil: none, or the store has shown all that is needed
+	recall func() *fallback // reads the kept view; nil once past has it
+	past   *fallback        // nil: none, or the store has shown all that is needed
 
 	holdback     subnet.Holdback // between the kept view and what the store shows first
 	rewound      bool            // the store shows older data than the kept view, and that has not been taken in
@@ -98,7 +100,8 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public
-	a.past = openFallback(cfg, a.lease)
+	mine := a.lease
+	a.recall = sync.OnceValue(func() *fallback { return openFallback(cfg, mine) })
 	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.poke)
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil
@@ -107,6 +110,8 @@ func New(cfg Config) (*Agent, error) {
 // Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
 func (a *Agent) Run(ctx context.Context) error {
 	g, working := errgroup.WithContext(ctx)
+	recall := a.recall
+	g.Go(func() error { recall(); return nil }) // while the store is being read
 	defer time.AfterFunc(storePatience, a.inbox.poke).Stop()
 	g.Go(func() error { return a.cfg.Store.Watch(working, a.inbox.put) })
 	g.Go(func() error { return a.watchKernel(working) })

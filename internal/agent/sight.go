@@ -20,6 +20,12 @@ type sight struct {
 // kept one.
 func (a *Agent) see() (sight, error) {
 	set, ok := a.inbox.view()
+	if !ok && time.Since(a.born) < storePatience {
+		return sight{}, errNoView
+	}
+	if a.recall != nil {
+		a.past, a.recall = a.recall(), nil
+	}
 	if ok && set.Network != nil && a.past != nil {
 		a.resume(set)
 		a.past = nil
