@@ -57,12 +57,22 @@ func (h *Holdback) Doubt() string {
 // others will be too.
 func suddenLoss(last, now []*Lease) bool {
 	lost := 0
-	for _, l := range last { // both are in order
-		for len(now) > 0 && now[0] != l && CompareSubnets(now[0].Subnets, l.Subnets) < 0 {
-			now = now[1:]
+	for i, j := 0, 0; i < len(last); i++ { // both are in order, and share what is the same in both
+		if j < len(now) && last[i] == now[j] {
+			j++
+			continue
 		}
-		if len(now) == 0 || now[0] != l && (now[0].Subnets != l.Subnets || now[0].Created != l.Created) {
+		for j < len(now) && CompareSubnets(now[j].Subnets, last[i].Subnets) < 0 {
+			j++
+		}
+		switch {
+		case j == len(now) || now[j].Subnets != last[i].Subnets:
 			lost++
+		case now[j].Created != last[i].Created:
+			lost++
+			j++
+		default:
+			j++
 		}
 	}
 	return 2*lost > len(last)

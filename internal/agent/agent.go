@@ -20,8 +20,11 @@ import (
 )
 
 const (
-	beatEvery  = time.Second
+	beatEvery  = 3 * time.Second
 	stuckAfter = 30 * time.Second // a pass over ten thousand peers takes a second
+
+	viewEvery = 25 * time.Millisecond
+	viewBurst = 10
 
 	// storePatience is how long a start waits for the store before it works from the view of an earlier run.
 	storePatience = 3 * time.Second
@@ -53,7 +56,7 @@ type Config struct {
 	Resolvers  func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
 	Trouble    func() error        // what keeps the store away, nil if nothing does; may be nil
 	Changed    func(Status)        // called after every pass; may be nil
-	Beat       func()              // called about once a second while the loop lives; may be nil
+	Beat       func()              // called every few seconds while the loop lives; may be nil
 }
 
 // Agent is the daemon's core: one loop that compares and applies, and one that keeps the lease.
@@ -113,7 +116,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	recall := a.recall
 	g.Go(func() error { recall(); return nil }) // while the store is being read
 	defer time.AfterFunc(storePatience, a.inbox.poke).Stop()
-	g.Go(func() error { return a.cfg.Store.Watch(working, a.inbox.put) })
+	g.Go(func() error { return a.watchStore(working) })
 	g.Go(func() error { return a.watchKernel(working) })
 	g.Go(func() error { return a.keeper.run(working) })
 	g.Go(func() error { return a.views.run(working) })
@@ -137,6 +140,16 @@ func (a *Agent) alive() {
 	if a.cfg.Beat != nil {
 		a.cfg.Beat()
 	}
+}
+
+// watchStore takes in views: a few at once, and then those of a churning network at intervals, since each costs a walk over
+// all leases.
+func (a *Agent) watchStore(ctx context.Context) error {
+	pace := backoff.Pace{Every: viewEvery, Burst: viewBurst}
+	return a.cfg.Store.Watch(ctx, func(set subnet.Set) {
+		a.inbox.put(set)
+		pace.Wait(ctx)
+	})
 }
 
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.

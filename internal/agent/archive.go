@@ -56,7 +56,7 @@ func (v *archive) poke() {
 }
 
 func sameVersion(a, b *subnet.Lease) bool {
-	return a.Subnets == b.Subnets && a.Created == b.Created && a.Revision == b.Revision
+	return a == b || a.Subnets == b.Subnets && a.Created == b.Created && a.Revision == b.Revision
 }
 
 // run writes the first view at once and later ones at intervals. When ctx ends it writes what is left.

@@ -66,11 +66,11 @@ func TestStatusIsRightAtOnce(t *testing.T) {
 		if !h.agent.status.get().Lease.Held {
 			t.Error("a pass has run, and the test shows nothing")
 		}
-		w.within(2*time.Second, "told by a pass", func(*node) bool { return !h.agent.status.get().Lease.Held })
+		w.within(2*beatEvery, "told by a pass", func(*node) bool { return !h.agent.status.get().Lease.Held })
 		h.agent.keeper.mu.Lock()
 		h.agent.keeper.held = was
 		h.agent.keeper.mu.Unlock()
-		w.within(2*time.Second, "held again", func(*node) bool { return h.agent.status.get().Lease.Held })
+		w.within(2*beatEvery, "held again", func(*node) bool { return h.agent.status.get().Lease.Held })
 	})
 }
 

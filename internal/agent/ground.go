@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"tulle/internal/invariant"
 	"tulle/ip"
@@ -16,13 +15,14 @@ import (
 // leases are plain: each a subnet of the network's length that overlaps no other, of a host of its own that lies outside of
 // the network, and served by the backend. Then what one lease is worth depends on no other.
 type ground struct {
-	set   subnet.Set // of the store
-	view  view       // without what is kept here
-	paths map[netip.Addr]ip.Path
-	want  ip.State
-	links ip.Dual[[]string] // that routes lead over
-	peers []peerView
-	taken taken
+	set      subnet.Set   // of the store
+	view     view         // without what is kept here
+	precious []netip.Addr // that no lease may capture
+	paths    map[netip.Addr]ip.Path
+	want     ip.State
+	links    ip.Dual[[]string] // that routes lead over
+	peers    []peerView
+	taken    taken
 }
 
 // taken counts what leases have taken.
@@ -107,13 +107,13 @@ func compareViews(old, now []*subnet.Lease) (n news, ok bool) {
 
 // settle takes note of what a pass over everything has left, if a pass over a few leases may go on from there.
 func (a *Agent) settle(v view, d decision, peers []peerView) {
-	if v.notHeld != nil || v.unpublished != nil || v.set.past || time.Now().Before(a.compareUntil) {
+	if v.notHeld != nil || v.unpublished != nil || v.set.past || a.holdback.Doubt() != "" {
 		return
 	}
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
 		return
 	}
-	g := &ground{set: v.set.Set, view: v, paths: v.snap.Paths, want: d.want, peers: peers, taken: newTaken(v.set.Leases)}
+	g := &ground{set: v.set.Set, view: v, precious: a.precious(v), paths: v.snap.Paths, want: d.want, peers: peers, taken: newTaken(v.set.Leases)}
 	g.view.set, g.view.snap.Owned, g.view.snap.Paths, g.view.host.Paths = sight{}, ip.State{}, nil, nil
 	for _, f := range ip.Families() {
 		g.links.Set(f, fabricLinks(d.want, f))
@@ -131,6 +131,7 @@ func (a *Agent) few(ctx context.Context) bool {
 	g := a.ground
 	a.ground = nil // until all has gone well
 	set, ok := a.inbox.view()
+	set = a.compare(set)
 	if g == nil || !ok || !a.inbox.onlyLeases() || set.Network != g.set.Network || !slices.Equal(set.Problems, g.set.Problems) {
 		return false
 	}
@@ -179,7 +180,7 @@ func (a *Agent) plain(g *ground, n news) bool {
 
 // serve plans for what was and for what is. All else that is in both plans is the same.
 func (a *Agent) serve(ctx context.Context, g *ground, n news) (gone, come ip.State, ok bool) {
-	self := subnet.Self{Node: a.cfg.Node, Subnets: g.view.self.Subnets, Underlay: a.precious(g.view)}
+	self := subnet.Self{Node: a.cfg.Node, Subnets: g.view.self.Subnets, Underlay: g.precious}
 	usable, refused := subnet.Judge(*a.network, n.come, self)
 	if len(refused) > 0 || len(usable) != len(n.come) {
 		return gone, come, false

@@ -62,6 +62,9 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 // spare are peers beyond those that are there all the time: they come and go.
 const spare = 100
 
+// apart is how far changes that come one at a time lie apart, so that they are no churn.
+const apart = 50 * time.Millisecond
+
 // changes has new peers come, one at a time.
 func (w *world) changes(ctx context.Context, c *Control) error {
 	took, err := w.oneByOne(ctx, unix.RTM_NEWROUTE, func(p peer) error { return w.write(ctx, p, 1) })
@@ -83,7 +86,14 @@ func (w *world) oneByOne(ctx context.Context, kind uint16, do func(peer) error) 
 	}
 	defer r.close()
 	var took []float64
+	ticker := time.NewTicker(apart)
+	defer ticker.Stop()
 	for i := range spare {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 		p := w.peer(w.config.Peers + i)
 		began := time.Now()
 		if err := do(p); err != nil {
