@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -69,6 +70,8 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 	flags.StringVar(&family, "family", "ipv4", "ipv4, ipv6 or dual")
 	flags.IntSliceVar(&peers, "peers", []int{1000}, "number of peers, or several numbers")
 	flags.IntVar(&config.Rounds, "rounds", 5, "how often each start is measured")
+	flags.DurationVar(&config.Churn, "churn", 10*time.Second, "for how long 100 leases are written per second")
+	flags.DurationVar(&config.Idle, "idle", time.Minute, "for how long nothing happens")
 	flags.StringVar(&tulled, "tulled", "", "path of tulled (default: beside this program)")
 	flags.StringVar(&plot, "plot", "", "draw cost against the number of peers into an SVG `file`")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
