@@ -108,6 +108,16 @@ func (s State) Equal(t State) bool {
 		slices.Equal(s.Leftovers, t.Leftovers)
 }
 
+// Clone returns a copy that shares nothing which Exchange changes.
+func (s State) Clone() State {
+	s.FDB, s.Neighbors, s.Routes = slices.Clone(s.FDB), slices.Clone(s.Neighbors), slices.Clone(s.Routes)
+	s.Guards = slices.Clone(s.Guards)
+	for i, g := range s.Guards {
+		s.Guards[i].Peers = slices.Clone(g.Peers)
+	}
+	return s
+}
+
 // Add appends everything in t to s.
 func (s *State) Add(t State) {
 	s.Guards = append(s.Guards, t.Guards...)

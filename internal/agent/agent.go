@@ -3,7 +3,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -66,7 +65,7 @@ type Agent struct {
 	inbox  inbox
 	status published
 	scope  recorded
-	wanted wanted
+	wanted *wanted
 	views  *archive
 	recall func() *fallback // reads the kept view; nil once past has it
 	past   *fallback        // nil: none, or the store has shown all that is needed
@@ -99,8 +98,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
-		wanted: wanted{dir: cfg.RunDir}, journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, views: newArchive(cfg.StateDir, cfg.Log), born: time.Now(),
+		journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, views: newArchive(cfg.StateDir, cfg.Log), born: time.Now(),
 	}
+	a.wanted = newWanted(cfg.RunDir, a.inbox.poke)
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public
 	mine := a.lease
@@ -120,6 +120,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.watchKernel(working) })
 	g.Go(func() error { return a.keeper.run(working) })
 	g.Go(func() error { return a.views.run(working) })
+	g.Go(func() error { return a.wanted.run(working) })
 	g.Go(func() error { return a.loop(working) })
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
@@ -184,7 +185,8 @@ func (a *Agent) loop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), a.wanted.flush())
+			a.wanted.flush()
+			return ctx.Err()
 		case <-beat.C:
 			a.alive()
 			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {

@@ -121,3 +121,29 @@ func TestRestWritesNothing(t *testing.T) {
 		}
 	})
 }
+
+// A restart that finds the store as it was leaves the kept view as it is: with many peers it is the costliest file.
+func TestRestartKeepsTheKeptView(t *testing.T) {
+	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		w.start()
+		w.converged(soon)
+		h.stop()
+		path := filepath.Join(h.dir, "state", viewFile)
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		w.converged(soon)
+		<-time.After(time.Hour)
+		if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("it was written anew (%v)", err)
+		}
+		w.hosts[1].move(99)
+		<-time.After(time.Minute)
+		if after, err := os.Stat(path); err != nil || os.SameFile(before, after) {
+			t.Errorf("a change was not kept (%v)", err)
+		}
+	})
+}

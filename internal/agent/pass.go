@@ -93,7 +93,8 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	v.unchanged = a.wanted.last.Equal(d.want)
-	v.unrecorded = errors.Join(v.unrecorded, a.wanted.write(v.scope, d.want))
+	a.wanted.offer(v.scope, d.want)
+	v.unrecorded = errors.Join(v.unrecorded, a.wanted.trouble())
 	plan := ip.Diff(have, d.want)
 	if set.past {
 		plan = cautious(plan)

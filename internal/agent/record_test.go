@@ -79,15 +79,13 @@ func TestRecordOfAHostWithoutOne(t *testing.T) {
 
 func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	dir := t.TempDir()
-	w := wanted{dir: dir}
+	w := newWanted(dir, func() {})
 	state := ip.State{Routes: []ip.Route{{Dst: netip.MustParsePrefix("10.5.2.0/24"), Via: netip.MustParseAddr("172.30.0.2"), Link: "eth0", Metric: 7, Protocol: ip.Protocol}}}
 	scope := ip.Scope{Links: []string{"flannel.1"}, Paths: []netip.Addr{netip.MustParseAddr("172.30.0.2")}}
 	if _, err := ReadWanted(dir); !os.IsNotExist(err) && err == nil {
 		t.Error("there is nothing to read, and no error")
 	}
-	if err := w.write(scope, state); err != nil {
-		t.Fatal(err)
-	}
+	w.offer(scope, state)
 	got, err := ReadWanted(dir)
 	if err != nil || !got.State.Equal(state) || len(got.Scope.Links) != 1 || len(got.Scope.Paths) != 0 || got.Time.IsZero() {
 		t.Errorf("read back %+v, %v", got, err)
@@ -95,9 +93,7 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, wantedFile)); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.write(scope, state); err != nil {
-		t.Fatal(err)
-	}
+	w.offer(scope, state)
 	if _, err := ReadWanted(dir); err == nil {
 		t.Error("the same was written again")
 	}

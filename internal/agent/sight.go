@@ -25,6 +25,9 @@ func (a *Agent) see() (sight, error) {
 	}
 	if a.recall != nil {
 		a.past, a.recall = a.recall(), nil
+		if a.past != nil {
+			a.views.read(a.past.set)
+		}
 	}
 	if ok && set.Network != nil && a.past != nil {
 		a.resume(set)

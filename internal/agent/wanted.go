@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"tulle/internal/atomicfile"
@@ -15,6 +16,9 @@ import (
 
 // wantedFile holds, below the run directory, what the last pass wanted: the plan can be shown while the daemon is stopped.
 const wantedFile = "wanted.json"
+
+// wantedEvery spaces out its writes.
+const wantedEvery = time.Second
 
 // Wanted is what a pass wanted the kernel to look like.
 type Wanted struct {
@@ -42,41 +46,65 @@ func ReadWanted(runDir string) (Wanted, error) {
 
 // wanted writes the file when its content changes.
 type wanted struct {
-	dir   string
-	scope ip.Scope
-	last  ip.State
-	late  bool // the file is behind: passes over a few leases leave it to others
+	*shelf
+	dir    string
+	scope  ip.Scope
+	last   ip.State
+	late   bool // the file is behind: passes over a few leases leave it to others
+	failed atomic.Pointer[error]
+}
+
+// newWanted returns a wanted for dir. changed is called when writing begins to fail, or ends to.
+func newWanted(dir string, changed func()) *wanted {
+	w := &wanted{dir: dir}
+	w.shelf = newShelf(wantedEvery, func(err error) {
+		if last := w.failed.Swap(&err); (last != nil && *last != nil) != (err != nil) {
+			changed()
+		}
+	})
+	return w
 }
 
 // later takes note of what is wanted now, and leaves the file as it is.
 func (w *wanted) later(state ip.State) { w.last, w.late = state, true }
 
 // flush writes the file if it is behind.
-func (w *wanted) flush() error {
-	if !w.late {
-		return nil
+func (w *wanted) flush() {
+	if w.late {
+		w.offer(w.scope, w.last)
 	}
-	w.late = false
-	return w.save(w.scope, w.last)
+	w.write()
 }
 
-func (w *wanted) write(scope ip.Scope, state ip.State) error {
+// offer hands over what is wanted. Since boot, the first is on disk when offer returns.
+func (w *wanted) offer(scope ip.Scope, state ip.State) {
 	if !w.late && w.last.Equal(state) {
-		return nil
+		return
 	}
-	w.late = false
-	return w.save(scope, state)
+	w.scope, w.last, w.late = scope, state, false
+	scope.Paths = nil
+	now := Wanted{Time: time.Now(), Scope: scope, State: state.Clone()}
+	w.put(func() error { return now.save(w.dir) })
+	if _, err := os.Lstat(filepath.Join(w.dir, wantedFile)); errors.Is(err, fs.ErrNotExist) {
+		w.write()
+	}
 }
 
-func (w *wanted) save(scope ip.Scope, state ip.State) error {
-	scope.Paths = nil
-	data, err := json.Marshal(Wanted{Time: time.Now(), Scope: scope, State: state})
+// trouble is why the file could not be written, nil if it could.
+func (w *wanted) trouble() error {
+	if err := w.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (w Wanted) save(dir string) error {
+	data, err := json.Marshal(w)
 	if err != nil {
 		return fmt.Errorf("encode wanted state: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(w.dir, wantedFile), data, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, wantedFile), data, 0o600); err != nil {
 		return fmt.Errorf("write wanted state: %w", err)
 	}
-	w.scope, w.last = scope, state
 	return nil
 }
