@@ -105,7 +105,7 @@ func New(cfg Config) (*Agent, error) {
 	a.underlay = a.lease.Attrs.Public
 	mine := a.lease
 	a.recall = sync.OnceValue(func() *fallback { return openFallback(cfg, mine) })
-	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.poke)
+	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.hurry)
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil
 }
@@ -193,9 +193,12 @@ func (a *Agent) loop(ctx context.Context) error {
 				a.inbox.poke()
 			}
 		case <-a.inbox.wake:
-			if a.ground != nil && a.inbox.onlyLeases() {
+			switch {
+			case a.inbox.urgent():
+				next.by(time.Now())
+			case a.ground != nil && a.inbox.onlyLeases():
 				next.leases()
-			} else {
+			default:
 				next.wake()
 			}
 		case <-next.timer.C:

@@ -155,7 +155,7 @@ func (a *Agent) few(ctx context.Context) bool {
 	g.want.Exchange(gone, come)
 	g.peers = exchange(g.peers, n.gone, peerViews(n.come, come.Routes, a.backend.Scope(nil).Links))
 	g.set = set
-	a.wanted.later(g.want)
+	a.wanted.amend(g.want)
 	a.views.offer(a.cfg, set, a.network)
 	st := a.status.get()
 	a.work.Few++

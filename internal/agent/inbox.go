@@ -14,6 +14,7 @@ type inbox struct {
 	mu   sync.Mutex
 	set  subnet.Set
 	full bool
+	now  bool     // the pass that is asked for should not wait
 	all  bool     // more than leases has changed since the last pass over everything began, or may have
 	by   []string // who has changed the kernel since the last pass began
 }
@@ -24,6 +25,14 @@ func (i *inbox) poke() {
 	i.all = true
 	i.mu.Unlock()
 	i.signal()
+}
+
+// hurry asks for a pass over everything without delay.
+func (i *inbox) hurry() {
+	i.mu.Lock()
+	i.now = true
+	i.mu.Unlock()
+	i.poke()
 }
 
 // signal asks for a pass. A wake-up that is waiting already serves this one too.
@@ -53,9 +62,10 @@ func (i *inbox) actors() []string {
 	return by
 }
 
-// put replaces the view.
+// put replaces the view. The first is waited for.
 func (i *inbox) put(set subnet.Set) {
 	i.mu.Lock()
+	i.now = i.now || !i.full
 	i.set, i.full = set, true
 	i.mu.Unlock()
 	i.signal()
@@ -68,11 +78,18 @@ func (i *inbox) onlyLeases() bool {
 	return !i.all
 }
 
+// urgent reports whether the pass that is asked for should not wait.
+func (i *inbox) urgent() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.now
+}
+
 // begin takes note that a pass over everything begins.
 func (i *inbox) begin() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.all = false
+	i.all, i.now = false, false
 }
 
 // view returns the newest view; false while the store has not shown one.

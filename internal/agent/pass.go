@@ -52,6 +52,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 	if err := a.configure(set.Set, st); err != nil {
 		return false, err
 	}
+	defer a.keep(set)
 	var plan ip.Plan
 	for range settleRounds {
 		plan, err = a.round(ctx, set, st)
@@ -61,6 +62,14 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 		changed = true
 	}
 	return true, fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief())
+}
+
+// keep has what the next run needs written.
+func (a *Agent) keep(set sight) {
+	a.wanted.update()
+	if a.applied && a.keeper.holds() && !set.past {
+		a.views.offer(a.cfg, set.Set, a.network)
+	}
 }
 
 // round looks, decides and applies. It returns what there was to apply.
@@ -93,7 +102,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	v.unchanged = a.wanted.last.Equal(d.want)
-	a.wanted.offer(v.scope, d.want)
+	a.wanted.note(v.scope, d.want)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.trouble())
 	plan := ip.Diff(have, d.want)
 	if set.past {
@@ -106,9 +115,6 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.Contested = a.contests.lasting()
 	// One object that the kernel refuses must not keep containers from starting.
 	a.applied = true
-	if v.notHeld == nil && !set.past {
-		a.views.offer(a.cfg, set.Set, a.network)
-	}
 	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
 		return plan, err
 	}

@@ -85,7 +85,8 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if _, err := ReadWanted(dir); !os.IsNotExist(err) && err == nil {
 		t.Error("there is nothing to read, and no error")
 	}
-	w.offer(scope, state)
+	w.note(scope, state)
+	w.update()
 	got, err := ReadWanted(dir)
 	if err != nil || !got.State.Equal(state) || len(got.Scope.Links) != 1 || len(got.Scope.Paths) != 0 || got.Time.IsZero() {
 		t.Errorf("read back %+v, %v", got, err)
@@ -93,7 +94,8 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, wantedFile)); err != nil {
 		t.Fatal(err)
 	}
-	w.offer(scope, state)
+	w.note(scope, state)
+	w.update()
 	if _, err := ReadWanted(dir); err == nil {
 		t.Error("the same was written again")
 	}

@@ -50,7 +50,7 @@ type wanted struct {
 	dir    string
 	scope  ip.Scope
 	last   ip.State
-	late   bool // the file is behind: passes over a few leases leave it to others
+	late   bool // the file is behind
 	failed atomic.Pointer[error]
 }
 
@@ -65,29 +65,34 @@ func newWanted(dir string, changed func()) *wanted {
 	return w
 }
 
-// later takes note of what is wanted now, and leaves the file as it is.
-func (w *wanted) later(state ip.State) { w.last, w.late = state, true }
-
-// flush writes the file if it is behind.
-func (w *wanted) flush() {
-	if w.late {
-		w.offer(w.scope, w.last)
+// note takes note of what is wanted now, and leaves the file as it is.
+func (w *wanted) note(scope ip.Scope, state ip.State) {
+	if !w.last.Equal(state) {
+		w.scope, w.last, w.late = scope, state, true
 	}
-	w.write()
 }
 
-// offer hands over what is wanted. Since boot, the first is on disk when offer returns.
-func (w *wanted) offer(scope ip.Scope, state ip.State) {
-	if !w.late && w.last.Equal(state) {
+// amend takes note of a state that may have been changed in place.
+func (w *wanted) amend(state ip.State) { w.last, w.late = state, true }
+
+// update has the file written if it is behind. Since boot, the first is on disk when update returns.
+func (w *wanted) update() {
+	if !w.late {
 		return
 	}
-	w.scope, w.last, w.late = scope, state, false
-	scope.Paths = nil
-	now := Wanted{Time: time.Now(), Scope: scope, State: state.Clone()}
+	w.late = false
+	now := Wanted{Time: time.Now(), Scope: w.scope, State: w.last.Clone()}
+	now.Scope.Paths = nil
 	w.put(func() error { return now.save(w.dir) })
 	if _, err := os.Lstat(filepath.Join(w.dir, wantedFile)); errors.Is(err, fs.ErrNotExist) {
 		w.write()
 	}
+}
+
+// flush writes the file now if it is behind.
+func (w *wanted) flush() {
+	w.update()
+	w.write()
 }
 
 // trouble is why the file could not be written, nil if it could.
