@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,8 +66,8 @@ type Agent struct {
 	scope  recorded
 	wanted *wanted
 	views  *archive
-	recall func() *fallback // reads the kept view; nil once past has it
-	past   *fallback        // nil: none, or the store has shown all that is needed
+	kept   *kept     // nil once past has been read from it, or need not be
+	past   *fallback // nil: none, or the store has shown all that is needed
 
 	holdback     subnet.Holdback // between the kept view and what the store shows first
 	rewound      bool            // the store shows older data than the kept view, and that has not been taken in
@@ -103,8 +102,7 @@ func New(cfg Config) (*Agent, error) {
 	a.wanted = newWanted(cfg.RunDir, a.inbox.poke)
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public
-	mine := a.lease
-	a.recall = sync.OnceValue(func() *fallback { return openFallback(cfg, mine) })
+	a.kept = &kept{cfg: cfg, mine: a.lease}
 	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.hurry)
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil
@@ -113,8 +111,6 @@ func New(cfg Config) (*Agent, error) {
 // Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
 func (a *Agent) Run(ctx context.Context) error {
 	g, working := errgroup.WithContext(ctx)
-	recall := a.recall
-	g.Go(func() error { recall(); return nil }) // while the store is being read
 	defer time.AfterFunc(storePatience, a.inbox.poke).Stop()
 	g.Go(func() error { return a.watchStore(working) })
 	g.Go(func() error { return a.watchKernel(working) })

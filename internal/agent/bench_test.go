@@ -18,7 +18,7 @@ import (
 )
 
 // crowd is a view of the store with n hosts, each with a subnet of 10.0.0.0/8.
-func crowd(b *testing.B, backendType string, n int) subnet.Set {
+func crowd(b testing.TB, backendType string, n int) subnet.Set {
 	b.Helper()
 	config := fmt.Sprintf(`{"Network":"10.0.0.0/8","Backend":{"Type":%q}}`, backendType)
 	network, _, err := subnet.ParseNetwork([]byte(config), 1)

@@ -38,6 +38,8 @@ type keptView struct {
 	Revision  int64       `json:"revision"`
 	Network   keptNetwork `json:"network"` // in force, which the store's need not be
 	Leases    []keptLease `json:"leases"`
+
+	stamp stamp
 }
 
 // header is what every version can read.
@@ -90,6 +92,7 @@ func newKeptView(cfg Config, set subnet.Set, network subnet.Network, read time.T
 		Network: keptNetwork{Type: network.Backend.Type, Options: network.Backend.Options, Revision: network.Revision},
 		Leases:  make([]keptLease, 0, len(set.Leases)),
 	}
+	k.stamp = stamp{set.Revision, sumView(cfg, set, network)}
 	for _, f := range ip.Families() {
 		k.Network.Pools.Set(f, keptPool(network.Pools.Of(f)))
 	}
@@ -106,6 +109,7 @@ func (k *keptView) write(dir string) error {
 	}
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
+	w.Extra = k.stamp.encode()
 	if _, err := w.Write(seal(data)); err != nil {
 		return fmt.Errorf("pack view: %w", err)
 	}
@@ -154,40 +158,52 @@ func unpack(packed []byte) (*keptView, error) {
 	return &k, json.Unmarshal(data, &k)
 }
 
+// kept is the view on disk, unread.
+type kept struct {
+	cfg  Config
+	mine subnet.Lease // as recorded
+}
+
+// shows reports whether a view of the store is the one on disk: then there is nothing to compare.
+func (k *kept) shows(set subnet.Set) bool {
+	stamp, err := readStamp(k.cfg.StateDir)
+	return err == nil && stamp.sum == sumView(k.cfg, set, *set.Network) && set.Revision >= stamp.revision
+}
+
 // fallback is what a start without the store works from: a view of the past, which grants the recorded lease.
 type fallback struct {
 	set  subnet.Set
 	time string
 }
 
-// openFallback returns nil, and says why, if there is nothing to work from.
-func openFallback(cfg Config, mine subnet.Lease) *fallback {
-	f, err := readFallback(cfg, mine)
+// open returns nil, and says why, if there is nothing to work from.
+func (k *kept) open() *fallback {
+	f, err := k.read()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		cfg.Log.Warn("kept view passed over: without the store there is nothing to start from", "err", err)
+		k.cfg.Log.Warn("kept view passed over: without the store there is nothing to start from", "err", err)
 	}
 	return f
 }
 
-func readFallback(cfg Config, mine subnet.Lease) (*fallback, error) {
-	k, err := readView(cfg.StateDir)
+func (k *kept) read() (*fallback, error) {
+	view, err := readView(k.cfg.StateDir)
 	if err != nil {
 		return nil, err
 	}
-	if err := k.sameStore(cfg); err != nil {
+	if err := view.sameStore(k.cfg); err != nil {
 		return nil, err
 	}
-	set, err := k.set()
+	set, err := view.set()
 	if err != nil {
 		return nil, err
 	}
-	if mine.Attrs.Elsewhere(subnet.Attrs{Hardware: cfg.Hardware}) {
-		return nil, fmt.Errorf("%s was recorded on other hardware, which may be using it", subnet.KeyOf(mine.Subnets))
+	if k.mine.Attrs.Elsewhere(subnet.Attrs{Hardware: k.cfg.Hardware}) {
+		return nil, fmt.Errorf("%s was recorded on other hardware, which may be using it", subnet.KeyOf(k.mine.Subnets))
 	}
-	if err := ours(set, mine, cfg.Node); err != nil {
+	if err := ours(set, k.mine, k.cfg.Node); err != nil {
 		return nil, err
 	}
-	return &fallback{set: set, time: k.Time}, nil
+	return &fallback{set: set, time: view.Time}, nil
 }
 
 // sameStore goes by the configuration key and by the endpoints: while etcd is silent, nothing else tells one cluster from

@@ -23,12 +23,7 @@ func (a *Agent) see() (sight, error) {
 	if !ok && time.Since(a.born) < storePatience {
 		return sight{}, errNoView
 	}
-	if a.recall != nil {
-		a.past, a.recall = a.recall(), nil
-		if a.past != nil {
-			a.views.read(a.past.set)
-		}
-	}
+	a.recall(set, ok)
 	if ok && set.Network != nil && a.past != nil {
 		a.resume(set)
 		a.past = nil
@@ -52,6 +47,20 @@ func (a *Agent) see() (sight, error) {
 	}
 	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time)
 	return sight{Set: past, past: true, degraded: text}, nil
+}
+
+// recall reads the kept view, once, unless the store shows that very view.
+func (a *Agent) recall(set subnet.Set, ok bool) {
+	if a.kept == nil {
+		return
+	}
+	if ok && set.Network != nil && a.kept.shows(set) {
+		a.views.read(set)
+		a.keeper.hurry()
+	} else if a.past = a.kept.open(); a.past != nil {
+		a.views.read(a.past.set)
+	}
+	a.kept = nil
 }
 
 // cautious is the part of a plan that may be carried out on a view of the past. Nothing goes away, and what leads to peers
