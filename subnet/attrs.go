@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -46,14 +47,14 @@ func (a Attrs) MarshalJSON() ([]byte, error) {
 	if !v4.IsValid() {
 		v4 = netip.IPv4Unspecified() // flannel takes null for a broken value
 	}
-	w.member(fieldPublicIP, v4)
+	w.text(fieldPublicIP, v4.String())
 	if a.Public.V6.IsValid() {
-		w.member(fieldPublicIPv6, a.Public.V6)
+		w.text(fieldPublicIPv6, a.Public.V6.String())
 	} else {
 		w.member(fieldPublicIPv6, nil)
 	}
 	if a.BackendType != "" {
-		w.member(fieldBackendType, a.BackendType)
+		w.text(fieldBackendType, a.BackendType)
 	}
 	if len(a.BackendData.V4) > 0 {
 		w.member(fieldBackendData, a.BackendData.V4)
@@ -152,27 +153,43 @@ type objectWriter struct {
 	err error
 }
 
+// text adds a member that is a string.
+func (w *objectWriter) text(name, value string) {
+	w.name(name)
+	w.quote(value)
+}
+
 func (w *objectWriter) member(name string, value any) {
-	if w.err != nil {
-		return
-	}
-	key, err := json.Marshal(name)
-	if err != nil {
-		w.err = err
-		return
-	}
-	text, err := json.Marshal(value)
-	if err != nil {
-		w.err = fmt.Errorf("encode %s: %w", name, err)
-		return
-	}
+	w.name(name)
+	w.encode(name, value)
+}
+
+func (w *objectWriter) name(name string) {
 	if w.buf.Len() == 0 {
 		w.buf.WriteByte('{')
 	} else {
 		w.buf.WriteByte(',')
 	}
-	w.buf.Write(key)
+	w.quote(name)
 	w.buf.WriteByte(':')
+}
+
+// quote writes what encoding/json does, which is the text itself for nearly all names and addresses.
+func (w *objectWriter) quote(text string) {
+	if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\<>&`, r) }) {
+		w.encode("text", text)
+		return
+	}
+	w.buf.WriteByte('"')
+	w.buf.WriteString(text)
+	w.buf.WriteByte('"')
+}
+
+func (w *objectWriter) encode(name string, value any) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		w.err = cmp.Or(w.err, fmt.Errorf("encode %s: %w", name, err))
+	}
 	w.buf.Write(text)
 }
 

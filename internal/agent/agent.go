@@ -73,17 +73,18 @@ type Agent struct {
 	rewound      bool            // the store shows older data than the kept view, and that has not been taken in
 	compareUntil time.Time       // what the kept view had and the store lacks stays in force
 
-	network  *subnet.Network // the configuration in force: the first valid one
-	backend  backend.Backend
-	doubts   []string
-	lease    subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
-	underlay ip.Dual[netip.Addr] // addresses of the uplink in use
-	applied  bool                // the kernel has been made right once
-	resumed  bool                // from the kept view: lease and subnets are those of an earlier run
-	journal  journal
-	work     Work
-	ground   *ground // nil: only a pass over everything will do
-	contests contests
+	network    *subnet.Network // the configuration in force: the first valid one
+	backend    backend.Backend
+	doubts     []string
+	lease      subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
+	underlay   ip.Dual[netip.Addr] // addresses of the uplink in use
+	applied    bool                // the kernel has been made right once
+	resumed    bool                // from the kept view: lease and subnets are those of an earlier run
+	journal    journal
+	work       Work
+	ground     *ground // nil: only a pass over everything will do
+	lastGround *ground // that a pass over everything began with
+	contests   contests
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born

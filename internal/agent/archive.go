@@ -8,8 +8,8 @@ import (
 	"tulle/subnet"
 )
 
-// keepEvery spaces out the writes of what keeps changing.
-const keepEvery = 10 * time.Second
+// keepEvery spaces out the writes of a view that keeps changing.
+const keepEvery = time.Minute
 
 // archive keeps the newest view on disk.
 type archive struct {

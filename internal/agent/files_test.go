@@ -141,7 +141,7 @@ func TestRestartKeepsTheKeptView(t *testing.T) {
 			t.Errorf("it was written anew (%v)", err)
 		}
 		w.hosts[1].move(99)
-		<-time.After(time.Minute)
+		<-time.After(2 * time.Minute)
 		if after, err := os.Stat(path); err != nil || os.SameFile(before, after) {
 			t.Errorf("a change was not kept (%v)", err)
 		}

@@ -113,11 +113,17 @@ func (a *Agent) settle(v view, d decision, peers []peerView) {
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
 		return
 	}
-	g := &ground{set: v.set.Set, view: v, precious: a.precious(v), paths: v.snap.Paths, want: d.want, peers: peers, taken: newTaken(v.set.Leases)}
+	g := &ground{set: v.set.Set, view: v, precious: a.precious(v), paths: v.snap.Paths, want: d.want, peers: peers}
 	g.view.set, g.view.snap.Owned, g.view.snap.Paths, g.view.host.Paths = sight{}, ip.State{}, nil, nil
 	for _, f := range ip.Families() {
 		g.links.Set(f, fabricLinks(d.want, f))
 	}
+	if last := a.lastGround; last != nil && slices.Equal(last.set.Leases, g.set.Leases) {
+		g.taken = last.taken // all of them were plain
+		a.ground = g
+		return
+	}
+	g.taken = newTaken(g.set.Leases)
 	for _, l := range g.set.Leases {
 		if !g.taken.plain(a.network, l) {
 			return

@@ -108,7 +108,10 @@ func (k *keptView) write(dir string) error {
 		return fmt.Errorf("encode view: %w", err)
 	}
 	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
+	w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	if err != nil {
+		return fmt.Errorf("pack view: %w", err)
+	}
 	w.Extra = k.stamp.encode()
 	if _, err := w.Write(seal(data)); err != nil {
 		return fmt.Errorf("pack view: %w", err)

@@ -25,7 +25,7 @@ type decision struct {
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
 func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.inbox.begin()
-	a.ground = nil
+	a.ground, a.lastGround = nil, a.ground
 	a.work.Passes++
 	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}}
 	changed, err := a.reconcile(ctx, &st)
@@ -35,6 +35,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	if st.Store = a.trouble(); st.Store != "" && errors.Is(err, errNoView) {
 		st.Reason = st.Store
 	}
+	a.lastGround = nil
 	st.Ready, st.Loss, st.Work = err == nil, a.keeper.lastLoss(), a.work
 	return st, changed
 }

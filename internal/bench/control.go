@@ -70,7 +70,7 @@ func RunControl(ctx context.Context, config Config) (c Control, err error) {
 		run  func(context.Context, *Control) error
 	}{
 		{"kernel floor", w.floor}, {"cold starts", w.cold}, {"warm restarts", w.warm},
-		{"changes", w.changes}, {"churn", w.churn}, {"losses", w.losses}, {"idling", w.idle}, {"memory", w.memory},
+		{"idling", w.idle}, {"changes", w.changes}, {"losses", w.losses}, {"churn", w.churn}, {"memory", w.memory},
 	} {
 		w.progress("%s", step.name)
 		if err := step.run(ctx, &c); err != nil {
