@@ -104,9 +104,12 @@ func printControl(w io.Writer, results []bench.Control) error {
 		{"  in the kernel", func(c bench.Control) string {
 			return fmt.Sprintf("%s (%.2f of the floor)", seconds(c.Cold.Apply.Median), c.Cold.Apply.Median/c.Floor.Median)
 		}},
+		{"  netlink calls", func(c bench.Control) string { return fmt.Sprint(c.Cold.Calls) }},
 		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Cold.Requests) }},
+		{"  bytes from etcd", func(c bench.Control) string { return fmt.Sprintf("%.0f", c.Cold.Received) }},
 		{"warm restart", func(c bench.Control) string { return seconds(c.Warm.Median) }},
 		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Warm.Changes) }},
+		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Warm.Requests) }},
 		{"lease to route, p50", func(c bench.Control) string { return seconds(c.Change.Median) }},
 		{"  p99", func(c bench.Control) string { return seconds(c.Change.P99) }},
 		{"loss to route, p50", func(c bench.Control) string { return seconds(c.Loss.Median) }},

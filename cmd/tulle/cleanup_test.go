@@ -14,6 +14,8 @@ import (
 type running struct{}
 
 func (running) Status() agent.Status { return agent.Status{Ready: true} }
+
+func (running) Summary() agent.Status { return agent.Status{Ready: true} }
 func (running) Alive() error         { return nil }
 
 func TestCleanupIsRefusedWhileTulledRuns(t *testing.T) {

@@ -100,7 +100,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
 		Endpoints: opts.etcd.Endpoints, ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
 		Etcd: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
-		Changed: systemd.status, Beat: systemd.beat,
+		Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
 	})
 	if err != nil {
 		return err

@@ -53,6 +53,7 @@ type Config struct {
 	Etcd       func() []netip.Addr // where the store is reached; no lease may capture these; may be nil
 	Resolvers  func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
 	Trouble    func() error        // what keeps the store away, nil if nothing does; may be nil
+	Calls      func() uint64       // system calls that the kernel has taken so far; may be nil
 	Changed    func(Status)        // called after every pass; may be nil
 	Beat       func()              // called every few seconds while the loop lives; may be nil
 }

@@ -50,6 +50,7 @@ type Work struct {
 	Few     uint64        `json:"few"`     // over a few leases
 	Changes uint64        `json:"changes"` // operations applied to the kernel
 	Applied time.Duration `json:"applied"` // time that these took, nanoseconds
+	Calls   uint64        `json:"calls"`   // system calls for reading and applying routes, neighbours and forwarding entries
 }
 
 // NetworkStatus is the configuration in force.
@@ -104,8 +105,18 @@ func (p *published) get() Status {
 // Status returns how things stood after the last pass, but for what is told at once: a lease that is no longer held, and
 // the store's troubles, which come and go between passes.
 func (a *Agent) Status() Status {
+	st := a.Summary()
+	st.Peers = peerStatus(st.peers)
+	return st
+}
+
+// Summary is Status without the list of peers.
+func (a *Agent) Summary() Status {
 	st := a.status.get()
-	st.Store, st.Peers = a.trouble(), peerStatus(st.peers)
+	st.Store = a.trouble()
+	if a.cfg.Calls != nil {
+		st.Work.Calls = a.cfg.Calls()
+	}
 	if st.Lease == nil || !st.Lease.Held {
 		return st
 	}

@@ -15,6 +15,8 @@ const SocketName = "tulled.sock"
 // Daemon is what the handlers ask.
 type Daemon interface {
 	Status() agent.Status
+	// Summary is Status without the list of peers, which may be long.
+	Summary() agent.Status
 	// Alive returns nil while the reconcile loop runs.
 	Alive() error
 }
@@ -27,7 +29,7 @@ func Health(d Daemon) *http.ServeMux {
 		answer(w, d.Alive(), "alive")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		st := d.Status()
+		st := d.Summary()
 		err := d.Alive()
 		if err == nil && !st.Ready {
 			err = fmt.Errorf("%s", st.Reason)

@@ -24,7 +24,9 @@ type daemon struct {
 }
 
 func (d daemon) Status() agent.Status { return d.status }
-func (d daemon) Alive() error         { return d.alive }
+
+func (d daemon) Summary() agent.Status { return d.status }
+func (d daemon) Alive() error          { return d.alive }
 
 func TestHealth(t *testing.T) {
 	stuck := errors.New("the reconcile loop has been stuck for 31s")

@@ -41,6 +41,8 @@ func metrics() []metric {
 			func(st agent.Status) float64 { return float64(st.Work.Changes) }},
 		{"tulle_kernel_apply_seconds_total", "Time that these operations took.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return st.Work.Applied.Seconds() }},
+		{"tulle_kernel_calls_total", "System calls for reading and changing routes, neighbours and forwarding entries.", prometheus.CounterValue,
+			func(st agent.Status) float64 { return float64(st.Work.Calls) }},
 		{"tulle_passes_total", "Times that everything was compared with the kernel.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Work.Passes) }},
 		{"tulle_few_passes_total", "Times that only leases that had changed were.", prometheus.CounterValue,
@@ -83,7 +85,7 @@ func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	st := c.daemon.Status()
+	st := c.daemon.Summary()
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}

@@ -39,6 +39,7 @@ type Start struct {
 	CPU      Figure             `json:"cpu"`
 	Apply    Figure             `json:"apply"`    // of the time, in the kernel
 	Changes  float64            `json:"changes"`  // operations applied to the kernel, median
+	Calls    float64            `json:"calls"`    // system calls for reading and applying them, median
 	Requests map[string]float64 `json:"requests"` // to etcd, by method, in the last round
 	Received float64            `json:"received"` // bytes from etcd, in the last round
 }
@@ -49,8 +50,10 @@ type Load struct {
 	CPU      float64            `json:"cpu"` // share of one core
 	Wakeups  float64            `json:"wakeups"`
 	Changes  float64            `json:"changes"`
+	Calls    float64            `json:"calls"`
 	LogBytes int64              `json:"logBytes"`
 	Requests map[string]float64 `json:"requests"`
+	Received float64            `json:"received"`
 	Lag      float64            `json:"lag,omitempty"` // from the last write to its route, seconds
 }
 
@@ -111,6 +114,7 @@ func (w *world) startOnce(ctx context.Context, s *samples) error {
 		return err
 	}
 	s.changes = append(s.changes, counted[changesTotal])
+	s.calls = append(s.calls, counted[callsTotal])
 	s.apply = append(s.apply, counted["tulle_kernel_apply_seconds_total"])
 	after, err := w.etcdCounters(ctx)
 	s.etcd = after.since(before)

@@ -12,6 +12,9 @@ import (
 // changesTotal is the daemon's count of operations applied to the kernel.
 const changesTotal = "tulle_kernel_changes_total"
 
+// callsTotal is its count of system calls for routes and neighbours.
+const callsTotal = "tulle_kernel_calls_total"
+
 // load begins to measure what the daemon uses, and returns what ends it.
 func (w *world) load(ctx context.Context) (measure func() (Load, error), err error) {
 	before, err := w.reading(ctx)
@@ -23,11 +26,13 @@ func (w *world) load(ctx context.Context) (measure func() (Load, error), err err
 		if err != nil {
 			return Load{}, err
 		}
+		grown := after.etcd.since(before.etcd)
 		spent := after.at.Sub(before.at).Seconds()
 		return Load{
 			Seconds: spent, CPU: (after.usage.cpu - before.usage.cpu).Seconds() / spent,
 			Wakeups: float64(after.usage.wakeups - before.usage.wakeups), Changes: after.daemon[changesTotal] - before.daemon[changesTotal],
-			LogBytes: after.log - before.log, Requests: requests(after.etcd.since(before.etcd)),
+			Calls:    after.daemon[callsTotal] - before.daemon[callsTotal],
+			LogBytes: after.log - before.log, Requests: requests(grown), Received: grown[sentBytes],
 		}, nil
 	}, nil
 }

@@ -30,16 +30,19 @@ func figure(samples []float64) Figure {
 
 // samples are those of some starts.
 type samples struct {
-	took, cpu, apply, changes []float64
-	etcd                      counters // of the last
+	took, cpu, apply, changes, calls []float64
+	etcd                             counters // of the last
 }
 
 func (s *samples) start() Start {
 	return Start{
-		Figure: figure(s.took), CPU: figure(s.cpu), Apply: figure(s.apply), Changes: figure(s.changes).Median,
-		Requests: requests(s.etcd), Received: s.etcd["etcd_network_client_grpc_sent_bytes_total"],
+		Figure: figure(s.took), CPU: figure(s.cpu), Apply: figure(s.apply), Changes: figure(s.changes).Median, Calls: figure(s.calls).Median,
+		Requests: requests(s.etcd), Received: s.etcd[sentBytes],
 	}
 }
+
+// sentBytes is etcd's count of bytes sent to its clients.
+const sentBytes = "etcd_network_client_grpc_sent_bytes_total"
 
 // requests to etcd, by method; streams count once, and what goes over them does not.
 func requests(c counters) map[string]float64 { return c.by("grpc_server_started_total", "grpc_method") }

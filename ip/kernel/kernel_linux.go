@@ -86,6 +86,10 @@ func (k *Kernel) Close() error {
 	return errors.Join(errs...)
 }
 
+// Calls is how many system calls routes, neighbours and forwarding entries have taken so far: one sends up to 256 requests,
+// and one receives many answers.
+func (k *Kernel) Calls() uint64 { return k.route.calls.Load() }
+
 // inside runs fn on a thread that is in the namespace. Entering it costs CAP_SYS_ADMIN, which a daemon that never
 // leaves its namespace need not have: so it is done only if the thread is elsewhere.
 func (k *Kernel) inside(fn func() error) error {

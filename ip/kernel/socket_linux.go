@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,8 @@ type socket struct {
 	port uint32
 	seq  uint32
 	buf  []byte
+
+	calls atomic.Uint64 // sends and receives
 }
 
 // dial opens a socket in the network namespace of the calling thread.
@@ -169,6 +172,7 @@ func retry[T any](list func() (T, error)) (T, error) {
 }
 
 func (s *socket) send(b []byte) error {
+	s.calls.Add(1)
 	if err := unix.Sendto(s.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("send netlink request: %w", err)
 	}
@@ -177,6 +181,7 @@ func (s *socket) send(b []byte) error {
 
 func (s *socket) receive() ([]byte, error) {
 	for {
+		s.calls.Add(1)
 		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
 		if err == nil {
 			return s.buf[:n], nil
