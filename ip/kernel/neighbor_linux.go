@@ -83,7 +83,7 @@ func (rd *reading) readNeighbors(s *socket) error {
 		return err
 	}
 	for _, n := range neighbors {
-		rd.Owned.Neighbors = append(rd.Owned.Neighbors, ip.Neighbor{Link: rd.own[n.link], IP: n.dst, MAC: n.mac})
+		rd.Owned.Neighbors = appendUpTo(rd.Owned.Neighbors, len(neighbors), ip.Neighbor{Link: rd.own[n.link], IP: n.dst, MAC: n.mac})
 	}
 	entries, err := dump(s, unix.RTM_GETNEIGH, neighborHeader(unix.AF_BRIDGE, 0, 0, 0), ours)
 	if err != nil {
@@ -97,7 +97,7 @@ func (rd *reading) readNeighbors(s *socket) error {
 		if n.odd {
 			f.Dst = netip.Addr{} // differs from every wanted entry
 		}
-		rd.Owned.FDB = append(rd.Owned.FDB, f)
+		rd.Owned.FDB = appendUpTo(rd.Owned.FDB, len(entries), f)
 	}
 	return nil
 }

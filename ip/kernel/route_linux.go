@@ -138,8 +138,8 @@ func (r routeMessage) route(h hop, names map[uint32]string) ip.Route {
 	}
 }
 
-// addRoute sorts a route into the snapshot.
-func (rd *reading) addRoute(r routeMessage) {
+// addRoute sorts a route, one of so many, into the snapshot.
+func (rd *reading) addRoute(r routeMessage, of int) {
 	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
 		return
 	}
@@ -161,7 +161,7 @@ func (rd *reading) addRoute(r routeMessage) {
 			hops = []hop{{}}
 		}
 		for _, h := range hops {
-			rd.Owned.Routes = append(rd.Owned.Routes, r.route(h, rd.names))
+			rd.Owned.Routes = appendUpTo(rd.Owned.Routes, of, r.route(h, rd.names))
 		}
 	case inside:
 		for _, h := range hops {
@@ -190,7 +190,7 @@ func (rd *reading) owns(r routeMessage, hops []hop, inside bool) bool {
 func (rd *reading) readRoutes(s *socket) error {
 	routes, err := dump(s, unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), parseRoute)
 	for _, r := range routes {
-		rd.addRoute(r)
+		rd.addRoute(r, len(routes))
 	}
 	slices.SortStableFunc(rd.Defaults, func(a, b ip.Route) int {
 		return cmp.Or(cmp.Compare(ip.FamilyOf(a.Dst.Addr()), ip.FamilyOf(b.Dst.Addr())), cmp.Compare(a.Metric, b.Metric))

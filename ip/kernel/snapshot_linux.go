@@ -73,6 +73,14 @@ func (k *Kernel) Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr
 	return rd.Paths, nil
 }
 
+// appendUpTo is append to a list that will not be much longer than most.
+func appendUpTo[T any](list []T, most int, v T) []T {
+	if list == nil {
+		list = make([]T, 0, most)
+	}
+	return append(list, v)
+}
+
 func (rd *reading) inNetworks(p netip.Prefix) bool {
 	return slices.ContainsFunc(rd.scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, p) })
 }

@@ -30,7 +30,8 @@ type socket struct {
 	seq  uint32
 	buf  []byte
 
-	calls atomic.Uint64 // sends and receives
+	calls   atomic.Uint64  // sends and receives
+	lengths map[uint16]int // of the last lists, by type: the next ones are about as long
 }
 
 // dial opens a socket in the network namespace of the calling thread.
@@ -39,7 +40,7 @@ func dial(protocol int) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	s := &socket{fd: fd, buf: make([]byte, receiveSize)}
+	s := &socket{fd: fd, buf: make([]byte, receiveSize), lengths: map[uint16]int{}}
 	if err := s.setup(); err != nil {
 		return nil, errors.Join(fmt.Errorf("set up netlink socket: %w", err), s.close())
 	}
@@ -136,7 +137,7 @@ func dump[T any](s *socket, typ uint16, header []byte, parse func(message) (T, b
 		if err := s.send(b.buf); err != nil {
 			return nil, err
 		}
-		var list []T
+		list := make([]T, 0, s.lengths[typ])
 		var interrupted error
 		for {
 			datagram, err := s.receive()
@@ -151,6 +152,7 @@ func dump[T any](s *socket, typ uint16, header []byte, parse func(message) (T, b
 					interrupted = netlink.ErrDumpInterrupted
 				}
 				if m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR {
+					s.lengths[typ] = len(list)
 					return list, errors.Join(m.err(), interrupted)
 				}
 				if v, ok := parse(m); ok {
