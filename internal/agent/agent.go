@@ -85,6 +85,7 @@ type Agent struct {
 	work       Work
 	ground     *ground // nil: only a pass over everything will do
 	lastGround *ground // that a pass over everything began with
+	judged     judgement
 	contests   contests
 
 	born time.Time    // the clock of beat: it does not jump

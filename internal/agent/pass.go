@@ -93,8 +93,8 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 
 	d := a.decide(v)
-	overlay := a.backend.Scope(nil).Links
-	st.peers = peerViews(d.usable, d.want.Routes, overlay)
+	v.unchanged = a.wanted.last.Equal(d.want)
+	st.peers = a.peerViews(v, d)
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = describeAll(d.blocked)
@@ -102,7 +102,6 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.Strangers = v.snap.Strangers
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
-	v.unchanged = a.wanted.last.Equal(d.want)
 	a.wanted.note(v.scope, d.want)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.trouble())
 	plan := ip.Diff(have, d.want)
@@ -140,7 +139,7 @@ func (a *Agent) decide(v view) decision {
 	self := subnet.Self{Node: a.cfg.Node, Subnets: v.self.Subnets, Underlay: a.precious(v)}
 	var d decision
 	var refused, unserved []subnet.Problem
-	d.usable, refused = subnet.Judge(*a.network, v.set.Leases, self)
+	d.usable, refused = a.judged.judge(a.network, v.set.Leases, self)
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
 	if !a.cfg.PeerFilter {
 		d.want.Guards = nil
@@ -152,7 +151,7 @@ func (a *Agent) decide(v view) decision {
 	d.blocked = passage.Blockades
 	mark(d.want.Tables, passage.Marked)
 	d.want.Sort()
-	d.problems = append(refused, unserved...)
+	d.problems = slices.Concat(refused, unserved)
 	return d
 }
 

@@ -14,6 +14,14 @@ type peerView struct {
 	via   string
 }
 
+// peerViews tells of each usable peer how its subnets are routed.
+func (a *Agent) peerViews(v view, d decision) []peerView {
+	if g := a.lastGround; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
+		return g.peers
+	}
+	return peerViews(d.usable, d.want.Routes, a.backend.Scope(nil).Links)
+}
+
 // peerViews tells of each usable peer how its subnets are routed; overlay are the backend's own links. The routes must be
 // sorted.
 func peerViews(usable []*subnet.Lease, routes []ip.Route, overlay []string) []peerView {
