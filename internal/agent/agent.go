@@ -114,7 +114,11 @@ func New(cfg Config) (*Agent, error) {
 // Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
 func (a *Agent) Run(ctx context.Context) error {
 	g, working := errgroup.WithContext(ctx)
-	defer time.AfterFunc(storePatience, a.inbox.poke).Stop()
+	defer time.AfterFunc(storePatience, func() {
+		if set, ok := a.inbox.view(); !ok || set.Network == nil {
+			a.inbox.poke()
+		}
+	}).Stop()
 	g.Go(func() error { return a.watchStore(working) })
 	g.Go(func() error { return a.watchKernel(working) })
 	g.Go(func() error { return a.keeper.run(working) })

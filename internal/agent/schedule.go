@@ -12,6 +12,7 @@ const (
 	busyMost    = time.Second           // between passes that each change the kernel
 	busyFor     = 5 * time.Second       // without a pass, and the next change is dealt with at once again
 	slowdown    = 5                     // passes may take up one part in this many of the time
+	fewSlowdown = 2                     // and those over a few leases, which are spaced out as it is
 	pauseMost   = 10 * time.Second      // for that: who was stopped in the middle of a pass did not work all the time
 	retryFirst  = 250 * time.Millisecond
 	retryMost   = 15 * time.Second
@@ -98,7 +99,7 @@ func (s *schedule) isFew() bool { return !s.few.IsZero() && s.few.Before(s.due) 
 // passedFew takes note of a pass over a few leases.
 func (s *schedule) passedFew(started time.Time) {
 	now := time.Now()
-	s.few, s.fewAfter = time.Time{}, now.Add(min(slowdown*now.Sub(started), pauseMost))
+	s.few, s.fewAfter = time.Time{}, now.Add(min(fewSlowdown*now.Sub(started), pauseMost))
 	s.reset()
 }
 
