@@ -93,3 +93,57 @@ func TestScheduleAfterAStopInTheMiddleOfAPass(t *testing.T) {
 		}
 	})
 }
+
+// Passes over a few leases take their part of the time, and put off none over everything.
+func TestScheduleOfFewLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const takes = 10 * time.Millisecond
+		s := newSchedule()
+		defer s.stop()
+		<-s.timer.C
+		s.passed(time.Now(), true, false)
+		end := time.After(time.Minute)
+		few, all := 0, 0
+		for {
+			s.leases()
+			select {
+			case <-end:
+				if most := int(time.Minute / (takes * (1 + fewSlowdown))); few < most*9/10 || few > most || all != 1 && all != 2 {
+					t.Errorf("%d passes over a few leases in a minute, want some %d; %d over everything, want one every %v", few, most, all, resyncEvery)
+				}
+				return
+			case <-s.timer.C:
+			}
+			started := time.Now()
+			<-time.After(takes)
+			if s.isFew() {
+				few++
+				s.passedFew(started)
+			} else {
+				all++
+				s.passed(started, true, false)
+			}
+		}
+	})
+}
+
+func TestScheduleTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSchedule()
+		defer s.stop()
+		<-s.timer.C
+		s.passed(time.Now(), true, false)
+		<-time.After(time.Second)
+		s.leases()
+		<-s.timer.C
+		if !s.isFew() {
+			t.Fatal("a pass over everything is due")
+		}
+		found := time.Now()
+		s.tooMany()
+		<-s.timer.C
+		if waited := time.Since(found); s.isFew() || waited > 2*settle {
+			t.Errorf("over a few again: %t; after %v, want one over everything at once", s.isFew(), waited)
+		}
+	})
+}
