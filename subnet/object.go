@@ -198,7 +198,9 @@ func (o *object) texts(name string) (list []string, err error) {
 	return list, nil
 }
 
-func notList(name, raw string) error { return fmt.Errorf("%s %s is not a list of strings", name, shorten(raw)) }
+func notList(name, raw string) error {
+	return fmt.Errorf("%s %s is not a list of strings", name, shorten(raw))
+}
 
 // present reports whether a member is there and not null.
 func present(raw string) bool { return raw != "" && raw != "null" }

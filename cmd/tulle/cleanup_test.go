@@ -16,7 +16,7 @@ type running struct{}
 func (running) Status() agent.Status { return agent.Status{Ready: true} }
 
 func (running) Summary() agent.Status { return agent.Status{Ready: true} }
-func (running) Alive() error         { return nil }
+func (running) Alive() error          { return nil }
 
 func TestCleanupIsRefusedWhileTulledRuns(t *testing.T) {
 	for name, start := range map[string]func(ctx context.Context, dir string) error{

@@ -71,7 +71,7 @@ func (c counters) by(name, label string) map[string]float64 {
 		if !ok {
 			continue
 		}
-		for _, pair := range strings.Split(strings.TrimSuffix(labels, "}"), ",") {
+		for pair := range strings.SplitSeq(strings.TrimSuffix(labels, "}"), ",") {
 			if quoted, ok := strings.CutPrefix(pair, label+"="); ok {
 				sums[strings.Trim(quoted, `"`)] += value
 			}
