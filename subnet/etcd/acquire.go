@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,7 +42,7 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 type acquisition struct {
 	store    *Store
 	claim    subnet.Claim
-	creation *creation        // without a view: list all leases first
+	creation *creation        // without a view: read the leases first
 	past     []subnet.Past    // nil: not read yet
 	lost     int              // races
 	blocked  []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
@@ -86,13 +87,13 @@ func overloaded(err error) bool {
 func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	var err error
 	if a.creation.view == nil {
-		if a.creation.view, err = a.store.view(ctx); err != nil {
+		if a.creation.view, err = a.store.latest(ctx); err != nil {
 			return nil, err
 		}
 	}
 	v := a.creation.view
 	set := v.set()
-	set.Leases = append(set.Leases, a.blocked...)
+	set.Leases = append(slices.Clip(set.Leases), a.blocked...)
 	if err := a.settle(ctx, set); err != nil {
 		return nil, err
 	}
@@ -109,8 +110,8 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	attrs := a.claim.Attrs
 	var old *entry
 	if place.Held {
-		e := v.leases[v.layout.lease(place.Mine.Subnets)]
-		old, attrs = &e, attrs.Over(e.Attrs)
+		old = v.leases[v.layout.lease(place.Mine.Subnets)]
+		attrs = attrs.Over(old.Attrs)
 	}
 	id, err := a.etcdLease(ctx, old)
 	if err != nil {

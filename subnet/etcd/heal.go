@@ -17,7 +17,7 @@ import (
 // etcd's data. That is a loss only if another host has the subnet by now.
 func (h *held) heal(ctx context.Context) error {
 	mine := h.entry()
-	v, err := h.store.view(ctx)
+	v, err := h.store.view(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"cmp"
 	"slices"
 
 	"tulle/subnet"
@@ -9,60 +8,58 @@ import (
 
 // list is the leases of a view in order. Of ten thousand, few change from one delivery to the next: only these are looked up and sorted.
 type list struct {
-	keys    []string        // in the order of leases
-	leases  []*subnet.Lease // as handed out last, and not to be changed
+	leases  []*subnet.Lease // as handed out last, and not to be changed; nil before the first time
 	changed []listed        // since then
 }
 
-// listed is where a lease is, or was, in a list.
+// listed is a key and the subnets that it names.
 type listed struct {
 	key     string
 	subnets subnet.Subnets
 }
 
-func (a listed) compare(b listed) int {
-	return cmp.Or(subnet.CompareSubnets(a.subnets, b.subnets), cmp.Compare(a.key, b.key))
+func (a listed) compare(b listed) int { return subnet.CompareSubnets(a.subnets, b.subnets) }
+
+// note takes in that a lease has come, gone or changed.
+func (l *list) note(key string, s subnet.Subnets) {
+	if l.leases != nil {
+		l.changed = append(l.changed, listed{key, s})
+	}
 }
 
 // of returns the leases among entries, by subnet.
-func (l *list) of(entries map[string]entry) []*subnet.Lease {
-	if len(l.changed) == 0 && len(l.leases) == len(entries) {
+func (l *list) of(entries map[string]*entry) []*subnet.Lease {
+	if l.leases == nil {
+		return l.all(entries)
+	}
+	if len(l.changed) == 0 {
 		return l.leases
 	}
 	slices.SortFunc(l.changed, listed.compare)
-	l.changed = slices.CompactFunc(l.changed, func(a, b listed) bool { return a.compare(b) == 0 })
-	old := *l
-	l.keys, l.leases = make([]string, 0, len(entries)), make([]*subnet.Lease, 0, len(entries))
-	from := 0
-	for _, c := range old.changed {
-		to, there := old.find(c, from)
-		l.keys, l.leases = append(l.keys, old.keys[from:to]...), append(l.leases, old.leases[from:to]...)
-		if from = to; there {
-			from++
+	l.changed = slices.CompactFunc(l.changed, func(a, b listed) bool { return a.key == b.key })
+	old := l.leases
+	l.leases = make([]*subnet.Lease, 0, len(entries))
+	for _, c := range l.changed {
+		to, there := slices.BinarySearchFunc(old, c.subnets, func(o *subnet.Lease, s subnet.Subnets) int { return subnet.CompareSubnets(o.Subnets, s) })
+		l.leases = append(l.leases, old[:to]...)
+		if old = old[to:]; there {
+			old = old[1:]
 		}
-		// What has moved was at one place and is at another.
-		if e, ok := entries[c.key]; ok && e.Subnets == c.subnets {
-			l.keys, l.leases = append(l.keys, c.key), append(l.leases, &e.Lease)
+		if e, ok := entries[c.key]; ok {
+			l.leases = append(l.leases, &e.Lease)
 		}
 	}
-	l.keys, l.leases = append(l.keys, old.keys[from:]...), append(l.leases, old.leases[from:]...)
-	l.changed = old.changed[:0]
+	l.leases = append(l.leases, old...)
+	l.changed = l.changed[:0]
 	return l.leases
 }
 
-// find returns where c is, or would be, at from or after it.
-func (l *list) find(c listed, from int) (int, bool) {
-	low, high := from, len(l.keys)
-	for low < high {
-		mid := int(uint(low+high) >> 1)
-		switch d := (listed{l.keys[mid], l.leases[mid].Subnets}).compare(c); {
-		case d == 0:
-			return mid, true
-		case d < 0:
-			low = mid + 1
-		default:
-			high = mid
-		}
+// all lists entries for the first time.
+func (l *list) all(entries map[string]*entry) []*subnet.Lease {
+	l.leases = make([]*subnet.Lease, 0, len(entries))
+	for _, e := range entries {
+		l.leases = append(l.leases, &e.Lease)
 	}
-	return low, false
+	slices.SortFunc(l.leases, func(a, b *subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
+	return l.leases
 }

@@ -75,13 +75,13 @@ func (s *Store) Reserve(ctx context.Context, subnets subnet.Subnets, attrs subne
 
 func (s *Store) reserve(ctx context.Context, subnets subnet.Subnets, attrs subnet.Attrs) (lease subnet.Lease, done bool, err error) {
 	name := subnet.KeyOf(subnets)
-	v, err := s.view(ctx)
+	v, err := s.view(ctx, nil)
 	if err != nil {
 		return lease, false, err
 	}
 	for _, e := range v.leases {
 		if e.Subnets == subnets && samePublic(e.Attrs, attrs) {
-			return s.pin(ctx, e)
+			return s.pin(ctx, *e)
 		}
 		if len(subnet.Overlap(e.Subnets, subnets)) > 0 {
 			return lease, false, fmt.Errorf("reserve %s: %s has %s: release it first", name, e.Attrs.Owner(), subnet.KeyOf(e.Subnets))

@@ -5,68 +5,108 @@ import (
 	"errors"
 	"fmt"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/subnet"
 )
 
-// listing is all keys of the layout's span at one revision.
-type listing struct {
-	kvs      []*mvccpb.KeyValue
-	revision int64
-	cluster  uint64
-	term     uint64
-}
-
-// list reads page by page, all at the revision of the first one.
-func (s *Store) list(ctx context.Context) (listing, error) {
+// view reads everything, page by page, all at the revision of the first one. The last good configuration survives.
+func (s *Store) view(ctx context.Context, last *subnet.Network) (*view, error) {
 	retry := requestBackoff()
 	for {
-		l, err := s.listOnce(ctx)
+		v := newView(s.layout)
+		v.network = last
+		err := s.fill(ctx, v)
+		if err == nil {
+			return v, nil
+		}
 		if !errors.Is(err, rpctypes.ErrCompacted) {
-			return l, err
+			return nil, err
 		}
 		// Compacted between two pages.
 		if err := retry.Wait(ctx); err != nil {
-			return listing{}, err
+			return nil, err
 		}
 	}
 }
 
-func (s *Store) listOnce(ctx context.Context) (listing, error) {
+// fill reads a view that is empty.
+func (s *Store) fill(ctx context.Context, v *view) error {
 	from, end := s.layout.span()
-	var l listing
 	for {
-		r, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize), clientv3.WithRev(l.revision))
+		r, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize), clientv3.WithRev(v.revision))
 		if err != nil {
-			return listing{}, fmt.Errorf("list leases: %w", err)
+			return fmt.Errorf("list leases: %w", err)
 		}
-		if l.revision == 0 {
-			l.revision, l.cluster, l.term = r.Header.Revision, r.Header.ClusterId, r.Header.RaftTerm
+		if v.revision == 0 {
+			v.moment = momentOf(r.Header)
+			v.leases = make(map[string]*entry, r.Count)
 		}
-		l.kvs = append(l.kvs, r.Kvs...)
+		for _, kv := range r.Kvs {
+			v.put(kv)
+		}
 		if !r.More {
-			return l, nil
+			break
 		}
 		from = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 	}
+	if _, configured := v.other[s.layout.config()]; !configured {
+		v.unconfigure()
+	}
+	return nil
 }
 
-func (s *Store) view(ctx context.Context) (*view, error) {
-	l, err := s.list(ctx)
-	if err != nil {
-		return nil, err
+// latest returns a view as of now. Next to a Watch, it reads only what has changed since the view of that.
+func (s *Store) latest(ctx context.Context) (*view, error) {
+	if v := s.watched(); v != nil {
+		if fresh, err := s.refresh(ctx, v); fresh || err != nil {
+			return v, err
+		}
 	}
-	v := newView(s.layout)
-	v.replace(l.kvs, l.revision)
-	return v, nil
+	return s.view(ctx, nil)
+}
+
+// watched returns a copy of the view of a Watch, nil if there is none.
+func (s *Store) watched() *view {
+	w := s.watching.Load()
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.listed {
+		return nil
+	}
+	return w.view.clone()
+}
+
+// refresh reads what has changed since a view. It reports whether the view is now as a listing would be, which it is not
+// if a key was deleted, or if etcd has other data: the number of keys tells of the one, the newest lease of the other.
+func (s *Store) refresh(ctx context.Context, v *view) (bool, error) {
+	from, end := s.layout.span()
+	t := txn{then: []clientv3.Op{clientv3.OpGet(from, clientv3.WithRange(end), clientv3.WithMinModRev(v.revision+1), clientv3.WithLimit(s.config.PageSize))}}
+	if newest := v.newest(); newest != nil {
+		t.when = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.layout.lease(newest.Subnets)), "=", newest.Revision)}
+	}
+	r, err := s.commit(ctx, t)
+	if err != nil {
+		return false, fmt.Errorf("list changed leases: %w", err)
+	}
+	if !r.Succeeded || !v.precedes(momentOf(r.Header)) {
+		return false, nil
+	}
+	changed := r.Responses[0].GetResponseRange() // its count is of all keys, changed or not
+	for _, kv := range changed.Kvs {
+		v.put(kv)
+	}
+	v.moment = momentOf(r.Header)
+	return int64(v.size()) == changed.Count && !changed.More && v.stored, nil
 }
 
 // Snapshot returns the store's present content.
 func (s *Store) Snapshot(ctx context.Context) (subnet.Set, error) {
-	v, err := s.view(ctx)
+	v, err := s.view(ctx, nil)
 	if err != nil {
 		return subnet.Set{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -56,7 +57,8 @@ type Store struct {
 	health *health
 	dialer *dialer
 
-	reached reached
+	reached  reached
+	watching atomic.Pointer[watcher] // nil while no Watch runs; of several, the latest
 
 	ctx    context.Context // ends with the store
 	cancel context.CancelFunc

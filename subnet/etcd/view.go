@@ -3,24 +3,41 @@ package etcd
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/subnet"
 )
 
-// view is what is known of the store: all keys as they were at a revision.
+// view is what is known of the store: all keys of the layout's span as they were at a revision.
 type view struct {
-	layout   layout
-	revision int64
-	network  *subnet.Network
-	doubts   []subnet.Problem  // about the configuration
-	leases   map[string]entry  // by key
-	broken   map[string]string // reason by key
-	list     list
+	moment
+	layout  layout
+	network *subnet.Network     // the last good configuration
+	stored  bool                // it is the one that is stored
+	doubts  []subnet.Problem    // about the configuration
+	leases  map[string]*entry   // by key; views share them, so they never change
+	broken  map[string]string   // reason by key
+	other   map[string]struct{} // keys of neither kind
+	list    list
+}
+
+// moment is a time in the history of an etcd.
+type moment struct {
+	revision      int64
+	cluster, term uint64
+}
+
+func momentOf(h *pb.ResponseHeader) moment { return moment{h.Revision, h.ClusterId, h.RaftTerm} }
+
+// precedes reports whether both can be of the same history, in which other is not the earlier.
+func (m moment) precedes(other moment) bool {
+	return other.cluster == m.cluster && other.term >= m.term && other.revision >= m.revision
 }
 
 // entry is a lease and the etcd lease that its key hangs on.
@@ -30,68 +47,67 @@ type entry struct {
 }
 
 func newView(l layout) *view {
-	return &view{layout: l, leases: map[string]entry{}, broken: map[string]string{}}
+	return &view{layout: l, leases: map[string]*entry{}, broken: map[string]string{}, other: map[string]struct{}{}}
 }
 
-// replace makes the view what was listed at a revision. Only the last good configuration survives.
-func (v *view) replace(kvs []*mvccpb.KeyValue, revision int64) {
-	clear(v.leases)
-	clear(v.broken)
-	v.list = list{}
-	configured := false
-	for _, kv := range kvs {
-		configured = configured || string(kv.Key) == v.layout.config()
-		v.put(kv)
-	}
-	if !configured {
-		v.delete(v.layout.config())
-	}
-	v.revision = revision
+// clone returns a view that changes by itself.
+func (v *view) clone() *view {
+	c := *v
+	c.leases, c.broken, c.other = maps.Clone(v.leases), maps.Clone(v.broken), maps.Clone(v.other)
+	c.list.changed = slices.Clone(v.list.changed)
+	return &c
 }
+
+// size is the number of keys.
+func (v *view) size() int { return len(v.leases) + len(v.broken) + len(v.other) }
 
 func (v *view) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
-	if key == v.layout.config() {
-		v.configure(kv)
-		return
-	}
+	v.drop(key)
 	if !strings.HasPrefix(key, strings.TrimSuffix(v.layout.leases(), "/")) {
+		v.other[key] = struct{}{}
+		if key == v.layout.config() {
+			v.configure(kv)
+		}
 		return
 	}
 	lease, err := v.layout.decode(kv)
-	v.drop(key)
 	if err != nil {
 		v.broken[key] = err.Error()
 		return
 	}
-	v.leases[key] = entry{lease, clientv3.LeaseID(kv.Lease)}
-	v.list.changed = append(v.list.changed, listed{key, lease.Subnets})
+	v.leases[key] = &entry{lease, clientv3.LeaseID(kv.Lease)}
+	v.list.note(key, lease.Subnets)
 }
 
-// drop forgets what is known of a lease key.
+// drop forgets what is known of a key.
 func (v *view) drop(key string) {
 	delete(v.broken, key)
+	delete(v.other, key)
 	if e, ok := v.leases[key]; ok {
 		delete(v.leases, key)
-		v.list.changed = append(v.list.changed, listed{key, e.Subnets})
+		v.list.note(key, e.Subnets)
 	}
 }
 
 func (v *view) delete(key string) {
 	v.drop(key)
-	if key != v.layout.config() {
-		return
+	if key == v.layout.config() {
+		v.unconfigure()
 	}
-	v.doubts = nil
+}
+
+// unconfigure takes note that no configuration is stored.
+func (v *view) unconfigure() {
+	v.doubts, v.stored = nil, false
 	if v.network != nil {
 		v.doubt("deleted; the last good value stays in force until there is another: tulle config set")
 	}
 }
 
 func (v *view) configure(kv *mvccpb.KeyValue) {
-	v.doubts = nil
 	network, doubts, err := subnet.ParseNetwork(kv.Value, kv.ModRevision)
-	if err != nil {
+	if v.doubts, v.stored = nil, err == nil; err != nil {
 		v.doubt(err.Error())
 		if v.network != nil {
 			v.doubt(fmt.Sprintf("the last good value, of revision %d, stays in force", v.network.Revision))
@@ -108,14 +124,15 @@ func (v *view) doubt(reason string) {
 	v.doubts = append(v.doubts, subnet.Problem{Key: v.layout.config(), Reason: reason})
 }
 
-// newest returns the lease that was changed last.
-func (v *view) newest() (newest subnet.Lease, ok bool) {
+// newest returns the lease that was changed last, nil if there is none.
+func (v *view) newest() *subnet.Lease {
+	var newest *subnet.Lease
 	for _, e := range v.leases {
-		if e.Revision > newest.Revision {
-			newest, ok = e.Lease, true
+		if newest == nil || e.Revision > newest.Revision {
+			newest = &e.Lease
 		}
 	}
-	return newest, ok
+	return newest
 }
 
 // set returns the view for others to keep.

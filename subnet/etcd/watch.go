@@ -28,6 +28,8 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	ctx, cancel := s.scope(ctx)
 	defer cancel()
 	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1)}
+	s.watching.Store(w)
+	defer s.watching.CompareAndSwap(w, nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.deliver(ctx, deliver) })
 	wg.Go(func() { s.feelPulse(ctx) })
@@ -37,9 +39,7 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 		err := w.follow(ctx)
 		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) || errors.Is(err, errDoubt) {
 			s.log.Debug("leases are read anew", "err", err)
-			w.listed = false
-			w.rewound = w.rewound || errors.Is(err, errRewound)
-			w.confirms = w.confirms || errors.Is(err, errDoubt)
+			w.distrust(err)
 		}
 		if time.Since(start) > s.config.ProbeInterval {
 			retry.Reset()
@@ -59,21 +59,28 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 // watcher is one run of Watch.
 type watcher struct {
 	store    *Store
-	listed   bool // the view is complete as of its revision
 	rewound  bool // the next listing is of other data than the view
 	confirms bool // the next listing is the second look at a loss
-	cluster  uint64
-	term     uint64
 	changed  chan struct{}
 	doubted  chan struct{} // asks for a second look
 
-	mu   sync.Mutex
-	view *view
-	read reading // since the last delivery
+	mu     sync.Mutex
+	listed bool // the view is complete as of its revision
+	view   *view
+	read   reading // since the last delivery
 }
 
 // reading says how a view came about.
 type reading struct{ back, second bool }
+
+// distrust has all leases read anew.
+func (w *watcher) distrust(why error) {
+	w.mu.Lock()
+	w.listed = false
+	w.mu.Unlock()
+	w.rewound = w.rewound || errors.Is(why, errRewound)
+	w.confirms = w.confirms || errors.Is(why, errDoubt)
+}
 
 // follow keeps the view up to date until something breaks.
 func (w *watcher) follow(ctx context.Context) error {
@@ -132,18 +139,19 @@ func (w *watcher) follow(ctx context.Context) error {
 
 // list reads everything.
 func (w *watcher) list(ctx context.Context) error {
-	l, err := w.store.list(ctx)
+	fresh, err := w.store.view(ctx, w.view.network)
 	if err != nil {
 		return err
 	}
+	known := w.view.revision != 0
+	back := w.rewound || known && !w.view.precedes(fresh.moment)
 	w.mu.Lock()
-	back := w.rewound || w.cluster != 0 && (l.cluster != w.cluster || l.term < w.term || l.revision < w.view.revision)
 	w.read = reading{back: w.read.back || back, second: w.read.second || w.confirms && !back}
-	w.view.replace(l.kvs, l.revision)
+	w.view, w.listed = fresh, true
 	w.mu.Unlock()
-	w.listed, w.rewound, w.confirms, w.cluster, w.term = true, false, false, l.cluster, l.term
+	w.rewound, w.confirms = false, false
 	if back {
-		w.store.log.Warn("etcd has other data than before, as after a restore: what is missing stays in force until a second look", "rev", l.revision)
+		w.store.log.Warn("etcd has other data than before, as after a restore: what is missing stays in force until a second look", "rev", fresh.revision)
 		w.store.dataChanged()
 	}
 	w.signal()
@@ -176,18 +184,20 @@ func (w *watcher) probe(ctx context.Context) error {
 	if err != nil {
 		return nil // the watch lasts; health knows
 	}
-	if r.Header.ClusterId != w.cluster || r.Header.RaftTerm < w.term || r.Header.Revision < w.view.revision {
+	if !w.view.precedes(momentOf(r.Header)) {
 		return errRewound
 	}
-	w.term = r.Header.RaftTerm
+	w.mu.Lock()
+	w.view.term = r.Header.RaftTerm
+	w.mu.Unlock()
 	return w.probeNewest(ctx)
 }
 
 // probeNewest looks up the newest lease at its revision: a history that was rewound and has grown past the view since
 // has another there. After a compaction nobody can tell.
 func (w *watcher) probeNewest(ctx context.Context) error {
-	newest, ok := w.view.newest()
-	if !ok {
+	newest := w.view.newest()
+	if newest == nil {
 		return nil
 	}
 	key := w.store.layout.lease(newest.Subnets)
