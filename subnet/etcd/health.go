@@ -30,7 +30,8 @@ type health struct {
 	certFile  string
 
 	mu         sync.Mutex
-	err        error // nil: all is well
+	err        error     // nil: all is well
+	served     time.Time // when the latest request that etcd served was made
 	loggedText string
 	loggedAt   time.Time
 	loud       bool // the present trouble was logged, so its end will be
@@ -64,6 +65,7 @@ const (
 
 // feelPulse finds out early that etcd is away, or back. Watches and leases wait for it without a word.
 func (s *Store) feelPulse(ctx context.Context) {
+	changed := time.Now()
 	due := time.NewTimer(pulseSoon)
 	defer due.Stop()
 	for {
@@ -71,8 +73,12 @@ func (s *Store) feelPulse(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.dialer.changed:
+			changed = time.Now()
 			due.Reset(backoff.Jitter(pulseSoon))
 		case <-due.C:
+			if s.health.servedSince(changed) {
+				continue // others have asked
+			}
 			// Health learns the answer on the way.
 			if _, err := s.get(ctx, s.layout.config(), clientv3.WithCountOnly()); err != nil {
 				due.Reset(backoff.Jitter(pulseInTrouble))
@@ -83,9 +89,28 @@ func (s *Store) feelPulse(ctx context.Context) {
 
 // unary sees every answer with all details; the etcd client drops some of them.
 func (h *health) unary(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	made := time.Now()
 	err := invoke(ctx, method, request, reply, cc, options...)
 	h.note(err)
+	if err == nil {
+		h.serve(made)
+	}
 	return err
+}
+
+func (h *health) serve(made time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if made.After(h.served) {
+		h.served = made
+	}
+}
+
+// servedSince reports whether etcd has served a request that was made after t, and none has failed since.
+func (h *health) servedSince(t time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err == nil && h.served.After(t)
 }
 
 // note takes in the outcome of a request.

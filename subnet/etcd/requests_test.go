@@ -1,0 +1,122 @@
+//go:build linux
+
+package etcd_test
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"tulle/internal/etcdmember/etcdmembertest"
+	"tulle/subnet"
+	"tulle/subnet/etcd"
+)
+
+// A start reads all leases once, page by page. All else that it asks of etcd does not depend on their number.
+func TestRequestsOfAStart(t *testing.T) {
+	const page = 100
+	member := etcdmembertest.Start(t)
+	for _, leases := range []int{10, 1200} {
+		t.Run(fmt.Sprint(leases), func(t *testing.T) {
+			h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: fmt.Sprintf("/%d", leases), PageSize: page})
+			h.Put("config", `{"Network":"10.0.0.0/12"}`, 0)
+			h.lease(leases)
+			pages := func(keys int) float64 { return float64((keys + page - 1) / page) }
+
+			// Range: the leases, and who had what before. Txn: what has changed since, the lease, a look at it.
+			h.expectRequests("cold", map[string]float64{"Range": pages(leases+1) + 1, "Txn": 3, "LeaseGrant": 1, "Watch": 2})
+			h.expectRequests("warm", map[string]float64{"Range": pages(leases + 2), "Txn": 2, "LeaseKeepAlive": 1, "Watch": 2})
+		})
+	}
+}
+
+// lease puts n leases of other hosts.
+func (h *harness) lease(n int) {
+	h.t.Helper()
+	for first := 0; first < n; first += 100 {
+		var puts []clientv3.Op
+		for i := first; i < min(n, first+100); i++ {
+			puts = append(puts, clientv3.OpPut(h.key(fmt.Sprintf("subnets/10.%d.%d.0-24", i>>8, i&255)), fmt.Sprintf(`{"PublicIP":"100.64.%d.%d"}`, i>>8, i&255)))
+		}
+		if _, err := h.raw.Txn(h.ctx()).Then(puts...).Commit(); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}
+
+// settled is for how long no request more is made by a store at rest. It spans its pulse.
+const settled = 2 * time.Second
+
+// expectRequests starts a host as the daemon does, and compares what it asks of etcd until it rests.
+func (h *harness) expectRequests(start string, want map[string]float64) {
+	h.t.Helper()
+	before := h.requests()
+	s := h.open()
+	var wg sync.WaitGroup
+	defer func() {
+		if err := s.Close(); err != nil {
+			h.t.Error(err)
+		}
+		wg.Wait()
+	}()
+	known := make(chan struct{}, 1)
+	wg.Go(func() {
+		_ = s.Watch(h.t.Context(), func(subnet.Set) { // it ends with the store
+			select {
+			case known <- struct{}{}:
+			default:
+			}
+		})
+	})
+	<-known
+	h.acquire(s, claimOf(1))
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for last, since := 0.0, time.Now(); time.Since(since) < settled; <-tick.C {
+		sum := 0.0
+		for _, n := range h.requests() {
+			sum += n
+		}
+		if sum != last {
+			last, since = sum, time.Now()
+		}
+	}
+	got := h.requests()
+	maps.DeleteFunc(got, func(method string, n float64) bool { got[method] = n - before[method]; return n == before[method] })
+	if !maps.Equal(got, want) {
+		h.t.Errorf("%s start makes requests %v, want %v", start, got, want)
+	}
+}
+
+var started = regexp.MustCompile(`(?m)^grpc_server_started_total\{.*grpc_method="(\w+)".*\} (\S+)$`)
+
+// requests counts what etcd was asked, by method.
+func (h *harness) requests() map[string]float64 {
+	h.t.Helper()
+	r, err := http.Get(h.config.Endpoints[0] + "/metrics")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	counts := map[string]float64{}
+	for _, m := range started.FindAllStringSubmatch(string(text), -1) {
+		n, err := strconv.ParseFloat(m[2], 64)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		counts[m[1]] += n
+	}
+	return counts
+}
