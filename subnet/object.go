@@ -103,10 +103,15 @@ func stringEnd(text string) int {
 }
 
 // decodeText decodes a valid JSON value that should be a string. The result may be a part of raw.
-func decodeText(raw string) (text string, err error) {
+func decodeText(raw string) (string, error) {
 	if raw[0] == '"' && isPlain(raw) {
 		return raw[1 : len(raw)-1], nil
 	}
+	return decodeEscaped(raw)
+}
+
+// decodeEscaped stands apart for what it takes from the heap.
+func decodeEscaped(raw string) (text string, err error) {
 	err = json.Unmarshal([]byte(raw), &text)
 	return text, err
 }
