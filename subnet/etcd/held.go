@@ -144,7 +144,8 @@ func (h *held) guard(ctx context.Context) error {
 		wg.Go(func() { gone <- h.renewal(ctx, mine.id) })
 	}
 	l := h.store.layout
-	watching := ownStream(ctx)
+	watching, leave := h.store.streams.join(ctx)
+	defer leave()
 	own := h.store.client.Watch(watching, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
 	asked := h.store.client.Watch(watching, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))

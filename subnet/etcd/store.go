@@ -58,6 +58,7 @@ type Store struct {
 	dialer *dialer
 
 	reached  reached
+	streams  streams
 	watching atomic.Pointer[watcher] // nil while no Watch runs; of several, the latest
 
 	ctx    context.Context // ends with the store

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"sync"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/metadata"
 
 	"tulle/internal/backoff"
 	"tulle/subnet"
@@ -96,7 +94,8 @@ func (w *watcher) follow(ctx context.Context) error {
 	reconnected := make(chan struct{}, 1)
 	wg.Go(func() { w.store.reconnects(ctx, reconnected) })
 	from, end := w.store.layout.span()
-	stream := ownStream(ctx)
+	stream, leave := w.store.streams.join(ctx)
+	defer leave()
 	events := w.store.client.Watch(stream, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1))
 	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
@@ -217,9 +216,4 @@ func (s *Store) reconnects(ctx context.Context, reconnected chan<- struct{}) {
 		}
 		signal(reconnected)
 	}
-}
-
-// ownStream makes watches of ctx use a stream of their own, which is opened with a new token, and end if etcd loses its leader.
-func ownStream(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "tulle-watch", rand.Text())
 }
