@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"tulle/internal/agent"
@@ -170,10 +171,18 @@ func (w *world) bare(ctx context.Context) error {
 		return err
 	}
 	var own subnet.Subnets
+	var keys []string
 	for _, p := range st.Lease.Subnets {
 		own.Set(ip.FamilyOf(p.Addr()), p)
+		name := strings.Replace(p.String(), "/", "-", 1)
+		keys = append(keys, "claims/owner/"+name, "claims/past/"+name)
 	}
-	return w.lab.Etcd.Delete(ctx, w.lab.Etcd.Key("subnets/"+subnet.KeyOf(own)))
+	for _, key := range append(keys, "subnets/"+subnet.KeyOf(own)) {
+		if err := w.lab.Etcd.Delete(ctx, w.lab.Etcd.Key(key)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) warm(ctx context.Context, c *Control) error {
