@@ -191,3 +191,40 @@ func told(v *view) any {
 	}
 	return fmt.Sprintf("%+v %+v %v %v %v %v", set.Revision, set.Network, set.Problems, all, ids, slices.Sorted(maps.Keys(v.other)))
 }
+
+// BenchmarkList is what a start reads: all leases, and what has changed since, which is nothing.
+func BenchmarkList(b *testing.B) {
+	const n = 10_000
+	s, err := Open(Config{Endpoints: etcdmembertest.Start(b).Endpoints(), Prefix: "/net"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	w := world{b, s}
+	w.put("config", `{"Network":"10.0.0.0/8"}`)
+	for first := 0; first < n; first += 100 {
+		var t txn
+		for i := range 100 {
+			kv := peerKV(first + i)
+			t.then = append(t.then, clientv3.OpPut(string(kv.Key), string(kv.Value)))
+		}
+		if _, err := s.commit(b.Context(), t); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var v *view
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			if v, err = s.view(b.Context(), nil); err != nil || len(v.leases) != n {
+				b.Fatalf("%d leases, %v", len(v.leases), err)
+			}
+		}
+	})
+	b.Run("changes", func(b *testing.B) {
+		for b.Loop() {
+			if fresh, err := s.refresh(b.Context(), v.clone()); err != nil || !fresh {
+				b.Fatalf("refresh = %v, %v", fresh, err)
+			}
+		}
+	})
+}
