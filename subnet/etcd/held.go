@@ -144,10 +144,10 @@ func (h *held) guard(ctx context.Context) error {
 		wg.Go(func() { gone <- h.renewal(ctx, mine.id) })
 	}
 	l := h.store.layout
-	watching, leave := h.store.streams.join(ctx)
-	defer leave()
-	own := h.store.client.Watch(watching, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
-	asked := h.store.client.Watch(watching, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
+	stream := h.store.joinStream(ctx)
+	defer stream.leave()
+	own := h.store.client.Watch(stream.ctx, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
+	asked := h.store.client.Watch(stream.ctx, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
 	silent := false // since a sign of life was asked for on the stream
@@ -158,7 +158,7 @@ func (h *held) guard(ctx context.Context) error {
 		case <-other:
 			return errRewound
 		case <-check.C:
-			due = silent || h.store.client.RequestProgress(watching) != nil
+			due = silent || !stream.askForLife()
 			silent = !due
 			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 		case err := <-gone:

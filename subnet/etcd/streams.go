@@ -19,24 +19,41 @@ type streams struct {
 }
 
 // joinable is how long after it was opened a stream can be joined. It keeps its token, which etcd forgets some time.
-const joinable = time.Minute
+const joinable = 10 * time.Second
 
-// join makes watches of ctx use the stream that can be joined, or a new one. They end if etcd loses its leader.
-// leave has nobody join that stream any more.
-func (s *streams) join(ctx context.Context) (stream context.Context, leave func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.name == "" || time.Since(s.opened) > joinable {
-		s.name, s.opened = rand.Text(), time.Now()
+// stream is one that watches were begun on.
+type stream struct {
+	ctx   context.Context // for watches on it
+	name  string
+	store *Store
+}
+
+// joinStream makes watches of ctx use the stream that can be joined, or a new one. They end if etcd loses its leader.
+func (s *Store) joinStream(ctx context.Context) stream {
+	j := &s.streams
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.name == "" || time.Since(j.opened) > joinable {
+		j.name, j.opened = rand.Text(), time.Now()
 	}
-	name := s.name
-	return onStream(ctx, name), func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.name == name {
-			s.name = ""
-		}
+	return stream{onStream(ctx, j.name), j.name, s}
+}
+
+// leave has nobody join the stream any more.
+func (s stream) leave() {
+	j := &s.store.streams
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.name == s.name {
+		j.name = ""
 	}
+}
+
+// askForLife asks etcd for a sign of life to all watches on the stream, and reports whether it could. Nobody joins them
+// after that: the sign may be of an earlier time than the revision from which a new one watches.
+func (s stream) askForLife() bool {
+	s.leave()
+	return s.store.client.RequestProgress(s.ctx) == nil
 }
 
 // ownStream makes watches of ctx use a stream of their own, which is opened with a new token. They end if etcd loses its leader.

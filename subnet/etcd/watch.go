@@ -94,9 +94,9 @@ func (w *watcher) follow(ctx context.Context) error {
 	reconnected := make(chan struct{}, 1)
 	wg.Go(func() { w.store.reconnects(ctx, reconnected) })
 	from, end := w.store.layout.span()
-	stream, leave := w.store.streams.join(ctx)
-	defer leave()
-	events := w.store.client.Watch(stream, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1))
+	stream := w.store.joinStream(ctx)
+	defer stream.leave()
+	events := w.store.client.Watch(stream.ctx, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1))
 	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
 	asked := false // for a sign of life on the stream, which costs etcd next to nothing
@@ -122,7 +122,7 @@ func (w *watcher) follow(ctx context.Context) error {
 			return errDoubt
 		case <-reconnected:
 		case <-probe.C:
-			if !asked && w.store.client.RequestProgress(stream) == nil {
+			if !asked && stream.askForLife() {
 				asked = true
 				probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 				continue
