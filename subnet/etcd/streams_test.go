@@ -22,7 +22,7 @@ func TestStreams(t *testing.T) {
 		if again := s.joinStream(t.Context()); again.name != next.name {
 			t.Error("who left another stream ended this one")
 		}
-		time.Sleep(joinable + 1)
+		<-time.After(joinable + 1)
 		if late := s.joinStream(t.Context()); late.name == next.name {
 			t.Error("an old stream is joined")
 		}
