@@ -134,6 +134,8 @@ func (h *held) guard(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	other := h.store.otherData()
+	reconnected := make(chan struct{}, 1)
+	wg.Go(func() { h.store.reconnects(ctx, reconnected) })
 	revision, err := h.inspect(ctx)
 	if err != nil {
 		return err
@@ -157,6 +159,8 @@ func (h *held) guard(ctx context.Context) error {
 		select {
 		case <-other:
 			return errRewound
+		case <-reconnected:
+			due = true // with other data, of the same revisions, the watches go on and tell nothing
 		case <-check.C:
 			due = silent || !stream.askForLife()
 			silent = !due

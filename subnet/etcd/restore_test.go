@@ -19,6 +19,11 @@ import (
 // After a restore etcd gives revisions out again. A host that was away must take another's lease of the same revision neither for
 // its own nor for one that it may write.
 func TestRevisionIsUsedAgain(t *testing.T) {
+	t.Run("at once", func(t *testing.T) { testRevisionIsUsedAgain(t, false) })
+	t.Run("at rest", func(t *testing.T) { testRevisionIsUsedAgain(t, true) })
+}
+
+func testRevisionIsUsedAgain(t *testing.T, rests bool) {
 	config := etcdmember.Config{DataDir: etcdmembertest.ScratchDir(t)}
 	backup := filepath.Join(etcdmembertest.ScratchDir(t), "backup")
 	member := etcdmembertest.Restart(t, config)
@@ -34,7 +39,16 @@ func TestRevisionIsUsedAgain(t *testing.T) {
 	before := newHarness(t, etcd.Config{Endpoints: []string{"http://" + wire.address()}, Prefix: "/net", RequestTimeout: time.Second})
 	before.Put("config", networkConfig, 0)
 	store := before.opened()
+	asked := before.requests()["Txn"]
 	original := before.acquire(store, claim)
+	ctx := before.ctx()
+	for rests && before.requests()["Txn"] < asked+2 { // the lease, and a look at it
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal("nobody looks at the lease")
+		}
+	}
 	before.raw.Close()
 	wire.cut()
 	member.Close()
