@@ -148,8 +148,8 @@ func (h *held) guard(ctx context.Context) error {
 	l := h.store.layout
 	stream := h.store.joinStream(ctx)
 	defer stream.leave()
-	own := h.store.client.Watch(stream.ctx, l.lease(mine.Subnets), clientv3.WithRev(revision+1))
-	asked := h.store.client.Watch(stream.ctx, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision+1))
+	own := h.store.client.Watch(stream.ctx, l.lease(mine.Subnets), clientv3.WithRev(revision))
+	asked := h.store.client.Watch(stream.ctx, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision))
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
 	silent := false // since a sign of life was asked for on the stream
@@ -178,7 +178,7 @@ func (h *held) guard(ctx context.Context) error {
 		if err := r.Err(); err != nil {
 			return err
 		}
-		if len(r.Events) == 0 && !due {
+		if len(since(revision, r.Events)) == 0 && !due {
 			if r.Header != nil && r.Header.Revision < revision {
 				return errRewound
 			}

@@ -52,21 +52,37 @@ func (h *harness) lease(n int) {
 	}
 }
 
-// settled is for how long no request more is made by a store at rest. It spans its pulse.
-const settled = 2 * time.Second
+// A host at rest asks etcd for nothing, also if nobody has written anything since it came.
+func TestRequestsAtRest(t *testing.T) {
+	h := newHarness(t, etcd.Config{Endpoints: etcdmembertest.Start(t).Endpoints(), Prefix: "/net", ProbeInterval: 400 * time.Millisecond})
+	h.Put("config", `{"Network":"10.0.0.0/12"}`, 0)
+	stop := h.start()
+	defer stop()
+	h.settle()
+}
 
-// expectRequests starts a host as the daemon does, and compares what it asks of etcd until it rests.
+// settled is for how long no request more is made by a host at rest. It spans its pulse.
+const settled = 3 * time.Second
+
+// expectRequests starts a host, and compares what it asks of etcd until it rests.
 func (h *harness) expectRequests(start string, want map[string]float64) {
 	h.t.Helper()
 	before := h.requests()
+	stop := h.start()
+	defer stop()
+	h.settle()
+	got := h.requests()
+	maps.DeleteFunc(got, func(method string, n float64) bool { got[method] = n - before[method]; return n == before[method] })
+	if !maps.Equal(got, want) {
+		h.t.Errorf("%s start makes requests %v, want %v", start, got, want)
+	}
+}
+
+// start has a host hold a lease, as the daemon does.
+func (h *harness) start() (stop func()) {
+	h.t.Helper()
 	s := h.open()
 	var wg sync.WaitGroup
-	defer func() {
-		if err := s.Close(); err != nil {
-			h.t.Error(err)
-		}
-		wg.Wait()
-	}()
 	known := make(chan struct{}, 1)
 	wg.Go(func() {
 		_ = s.Watch(h.t.Context(), func(subnet.Set) { // it ends with the store
@@ -76,23 +92,38 @@ func (h *harness) expectRequests(start string, want map[string]float64) {
 			}
 		})
 	})
-	<-known
+	stop = func() {
+		if err := s.Close(); err != nil {
+			h.t.Error(err)
+		}
+		wg.Wait()
+	}
+	select {
+	case <-known:
+	case <-h.ctx().Done():
+		stop()
+		h.t.Fatal("nothing delivered")
+	}
 	h.acquire(s, claimOf(1))
+	return stop
+}
+
+// settle waits until no requests are made any more.
+func (h *harness) settle() {
+	h.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for last, since := 0.0, time.Now(); time.Since(since) < settled; <-tick.C {
-		sum := 0.0
-		for _, n := range h.requests() {
-			sum += n
+	ctx := h.ctx()
+	last, quiet := h.requests(), time.Now()
+	for time.Since(quiet) < settled {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			h.t.Fatalf("requests are made again and again: %v so far", last)
 		}
-		if sum != last {
-			last, since = sum, time.Now()
+		if now := h.requests(); !maps.Equal(now, last) {
+			last, quiet = now, time.Now()
 		}
-	}
-	got := h.requests()
-	maps.DeleteFunc(got, func(method string, n float64) bool { got[method] = n - before[method]; return n == before[method] })
-	if !maps.Equal(got, want) {
-		h.t.Errorf("%s start makes requests %v, want %v", start, got, want)
 	}
 }
 

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,10 +51,20 @@ func (s stream) leave() {
 }
 
 // askForLife asks etcd for a sign of life to all watches on the stream, and reports whether it could. Nobody joins them
-// after that: the sign may be of an earlier time than the revision from which a new one watches.
+// after that: the sign may be of an earlier time than the revision from which a new one watches. Nor does etcd give one
+// while a watch on the stream is to begin at a later revision than there is: they begin at one that they have seen.
 func (s stream) askForLife() bool {
 	s.leave()
 	return s.store.client.RequestProgress(s.ctx) == nil
+}
+
+// since returns the events after a revision.
+func since(revision int64, events []*clientv3.Event) []*clientv3.Event {
+	first := slices.IndexFunc(events, func(e *clientv3.Event) bool { return e.Kv.ModRevision > revision })
+	if first < 0 {
+		return nil
+	}
+	return events[first:] // they come in order
 }
 
 // ownStream makes watches of ctx use a stream of their own, which is opened with a new token. They end if etcd loses its leader.

@@ -96,7 +96,7 @@ func (w *watcher) follow(ctx context.Context) error {
 	from, end := w.store.layout.span()
 	stream := w.store.joinStream(ctx)
 	defer stream.leave()
-	events := w.store.client.Watch(stream.ctx, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision+1))
+	events := w.store.client.Watch(stream.ctx, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision))
 	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
 	asked := false // for a sign of life on the stream, which costs etcd next to nothing
@@ -159,21 +159,24 @@ func (w *watcher) list(ctx context.Context) error {
 
 func (w *watcher) apply(r clientv3.WatchResponse) {
 	w.mu.Lock()
-	for _, e := range r.Events {
+	defer w.mu.Unlock()
+	if len(r.Events) == 0 {
+		w.view.revision = r.Header.Revision
+		return
+	}
+	events := since(w.view.revision, r.Events)
+	for _, e := range events {
 		if e.Type == clientv3.EventTypeDelete {
 			w.view.delete(string(e.Kv.Key))
 		} else {
 			w.view.put(e.Kv)
 		}
 	}
-	if n := len(r.Events); n > 0 {
+	if n := len(events); n > 0 {
 		// The header may be ahead of the events, while a watch catches up.
-		w.view.revision = r.Events[n-1].Kv.ModRevision
+		w.view.revision = events[n-1].Kv.ModRevision
 		w.signal()
-	} else {
-		w.view.revision = r.Header.Revision
 	}
-	w.mu.Unlock()
 }
 
 // probe finds out what a watch does not tell: that etcd is away, and that it came back with other data, as after a
