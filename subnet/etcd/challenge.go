@@ -40,29 +40,42 @@ func partyOf(a subnet.Attrs) party {
 
 // ask reports whether the owner of a node id lives. It does if its Held answers in time.
 func (s *Store) ask(ctx context.Context, claim subnet.Claim, node string) (bool, error) {
-	key := s.layout.challenge(node)
 	value, err := json.Marshal(dialogue{Question: partyOf(claim.Attrs)})
 	if err != nil {
 		return false, fmt.Errorf("encode question to node %s: %w", node, err)
 	}
+	for {
+		alive, told, err := s.askOnce(ctx, s.layout.challenge(node), string(value))
+		if err != nil {
+			return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
+		}
+		if told {
+			return alive, nil
+		}
+	}
+}
+
+// askOnce returns nothing told if the question is gone: another host has asked meanwhile, and took its own question
+// away, which had replaced this one. An answer to it may have gone unseen.
+func (s *Store) askOnce(ctx context.Context, key, question string) (alive, told bool, err error) {
 	id, _, err := s.grant(ctx, challengeTTL)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer s.revoke(ctx, id)
-	r, err := s.commit(ctx, txn{then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))}})
+	r, err := s.commit(ctx, txn{then: []clientv3.Op{clientv3.OpPut(key, question, clientv3.WithLease(id))}})
 	if err != nil {
-		return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
+		return false, false, err
 	}
 	if s.awaitAnswer(ctx, key, r.Header.Revision) {
-		return true, nil
+		return true, true, nil
 	}
 	// Silence counts only if etcd was there to carry an answer.
 	answer, err := s.get(ctx, key)
-	if err != nil {
-		return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
+	if err != nil || len(answer.Kvs) == 0 {
+		return false, false, err
 	}
-	return len(answer.Kvs) > 0 && answered(answer.Kvs[0]), nil
+	return answered(answer.Kvs[0]), true, nil
 }
 
 // awaitAnswer returns early on an answer.
