@@ -18,13 +18,14 @@ func TestMain(m *testing.M) { labtest.Main(m) }
 
 // What is counted does not depend on the machine: neither on its speed nor on the number of peers.
 func TestControlCounts(t *testing.T) {
+	const changes = 5
 	for _, backend := range []string{"vxlan", "host-gw"} {
 		t.Run(backend, func(t *testing.T) {
 			var runs []Control
 			for _, peers := range []int{10, 30} {
 				families := ip.Families()
 				c, err := RunControl(t.Context(), Config{
-					Backend: backend, Families: families[:], Peers: peers, Rounds: 2, Churn: time.Second, Idle: 3 * time.Second,
+					Backend: backend, Families: families[:], Peers: peers, Rounds: 2, Changes: changes, Churn: time.Second, Idle: 3 * time.Second,
 					Tulled: filepath.Join(labtest.Programs(), "tulled"), Tulle: filepath.Join(labtest.Programs(), "tulle"),
 					Progress: func(text string) { t.Log(text) },
 				})
@@ -35,8 +36,16 @@ func TestControlCounts(t *testing.T) {
 					t.Errorf("%d peers: warm restart %v changes, idle %v and %d bytes of log, programs started: %t, want none",
 						peers, c.Warm.Changes, c.Idle.Changes, c.Idle.LogBytes, c.Spawned)
 				}
-				if least := float64(2 * peers); c.Cold.Changes < least || c.Cold.Median <= 0 || c.Floor.Median <= 0 || c.Change.Samples != spare || c.Loss.Samples != spare {
+				if least := float64(2 * peers); c.Cold.Changes < least || c.Cold.Median <= 0 || c.Floor.Median <= 0 || c.Change.Samples != changes || c.Loss.Samples != changes {
 					t.Errorf("%d peers: %+v", peers, c)
+				}
+				if r := c.Cold.Requests; r["Watch"] != 1 || r["Range"] > 4 || r["Txn"] > 2 || r["LeaseGrant"] != 1 {
+					t.Errorf("%d peers: a start makes requests %v, want one listing, one watch and two transactions", peers, r)
+				}
+				for method := range c.Idle.Requests {
+					if method != "LeaseKeepAlive" {
+						t.Errorf("%d peers: at rest etcd is asked for %v, want nothing but keep-alives", peers, c.Idle.Requests)
+					}
 				}
 				runs = append(runs, c)
 			}

@@ -59,9 +59,6 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(addr.Unmap(), ones)
 }
 
-// spare are peers beyond those that are there all the time: they come and go.
-const spare = 100
-
 // apart is how far changes that come one at a time lie apart, so that they are no churn.
 const apart = 50 * time.Millisecond
 
@@ -88,7 +85,7 @@ func (w *world) oneByOne(ctx context.Context, kind uint16, do func(peer) error) 
 	var took []float64
 	ticker := time.NewTicker(apart)
 	defer ticker.Stop()
-	for i := range spare {
+	for i := range w.config.Changes {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -140,7 +137,7 @@ func (w *world) churn(ctx context.Context, c *Control) error {
 			return context.Cause(ctx)
 		}
 	}
-	last := w.peer(w.config.Peers + spare)
+	last := w.peer(w.config.Peers + w.config.Changes)
 	began := time.Now()
 	if err := w.write(ctx, last, 1); err != nil {
 		return err

@@ -23,6 +23,8 @@ type Config struct {
 	Families []ip.Family `json:"-"`
 	Peers    int         `json:"peers"`
 	Rounds   int         `json:"rounds"` // what is quick is measured so often, and the median counts
+	// Changes is how many peers come, one at a time, and go. Default 100.
+	Changes int `json:"-"`
 	// Churn is for how long leases are written again and again, Idle for how long nothing happens. Default 10 s and 1 min,
 	// in which there are two resyncs.
 	Churn, Idle time.Duration `json:"-"`
@@ -46,6 +48,7 @@ func (c Config) Check() error {
 }
 
 func (c Config) complete() Config {
+	c.Changes = cmp.Or(c.Changes, 100)
 	c.Churn, c.Idle = cmp.Or(c.Churn, 10*time.Second), cmp.Or(c.Idle, time.Minute)
 	return c
 }
