@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -57,7 +58,7 @@ func (a *acquisition) run(ctx context.Context) (*entry, error) {
 	for patience := overloadTries; ; {
 		mine, err := a.attempt(ctx)
 		retry := races
-		if patience > 0 && overloaded(err) {
+		if patience > 0 && a.store.overloaded(err) {
 			// Whether the last request took effect is unknown. If so, the lease is found as this host's own.
 			patience--
 			a.creation.view, err, retry = nil, nil, overloads
@@ -78,9 +79,12 @@ const listAfter = 4
 const overloadTries = 6
 
 // overloaded reports whether etcd is there but did not get a request done.
-func overloaded(err error) bool {
+func (s *Store) overloaded(err error) bool {
 	var answer rpctypes.EtcdError
-	return errors.As(err, &answer) && (answer.Code() == codes.Unavailable || errors.Is(err, rpctypes.ErrTooManyRequests))
+	if errors.As(err, &answer) {
+		return answer.Code() == codes.Unavailable || errors.Is(err, rpctypes.ErrTooManyRequests)
+	}
+	return errors.Is(err, errSilent) && s.client.ActiveConnection().GetState() == connectivity.Ready
 }
 
 // attempt returns no lease if another host was faster.

@@ -56,6 +56,9 @@ func (h *health) trouble() error {
 	return h.err
 }
 
+// errSilent is part of what is said of an etcd that is away, or too busy.
+var errSilent = errors.New("does not answer")
+
 const (
 	// pulseSoon is how long after a connection has come or gone etcd is asked whether it serves.
 	pulseSoon = time.Second
@@ -183,7 +186,7 @@ func (h *health) advise(err error) error {
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		return fmt.Errorf("etcd at %s: check --etcd-cafile, --etcd-certfile and --etcd-keyfile: %s", h.endpoints, text)
 	case silent:
-		return fmt.Errorf("etcd at %s does not answer: check that it runs, and --etcd-endpoints: %s", h.endpoints, text)
+		return fmt.Errorf("etcd at %s %w: check that it runs, and --etcd-endpoints: %s", h.endpoints, errSilent, text)
 	case code == codes.Unauthenticated, code == codes.ResourceExhausted:
 		return fmt.Errorf("etcd at %s refuses to serve: %s", h.endpoints, text)
 	}

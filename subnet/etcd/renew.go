@@ -31,7 +31,7 @@ func termFrom(asked time.Duration, seconds int64) term {
 
 // grant makes an etcd lease.
 func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, term, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*s.config.RequestTimeout) // as commit does
 	defer cancel()
 	asked := s.config.Uptime()
 	r, err := s.client.Grant(ctx, seconds(ttl))

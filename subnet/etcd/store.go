@@ -179,8 +179,9 @@ type txn struct {
 	otherwise []clientv3.Op
 }
 
+// commit waits longer than a read does: not to know whether a write took effect costs a busy etcd yet another read.
 func (s *Store) commit(ctx context.Context, t txn) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*s.config.RequestTimeout)
 	defer cancel()
 	r, err := s.client.Txn(ctx).If(t.when...).Then(t.then...).Else(t.otherwise...).Commit()
 	return r, s.health.explain(err)

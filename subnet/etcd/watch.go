@@ -25,7 +25,7 @@ var (
 func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	ctx, cancel := s.scope(ctx)
 	defer cancel()
-	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1)}
+	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1), storm: newStorm()}
 	s.watching.Store(w)
 	defer s.watching.CompareAndSwap(w, nil)
 	var wg sync.WaitGroup
@@ -42,7 +42,11 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 		if time.Since(start) > s.config.ProbeInterval {
 			retry.Reset()
 		}
-		if retry.Wait(ctx) != nil {
+		pause := retry
+		if errors.Is(err, errStorm) {
+			pause = &w.storm.pause
+		}
+		if pause.Wait(ctx) != nil {
 			break
 		}
 	}
@@ -61,6 +65,7 @@ type watcher struct {
 	confirms bool // the next listing is the second look at a loss
 	changed  chan struct{}
 	doubted  chan struct{} // asks for a second look
+	storm    storm
 
 	mu     sync.Mutex
 	listed bool // the view is complete as of its revision
@@ -116,7 +121,9 @@ func (w *watcher) follow(ctx context.Context) error {
 			if r.Header.Revision < w.view.revision {
 				return errRewound
 			}
-			w.apply(r)
+			if w.apply(r); w.storm.hear(len(r.Events)) {
+				return errStorm
+			}
 			continue
 		case <-w.doubted:
 			return errDoubt
