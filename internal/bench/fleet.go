@@ -71,7 +71,6 @@ type fleet struct {
 	hosts  []*lightHost
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-	errs   chan error
 }
 
 // RunFleet measures an etcd with many hosts.

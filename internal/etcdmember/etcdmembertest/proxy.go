@@ -86,4 +86,3 @@ func (p *Proxy) Close() {
 
 // Address is Endpoint without its scheme, for the next proxy at the same place.
 func (p *Proxy) Address() string { return p.endpoint[len("http://"):] }
-
