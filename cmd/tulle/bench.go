@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
+
+	"tulle/internal/bench"
 )
 
 func newBenchCommand() *cobra.Command {
@@ -26,3 +29,13 @@ func seconds(s float64) string {
 
 func percent(share float64) string  { return fmt.Sprintf("%.2f %%", share*100) }
 func megabytes(bytes uint64) string { return fmt.Sprintf("%.1f MB", float64(bytes)/1e6) }
+
+// printMissed ends a table with the targets that were not met, of which docs/scale.md tells.
+func printMissed(w io.Writer, r bench.Report) error {
+	for _, missed := range r.Missed {
+		if _, err := fmt.Fprintf(w, "target missed: %s\n", missed); err != nil {
+			return err
+		}
+	}
+	return nil
+}

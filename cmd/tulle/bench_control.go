@@ -59,10 +59,17 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 					return err
 				}
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), results)
+			report, err := bench.NewReport(os.Args[1:], version, results, nil)
+			if err != nil {
+				return err
 			}
-			return printControl(cmd.OutOrStdout(), results)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), report)
+			}
+			if err := printControl(cmd.OutOrStdout(), results); err != nil {
+				return err
+			}
+			return printMissed(cmd.OutOrStdout(), report)
 		}).runE,
 	}
 	flags := cmd.Flags()

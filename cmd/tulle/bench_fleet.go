@@ -33,10 +33,17 @@ minute, hear of one change, and outlive a restart of etcd.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), result)
+			report, err := bench.NewReport(os.Args[1:], version, nil, []bench.Fleet{result})
+			if err != nil {
+				return err
 			}
-			return printFleet(cmd.OutOrStdout(), result)
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), report)
+			}
+			if err := printFleet(cmd.OutOrStdout(), result); err != nil {
+				return err
+			}
+			return printMissed(cmd.OutOrStdout(), report)
 		}).runE,
 	}
 	flags := cmd.Flags()

@@ -33,7 +33,7 @@ func TestStorm(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, away := newStorm(), 0
 				for _, m := range test.messages {
-					time.Sleep(m.after)
+					<-time.After(m.after)
 					if s.hear(m.changes) {
 						away++
 					}
