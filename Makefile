@@ -10,7 +10,7 @@ TULLE_SOAK ?= 1h
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test sim test-docker chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench clean
+.PHONY: help demo build test sim test-docker chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -80,6 +80,9 @@ generate: need-go ## rewrite generated files
 
 bench: need-root ## every benchmark
 	go test -run='^$$' -bench=. -benchmem -timeout=20m ./...
+
+bench-scale: need-root build ## what docs/scale.md quotes, into docs/bench; in some 50 minutes
+	hack/bench
 
 clean: ## remove what was built
 	rm -rf bin

@@ -15,6 +15,9 @@ type limits struct {
 // pace is how much longer than the kernel's floor changes to the kernel may take.
 const pace = 1.5
 
+// A load must be measured for so many seconds to be held against its limit: there is a resync every 30 s.
+const leastChurn, leastIdle = 5, 30
+
 // targets are the limits by the number of peers. Other numbers have none.
 func targets(peers int) (limits, bool) {
 	const ms, percent, mb = 1e-3, 1e-2, 1e6
@@ -42,8 +45,12 @@ func (c Control) Missed() []string {
 	m.most("warm restart", c.Warm.Median, l.warm)
 	m.most("lease to route, p50", c.Change.Median, l.change)
 	m.most("lease to route, p99", c.Change.P99, l.changeP99)
-	m.most("CPU under churn", c.Churn.CPU, l.churn)
-	m.most("CPU at rest", c.Idle.CPU, l.idle)
+	if c.Churn.Seconds >= leastChurn {
+		m.most("CPU under churn", c.Churn.CPU, l.churn)
+	}
+	if c.Idle.Seconds >= leastIdle {
+		m.most("CPU at rest", c.Idle.CPU, l.idle)
+	}
 	m.most("resident memory", float64(c.RSS), l.rss)
 	m.none("kernel changes by a warm restart", c.Warm.Changes)
 	m.none("kernel changes at rest", c.Idle.Changes)
