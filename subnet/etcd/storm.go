@@ -11,9 +11,10 @@ import (
 // them of every one: a million messages, one by one to whoever watches at the time. Who comes back later gets in one message
 // all that there was meanwhile.
 //
-// Only a watch that has known no calm looks away. Once it has, it hears of each change at once.
+// Only a watch that has known no calm looks away, and only while it is young. After that it hears of each change at once.
 type storm struct {
 	calm     bool
+	end      time.Time // when there is calm in any case
 	away     bool      // the next message tells of what there was meanwhile
 	last     time.Time // when a message came, or the watch began
 	patience float64   // messages until it looks away
@@ -31,10 +32,13 @@ const (
 	stormOver = 4
 	// stormSilence is how long no message comes where there is no storm. Hosts that start at once may keep etcd busy for seconds.
 	stormSilence = 10 * time.Second
+	// stormMost is how long a storm is believed in: what goes on after that is how this network is.
+	stormMost = 30 * time.Second
 )
 
 func newStorm() storm {
-	return storm{last: time.Now(), patience: stormPatience, pause: backoff.Backoff{First: 250 * time.Millisecond, Most: 4 * time.Second}}
+	now := time.Now()
+	return storm{end: now.Add(stormMost), last: now, patience: stormPatience, pause: backoff.Backoff{First: 250 * time.Millisecond, Most: 4 * time.Second}}
 }
 
 // hear takes in a message with a number of changes, and reports whether to look away.
@@ -42,7 +46,7 @@ func (s *storm) hear(changes int) bool {
 	now := time.Now()
 	passed := now.Sub(s.last)
 	s.last = now
-	s.calm = s.calm || passed > stormSilence || s.away && changes <= stormOver
+	s.calm = s.calm || passed > stormSilence || now.After(s.end) || s.away && changes <= stormOver
 	s.patience = max(0, min(s.patience+stormRate*passed.Seconds(), stormPatience)) - 1
 	s.away = !s.calm && s.patience < 0
 	return s.away
