@@ -15,6 +15,8 @@ type running struct{}
 
 func (running) Status() agent.Status { return agent.Status{Ready: true} }
 
+func (running) Wanted(context.Context) (agent.Wanted, error) { return agent.Wanted{}, nil }
+
 func (running) Summary() agent.Status { return agent.Status{Ready: true} }
 func (running) Alive() error          { return nil }
 

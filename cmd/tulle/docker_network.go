@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tulle/internal/agent"
 	"tulle/internal/api"
 	"tulle/internal/docker"
 	"tulle/subnet"
@@ -113,7 +112,7 @@ func notPromised(flags *dockerFlags) error {
 
 // fabricLinks are the links that traffic from other hosts comes in by.
 func fabricLinks(ctx context.Context, runDir string) ([]string, error) {
-	wanted, err := agent.ReadWanted(runDir)
+	wanted, err := api.NewClient(runDir).Wanted(ctx)
 	if err != nil {
 		return nil, err
 	}

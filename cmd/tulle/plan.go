@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tulle/internal/agent"
+	"tulle/internal/api"
 	"tulle/ip"
 	"tulle/ip/kernel"
 )
@@ -21,7 +21,7 @@ ip(8), bridge(8), sysctl(8) and nft(8) commands that would mend it. Nothing is c
 mends within moments, so that a plan usually shows something only while tulled is stopped.`,
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			want, err := agent.ReadWanted(runDir)
+			want, err := api.NewClient(runDir).Wanted(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -66,6 +67,7 @@ type Agent struct {
 	status published
 	scope  recorded
 	wanted *wanted
+	asked  chan chan<- Wanted // by others than the loop, for what is wanted now
 	views  *archive
 	kept   *kept     // nil once past has been read from it, or need not be
 	past   *fallback // nil: none, or the store has shown all that is needed
@@ -102,7 +104,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
 		journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, views: newArchive(cfg.StateDir, cfg.Log), born: time.Now(),
 	}
-	a.wanted = newWanted(cfg.RunDir, a.inbox.poke)
+	a.wanted, a.asked = newWanted(cfg.RunDir, a.inbox.poke), make(chan chan<- Wanted)
 	a.lease = scope.record.lease()
 	a.underlay = a.lease.Attrs.Public
 	a.kept = &kept{cfg: cfg, mine: a.lease}
@@ -129,6 +131,21 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// Wanted returns what the kernel is wanted to look like now. It waits for a pass to end.
+func (a *Agent) Wanted(ctx context.Context) (Wanted, error) {
+	answer := make(chan Wanted, 1)
+	select {
+	case a.asked <- answer:
+		w := <-answer
+		if len(w.Scope.Networks) == 0 {
+			return w, errors.New("no pass has come so far as to want anything")
+		}
+		return w, nil
+	case <-ctx.Done():
+		return Wanted{}, fmt.Errorf("ask for what is wanted: %w", context.Cause(ctx))
+	}
 }
 
 // Alive returns nil while the loop runs.
@@ -190,6 +207,8 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			a.wanted.flush()
 			return ctx.Err()
+		case answer := <-a.asked:
+			answer <- a.wanted.now()
 		case <-beat.C:
 			a.alive()
 			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {

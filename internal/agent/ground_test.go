@@ -41,6 +41,9 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 					if h.agent.ground != nil {
 						few++
 					}
+					if d := h.differs(t); len(d) > 0 {
+						t.Fatalf("step %d: it wants %s, and has not done so", step, d[0])
+					}
 					before := h.agent.work.Changes
 					h.agent.inbox.poke()
 					<-time.After(3 * time.Second)

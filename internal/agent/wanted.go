@@ -75,14 +75,20 @@ func (w *wanted) note(scope ip.Scope, state ip.State) {
 // amend takes note of a state that may have been changed in place.
 func (w *wanted) amend(state ip.State) { w.last, w.late = state, true }
 
+// now returns what is wanted now, for others to keep.
+func (w *wanted) now() Wanted {
+	now := Wanted{Time: time.Now(), Scope: w.scope, State: w.last.Clone()}
+	now.Scope.Paths = nil
+	return now
+}
+
 // update has the file written if it is behind. Since boot, the first is on disk when update returns.
 func (w *wanted) update() {
 	if !w.late {
 		return
 	}
 	w.late = false
-	now := Wanted{Time: time.Now(), Scope: w.scope, State: w.last.Clone()}
-	now.Scope.Paths = nil
+	now := w.now()
 	w.put(func() error { return now.save(w.dir) })
 	if _, err := os.Lstat(filepath.Join(w.dir, wantedFile)); errors.Is(err, fs.ErrNotExist) {
 		w.write()

@@ -180,6 +180,20 @@ func (h *node) drift() ip.Plan {
 	return ip.Diff(snap.Owned, want.State)
 }
 
+// differs is what the host's kernel lacks of what its agent says that it wants.
+func (h *node) differs(t *testing.T) ip.Plan {
+	t.Helper()
+	want, err := h.agent.Wanted(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap, err := h.kernel.Snapshot(t.Context(), want.Scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ip.Diff(snap.Owned, want.State)
+}
+
 // owned is what Tulle has made on the host.
 func (h *node) owned() ip.State {
 	h.t.Helper()

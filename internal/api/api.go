@@ -2,6 +2,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,6 +20,8 @@ type Daemon interface {
 	Summary() agent.Status
 	// Alive returns nil while the reconcile loop runs.
 	Alive() error
+	// Wanted is what the kernel is wanted to look like now.
+	Wanted(ctx context.Context) (agent.Wanted, error)
 }
 
 // Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is
@@ -44,15 +47,25 @@ func Health(d Daemon) *http.ServeMux {
 	return mux
 }
 
-// Full is Health with the status, for the unix socket.
+// Full is Health with the status and what is wanted, for the unix socket.
 func Full(d Daemon) *http.ServeMux {
 	mux := Health(d)
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		// The reader may be gone; there is nobody left to tell.
-		_ = json.NewEncoder(w).Encode(d.Status())
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { tell(w, d.Status()) })
+	mux.HandleFunc("GET /v1/wanted", func(w http.ResponseWriter, r *http.Request) {
+		wanted, err := d.Wanted(r.Context())
+		if err != nil {
+			answer(w, err, "")
+			return
+		}
+		tell(w, wanted)
 	})
 	return mux
+}
+
+func tell(w http.ResponseWriter, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	// The reader may be gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(value)
 }
 
 func answer(w http.ResponseWriter, err error, fine string) {

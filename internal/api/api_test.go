@@ -15,18 +15,22 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tulle/internal/agent"
+	"tulle/ip"
 )
 
 // daemon is one whose state is fixed.
 type daemon struct {
 	status agent.Status
 	alive  error
+	wanted agent.Wanted
 }
 
 func (d daemon) Status() agent.Status { return d.status }
 
-func (d daemon) Summary() agent.Status { return d.status }
-func (d daemon) Alive() error          { return d.alive }
+func (d daemon) Summary() agent.Status                        { return d.status }
+func (d daemon) Wanted(context.Context) (agent.Wanted, error) { return d.wanted, d.alive }
+
+func (d daemon) Alive() error { return d.alive }
 
 func TestHealth(t *testing.T) {
 	stuck := errors.New("the reconcile loop has been stuck for 31s")
@@ -111,6 +115,36 @@ func TestSocket(t *testing.T) {
 	}
 	if _, err := client.Status(t.Context()); err != nil {
 		t.Errorf("the first daemon is gone after the second was refused: %v", err)
+	}
+}
+
+func TestWantedIsThatOfTheDaemonElseOfTheFile(t *testing.T) {
+	dir := t.TempDir()
+	client := NewClient(dir)
+	if _, err := client.Wanted(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("with neither: %v, want the error of the file", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "wanted.json"), []byte(`{"Scope":{"Links":["old"]}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := func() string {
+		got, err := client.Wanted(t.Context())
+		if err != nil || len(got.Scope.Links) != 1 {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		return got.Scope.Links[0]
+	}
+	if got := link(); got != "old" {
+		t.Errorf("without a daemon: of %s, want that of the file", got)
+	}
+	d := &daemon{wanted: agent.Wanted{Scope: ip.Scope{Links: []string{"new"}}}}
+	serve(t, dir, d)
+	if got := link(); got != "new" {
+		t.Errorf("with a daemon: of %s, want its own", got)
+	}
+	d.alive = errors.New("it wants nothing yet")
+	if got := link(); got != "old" {
+		t.Errorf("with a daemon that wants nothing yet: of %s, want that of the file", got)
 	}
 }
 

@@ -54,6 +54,19 @@ func decodeStatus(body []byte) (agent.Status, error) {
 	return st, nil
 }
 
+// Wanted returns what the kernel of this host is wanted to look like: what the daemon says or, if none answers, what the last one left.
+func (c *Client) Wanted(ctx context.Context) (agent.Wanted, error) {
+	code, body, err := c.get(ctx, "/v1/wanted")
+	if err != nil || code != http.StatusOK {
+		return agent.ReadWanted(filepath.Dir(c.socket))
+	}
+	var w agent.Wanted
+	if err := json.Unmarshal(body, &w); err != nil {
+		return w, fmt.Errorf("decode what is wanted: %w", err)
+	}
+	return w, nil
+}
+
 // Ready returns nil if the daemon is ready, else the reason why not.
 func (c *Client) Ready(ctx context.Context) error {
 	code, body, err := c.get(ctx, "/readyz")
