@@ -17,7 +17,7 @@ import (
 type Report struct {
 	Command string    `json:"command"`
 	Version string    `json:"version"` // of Tulle
-	Time    time.Time `json:"time"`
+	Time    string    `json:"time"`    // RFC 3339
 	Machine Machine   `json:"machine"`
 	Control []Control `json:"control,omitempty"`
 	Fleet   []Fleet   `json:"fleet,omitempty"`
@@ -40,7 +40,7 @@ func NewReport(args []string, version string, control []Control, fleet []Fleet) 
 		return Report{}, err
 	}
 	r := Report{
-		Command: strings.Join(append([]string{"tulle"}, args...), " "), Version: version, Time: time.Now().UTC().Truncate(time.Second),
+		Command: strings.Join(append([]string{"tulle"}, args...), " "), Version: version, Time: time.Now().UTC().Format(time.RFC3339),
 		Machine: machine, Control: control, Fleet: fleet, Missed: []string{},
 	}
 	for _, c := range control {
