@@ -35,18 +35,31 @@ func (f *fleet) boot(ctx context.Context, out *Fleet) error {
 	return err
 }
 
+// settleTime is how long after a start of many a host may do what belongs to it: its watch comes back from looking away.
+const settleTime = 5 * time.Second
+
 func (f *fleet) steady(ctx context.Context, out *Fleet) error {
+	if err := pause(ctx, min(settleTime, f.config.Rest)); err != nil {
+		return err
+	}
 	measure, err := f.stage(ctx)
 	if err != nil {
 		return err
 	}
-	select {
-	case <-time.After(f.config.Rest):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := pause(ctx, f.config.Rest); err != nil {
+		return err
 	}
 	out.Steady, err = measure(Figure{})
 	return err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // newcomer is a lease beyond those of the hosts.

@@ -38,7 +38,7 @@ const (
 
 func newStorm() storm {
 	now := time.Now()
-	return storm{end: now.Add(stormMost), last: now, patience: stormPatience, pause: backoff.Backoff{First: 250 * time.Millisecond, Most: 4 * time.Second}}
+	return storm{end: now.Add(stormMost), last: now, patience: stormPatience, pause: backoff.Backoff{First: time.Second, Most: 4 * time.Second}}
 }
 
 // hear takes in a message with a number of changes, and reports whether to look away.
