@@ -81,7 +81,7 @@ func (a *applier) add(ctx context.Context, op ip.Op) {
 		})
 	case ip.FDB:
 		a.enqueue(op, o.Link, func(link uint32) {
-			a.kernel.echoes.expect(op.Verb, echo{family: unix.AF_BRIDGE, link: link, dst: o.Dst, mac: o.MAC})
+			a.kernel.echoes.expectFDB(op, link)
 			encodeFDB(&a.batch, op.Verb, o, link)
 		})
 	case ip.Addr:

@@ -22,7 +22,7 @@ type echo struct {
 	mac    ip.MAC // of a forwarding entry
 }
 
-// echoes are those to be expected. Each lives as long as two generations at most.
+// echoes are those to be expected. Each lives for one generation at least and two at most.
 type echoes struct {
 	mu         sync.Mutex
 	made, gone map[echo]bool
@@ -48,14 +48,31 @@ func (e *echoes) expect(verb ip.Verb, x echo) {
 	delete(old, x)
 }
 
+// expectFDB is expect for a forwarding entry. One that is replaced is expected no more either.
+func (e *echoes) expectFDB(op ip.Op, link uint32) {
+	x := func(f ip.FDB) echo { return echo{family: unix.AF_BRIDGE, link: link, dst: f.Dst, mac: f.MAC} }
+	if old, ok := op.Old.(ip.FDB); ok {
+		e.expect(ip.Delete, x(old))
+	}
+	if now, ok := op.New.(ip.FDB); ok {
+		e.expect(op.Verb, x(now))
+	}
+}
+
 // expected reports whether a notification is one of these.
 func (e *echoes) expected(typ uint16, n neighborMessage) bool {
+	if n.odd {
+		return false // we make none
+	}
 	x := echo{family: n.family, link: n.link, dst: n.dst}
 	if n.family == unix.AF_BRIDGE {
 		x.mac = n.mac
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if time.Since(e.generation) > 2*echoLife {
+		return false // nothing has been done for long
+	}
 	if typ == unix.RTM_DELNEIGH {
 		return e.gone[x] || e.older[1][x]
 	}
