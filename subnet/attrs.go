@@ -111,7 +111,7 @@ func (a *Attrs) UnmarshalJSON(data []byte) error {
 		if a.Extra == nil {
 			a.Extra = make(map[string]json.RawMessage, len(members))
 		}
-		a.Extra[m.name] = json.RawMessage(m.value)
+		a.Extra[strings.Clone(m.name)] = json.RawMessage(m.value)
 	}
 	return nil
 }

@@ -202,10 +202,10 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer beat.Stop()
 	next := newSchedule()
 	defer next.stop()
+	defer a.flush()
 	for {
 		select {
 		case <-ctx.Done():
-			a.wanted.flush()
 			return ctx.Err()
 		case answer := <-a.asked:
 			answer <- a.wanted.now()
@@ -244,4 +244,10 @@ func (a *Agent) loop(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// flush writes what the last pass handed over: those who write beside the passes may have ended before it did.
+func (a *Agent) flush() {
+	a.wanted.flush()
+	a.views.write()
 }

@@ -167,6 +167,9 @@ func (a *Agent) few(ctx context.Context) bool {
 	a.work.Few++
 	st.peers, st.PeerCount, st.Revision, st.Work = g.peers, len(g.peers), set.Revision, a.work
 	a.publish(st)
+	if g.deserted(gone) {
+		return false
+	}
 	a.ground = g
 	return true
 }
@@ -213,7 +216,14 @@ func (a *Agent) serve(ctx context.Context, g *ground, n news) (gone, come ip.Sta
 	}
 	gone.Sort()
 	come.Sort()
-	return gone, come, len(was)+len(is) == 0 && !g.want.Meets(gone, come) && g.linked(come)
+	return gone, come, len(was)+len(is) == 0 && !g.want.Meets(gone, come) && g.linked(come) && a.sound(g, come, usable)
+}
+
+// sound reports whether what is wanted for the leases that have come holds what always should. If not, a pass over everything
+// will tell.
+func (a *Agent) sound(g *ground, come ip.State, usable []*subnet.Lease) bool {
+	return len(invariant.Usable(*a.network, g.view.self.Subnets, usable))+
+		len(invariant.Filtered(come, a.cfg.PeerFilter, usable))+len(invariant.Whole(come)) == 0
 }
 
 // learn keeps the paths to those that have come.
@@ -234,4 +244,17 @@ func (g *ground) linked(come ip.State) bool {
 		}
 	}
 	return true
+}
+
+// deserted reports whether no route leads any longer over a link that those of a state led over: its openings may go.
+func (g *ground) deserted(gone ip.State) bool {
+	for _, r := range gone.Routes {
+		f := ip.FamilyOf(r.Dst.Addr())
+		over := func(o ip.Route) bool { return o.Link == r.Link && ip.FamilyOf(o.Dst.Addr()) == f }
+		own := func(l ip.Link) bool { return l.Name == r.Link }
+		if !slices.ContainsFunc(g.want.Links, own) && !slices.ContainsFunc(g.want.Routes, over) {
+			return true
+		}
+	}
+	return false
 }

@@ -3,11 +3,14 @@ package agent
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tulle/ip"
 )
 
 // However leases come, change and go, passes over the few that did leave what a pass over everything would: it finds nothing to do.
@@ -91,4 +94,33 @@ func (w *world) churn(r *rand.Rand, backend string) {
 		return
 	}
 	w.store.Put(key, strings.Replace(flannelLease(public, mac), `"vxlan"`, strconv.Quote(backend), 1), 0)
+}
+
+// grounded waits until passes over a few leases may go on from the last one.
+func (h *node) grounded(w *world) {
+	h.t.Helper()
+	w.within(time.Minute, "ready for passes over a few leases", func(n *node) bool { return n != h || h.agent.ground != nil })
+}
+
+// When the last peer behind a link goes, what let packets through there goes as well.
+func TestFewLeasesLeaveNoOpening(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`, 1, func(t *testing.T, w *world) {
+		w.start()
+		h := w.hosts[0]
+		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
+		own := h.agent.Status().Lease.Subnets[0]
+		gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
+		h.kernel.AddInterface(ip.Interface{Name: "docker0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
+		h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:FORWARD DROP\nCOMMIT\n")
+		const near = "subnets/10.5.77.0-24"
+		openings := func() int { return len(h.owned().Openings) }
+		w.within(soon, "openings of the tunnel", func(*node) bool { return openings() > 0 })
+		h.grounded(w)
+		without := openings()
+		w.store.Put(near, flannelLease("172.30.0.77", "02:00:00:00:00:77"), 0)
+		w.within(soon, "direct route and its openings", func(*node) bool { return openings() > without })
+		h.grounded(w)
+		w.store.Delete(near)
+		w.within(soon, "openings gone", func(*node) bool { return openings() == without })
+	})
 }

@@ -118,7 +118,9 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
 		return plan, err
 	}
-	a.settle(v, d, st.peers)
+	if len(st.Violations) == 0 {
+		a.settle(v, d, st.peers)
+	}
 	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}

@@ -50,5 +50,19 @@ func TestViolationIsTold(t *testing.T) {
 		if sound := w.hosts[1].agent.Status(); sound.Violated != 0 {
 			t.Errorf("a host without the fault counts %d: %v", sound.Violated, sound.Violations)
 		}
+		// Nor do passes over a few leases pass over it, or count again what one over everything has counted.
+		h.grounded(w)
+		before := h.agent.Status()
+		w.store.Put("subnets/10.5.200.0-24", flannelLease("172.30.0.200", "02:00:00:00:00:c8"), 0)
+		<-time.After(2 * time.Second)
+		after := h.agent.Status()
+		if after.Violated == before.Violated || after.Work.Few != before.Work.Few {
+			t.Errorf("%d violations counted after another lease, %d before; %d passes over a few leases", after.Violated, before.Violated, after.Work.Few)
+		}
+		w.store.Delete("subnets/10.5.200.0-24")
+		<-time.After(2 * time.Second)
+		if st := h.agent.Status(); st.Violated > after.Violated+4 {
+			t.Errorf("%d violations counted after a lease went, %d before", st.Violated, after.Violated)
+		}
 	})
 }
