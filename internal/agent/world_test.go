@@ -169,27 +169,17 @@ func (w *world) converged(d time.Duration) {
 // drift is what the host's kernel lacks of what its agent last wanted.
 func (h *node) drift() ip.Plan {
 	h.t.Helper()
-	want, err := ReadWanted(filepath.Join(h.dir, "run"))
+	wanted := h.agent.Wanted
+	if h.stop == nil {
+		wanted = func(context.Context) (Wanted, error) { return ReadWanted(filepath.Join(h.dir, "run")) }
+	}
+	want, err := wanted(context.Background())
 	if err != nil {
 		return ip.Plan{{}}
 	}
 	snap, err := h.kernel.Snapshot(context.Background(), want.Scope)
 	if err != nil {
 		h.t.Fatal(err)
-	}
-	return ip.Diff(snap.Owned, want.State)
-}
-
-// differs is what the host's kernel lacks of what its agent says that it wants.
-func (h *node) differs(t *testing.T) ip.Plan {
-	t.Helper()
-	want, err := h.agent.Wanted(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	snap, err := h.kernel.Snapshot(t.Context(), want.Scope)
-	if err != nil {
-		t.Fatal(err)
 	}
 	return ip.Diff(snap.Owned, want.State)
 }

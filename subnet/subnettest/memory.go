@@ -58,8 +58,8 @@ type record struct {
 	expiry            *time.Timer // nil: never
 	expires           time.Time   // when it fires
 
-	lease subnet.Lease // what the value says
-	err   error        // or why it says nothing
+	lease *subnet.Lease // what the value says; views share it, so it never changes
+	err   error         // or why it says nothing
 }
 
 // NewStore returns an empty store.
@@ -151,7 +151,8 @@ func (w *world) put(key, value string, ttl time.Duration) {
 	if ttl > 0 {
 		w.expireAfter(key, r, ttl)
 	}
-	r.lease, r.err = decode(key, r)
+	lease, err := decode(key, r)
+	r.lease, r.err = &lease, err
 	w.changed(key)
 }
 

@@ -154,9 +154,12 @@ func (w *world) parse() *subnet.Set {
 			set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: r.err.Error()})
 			continue
 		}
-		lease := r.lease
-		lease.Reserved = r.expiry == nil
-		set.Leases = append(set.Leases, &lease)
+		if reserved := r.expiry == nil; r.lease.Reserved != reserved {
+			lease := *r.lease
+			lease.Reserved = reserved
+			r.lease = &lease
+		}
+		set.Leases = append(set.Leases, r.lease)
 	}
 	slices.SortFunc(set.Leases, func(a, b *subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
 	slices.SortStableFunc(set.Problems, func(a, b subnet.Problem) int { return cmp.Compare(a.Key, b.Key) })
