@@ -36,6 +36,7 @@ type proxied struct {
 	t      *testing.T
 	member *etcdmember.Member
 	config etcdmember.Config
+	wire   *link // from the proxy to etcd
 	proxy  *etcdmembertest.Proxy
 	raw    *harness // past the proxy
 	held   []subnet.Held
@@ -47,7 +48,8 @@ func newProxied(t *testing.T, hosts int) *proxied {
 	p.member = etcdmembertest.Restart(t, p.config)
 	t.Cleanup(func() { p.member.Close() })
 	p.config.ListenClientURLs = p.member.Endpoints()
-	p.proxy = etcdmembertest.StartProxy(t, "127.0.0.1:0", p.member.Endpoints())
+	p.wire = newLink(t, p.member.Endpoints()[0], nil)
+	p.startProxy("127.0.0.1:0")
 	t.Cleanup(func() { p.proxy.Close() })
 	p.raw = newHarness(t, etcd.Config{Endpoints: p.member.Endpoints(), Prefix: "/net"})
 	p.raw.Put("config", networkConfig, 0)
@@ -71,6 +73,10 @@ func newProxied(t *testing.T, hosts int) *proxied {
 		t.FailNow()
 	}
 	return p
+}
+
+func (p *proxied) startProxy(address string) {
+	p.proxy = etcdmembertest.StartProxy(p.t, address, []string{"http://" + p.wire.address()})
 }
 
 // all waits until each host has a set with what.
@@ -133,7 +139,7 @@ func TestFleetBehindProxy(t *testing.T) {
 	p.proxy.Close()
 	p.raw.Put("subnets/"+free(&keys), flanneldValue, time.Hour)
 	p.raw.Put("subnets/"+keys[0], flanneldValue, time.Hour)
-	p.proxy = etcdmembertest.StartProxy(t, p.proxy.Address(), p.member.Endpoints())
+	p.startProxy(p.proxy.Address())
 	p.all("what came while the proxy was away", func(set subnet.Set) bool { return len(set.Leases) == hosts+2 && owned(set) == hosts-1 })
 	if !p.lost(0, 10*time.Second) {
 		t.Error("host 0 was not told that its lease is another's")
@@ -144,10 +150,12 @@ func TestFleetBehindProxy(t *testing.T) {
 		}
 	}
 
-	// Etcd comes back empty: hosts make anew what they hold.
+	// Etcd dies and comes back empty: hosts make anew what they hold.
+	p.wire.cut()
 	p.member.Close()
 	p.config.DataDir = etcdmembertest.ScratchDir(t)
 	p.member = etcdmembertest.Restart(t, p.config)
+	p.wire.mend()
 	p.all("the leases made anew", func(set subnet.Set) bool { return len(set.Leases) == hosts-1 && owned(set) == hosts-1 })
 	if now := p.keys(); !slices.Equal(now, keys[:hosts]) {
 		t.Errorf("subnets = %v, want those from before: %v", now, keys[:hosts])
