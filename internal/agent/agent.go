@@ -211,6 +211,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			answer <- a.wanted.now()
 		case <-beat.C:
 			a.alive()
+			a.wanted.update()
 			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {
 				a.inbox.poke()
 			}
