@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -118,5 +119,25 @@ func TestFewLeasesLeaveNoOpening(t *testing.T) {
 		h.grounded(w)
 		w.store.Delete(near)
 		w.within(soon, "openings gone", func(*node) bool { return openings() == without })
+	})
+}
+
+// What the kernel refuses a pass over a few leases is tried again at once, by one over everything.
+func TestFewLeasesRefusedByTheKernel(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		w.start()
+		h := w.hosts[0]
+		h.grounded(w)
+		refused := 0
+		h.kernel.Refuse(func(op ip.Op) error {
+			if _, ok := op.New.(ip.Route); ok && refused == 0 {
+				refused++
+				return errors.New("out of memory")
+			}
+			return nil
+		})
+		w.store.Put("subnets/10.5.77.0-24", flannelLease("172.30.0.77", "02:00:00:00:00:77"), 0)
+		w.within(time.Second, "route", func(*node) bool { return refused == 1 && len(h.owned().Routes) == 1 })
+		h.asAfterAll("after a refusal")
 	})
 }
