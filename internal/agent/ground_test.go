@@ -18,6 +18,7 @@ import (
 func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 	for name, config := range map[string]string{
 		"vxlan":   `{"Network":"10.5.0.0/16"}`,
+		"open":    `{"Network":"10.5.0.0/16"}`, // to strangers
 		"direct":  `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
 		"host-gw": `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
 	} {
@@ -28,8 +29,9 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 			}
 			simulate(t, config, 1, func(t *testing.T, w *world) {
 				r := rand.New(rand.NewPCG(1, 0))
-				w.start()
 				h := w.hosts[0]
+				h.change = func(cfg *Config) { cfg.PeerFilter = name != "open" }
+				w.start()
 				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
 				for step := range 200 {
 					for range 1 + r.IntN(3) {

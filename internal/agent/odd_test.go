@@ -78,6 +78,34 @@ func TestFewLeasesThatConcernOthers(t *testing.T) {
 	}
 }
 
+// A route that a flanneld left goes when the lease of its subnet comes.
+func TestFewLeasesAndAnAbandonedRoute(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		w.store.Put("subnets/10.5.20.0-24", flannelLease("172.30.0.20", "02:00:00:00:00:20"), 0)
+		w.start()
+		h.external(ip.Op{Verb: ip.Add, New: ip.Route{
+			Dst: netip.MustParsePrefix("10.5.30.0/24"), Via: netip.MustParseAddr("172.30.0.20"), Link: "eth0", Protocol: 3,
+		}})
+		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
+		<-time.After(time.Second)
+		w.store.Put("subnets/10.5.30.0-24", flannelLease("172.30.0.30", "02:00:00:00:00:30"), 0)
+		<-time.After(time.Second)
+		h.asAfterAll("once its lease has come")
+	})
+}
+
+// A configuration that waits for a restart is told at once.
+func TestFewLeasesAndAnotherConfiguration(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		w.start()
+		h := w.hosts[0]
+		h.grounded(w)
+		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":4789}}`, 0)
+		w.within(time.Second, "pending", func(h *node) bool { return h.agent.Status().Pending != "" })
+	})
+}
+
 // asAfterAll fails if a pass over everything still finds something to do, or tells of something else.
 func (h *node) asAfterAll(when string) {
 	h.t.Helper()
