@@ -143,3 +143,19 @@ func TestFewLeasesRefusedByTheKernel(t *testing.T) {
 		h.asAfterAll("after a refusal")
 	})
 }
+
+// After a pass over everything that did not come to an end, only another will do.
+func TestNoGroundAfterAFailure(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		h.grounded(w)
+		h.kernel.Refuse(func(ip.Op) error { return errors.New("out of memory") })
+		h.external(ip.Op{Verb: ip.Delete, Old: h.owned().Routes[0]})
+		<-time.After(time.Second)
+		if synctest.Wait(); h.agent.ground != nil {
+			t.Error("a pass over a few leases would go on from one that failed")
+		}
+	})
+}
