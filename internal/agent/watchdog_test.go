@@ -81,12 +81,13 @@ func TestViolationByFewLeases(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+			simulate(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`, 1, func(t *testing.T, w *world) {
 				h := w.hosts[0]
 				h.change = withFault(fault)
+				w.store.Put("subnets/10.5.20.0-24", flannelLease("172.30.0.20", "02:00:00:00:00:20"), 0) // routes lead over eth0
 				w.start()
 				h.grounded(w)
-				w.store.Put("subnets/10.5.200.0-24", flannelLease("172.30.0.200", peer.String()), 0)
+				w.store.Put("subnets/10.5.200.0-24", flannelLease("192.0.2.200", peer.String()), 0)
 				<-time.After(time.Second)
 				told := h.agent.Status()
 				if told.Violated == 0 || told.Work.Few > 0 {
