@@ -33,6 +33,7 @@ func tulle(t *testing.T, l *lab.Lab, host *lab.Host, args ...string) string {
 func TestPlan(t *testing.T) {
 	l := upLab(t, lab.Config{Hosts: 2, Containers: 1, Families: []ip.Family{ip.IPv4}})
 	host, peer := l.Hosts[0], l.Hosts[1]
+	requireMatrix(t, l)
 	if plan := tulle(t, l, host, "plan"); plan != "" {
 		t.Errorf("plan of a converged host:\n%s", plan)
 	}
