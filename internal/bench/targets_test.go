@@ -17,6 +17,8 @@ func TestMissed(t *testing.T) {
 	slow.Cold.Median, slow.Cold.Apply.Median, slow.Warm.Changes, slow.Idle.Requests = 0.9, 1.6, 3, map[string]float64{"Range": 1}
 	dual := slow
 	dual.Families, dual.Family, dual.Cold.Apply.Median, dual.Warm.Changes = families[:], "dual", 1, 0
+	fleet := Fleet{FleetConfig: FleetConfig{Hosts: 1000}, Failed: 2}
+	fleet.Known.Samples, fleet.Change.Samples, fleet.Restart.Samples = 1000, 999, 1000
 	const who = "vxlan, ipv4, 10000 peers: "
 	for _, tt := range []struct {
 		name   string
@@ -30,7 +32,7 @@ func TestMissed(t *testing.T) {
 		}},
 		{"two families have a limit of their own", dual.Missed(), []string{"vxlan, dual, 10000 peers: requests at rest: Range: 1, want none"}},
 		{"no target", Control{Config: Config{Peers: 7}, Cold: Start{Figure: Figure{Median: 100}}}.Missed(), nil},
-		{"fleet", Fleet{FleetConfig: FleetConfig{Hosts: 1000}, Failed: 2}.Missed(), []string{"1000 hosts: hosts without a lease: 2, want none"}},
+		{"fleet", fleet.Missed(), []string{"1000 hosts: hosts without a lease: 2, want none", "1000 hosts: hosts that did not hear of one change: 1, want none"}},
 	} {
 		if !slices.Equal(tt.missed, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, tt.missed, tt.want)
