@@ -8,11 +8,13 @@ import (
 	"tulle/ip"
 )
 
-// Self is the host for which leases are judged.
+// Self is the host for which leases are judged. What it holds and publishes it knows by itself: anybody who may write to
+// the store can write its node id into a lease.
 type Self struct {
 	Node     string
-	Subnets  Subnets      // its own; invalid as long as it has none
-	Underlay []netip.Addr // its addresses, and whatever else must stay reachable outside the network
+	Instance string
+	Subnets  Subnets      // of the lease that it holds; invalid as long as it has none
+	Underlay []netip.Addr // its addresses, those that it publishes, and whatever else must stay reachable outside the network
 }
 
 // Judge tells which leases of other hosts may be programmed, and why the others may not; both results are ordered by subnet.
@@ -22,6 +24,9 @@ type Self struct {
 // subnets and addresses count most, then the older lease does: whoever comes later with a bad lease harms only itself.
 // Families are judged apart: a refused subnet is taken out of its lease, and what remains is usable. A family that the
 // network does not use is taken out without a word, since a cluster changes families host by host.
+//
+// A lease that names this host and is not the one that it holds is refused, and takes nothing from others: nobody but this
+// host could be reached there.
 func Judge(n Network, leases []*Lease, self Self) (usable []*Lease, refused []Problem) {
 	bySubnet := make([]int, 0, len(leases)) // the other hosts' leases
 	for i := range leases {
@@ -30,10 +35,17 @@ func Judge(n Network, leases []*Lease, self Self) (usable []*Lease, refused []Pr
 		}
 	}
 	slices.SortFunc(bySubnet, func(a, b int) int { return CompareSubnets(leases[a].Subnets, leases[b].Subnets) })
-	byAge := slices.Clone(bySubnet)
-	slices.SortFunc(byAge, func(a, b int) int { return compareAge(leases[a], leases[b]) })
 	kept := make([]Subnets, len(leases))
 	reasons := make([][]string, len(leases))
+	byAge := make([]int, 0, len(bySubnet))
+	for _, i := range bySubnet {
+		if reason := self.impostor(leases[i]); reason != "" {
+			reasons[i] = []string{reason}
+		} else {
+			byAge = append(byAge, i)
+		}
+	}
+	slices.SortFunc(byAge, func(a, b int) int { return compareAge(leases[a], leases[b]) })
 	for _, f := range n.Families() {
 		court := newCourt(f, n.Pools.Of(f), leases, &self)
 		for _, i := range byAge {
@@ -59,9 +71,25 @@ func Judge(n Network, leases []*Lease, self Self) (usable []*Lease, refused []Pr
 	return usable, refused
 }
 
-// owns reports whether l is this host's own lease.
+// owns reports whether l is this host's own lease: the one that it holds, whatever is written there; one that it has left,
+// by its instance; or a reservation for it, which names no address.
 func (s *Self) owns(l *Lease) bool {
-	return s.Node != "" && l.Attrs.Node == s.Node || s.Subnets != (Subnets{}) && l.Subnets == s.Subnets
+	if s.Subnets != (Subnets{}) && l.Subnets == s.Subnets {
+		return true
+	}
+	if s.Node == "" || l.Attrs.Node != s.Node {
+		return false
+	}
+	return l.Attrs.Instance == s.Instance || l.Reserved && !l.Attrs.Address().IsValid()
+}
+
+// impostor says what is wrong with a lease that names this host and is not its own; empty if it names another.
+func (s *Self) impostor(l *Lease) string {
+	if s.Node == "" || l.Attrs.Node != s.Node {
+		return ""
+	}
+	return fmt.Sprintf("it names this host's node id, and is not this host's lease: end it with tulle leases release %s, or give the machine at %s a node id of its own",
+		KeyOf(l.Subnets), l.Attrs.Address())
 }
 
 // court judges the leases of one family, those that count more first.
@@ -77,7 +105,7 @@ type court struct {
 
 func newCourt(f ip.Family, pool Pool, leases []*Lease, self *Self) *court {
 	c := &court{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
-	own := self.addresses(f, leases)
+	own := self.addresses(f)
 	count := len(leases)
 	prefixes := make([]netip.Prefix, 2*count, 2*count+len(own)+1) // invalid where a lease has nothing of the family
 	for i := range leases {
@@ -98,18 +126,12 @@ func newCourt(f ip.Family, pool Pool, leases []*Lease, self *Self) *court {
 	return c
 }
 
-// addresses returns this host's own addresses of family f, those it publishes included: behind NAT it does not see them.
-// A lease that has this host's subnets but not its node id may be a thief's, and does not count.
-func (s *Self) addresses(f ip.Family, leases []*Lease) []netip.Addr {
+// addresses returns what must stay reachable of family f.
+func (s *Self) addresses(f ip.Family) []netip.Addr {
 	var addrs []netip.Addr
 	for _, addr := range s.Underlay {
 		if addr.BitLen() == f.Bits() {
 			addrs = append(addrs, addr.WithZone(""))
-		}
-	}
-	for i := range leases {
-		if addr := leases[i].Attrs.Public.Of(f); addr.IsValid() && s.Node != "" && leases[i].Attrs.Node == s.Node {
-			addrs = append(addrs, addr)
 		}
 	}
 	return addrs

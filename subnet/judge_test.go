@@ -24,12 +24,16 @@ func TestJudge(t *testing.T) {
 		return &Lease{Subnets: subnetsOf(t, v4, v6), Created: created, Attrs: Attrs{Public: dualAddr(t, public, "")}}
 	}
 	self := Self{
-		Node: "me", Subnets: subnetsOf(t, "10.5.77.0/24", "fc00:0:0:77::/64"),
+		Node: "me", Instance: "now", Subnets: subnetsOf(t, "10.5.77.0/24", "fc00:0:0:77::/64"),
 		Underlay: []netip.Addr{netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("10.5.200.1"), netip.MustParseAddr("fe80::77%eth0")},
 	}
 	good := lease(1, "10.5.1.0/24", "", "192.0.2.1")
-	mine := lease(9, "10.5.77.0/24", "", "10.5.60.1")
-	mine.Attrs.Node = "me"
+	of := func(node, instance string, l *Lease) *Lease {
+		l.Attrs.Node, l.Attrs.Instance = node, instance
+		return l
+	}
+	reserved := of("me", "", lease(1, "10.5.5.0/24", "", ""))
+	reserved.Reserved = true
 	for name, tt := range map[string]struct {
 		config  string
 		leases  []*Lease
@@ -63,8 +67,12 @@ func TestJudge(t *testing.T) {
 		"holds an older host":    {v4Only, []*Lease{lease(1, "10.5.1.0/24", "", "10.5.3.7"), lease(2, "10.5.3.0/24", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.3.0-24: holds the underlay address 10.5.3.7"}},
 		"address in an older":    {v4Only, []*Lease{good, lease(2, "10.5.3.0/24", "", "10.5.1.7")}, []string{"10.5.1.0-24"}, []string{"10.5.3.0-24: its public address 10.5.1.7 lies in 10.5.1.0/24, the subnet of an older lease"}},
 		"address in mine":        {v4Only, []*Lease{lease(1, "10.5.3.0/24", "", "10.5.77.7")}, nil, []string{"10.5.3.0-24: its public address 10.5.77.7 lies in 10.5.77.0/24, this host's own subnet"}},
-		"address behind my NAT":  {v4Only, []*Lease{mine, lease(2, "10.5.60.0/24", "", "")}, nil, []string{"10.5.60.0-24: holds the underlay address 10.5.60.1"}},
-		"mine by node":           {v4Only, []*Lease{{Subnets: subnetsOf(t, "10.5.5.0/24", ""), Attrs: Attrs{Node: "me"}}}, nil, nil},
+		"mine, left":             {v4Only, []*Lease{of("me", "now", lease(1, "10.5.5.0/24", "", "192.0.2.77"))}, nil, nil},
+		"reserved for me":        {v4Only, []*Lease{reserved}, nil, nil},
+		"names me":               {v4Only, []*Lease{of("me", "other", lease(1, "10.5.5.0/24", "", "192.0.2.9"))}, nil, []string{"10.5.5.0-24: it names this host's node id"}},
+		"names me, in another":   {v4Only, []*Lease{of("me", "", lease(0, "10.5.5.0/24", "", "10.5.1.7")), good}, []string{"10.5.1.0-24"}, []string{"10.5.5.0-24: it names this host's node id"}},
+		"names me, overlaps":     {v4Only, []*Lease{of("me", "", lease(0, "10.5.1.0/25", "", "192.0.2.9")), good}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-25: it names this host's node id"}},
+		"my lease says nonsense": {dual, []*Lease{of("me", "now", &Lease{Subnets: self.Subnets, Attrs: Attrs{Public: dualAddr(t, "10.5.1.7", "")}}), good}, []string{"10.5.1.0-24"}, nil},
 		"mine by subnets":        {dual, []*Lease{lease(1, "10.5.77.0/24", "fc00:0:0:77::/64", "")}, nil, nil},
 		"my subnets stolen":      {dual, []*Lease{good, {Subnets: self.Subnets, Attrs: Attrs{Node: "thief", Public: dualAddr(t, "10.5.1.9", "")}}}, []string{"10.5.1.0-24"}, nil},
 		"not mine by half of it": {dual, []*Lease{lease(1, "10.5.77.0/24", "fc00:0:0:78::/64", "")}, []string{"0.0.0.0-0&fc00:0:0:78::-64"}, []string{"10.5.77.0-24&fc00:0:0:78::-64: this host's own subnet"}},

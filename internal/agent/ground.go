@@ -189,7 +189,7 @@ func (a *Agent) plain(g *ground, n news) bool {
 
 // serve plans for what was and for what is. All else that is in both plans is the same.
 func (a *Agent) serve(ctx context.Context, g *ground, n news) (gone, come ip.State, ok bool) {
-	self := subnet.Self{Node: a.cfg.Node, Subnets: g.view.self.Subnets, Underlay: g.precious}
+	self := a.judging(g.view.self.Subnets, g.precious)
 	usable, refused := subnet.Judge(*a.network, n.come, self)
 	if len(refused) > 0 || len(usable) != len(n.come) {
 		return gone, come, false

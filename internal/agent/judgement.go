@@ -17,7 +17,7 @@ type judgement struct {
 
 // judge is subnet.Judge. What it returns must not be changed.
 func (j *judgement) judge(n *subnet.Network, leases []*subnet.Lease, self subnet.Self) ([]*subnet.Lease, []subnet.Problem) {
-	same := j.network == n && j.self.Node == self.Node && j.self.Subnets == self.Subnets && slices.Equal(j.self.Underlay, self.Underlay)
+	same := j.network == n && j.self.Node == self.Node && j.self.Instance == self.Instance && j.self.Subnets == self.Subnets && slices.Equal(j.self.Underlay, self.Underlay)
 	if !same || !slices.Equal(j.leases, leases) {
 		*j = judgement{network: n, leases: leases, self: self}
 		j.usable, j.refused = subnet.Judge(*n, leases, self)

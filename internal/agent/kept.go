@@ -227,7 +227,8 @@ func ours(set subnet.Set, mine subnet.Lease, node string) error {
 	if mine.Attrs.Node != node {
 		return fmt.Errorf("there is no record of a lease of node %s", node)
 	}
-	usable, _ := subnet.Judge(*set.Network, set.Leases, subnet.Self{Node: node}) // what no host uses takes nothing from this one
+	// What no host uses takes nothing from this one, and neither does a lease that names it.
+	usable, _ := subnet.Judge(*set.Network, set.Leases, subnet.Self{Node: node})
 	since := int64(math.MaxInt64)
 	for _, l := range set.Leases {
 		if l.Attrs.Node == node && l.Subnets == mine.Subnets {

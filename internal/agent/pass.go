@@ -138,7 +138,7 @@ func (a *Agent) keyed(ps []subnet.Problem) []subnet.Problem {
 
 // decide is the pure part: from what is seen to what is wanted.
 func (a *Agent) decide(v view) decision {
-	self := subnet.Self{Node: a.cfg.Node, Subnets: v.self.Subnets, Underlay: a.precious(v)}
+	self := a.judging(v.self.Subnets, a.precious(v))
 	var d decision
 	var refused, unserved []subnet.Problem
 	d.usable, refused = a.judged.judge(a.network, v.set.Leases, self)

@@ -84,7 +84,9 @@ func (a *Agent) claim(v *view) error {
 	}
 	earlier := a.lease.Attrs
 	if !held {
-		claim := subnet.Claim{Attrs: subnet.Attrs{Node: a.cfg.Node, Public: v.host.Uplink.Public}}
+		claim := subnet.Claim{Previous: a.lease.Subnets, Attrs: subnet.Attrs{
+			Node: a.cfg.Node, Instance: a.cfg.Instance, Hardware: a.cfg.Hardware, Public: v.host.Uplink.Public,
+		}}
 		if mine, ok := subnet.Mine(v.set.Set, claim); ok {
 			earlier = mine.Attrs
 		}
@@ -112,10 +114,16 @@ func (a *Agent) inForce(l subnet.Lease) error {
 	return nil
 }
 
-// precious lists the addresses that no lease may capture: this host's own, but those of its containers' bridges, its
-// gateways, etcd's and those of name servers nearby. A name server elsewhere may be a container.
+// judging is the host for which leases are judged.
+func (a *Agent) judging(own subnet.Subnets, precious []netip.Addr) subnet.Self {
+	return subnet.Self{Node: a.cfg.Node, Instance: a.cfg.Instance, Subnets: own, Underlay: precious}
+}
+
+// precious lists the addresses that no lease may capture: this host's own, but those of its containers' bridges, those that it
+// publishes, which it does not see behind NAT, its gateways, etcd's and those of name servers nearby. A name server
+// elsewhere may be a container.
 func (a *Agent) precious(v view) []netip.Addr {
-	var addrs []netip.Addr
+	precious := addrs(v.host.Uplink.Public)
 	var near []netip.Prefix
 	own := v.self.Subnets
 	for _, i := range v.snap.Interfaces {
@@ -125,24 +133,24 @@ func (a *Agent) precious(v view) []netip.Addr {
 		for _, on := range i.Addrs {
 			addr := on.Prefix.Addr()
 			if !own.Of(ip.FamilyOf(addr)).Contains(addr) {
-				addrs, near = append(addrs, addr), append(near, on.Prefix)
+				precious, near = append(precious, addr), append(near, on.Prefix)
 			}
 		}
 	}
 	for _, r := range v.snap.Defaults {
 		if r.Via.IsValid() {
-			addrs = append(addrs, r.Via)
+			precious = append(precious, r.Via)
 		}
 	}
 	if a.cfg.Etcd != nil {
-		addrs = append(addrs, a.cfg.Etcd()...)
+		precious = append(precious, a.cfg.Etcd()...)
 	}
 	if a.cfg.Resolvers != nil {
 		for _, addr := range a.cfg.Resolvers() {
 			if slices.ContainsFunc(near, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-				addrs = append(addrs, addr)
+				precious = append(precious, addr)
 			}
 		}
 	}
-	return addrs
+	return precious
 }
