@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -10,48 +11,102 @@ import (
 	"tulle/ip"
 )
 
+// Rival is a lease whose owner stands against a claim if it lives.
+type Rival struct {
+	Lease    *Lease
+	Conflict *ConflictError
+	Here     bool // the owner ran on the claim's machine
+}
+
 // Rivals returns the owners in leases that stand against a claim if they live: another instance with its node id, and
 // other nodes with its public address. A lease without node id has no owner that could be asked.
-func Rivals(leases []*Lease, claim Claim) []*ConflictError {
-	var rivals []*ConflictError
+//
+// A claim whose instance has written one of the leases goes on with that one, and has no rivals: else anybody who may write to
+// the store could keep a host from starting again. Those that ran on the claim's machine come first: see Rival.Settles.
+func Rivals(leases []*Lease, claim Claim) []Rival {
+	if slices.ContainsFunc(leases, claim.wrote) {
+		return nil
+	}
+	var rivals []Rival
 	for _, l := range leases {
-		if l.Attrs.Node == "" {
-			continue
-		}
-		if l.Attrs.Node == claim.Attrs.Node {
-			if l.Attrs.Instance != claim.Attrs.Instance {
-				c := conflict(*l, "node id", l.Attrs.Node)
-				c.Elsewhere = l.Attrs.Elsewhere(claim.Attrs)
-				rivals = append(rivals, c)
-			}
-			continue
-		}
-		for _, f := range ip.Families() {
-			addr := claim.Attrs.Public.Of(f)
-			if addr.IsValid() && !addr.IsUnspecified() && l.Attrs.Public.Of(f) == addr {
-				rivals = append(rivals, conflict(*l, "public address", addr.String()))
-				break
-			}
+		if c := claim.conflict(l); c != nil {
+			rivals = append(rivals, Rival{Lease: l, Conflict: c, Here: l.Attrs.sharesHardware(claim.Attrs)})
 		}
 	}
+	slices.SortStableFunc(rivals, func(a, b Rival) int { return cmp.Compare(a.order(claim), b.order(claim)) })
 	return rivals
 }
 
-// Unanswered returns what it means that the owner was asked whether it lives, and is silent. On the claim's own hardware
-// it cannot live; elsewhere it may be cut off, and believe in its lease until that ends.
-func (e *ConflictError) Unanswered() error {
-	if !e.Elsewhere {
+// conflict is that with the owner of l if it lives, nil if there is none.
+func (c Claim) conflict(l *Lease) *ConflictError {
+	if l.Attrs.Node == "" {
 		return nil
 	}
-	silent := *e
+	if l.Attrs.Node == c.Attrs.Node {
+		if l.Attrs.Instance == c.Attrs.Instance {
+			return nil
+		}
+		e := conflict(*l, nodeID, l.Attrs.Node)
+		e.Elsewhere = l.Attrs.Elsewhere(c.Attrs)
+		return e
+	}
+	for _, f := range ip.Families() {
+		addr := c.Attrs.Public.Of(f)
+		if addr.IsValid() && !addr.IsUnspecified() && l.Attrs.Public.Of(f) == addr {
+			return conflict(*l, publicAddress, addr.String())
+		}
+	}
+	return nil
+}
+
+// order is by how much the silence of a rival tells.
+func (r Rival) order(claim Claim) int {
+	switch {
+	case r.Here && r.Lease.Attrs.Node == claim.Attrs.Node:
+		return 0
+	case r.Here:
+		return 1
+	}
+	return 2
+}
+
+// Settles reports whether the silence of the owner makes the lease the claim's. It was an earlier run on the same machine, where
+// two cannot run at once; whoever else uses the node id or the public address has come later, or is wrong.
+func (r Rival) Settles() bool { return r.Here }
+
+// Unanswered returns what it means that the owner was asked whether it lives, and is silent. On the claim's own hardware
+// it cannot live; elsewhere it may be cut off, and believe in its lease until that ends.
+func (r Rival) Unanswered() error {
+	if !r.Conflict.Elsewhere {
+		return nil
+	}
+	silent := *r.Conflict
 	silent.Silent = true
 	return &silent
 }
 
+// Inherit returns leases with the rival's as one of the claim's node. A machine that keeps no node id has another one with each
+// run, and would leave a lease behind each time.
+func (r Rival) Inherit(leases []*Lease, claim Claim) []*Lease {
+	heir := *r.Lease
+	heir.Attrs.Node = claim.Attrs.Node
+	leases = slices.Clone(leases)
+	for i, l := range leases {
+		if l == r.Lease {
+			leases[i] = &heir
+		}
+	}
+	return leases
+}
+
+// sharesHardware reports whether a and b are known to come from one machine.
+func (a Attrs) sharesHardware(b Attrs) bool {
+	return slices.ContainsFunc(a.Hardware, func(part string) bool { return slices.Contains(b.Hardware, part) })
+}
+
 // Elsewhere reports whether a and b are known to come from two machines, whatever their node ids say.
 func (a Attrs) Elsewhere(b Attrs) bool {
-	return len(a.Hardware) > 0 && len(b.Hardware) > 0 &&
-		!slices.ContainsFunc(a.Hardware, func(part string) bool { return slices.Contains(b.Hardware, part) })
+	return len(a.Hardware) > 0 && len(b.Hardware) > 0 && !a.sharesHardware(b)
 }
 
 func conflict(l Lease, field, value string) *ConflictError {

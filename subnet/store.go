@@ -67,9 +67,15 @@ var ErrExhausted = errors.New("no free subnet")
 // ErrLost is wrapped by what Held.Lost delivers: the lease expired, was deleted or belongs to another node.
 var ErrLost = errors.New("lease lost")
 
+// What two hosts may both claim.
+const (
+	nodeID        = "node id"
+	publicAddress = "public address"
+)
+
 // ConflictError tells that a host that lives, or may live, already uses the node id or the public address of a claim.
 type ConflictError struct {
-	Field   string // "node id" or "public address"
+	Field   string // nodeID or publicAddress
 	Value   string
 	Node    string     // node id of the other host
 	Address netip.Addr // public address of the other host
@@ -86,7 +92,7 @@ func (e *ConflictError) Error() string {
 			e.Field, e.Value, e.Address, KeyOf(e.Subnets), KeyOf(e.Subnets))
 	}
 	fix := "give this host another one with --node-id"
-	if e.Field != "node id" {
+	if e.Field != nodeID {
 		fix = "choose this host's own with --public-ip or --iface"
 	}
 	return fmt.Sprintf("%s %s is in use by the live host %s at %s, which holds %s: %s",

@@ -85,22 +85,30 @@ func TestPublishingThatFailsIsTold(t *testing.T) {
 	})
 }
 
-// A host that gets another node id, as with a changed --node-id, is another host at the same address.
+// A host that gets another node id, as with a changed --node-id, goes on with the lease of its earlier run. Another machine at
+// its address is another host.
 func TestNodeIDChanges(t *testing.T) {
+	for name, machine := range map[string][]string{"on the same machine": {"h1"}, "on another": {"another"}, "on an unknown one": nil} {
+		t.Run(name, func(t *testing.T) { nodeIDChanges(t, machine) })
+	}
+}
+
+func nodeIDChanges(t *testing.T, machine []string) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		w.start()
 		w.converged(soon)
 		h, peer := w.hosts[0], w.hosts[1]
 		was, mac := h.agent.Status().Lease.Subnets, h.link("flannel.1").MAC
 		h.stop()
-		h.change = func(c *Config) { c.Node = "renamed" }
+		h.change = func(c *Config) { c.Node, c.Hardware = "renamed", machine }
 		h.start()
 		w.within(soon, "leased", func(*node) bool { return h.agent.Status().Ready && len(h.drift()) == 0 })
 		st := h.agent.Status()
-		if slices.Equal(st.Lease.Subnets, was) {
-			t.Errorf("took the subnets %v, which are leased to another node id", was)
+		same := slices.Equal(machine, []string{"h1"})
+		if got := slices.Equal(st.Lease.Subnets, was); got != same {
+			t.Errorf("subnets %v, were %v", st.Lease.Subnets, was)
 		}
-		if len(st.Problems) == 0 || !strings.Contains(st.Problems[0].Reason, "this host's own") {
+		if !same && (len(st.Problems) == 0 || !strings.Contains(st.Problems[0].Reason, "this host's own")) {
 			t.Errorf("problems %v, want one about the lease under the earlier node id", st.Problems)
 		}
 		if got := h.link("flannel.1").MAC; got != mac {

@@ -47,7 +47,8 @@ type acquisition struct {
 	past     []subnet.Past    // nil: not read yet
 	lost     int              // races
 	blocked  []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
-	dead     map[string]bool  // node ids whose owners did not answer
+	dead     map[string]bool  // rivals that did not answer
+	settled  bool             // the claim goes on with the lease of an earlier run: nobody disputes it
 	granted  clientv3.LeaseID // for this claim, to be revoked on failure
 	term     term             // of the etcd lease in use
 	outdated clientv3.LeaseID // of an earlier run, to be revoked on success
@@ -98,7 +99,7 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	v := a.creation.view
 	set := v.set()
 	set.Leases = append(slices.Clip(set.Leases), a.blocked...)
-	if err := a.settle(ctx, set); err != nil {
+	if set.Leases, err = a.settle(ctx, set.Leases); err != nil {
 		return nil, err
 	}
 	if set.Past, err = a.former(ctx, set); err != nil {
@@ -161,33 +162,51 @@ func (a *acquisition) block(place subnet.Placement) {
 // disputes reports whether another host, which may live, uses the claim's identity in l.
 func (a *acquisition) disputes(l *subnet.Lease) bool {
 	rivals := subnet.Rivals([]*subnet.Lease{l}, a.claim)
-	return len(rivals) > 0 && !a.dead[rivalKey(rivals[0], l.Attrs.Instance)]
+	return len(rivals) > 0 && !a.settled && !a.dead[rivalKey(l)]
 }
 
-func rivalKey(c *subnet.ConflictError, instance string) string { return c.Node + "\x00" + instance }
+func rivalKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.Instance }
 
-// settle asks all who use the claim's identity whether they live, and returns the conflict with the first who does.
-func (a *acquisition) settle(ctx context.Context, set subnet.Set) error {
-	for _, l := range set.Leases {
-		if !a.disputes(l) {
-			continue
+// settle asks all who use the claim's identity whether they live. It returns the conflict with the first who does, else the
+// leases, of which one may have become the claim's.
+func (a *acquisition) settle(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
+	a.settled = false
+	for _, rival := range subnet.Rivals(leases, a.claim) {
+		if !a.dead[rivalKey(rival.Lease)] {
+			if err := a.challenge(ctx, rival); err != nil {
+				return nil, err
+			}
 		}
-		rival := subnet.Rivals([]*subnet.Lease{l}, a.claim)[0]
-		alive, err := a.store.ask(ctx, a.claim, rival.Node)
-		if err != nil {
-			return err
+		if rival.Settles() {
+			a.settled = true
+			return rival.Inherit(leases, a.claim), nil
 		}
-		if alive {
-			return rival
-		}
-		if err := rival.Unanswered(); err != nil {
-			return err
-		}
-		a.dead[rivalKey(rival, l.Attrs.Instance)] = true
-		if rival.Node != a.claim.Attrs.Node {
-			a.store.log.Warn("public address was another node's, whose subnet stays leased until it expires",
-				"address", rival.Value, "node", rival.Node, "subnet", subnet.KeyOf(rival.Subnets))
-		}
+	}
+	return leases, nil
+}
+
+// challenge asks one rival, and returns the conflict if it lives, or may live.
+func (a *acquisition) challenge(ctx context.Context, rival subnet.Rival) error {
+	owner := rival.Lease.Attrs
+	alive, err := a.store.ask(ctx, a.claim, owner.Node)
+	if err != nil {
+		return err
+	}
+	if alive {
+		return rival.Conflict
+	}
+	if err := rival.Unanswered(); err != nil {
+		return err
+	}
+	a.dead[rivalKey(rival.Lease)] = true
+	switch name := subnet.KeyOf(rival.Lease.Subnets); {
+	case owner.Node == a.claim.Attrs.Node:
+	case rival.Settles():
+		a.store.log.Warn("lease of an earlier run on this machine, which had another node id, is taken over",
+			"subnet", name, "node", owner.Node)
+	default:
+		a.store.log.Warn("public address was another node's, whose subnet stays leased until it expires",
+			"address", rival.Conflict.Value, "node", owner.Node, "subnet", name)
 	}
 	return nil
 }

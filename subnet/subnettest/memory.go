@@ -277,11 +277,15 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 		set = s.all()
 	}
 	for _, rival := range subnet.Rivals(set.Leases, claim) {
-		if s.lives(rival.Node) {
-			return subnet.Lease{}, rival
+		if s.lives(rival.Lease.Attrs.Node) {
+			return subnet.Lease{}, rival.Conflict
 		}
 		if err := rival.Unanswered(); err != nil {
 			return subnet.Lease{}, err
+		}
+		if rival.Settles() {
+			set.Leases = rival.Inherit(set.Leases, claim)
+			break
 		}
 	}
 	for {
