@@ -26,10 +26,20 @@ func newDualHost(t *testing.T) *host {
 	return bareHost(t, envOf("10.50.7.0/24", "fc00:50:0:5d::/64"))
 }
 
-// Every version of the specification from 0.3.1 on gets a result of its own version.
+// Every version of the specification from 0.3.1 on gets a result of its own version, by old plugins as by new ones.
 func TestVersions(t *testing.T) {
-	h := newDualHost(t)
-	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+	versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+	t.Run("newest plugins", func(t *testing.T) { testVersions(t, newDualHost(t), versions) })
+	t.Run("Debian's plugins", func(t *testing.T) {
+		needsDebianPlugins(t)
+		h := newDualHost(t)
+		h.plugins = built().debian
+		testVersions(t, h, versions[:3]) // 1.1.1 knows no more
+	})
+}
+
+func testVersions(t *testing.T, h *host, versions []string) {
+	for _, version := range versions {
 		t.Run(version, func(t *testing.T) {
 			conf := h.conf(map[string]any{"cniVersion": version})
 			c := newContainer(t, "c")

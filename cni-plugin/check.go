@@ -33,7 +33,11 @@ func (p *Plugin) cmdCheck(ctx context.Context, c conf, args *skel.CmdArgs) error
 	if err != nil {
 		return err
 	}
-	delegate, err := with(r.Delegate, map[string]any{"prevResult": c.PrevResult, "cniVersion": c.CNIVersion})
+	prevResult, err := withGateways(c.PrevResult)
+	if err != nil {
+		return err
+	}
+	delegate, err := with(r.Delegate, map[string]any{"prevResult": prevResult, "cniVersion": c.CNIVersion})
 	if err != nil {
 		return err
 	}
@@ -62,6 +66,42 @@ func readInterface(path, name string) (i bridge.Interface, err error) {
 		return err
 	})
 	return i, err
+}
+
+// withGateways returns a result in which each route has the gateway by which the delegate has made it: without one of its
+// own, that of the address of its family. The plugins up to 1.1.1 look for just the route that the result shows, and find none.
+func withGateways(prevResult json.RawMessage) (json.RawMessage, error) {
+	var result struct {
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+			Gateway string       `json:"gateway"`
+		} `json:"ips"`
+		Routes []object `json:"routes"`
+	}
+	if err := json.Unmarshal(prevResult, &result); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult: "+err.Error(), "")
+	}
+	for _, r := range result.Routes {
+		var dst netip.Prefix
+		if err := json.Unmarshal(r["dst"], &dst); err != nil {
+			return nil, types.NewError(types.ErrDecodingFailure, "prevResult: routes: dst: "+err.Error(), "")
+		}
+		if textOr(r, "gw", "") != "" {
+			continue
+		}
+		for _, config := range result.IPs {
+			if config.Gateway != "" && ip.FamilyOf(config.Address.Addr()) == ip.FamilyOf(dst.Addr()) {
+				if err := r.put(map[string]any{"gw": config.Gateway}); err != nil {
+					return nil, err
+				}
+				break
+			}
+		}
+	}
+	if result.Routes == nil {
+		return prevResult, nil
+	}
+	return with(prevResult, map[string]any{"routes": result.Routes})
 }
 
 // checkInterface compares an interface with the lease. Of the earlier result it takes whether there was a default route.

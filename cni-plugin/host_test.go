@@ -32,6 +32,7 @@ import (
 type host struct {
 	ns         *netns.Namespace
 	dir        string // the plugins' files
+	plugins    string // directory of the plugins
 	subnetFile string
 	runDir     string
 }
@@ -39,7 +40,7 @@ type host struct {
 // bareHost is a host without a daemon, but with its subnet file.
 func bareHost(t testing.TB, env subnet.Env) *host {
 	t.Helper()
-	h := &host{ns: netnstest.New(t), dir: t.TempDir()}
+	h := &host{ns: netnstest.New(t), dir: t.TempDir(), plugins: built().cni}
 	h.subnetFile, h.runDir = filepath.Join(h.dir, "subnet.env"), filepath.Join(h.dir, "run")
 	h.lease(t, env)
 	return h
@@ -131,11 +132,11 @@ func runIP(args []string) error {
 
 // command prepares a run of the plugin by a runtime.
 func (h *host) command(c container, ifname, command string, conf []byte, env ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(built().cni, "tulle"))
+	cmd := exec.Command(filepath.Join(h.plugins, "tulle"))
 	cmd.Stdin = bytes.NewReader(conf)
 	cmd.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE"), programsEnv + "=" + os.Getenv(programsEnv),
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=" + ifname, "CNI_PATH=" + built().cni,
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + c.id, "CNI_NETNS=" + c.netns, "CNI_IFNAME=" + ifname, "CNI_PATH=" + h.plugins,
 	}, env...)
 	return cmd
 }
