@@ -66,6 +66,13 @@ func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate js
 	if err != nil {
 		return nil, err
 	}
+	addrs, err := addrsOf(result)
+	if err != nil {
+		return nil, err
+	}
+	p.awaitGateway(ctx, bridgeOf(c))
+	p.forgetNeighbors(bridgeOf(c), addrs)
+	p.announce(bridgeOf(c), args, addrs)
 	return result.GetAsVersion(cmp.Or(c.CNIVersion, "0.1.0"))
 }
 

@@ -2,7 +2,18 @@
 
 package cniplugin
 
-import "tulle/ip/kernel/bridge"
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"tulle/internal/netns"
+	"tulle/ip/kernel/bridge"
+)
 
 // defaultBridge is the bridge plugin's.
 const defaultBridge = "cni0"
@@ -36,5 +47,92 @@ func (p *Plugin) markBridge(r record) {
 	}
 	if err := bridge.Mark(r.Bridge); err != nil {
 		p.remark("mark bridge: %v", err)
+	}
+}
+
+// forgetNeighbors has the host learn anew where the addresses of a container are.
+func (p *Plugin) forgetNeighbors(name string, addrs []netip.Addr) {
+	if name == "" || len(addrs) == 0 {
+		return
+	}
+	if err := bridge.ForgetNeighbors(name, addrs); err != nil {
+		p.remark("forget neighbors: %v", err)
+	}
+}
+
+// announce tells the other containers on the bridge where the addresses of a new one are.
+func (p *Plugin) announce(name string, args *skel.CmdArgs, addrs []netip.Addr) {
+	if name == "" {
+		return
+	}
+	ns, err := netns.Open(args.Netns)
+	if err == nil {
+		defer ns.Close()
+		err = ns.Do(func() error { return bridge.Announce(args.IfName, addrs) })
+	}
+	if err != nil {
+		p.remark("announce addresses: %v", err)
+	}
+}
+
+// addrsOf are the addresses that a delegate has given.
+func addrsOf(r types.Result) (addrs []netip.Addr, err error) {
+	res, err := current.NewResultFromResult(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, config := range res.IPs {
+		if addr, ok := netip.AddrFromSlice(config.Address.IP); ok {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs, nil
+}
+
+// addrsIn are the addresses of an interface in a namespace; none if either is gone.
+func addrsIn(path, ifname string) (addrs []netip.Addr) {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer ns.Close()
+	_ = ns.Do(func() error {
+		i, err := bridge.ReadInterface(ifname)
+		for _, p := range i.Addrs {
+			addrs = append(addrs, p.Addr())
+		}
+		return err
+	})
+	return addrs
+}
+
+// How long a gateway takes: the kernel asks for up to a second whether the address is free, after a random wait of up to another
+// (RFC 4862, 5.4.2), and begins when the first container's interface is up.
+const (
+	gatewayTimeout = 4 * time.Second
+	gatewayEvery   = 10 * time.Millisecond
+)
+
+// awaitGateway waits until the addresses of the bridge answer: those of a new one do not when the delegate has made it.
+func (p *Plugin) awaitGateway(ctx context.Context, name string) {
+	if name == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout)
+	defer cancel()
+	for {
+		tentative, err := bridge.Tentative(name)
+		if err != nil {
+			p.remark("look for the gateway: %v", err)
+		}
+		if len(tentative) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			p.remark("after %v the kernel does not answer for %v on %s yet: containers may miss their gateway at first", gatewayTimeout, tentative, name)
+			return
+		case <-time.After(gatewayEvery):
+		}
 	}
 }

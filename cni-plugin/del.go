@@ -40,9 +40,11 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 			return err
 		}
 	}
+	addrs := addrsIn(d.netns, d.ifname)
 	if err := p.run(ctx, "DEL", delegate, d); err != nil {
 		return err
 	}
+	p.forgetNeighbors(bridgeOf(c), addrs)
 	p.markBridge(r)
 	return s.remove(a)
 }

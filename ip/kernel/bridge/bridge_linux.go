@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -74,6 +75,50 @@ func RemoveRoute(name string, network netip.Prefix) error {
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// ForgetNeighbors removes what the host has learned on the named bridge of addresses: a container that had one of them may be gone,
+// and another that gets it has another MAC. The kernel would go on sending to the former for some 20 s. A bridge that is
+// not there, and entries that somebody made permanent, are no error.
+func ForgetNeighbors(name string, addrs []netip.Addr) error {
+	err := withLink(name, func(h *netlink.Handle, link netlink.Link) error {
+		index := link.Attrs().Index
+		known, err := dump(func() ([]netlink.Neigh, error) { return h.NeighList(index, netlink.FAMILY_ALL) })
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, n := range known {
+			addr, _ := netip.AddrFromSlice(n.IP)
+			if n.State&unix.NUD_PERMANENT != 0 || !slices.Contains(addrs, addr.Unmap()) {
+				continue
+			}
+			if err := h.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("delete neighbor %s: %w", addr, err))
+			}
+		}
+		return errors.Join(errs...)
+	})
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// Tentative returns the addresses of the named bridge of which the kernel is still finding out whether anybody else has them
+// (RFC 4862, 5.4): it does not answer for them yet.
+func Tentative(name string) (addrs []netip.Addr, err error) {
+	err = withLink(name, func(h *netlink.Handle, link netlink.Link) error {
+		list, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_V6) })
+		for _, a := range list {
+			if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0 {
+				addr, _ := netip.AddrFromSlice(a.IP)
+				addrs = append(addrs, addr)
+			}
+		}
+		return err
+	})
+	return addrs, err
 }
 
 // ReadInterface returns how the named interface stands in the network namespace of the calling thread.
