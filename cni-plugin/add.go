@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -19,6 +18,10 @@ import (
 
 // cmdAdd attaches a container. What is needed to undo it is on disk before anything is done.
 func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
+	s, a := states{c.DataDir}, attachment{c.Name, args.ContainerID, args.IfName}
+	if err := s.check(a); err != nil {
+		return err
+	}
 	env, err := ready(ctx, c, patience)
 	if err != nil {
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
@@ -30,8 +33,7 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	if _, err := p.find(delegate, delegationOf(args)); err != nil {
 		return err
 	}
-	s, a := states{c.DataDir}, attachment{c.Name, args.ContainerID, args.IfName}
-	if err := p.clearLeftover(ctx, s, a, args); err != nil {
+	if err := p.clearLeftover(ctx, c, a, args); err != nil {
 		return err
 	}
 	bridge, err := missingBridge(c)
@@ -50,15 +52,16 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 		return fmt.Errorf("state %s is gone: a DEL of the same attachment runs beside this ADD", s.path(a))
 	}
 	defer held.Close()
-	result, err := p.attach(ctx, c, env, delegate, args)
+	result, err := p.attach(ctx, c, env, delegate, bridge != "", args)
 	p.markBridge(r)
 	if err != nil {
-		return p.undo(ctx, s, a, delegate, args, err)
+		return p.undo(ctx, c, a, delegate, args, err)
 	}
 	return result.PrintTo(p.stdout)
 }
 
-func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate json.RawMessage, args *skel.CmdArgs) (types.Result, error) {
+// attach has the delegate make an attachment. made tells that the bridge comes with it.
+func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate json.RawMessage, made bool, args *skel.CmdArgs) (types.Result, error) {
 	if err := p.clearBridge(c, env); err != nil {
 		return nil, err
 	}
@@ -70,17 +73,17 @@ func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate js
 	if err != nil {
 		return nil, err
 	}
-	p.awaitGateway(ctx, bridgeOf(c))
+	p.settleGateway(ctx, bridgeOf(c), made)
 	p.forgetNeighbors(bridgeOf(c), addrs)
 	p.announce(bridgeOf(c), args, addrs)
 	return result.GetAsVersion(cmp.Or(c.CNIVersion, "0.1.0"))
 }
 
 // undo takes back an attachment that failed for the reason err. What cannot be taken back is left to a DEL or GC.
-func (p *Plugin) undo(ctx context.Context, s states, a attachment, delegate json.RawMessage, args *skel.CmdArgs, err error) error {
-	undone := p.run(ctx, "DEL", delegate, delegationOf(args))
+func (p *Plugin) undo(ctx context.Context, c conf, a attachment, delegate json.RawMessage, args *skel.CmdArgs, err error) error {
+	undone := p.release(ctx, c, a, delegationOf(args), delegate)
 	if undone == nil {
-		undone = s.remove(a)
+		undone = states{c.DataDir}.remove(a)
 	}
 	if undone != nil {
 		p.remark("cleaning up after a failed ADD: %v", undone)
@@ -90,7 +93,8 @@ func (p *Plugin) undo(ctx context.Context, s states, a attachment, delegate json
 
 // clearLeftover removes what is left of the same attachment in a namespace that is gone, as after a reboot. One whose namespace is
 // still there may be in use.
-func (p *Plugin) clearLeftover(ctx context.Context, s states, a attachment, args *skel.CmdArgs) error {
+func (p *Plugin) clearLeftover(ctx context.Context, c conf, a attachment, args *skel.CmdArgs) error {
+	s := states{c.DataDir}
 	held, err := lock(ctx, s.path(a))
 	if held == nil || err != nil {
 		return err
@@ -101,7 +105,7 @@ func (p *Plugin) clearLeftover(ctx context.Context, s states, a attachment, args
 		p.remark("%v: it is written anew", err)
 	}
 	if err != nil {
-		return os.Remove(s.path(a))
+		return removeFile(s.path(a))
 	}
 	if r.Netns == args.Netns && r.NetnsID == netnsID(args.Netns) {
 		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf(
@@ -109,5 +113,5 @@ func (p *Plugin) clearLeftover(ctx context.Context, s states, a attachment, args
 	}
 	d := delegationOf(args)
 	d.netns = ""
-	return p.run(ctx, "DEL", r.Delegate, d)
+	return p.release(ctx, c, a, d, r.Delegate)
 }

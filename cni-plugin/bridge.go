@@ -110,20 +110,26 @@ func addrsIn(path, ifname string) (addrs []netip.Addr) {
 // (RFC 4862, 5.4.2), and begins when the first container's interface is up.
 const (
 	gatewayTimeout = 4 * time.Second
-	gatewayEvery   = 10 * time.Millisecond
+	gatewayEvery   = 50 * time.Millisecond
 )
 
-// awaitGateway waits until the addresses of the bridge answer: those of a new one do not when the delegate has made it.
-func (p *Plugin) awaitGateway(ctx context.Context, name string) {
+// settleGateway sees to it that the addresses of the bridge answer when the first containers come. Nobody else can have those of a
+// bridge that came with this one; beside another that is just coming, that one sees to it.
+func (p *Plugin) settleGateway(ctx context.Context, name string, made bool) {
 	if name == "" {
 		return
+	}
+	if made {
+		if err := bridge.Assume(name); err != nil {
+			p.remark("settle gateway: %v", err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout)
 	defer cancel()
 	for {
 		tentative, err := bridge.Tentative(name)
 		if err != nil {
-			p.remark("look for the gateway: %v", err)
+			p.remark("settle gateway: %v", err)
 		}
 		if len(tentative) == 0 {
 			return

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -33,7 +34,7 @@ func (p *Plugin) cmdCheck(ctx context.Context, c conf, args *skel.CmdArgs) error
 	if err != nil {
 		return err
 	}
-	prevResult, err := withGateways(c.PrevResult)
+	prevResult, err := withoutImplied(c.PrevResult)
 	if err != nil {
 		return err
 	}
@@ -68,43 +69,22 @@ func readInterface(path, name string) (i bridge.Interface, err error) {
 	return i, err
 }
 
-// withGateways returns a result in which each route has the gateway by which the delegate has made it: without one of its
-// own, that of the address of its family. The plugins up to 1.1.1 look for just the route that the result shows, and find none.
-func withGateways(prevResult json.RawMessage) (json.RawMessage, error) {
+// withoutImplied returns a result without the routes that show no gateway, as the delegate gets it for CHECK. They lead through that
+// of an address; the plugins up to 1.1.1 look for routes without any, and find none. checkInterface looks for them.
+func withoutImplied(prevResult json.RawMessage) (json.RawMessage, error) {
 	var result struct {
-		IPs []struct {
-			Address netip.Prefix `json:"address"`
-			Gateway string       `json:"gateway"`
-		} `json:"ips"`
 		Routes []object `json:"routes"`
 	}
 	if err := json.Unmarshal(prevResult, &result); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "prevResult: "+err.Error(), "")
 	}
-	for _, r := range result.Routes {
-		var dst netip.Prefix
-		if err := json.Unmarshal(r["dst"], &dst); err != nil {
-			return nil, types.NewError(types.ErrDecodingFailure, "prevResult: routes: dst: "+err.Error(), "")
-		}
-		if textOr(r, "gw", "") != "" {
-			continue
-		}
-		for _, config := range result.IPs {
-			if config.Gateway != "" && ip.FamilyOf(config.Address.Addr()) == ip.FamilyOf(dst.Addr()) {
-				if err := r.put(map[string]any{"gw": config.Gateway}); err != nil {
-					return nil, err
-				}
-				break
-			}
-		}
-	}
 	if result.Routes == nil {
 		return prevResult, nil
 	}
-	return with(prevResult, map[string]any{"routes": result.Routes})
+	return with(prevResult, map[string]any{"routes": slices.DeleteFunc(result.Routes, func(r object) bool { return textOr(r, "gw", "") == "" })})
 }
 
-// checkInterface compares an interface with the lease. Of the earlier result it takes whether there was a default route.
+// checkInterface compares an interface with the lease, and the routes with those of the earlier result.
 func checkInterface(i bridge.Interface, prevResult json.RawMessage, env subnet.Env) error {
 	if i.MTU > env.MTU {
 		return fmt.Errorf("MTU is %d, must be at most the %d of the fabric: start the container again", i.MTU, env.MTU)
@@ -125,10 +105,10 @@ func checkInterface(i bridge.Interface, prevResult json.RawMessage, env subnet.E
 		if err := checkAddrs(i.Addrs, p, f); err != nil {
 			return err
 		}
-		for _, r := range earlier.Routes {
-			if r.Dst.Bits() == 0 && ip.FamilyOf(r.Dst.Addr()) == f && !i.Default.Of(f) {
-				return fmt.Errorf("the %s default route is gone: start the container again", f)
-			}
+	}
+	for _, r := range earlier.Routes {
+		if !slices.Contains(i.Routes, r.Dst.Masked()) {
+			return fmt.Errorf("the route to %s is gone: start the container again", r.Dst)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@
 package cniplugin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 
 	"tulle/ip"
+	"tulle/ip/kernel/bridge"
 	"tulle/subnet"
 )
 
@@ -31,22 +33,60 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 		defer held.Close()
 	}
 	r, err := s.read(a)
-	delegate := r.Delegate
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			p.remark("%v: removing the interface by the configuration of the network", err)
-		}
-		if delegate, err = bestKnowledge(c); err != nil {
-			return err
-		}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.remark("%v: removing the interface by the configuration of the network", err)
 	}
 	addrs := addrsIn(d.netns, d.ifname)
-	if err := p.run(ctx, "DEL", delegate, d); err != nil {
+	if err := p.release(ctx, c, a, d, r.Delegate); err != nil {
 		return err
 	}
 	p.forgetNeighbors(bridgeOf(c), addrs)
 	p.markBridge(r)
 	return s.remove(a)
+}
+
+// release has the delegate undo an attachment: by the configuration that it got, if there is one, else by that of today. A
+// delegate that has refused a configuration at ADD refuses it at DEL too. If none of them serves and there is nothing left to undo, that
+// is as good.
+func (p *Plugin) release(ctx context.Context, c conf, a attachment, d delegation, recorded json.RawMessage) error {
+	var tried []error
+	try := func(delegate json.RawMessage) bool {
+		err := p.run(ctx, "DEL", delegate, d)
+		if err != nil {
+			tried = append(tried, err)
+		}
+		return err == nil
+	}
+	if recorded != nil && try(recorded) {
+		return nil
+	}
+	switch today, err := bestKnowledge(c); {
+	case err != nil:
+		tried = append(tried, err)
+	case !bytes.Equal(today, recorded) && try(today):
+		return nil
+	}
+	if undone(c, a, d) {
+		p.remark("%v: but neither interface nor address of the attachment is there", tried[0])
+		return nil
+	}
+	return tried[0]
+}
+
+// undone reports whether an attachment is known to have neither interface nor address.
+func undone(c conf, a attachment, d delegation) bool {
+	if textOr(c.IPAM, "type", defaultIPAM) != defaultIPAM {
+		return false
+	}
+	held, err := holders(c)
+	if err != nil || held[a] {
+		return false
+	}
+	if netnsID(d.netns) == "" {
+		return true
+	}
+	_, err = readInterface(d.netns, d.ifname)
+	return bridge.IsNotFound(err)
 }
 
 // bestKnowledge is the delegate's configuration as far as it can be told without a state file.

@@ -31,7 +31,7 @@ func newLab(t *testing.T, families []ip.Family) *lab.Lab {
 // labHost is a host of a lab, as its container runtime sees it.
 func labHost(t *testing.T, h *lab.Host) *host {
 	t.Helper()
-	return &host{ns: h.Namespace(), dir: t.TempDir(), subnetFile: h.SubnetFile(), runDir: filepath.Dir(h.Socket())}
+	return &host{ns: h.Namespace(), dir: t.TempDir(), plugins: built().cni, subnetFile: h.SubnetFile(), runDir: filepath.Dir(h.Socket())}
 }
 
 // runtime is a container runtime on a host: it goes by the library that they all use, with port mappings after the fabric.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/containernetworking/cni/pkg/types"
 	"golang.org/x/sys/unix"
 
 	"tulle/internal/atomicfile"
@@ -38,11 +39,26 @@ const (
 	lockEvery   = 5 * time.Millisecond
 )
 
+// longestName is how long the name of a state file may be, in bytes. File systems take 255, and package atomicfile adds to it while
+// it writes.
+const longestName = 255 - len(".") - len(".new") - len("4294967295")
+
 // separator is in no name, container id or interface name.
 const separator = ":"
 
 func (s states) path(a attachment) string {
 	return filepath.Join(s.dir, a.network+separator+a.container+separator+a.ifname)
+}
+
+// check tells whether a state file of an attachment can be.
+func (s states) check(a attachment) error {
+	name := filepath.Base(s.path(a))
+	if len(name) <= longestName {
+		return nil
+	}
+	return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf(
+		"network %s, container %s, interface %s: the names have %d bytes together, may have %d: choose a shorter network name or container id",
+		a.network, a.container, a.ifname, len(name)-2*len(separator), longestName-2*len(separator)), "")
 }
 
 // flannelPath is where the flannel plugin keeps what it knows of a container.
@@ -57,7 +73,24 @@ func (s states) write(a attachment, r record) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
-	return atomicfile.Write(s.path(a), text, 0o600)
+	return s.alone(func() error { return atomicfile.Write(s.path(a), text, 0o600) })
+}
+
+// alone runs fn while no other process writes or removes a state: who removes one also removes what seems to be a write of it that did
+// not come to its end.
+func (s states) alone(fn func() error) (err error) {
+	dir, err := os.Open(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fn()
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", s.dir, err)
+	}
+	return fn()
 }
 
 // read returns what is known of an attachment, if need be from the flannel plugin. If there is nothing, the error wraps fs.ErrNotExist.
@@ -71,11 +104,13 @@ func (s states) read(a attachment) (record, error) {
 		}
 		return r, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !absent(err) {
 		return record{}, err
 	}
 	path = s.flannelPath(a.container)
-	if text, err = os.ReadFile(path); err != nil {
+	if text, err = os.ReadFile(path); absent(err) {
+		return record{}, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	} else if err != nil {
 		return record{}, err
 	}
 	name, err := delegateField(text, "name")
@@ -114,8 +149,12 @@ func delegateField(conf json.RawMessage, name string) (string, error) {
 
 // remove forgets an attachment, and what a crash left of writing it.
 func (s states) remove(a attachment) error {
+	return s.alone(func() error { return s.removeAlone(a) })
+}
+
+func (s states) removeAlone(a attachment) error {
 	err := os.Remove(s.path(a))
-	if errors.Is(err, fs.ErrNotExist) {
+	if absent(err) {
 		err = nil
 		if _, readErr := s.read(a); !errors.Is(readErr, fs.ErrNotExist) {
 			err = removeFile(s.flannelPath(a.container))
@@ -129,26 +168,43 @@ func (s states) remove(a attachment) error {
 const unfinishedPrefix, unfinishedSuffix = ".", ".new"
 
 func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !absent(err) {
 		return err
 	}
 	return nil
 }
 
+// absent reports whether an error tells that there is no such file; of a name that is too long there can be none.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
+}
+
 // lock waits for the file at path and holds it until it is closed. Delegates inherit it: if the plugin is killed, one that goes on
 // working keeps the lock until it is done. A file that does not exist is not locked, and nil.
 func lock(ctx context.Context, path string) (*os.File, error) {
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	for {
+		file, err := os.Open(path)
+		if absent(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := awaitLock(ctx, file); err != nil {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
+		}
+		// Who held the lock may have put another file in its place, or none: that one is locked by others, or by nobody.
+		held, err := file.Stat()
+		if err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		if now, err := os.Stat(path); err == nil && os.SameFile(held, now) {
+			return file, nil
+		}
+		if err := file.Close(); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := awaitLock(ctx, file); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
-	}
-	return file, nil
 }
 
 func awaitLock(ctx context.Context, file *os.File) error {

@@ -11,8 +11,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"tulle/ip"
 )
 
 // dumpAttempts bounds how often a list is read again because it changed meanwhile.
@@ -22,8 +20,8 @@ const dumpAttempts = 10
 type Interface struct {
 	MTU   int            // in bytes
 	Addrs []netip.Prefix // of any scope
-	// Default tells of each family whether the namespace has a default route, through whatever interface.
-	Default ip.Dual[bool]
+	// Routes are the destinations of the namespace's unicast routes, through whatever interface and gateway.
+	Routes []netip.Prefix
 }
 
 // Addrs returns the addresses of the named bridge in the network namespace of the calling thread. If there is no bridge of that
@@ -35,7 +33,7 @@ func Addrs(name string) (addrs []netip.Prefix, err error) {
 		}
 		return err
 	})
-	if isNotFound(err) {
+	if IsNotFound(err) {
 		return nil, nil
 	}
 	return addrs, err
@@ -99,26 +97,50 @@ func ForgetNeighbors(name string, addrs []netip.Addr) error {
 		}
 		return errors.Join(errs...)
 	})
-	if isNotFound(err) {
+	if IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-// Tentative returns the addresses of the named bridge of which the kernel is still finding out whether anybody else has them
-// (RFC 4862, 5.4): it does not answer for them yet.
+// Tentative returns the addresses of the named bridge, link-local ones aside, of which the kernel is still finding out whether
+// anybody else has them (RFC 4862, 5.4): it does not answer for them yet.
 func Tentative(name string) (addrs []netip.Addr, err error) {
 	err = withLink(name, func(h *netlink.Handle, link netlink.Link) error {
-		list, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_V6) })
+		list, err := tentative(h, link)
 		for _, a := range list {
-			if a.Flags&unix.IFA_F_TENTATIVE != 0 && a.Flags&unix.IFA_F_DADFAILED == 0 {
-				addr, _ := netip.AddrFromSlice(a.IP)
-				addrs = append(addrs, addr)
-			}
+			addr, _ := netip.AddrFromSlice(a.IP)
+			addrs = append(addrs, addr)
 		}
 		return err
 	})
 	return addrs, err
+}
+
+// Assume has the kernel answer for the tentative addresses of the named bridge at once, without asking whether anybody else has them.
+func Assume(name string) error {
+	return withLink(name, func(h *netlink.Handle, link netlink.Link) error {
+		list, err := tentative(h, link)
+		errs := []error{err}
+		for _, a := range list {
+			// That the kernel shall not ask can only be said of a new address.
+			if err := h.AddrDel(link, &a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+				errs = append(errs, fmt.Errorf("delete address %s: %w", a.IPNet, err))
+			}
+			anew := netlink.Addr{IPNet: a.IPNet, Flags: unix.IFA_F_NODAD}
+			if err := h.AddrAdd(link, &anew); err != nil && !errors.Is(err, unix.EEXIST) {
+				errs = append(errs, fmt.Errorf("add address %s: %w", a.IPNet, err))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+func tentative(h *netlink.Handle, link netlink.Link) ([]netlink.Addr, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_V6) })
+	return slices.DeleteFunc(list, func(a netlink.Addr) bool {
+		return a.Flags&unix.IFA_F_TENTATIVE == 0 || a.Flags&unix.IFA_F_DADFAILED != 0 || a.IP.IsLinkLocalUnicast()
+	}), err
 }
 
 // ReadInterface returns how the named interface stands in the network namespace of the calling thread.
@@ -128,18 +150,14 @@ func ReadInterface(name string) (i Interface, err error) {
 		if i.Addrs, err = addrsOf(h, link); err != nil {
 			return err
 		}
-		for f, number := range map[ip.Family]int{ip.IPv4: unix.AF_INET, ip.IPv6: unix.AF_INET6} {
-			routes, err := dump(func() ([]netlink.Route, error) { return h.RouteList(nil, number) })
-			if err != nil {
-				return err
-			}
-			for _, r := range routes {
-				if bits, _ := r.Dst.Mask.Size(); bits == 0 && r.Type == unix.RTN_UNICAST {
-					i.Default.Set(f, true)
-				}
+		routes, err := dump(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) })
+		for _, r := range routes {
+			if addr, ok := netip.AddrFromSlice(r.Dst.IP); ok && r.Type == unix.RTN_UNICAST {
+				bits, _ := r.Dst.Mask.Size()
+				i.Routes = append(i.Routes, netip.PrefixFrom(addr.Unmap(), bits))
 			}
 		}
-		return nil
+		return err
 	})
 	return i, err
 }
@@ -183,7 +201,8 @@ func dump[T any](list func() (T, error)) (T, error) {
 	}
 }
 
-func isNotFound(err error) bool {
+// IsNotFound reports whether an error of this package tells that there is no interface of that name.
+func IsNotFound(err error) bool {
 	var gone netlink.LinkNotFoundError
 	return errors.As(err, &gone)
 }

@@ -19,7 +19,7 @@ type Marked struct {
 // Exists reports whether there is an interface of that name.
 func Exists(name string) (bool, error) {
 	err := withLink(name, func(*netlink.Handle, netlink.Link) error { return nil })
-	if isNotFound(err) {
+	if IsNotFound(err) {
 		return false, nil
 	}
 	return err == nil, err
@@ -34,7 +34,7 @@ func Mark(name string) error {
 		}
 		return h.LinkSetAlias(link, mark)
 	})
-	if isNotFound(err) {
+	if IsNotFound(err) {
 		return nil
 	}
 	return err
@@ -63,7 +63,7 @@ func ListMarked() ([]Marked, error) {
 // Remove deletes the named bridge. One that is gone already is no error.
 func Remove(name string) error {
 	err := withLink(name, func(h *netlink.Handle, link netlink.Link) error { return h.LinkDel(link) })
-	if isNotFound(err) {
+	if IsNotFound(err) {
 		return nil
 	}
 	return err

@@ -1,0 +1,131 @@
+//go:build linux
+
+package cniplugin_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+)
+
+// A delegate that refuses its configuration at ADD refuses it at DEL too. Neither leaves anything that stands in the way of cni uninstall,
+// of the next ADD or of GC.
+func TestDelegateRefuses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		members map[string]any
+		debian  bool
+		says    string
+	}{
+		"its configuration": {members: map[string]any{"delegate": map[string]any{"vlan": 5000}}, says: "VLAN"},
+		"the version":       {members: map[string]any{"cniVersion": "1.1.0"}, debian: true, says: "incompatible CNI versions"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, c := newDualHost(t), newContainer(t, "c")
+			if tt.debian {
+				needsDebianPlugins(t)
+				h.plugins = built().debian
+			}
+			conf := h.conf(tt.members)
+			if _, _, err := h.cni(c, "eth0", "ADD", conf); err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Fatalf("ADD: %v, want an error that says %q", err, tt.says)
+			}
+			wantOnlyLoopback(t, c)
+			h.wantNothingLeft(t)
+			h.must(t, c, "eth0", "DEL", conf)
+			h.wantNothingLeft(t)
+		})
+	}
+}
+
+// What is recorded may have been refused by an earlier version, or by a plugin that is no longer there.
+func TestRecordedConfigurationIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(delegate map[string]any){
+		"another version": func(d map[string]any) { d["cniVersion"] = "9.9.9" },
+		"another plugin":  func(d map[string]any) { d["type"] = "gone" },
+		"a wrong setting": func(d map[string]any) { d["vlan"] = 5000 },
+	} {
+		for _, gone := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				h, c := newDualHost(t), newContainer(t, "c")
+				h.add(t, c, "eth0", h.conf(nil))
+				var r map[string]any
+				text, err := os.ReadFile(h.state("c"))
+				if err := errors.Join(err, json.Unmarshal(text, &r)); err != nil {
+					t.Fatal(err)
+				}
+				spoil(r["delegate"].(map[string]any))
+				if text, err = json.Marshal(r); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(h.state("c"), text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				today := h.conf(nil)
+				if gone { // and nothing that could be refused
+					spoil := map[string]any{"delegate": map[string]any{"vlan": 5000}}
+					c.ip(t, "link", "delete", "eth0")
+					h.freeAll(t)
+					today = h.conf(spoil)
+				}
+				for range 2 {
+					h.must(t, c, "eth0", "DEL", today)
+				}
+				wantOnlyLoopback(t, c)
+				h.wantNothingLeft(t)
+			})
+		}
+	}
+}
+
+// freeAll frees all of host-local's addresses.
+func (h *host) freeAll(t *testing.T) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(h.addresses(), "fabric")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An attachment whose state file could not be named is refused before anything is made, and there is never one.
+func TestNamesThatAreTooLong(t *testing.T) {
+	h := newDualHost(t)
+	c := newContainer(t, "c")
+	c.id = strings.Repeat("c", 250)
+	h.refuses(t, c, "ADD", h.conf(nil), types.ErrInvalidEnvironmentVariables, "choose a shorter network name or container id")
+	wantOnlyLoopback(t, c)
+	h.wantNothingLeft(t)
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	h.refuses(t, c, "CHECK", h.conf(map[string]any{"prevResult": map[string]any{"cniVersion": "1.1.0"}}), types.ErrUnknownContainer, "has no interface eth0")
+	c.id = strings.Repeat("c", 220)
+	h.add(t, c, "eth0", h.conf(nil))
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	h.wantNothingLeft(t)
+}
+
+// ADD and DEL of one attachment at the same moment come one after the other, or say what happened.
+func TestAddAndDelAtOnce(t *testing.T) {
+	h, c := newDualHost(t), newContainer(t, "c")
+	var wg sync.WaitGroup
+	for range 12 {
+		for _, command := range []string{"ADD", "DEL"} {
+			wg.Go(func() {
+				for range 3 {
+					_, _, err := h.cni(c, "eth0", command, h.conf(nil))
+					var reported *types.Error
+					if err != nil && (!errors.As(err, &reported) || command == "DEL" || strings.Contains(err.Error(), "no such file")) {
+						t.Errorf("%s: %v", command, err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	wantOnlyLoopback(t, c)
+	h.wantNothingLeft(t)
+}
