@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"tulle/internal/atomicfile"
 	"tulle/subnet"
 )
 
@@ -67,7 +66,10 @@ func must(value json.RawMessage) string {
 // stands there already, and that Configure has not put there, is a *ConflictError unless force is set. A file
 // that Docker could not read either is refused. On any error the file is what it was.
 func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([]Change, error) {
-	d, mode, existed, err := f.read()
+	if err := f.edited(); err != nil {
+		return nil, err
+	}
+	d, existed, err := f.read()
 	if err != nil {
 		return nil, err
 	}
@@ -100,12 +102,14 @@ func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([
 	case len(r.changes) == 0:
 		return nil, nil
 	}
+	var backup []byte
 	if old == nil && existed {
-		if err := atomicfile.Write(f.Backup(), d.text, mode); err != nil {
-			return nil, err
-		}
+		backup = d.content()
 	}
-	return r.changes, f.write(r.document, mode, r.next)
+	if err := f.write(r.document, backup, r.next); err != nil {
+		return nil, err
+	}
+	return r.changes, nil
 }
 
 // revision is a document on its way to new settings.

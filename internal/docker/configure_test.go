@@ -130,7 +130,7 @@ func TestConfigureRefuses(t *testing.T) {
 			if err := os.WriteFile(path, []byte(test.before), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := File{path}.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
+			_, err := File{path: path}.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
 			if err == nil || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("error %v does not say %q", err, test.says)
 			}
@@ -152,7 +152,7 @@ func TestConfigureAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := File{path}
+	f := File{path: path}
 	write("", `{"debug":true,"ip-masq":true}`)
 	configure := func(env subnet.Env, force bool, want string) {
 		t.Helper()
@@ -219,7 +219,7 @@ func TestConfigureIsReversible(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := File{filepath.Join(dir, "daemon.json")}
+		f := File{path: filepath.Join(dir, "daemon.json")}
 		before := map[string]string{}
 		if rapid.Float64().Draw(t, "existence") > 0.1 {
 			before["daemon.json"] = drawDocument(t)
@@ -302,7 +302,7 @@ func FuzzConfigure(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(dir)
-		file := File{filepath.Join(dir, "daemon.json")}
+		file := File{path: filepath.Join(dir, "daemon.json")}
 		if err := os.WriteFile(file.path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}

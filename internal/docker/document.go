@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -12,6 +13,7 @@ import (
 // document is the text of daemon.json. It is edited in place, so that what is not edited keeps its bytes: the order
 // of the keys, the white space, the spelling of numbers.
 type document struct {
+	mark    []byte // the byte order mark before the text, if there is one
 	text    []byte
 	members []member
 }
@@ -29,9 +31,18 @@ type span struct{ from, to int }
 // emptyDocument is what a daemon.json begins as.
 const emptyDocument = "{}\n"
 
+// content is the whole file.
+func (d document) content() []byte { return slices.Concat(d.mark, d.text) }
+
+const byteOrderMark = "\ufeff"
+
 // parseDocument refuses what Docker would refuse. Errors name the line.
-func parseDocument(text []byte) (document, error) {
-	d := document{text: text}
+func parseDocument(content []byte) (document, error) {
+	text := bytes.TrimPrefix(content, []byte(byteOrderMark))
+	d := document{mark: content[:len(content)-len(text)], text: text}
+	if bytes.HasPrefix(text, []byte{0xff, 0xfe}) || bytes.HasPrefix(text, []byte{0xfe, 0xff}) {
+		return d, errors.New("it is UTF-16, which Docker 23 and newer reads and tulle cannot edit: make it UTF-8, as with iconv -f UTF-16 -t UTF-8")
+	}
 	if len(bytes.TrimSpace(text)) == 0 {
 		return d, errors.New("it is empty: write {} into it, or delete it")
 	}
@@ -147,7 +158,7 @@ func (d document) add(key string, value json.RawMessage) (document, error) {
 }
 
 func (d document) splice(at span, text []byte) (document, error) {
-	return parseDocument(bytes.Join([][]byte{d.text[:at.from], text, d.text[at.to:]}, nil))
+	return parseDocument(slices.Concat(d.mark, d.text[:at.from], text, d.text[at.to:]))
 }
 
 // same reports whether two values mean the same. A missing value is nil.

@@ -18,18 +18,50 @@ import (
 
 // File is Docker's configuration, usually /etc/docker/daemon.json. Beside it Tulle keeps what it needs for
 // putting everything back: the former file, and a record of what it set.
-type File struct{ path string }
+type File struct {
+	path string
+	// target is where path leads if it is a link to what is not there.
+	target string
+	// accept is asked about a new content before it becomes that of the file.
+	accept func(path string) error
+}
 
 // OpenFile follows symbolic links, so that a file kept elsewhere is edited where it is. It need not exist.
 func OpenFile(path string) (File, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return File{path}, nil
+		target, _ := os.Readlink(path) // empty if path is not there either
+		return File{path: path, target: target}, nil
 	}
 	if err != nil {
 		return File{}, fmt.Errorf("find docker configuration: %w", err)
 	}
-	return File{real}, nil
+	return File{path: real}, nil
+}
+
+// Accepting has Configure ask before it changes the file: accept gets the path of one with the new content, and its error
+// leaves everything as it is.
+func (f File) Accepting(accept func(path string) error) File {
+	f.accept = accept
+	return f
+}
+
+// Readable returns an error if a release of Docker cannot read the file.
+func (f File) Readable(v Version) error {
+	d, _, err := f.read()
+	if err == nil && len(d.mark) > 0 && !v.ReadsMark() {
+		err = fmt.Errorf("read %s: it begins with a byte order mark, which Docker %s cannot read: take it out, as with sed -i '1s/^\\xef\\xbb\\xbf//'", f.path, v)
+	}
+	return err
+}
+
+// edited returns an error if the file cannot be edited where it is. Docker reads a link that leads nowhere as no file. What is
+// missing may be a file system that is to be mounted there, so that it is not for Tulle to make.
+func (f File) edited() error {
+	if f.target == "" {
+		return nil
+	}
+	return fmt.Errorf("edit %s: it is a link to %s, which does not exist: make that, with {} in it, or remove the link", f.path, f.target)
 }
 
 // Path is where the file is.
@@ -40,9 +72,11 @@ func (f File) Backup() string { return f.path + ".before-tulle" }
 
 func (f File) recordPath() string { return f.path + ".tulle" }
 
+const recordMode = 0o644
+
 // AcceptsMark reports whether the file has Docker let in what tulled marks.
 func (f File) AcceptsMark() (bool, error) {
-	d, _, _, err := f.read()
+	d, _, err := f.read()
 	if err != nil {
 		return false, err
 	}
@@ -72,25 +106,21 @@ func (r *record) get(key string) (value json.RawMessage, ok bool) {
 	return value, ok
 }
 
-// read returns the text and the mode of the file; existed is false, and the text an empty object, if there is none.
-func (f File) read() (d document, mode fs.FileMode, existed bool, err error) {
+// read returns the text of the file; existed is false, and the text an empty object, if there is none.
+func (f File) read() (d document, existed bool, err error) {
 	text, err := os.ReadFile(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		text, mode = []byte(emptyDocument), 0o644
+		text = []byte(emptyDocument)
 	case err != nil:
-		return d, 0, false, fmt.Errorf("read docker configuration: %w", err)
+		return d, false, fmt.Errorf("read docker configuration: %w", err)
 	default:
-		info, err := os.Stat(f.path)
-		if err != nil {
-			return d, 0, false, fmt.Errorf("read docker configuration: %w", err)
-		}
-		mode, existed = info.Mode().Perm(), true
+		existed = true
 	}
 	if d, err = parseDocument(text); err != nil {
-		return d, 0, false, fmt.Errorf("read %s: %w", f.path, err)
+		return d, false, fmt.Errorf("read %s: %w", f.path, err)
 	}
-	return d, mode, existed, nil
+	return d, existed, nil
 }
 
 // readRecord returns nil if the file is not configured.
@@ -126,13 +156,43 @@ func (f File) former(r *record) (document, error) {
 }
 
 // write puts the record in place before the file: a crash in between leaves a record of what is not there, which
-// undoes nothing; the other order would leave settings that nobody knows how to undo.
-func (f File) write(d document, mode fs.FileMode, r *record) error {
-	r.Written = digest(d.text)
+// undoes nothing; the other order would leave settings that nobody knows how to undo. backup is the content of the file to
+// keep, nil if it is kept already or there is none. On an error nothing of it stays.
+func (f File) write(d document, backup []byte, r *record) (err error) {
+	content := d.content()
+	draft, err := newDraft(f.path, f.path, content)
+	if err != nil {
+		return err
+	}
+	defer draft.discard()
+	if f.accept != nil {
+		if err := f.accept(draft.name); err != nil {
+			return err
+		}
+	}
+	old, err := os.ReadFile(f.recordPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read record of docker configuration: %w", err)
+	}
+	defer func() {
+		switch {
+		case err == nil:
+		case old != nil:
+			err = errors.Join(err, atomicfile.Write(f.recordPath(), old, recordMode))
+		default:
+			err = errors.Join(err, remove(f.recordPath(), f.Backup()))
+		}
+	}()
+	if backup != nil {
+		if err := replace(f.Backup(), f.path, backup); err != nil {
+			return err
+		}
+	}
+	r.Written = digest(content)
 	if err := f.writeRecord(r); err != nil {
 		return err
 	}
-	return atomicfile.Write(f.path, d.text, mode)
+	return draft.place()
 }
 
 func (f File) writeRecord(r *record) error {
@@ -140,7 +200,7 @@ func (f File) writeRecord(r *record) error {
 	if err != nil {
 		return fmt.Errorf("encode record of docker configuration: %w", err)
 	}
-	return atomicfile.Write(f.recordPath(), append(text, '\n'), 0o644)
+	return atomicfile.Write(f.recordPath(), append(text, '\n'), recordMode)
 }
 
 func digest(text []byte) string {

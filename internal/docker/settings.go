@@ -53,32 +53,41 @@ func masqueradeOff(env subnet.Env) bool { return env.IPMasq && env.Subnets.V4.Is
 // Gateway is the address of the bridge that holds a leased subnet.
 func Gateway(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }
 
-// displaced returns the settings that forbid what d has and what does not go with the lease: dockerd refuses to start
-// with a bridge beside a bip, and with ranges or gateways outside of it.
+// limit is an option of dockerd's, in its file or on its command line, that does not go with every lease.
+type limit struct {
+	name   string
+	family ip.Family // of the lease that it must be inside of; 0 if it goes with no lease
+}
+
+// limits lists them: dockerd refuses to start with a bridge beside a bip, and with ranges or gateways outside of it.
+func limits() []limit {
+	return []limit{{"bridge", 0}, {"fixed-cidr", ip.IPv4}, {"default-gateway", ip.IPv4}, {"bip6", ip.IPv6}, {"default-gateway-v6", ip.IPv6}}
+}
+
+// forbids reports whether a value of the option does not go with the lease.
+func (l limit) forbids(value string, lease subnet.Subnets) bool {
+	if value == "" || l.family == 0 {
+		return value != ""
+	}
+	p := lease.Of(l.family)
+	return p.IsValid() && !inside(p, value)
+}
+
+// displaced returns the settings that forbid what d has and what does not go with the lease.
 func displaced(d document, lease subnet.Subnets) ([]Setting, error) {
 	var list []Setting
-	for _, key := range []struct {
-		name   string
-		family ip.Family
-	}{
-		{"bridge", 0},
-		{"fixed-cidr", ip.IPv4},
-		{"default-gateway", ip.IPv4},
-		{"bip6", ip.IPv6},
-		{"default-gateway-v6", ip.IPv6},
-	} {
-		value, err := d.get(key.name)
+	for _, l := range limits() {
+		value, err := d.get(l.name)
 		if err != nil {
 			return nil, err
 		}
 		var text string
-		if value == nil || json.Unmarshal(value, &text) == nil && text == "" {
-			continue
+		if value != nil && json.Unmarshal(value, &text) != nil {
+			text = string(value) // of another type: outside of any lease
 		}
-		if key.family != 0 && (!lease.Of(key.family).IsValid() || inside(lease.Of(key.family), text)) {
-			continue
+		if l.forbids(text, lease) {
+			list = append(list, Setting{Key: l.name})
 		}
-		list = append(list, Setting{Key: key.name})
 	}
 	return list, nil
 }
@@ -117,6 +126,9 @@ func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor)
 func (v Version) atLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && v.Minor >= minor
 }
+
+// ReadsMark reports whether Docker reads a daemon.json that begins with a byte order mark (moby/moby#44790).
+func (v Version) ReadsMark() bool { return v == Version{} || v.atLeast(23, 0) }
 
 // DropsRouted reports whether Docker drops what is routed to a container's own address from another host, unless told
 // otherwise: since 28.0 in the raw table, before any rule of others is asked (moby/moby#48724).

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 
-	"tulle/internal/atomicfile"
 	"tulle/subnet"
 )
 
@@ -41,6 +40,9 @@ func (f File) Remember(docker0 []netip.Prefix) error {
 // Docker stores what docker0 had last, and goes on with that unless there is a bip. So if docker0 holds a lease, the file keeps
 // a bip, the address that docker0 had before, and leaving is true: call it again once Docker has restarted.
 func (f File) Unconfigure(docker0 []netip.Prefix) (changes []Change, leaving bool, err error) {
+	if err := f.edited(); err != nil {
+		return nil, false, err
+	}
 	r, err := f.readRecord()
 	if r == nil || err != nil {
 		return nil, false, err
@@ -87,7 +89,7 @@ func (f File) addressed(r *record) (bool, error) {
 			return true, err
 		}
 	}
-	now, _, _, err := f.read()
+	now, _, err := f.read()
 	if err != nil {
 		return false, err
 	}
@@ -139,7 +141,7 @@ func (f File) restore(r *record) ([]Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, mode, existed, err := f.read()
+	d, existed, err := f.read()
 	if err != nil {
 		return nil, err
 	}
@@ -162,14 +164,14 @@ func (f File) restore(r *record) ([]Change, error) {
 			return nil, fmt.Errorf("edit %s: %w", f.path, err)
 		}
 	}
-	untouched := existed && digest(d.text) == r.Written
+	untouched := existed && digest(d.content()) == r.Written
 	switch {
 	case untouched && r.Existed:
-		err = atomicfile.Write(f.path, former.text, mode)
+		err = replace(f.path, f.path, former.content())
 	case untouched:
 		err = remove(f.path)
 	case len(changes) > 0:
-		err = atomicfile.Write(f.path, restored.text, mode)
+		err = replace(f.path, f.path, restored.content())
 	}
 	return changes, err
 }

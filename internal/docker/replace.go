@@ -1,0 +1,135 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// draft is a file that is to become another one at once.
+type draft struct{ name, path string }
+
+// replace makes the file at path hold content, and be owned, permitted and labelled as the one at like is.
+func replace(path, like string, content []byte) error {
+	d, err := newDraft(path, like, content)
+	if err != nil {
+		return err
+	}
+	defer d.discard()
+	return d.place()
+}
+
+// newDraft writes content beside path. The draft is like the file at like in all but content; if there is none, root's and
+// for everybody to read.
+func newDraft(path, like string, content []byte) (d draft, err error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return d, fmt.Errorf("write %s: %w", path, err)
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".tulle-*")
+	if err != nil {
+		return d, refusedWrite(path, err)
+	}
+	d = draft{f.Name(), path}
+	_, err = f.Write(content)
+	if err == nil {
+		err = liken(f, like)
+	}
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		d.discard()
+		return d, fmt.Errorf("write %s: %w", path, err)
+	}
+	return d, nil
+}
+
+// place puts the draft where it belongs, and makes that survive a power cut.
+func (d draft) place() error {
+	if err := os.Rename(d.name, d.path); err != nil {
+		return refusedWrite(d.path, err)
+	}
+	dir, err := os.Open(filepath.Dir(d.path))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", d.path, err)
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", d.path, err)
+	}
+	return nil
+}
+
+// discard removes what has not been placed.
+func (d draft) discard() { _ = os.Remove(d.name) }
+
+// liken gives f the owner, the mode and the extended attributes of the file at path: the last are access control lists,
+// labels of SELinux and whatever else somebody has put there.
+func liken(f *os.File, path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f.Chmod(0o644)
+	}
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+			return fmt.Errorf("keep the owner: %w", err)
+		}
+	}
+	if err := f.Chmod(info.Mode().Perm()); err != nil {
+		return fmt.Errorf("keep the mode: %w", err)
+	}
+	names, err := attribute(func(b []byte) (int, error) { return unix.Listxattr(path, b) })
+	if err != nil {
+		return fmt.Errorf("list extended attributes: %w", err)
+	}
+	for name := range strings.SplitSeq(string(names), "\x00") {
+		if name == "" {
+			continue
+		}
+		value, err := attribute(func(b []byte) (int, error) { return unix.Getxattr(path, name, b) })
+		if err == nil {
+			err = unix.Fsetxattr(int(f.Fd()), name, value, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("keep the extended attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// attribute calls read with enough room, of which it tells when it is given none. A file system without extended
+// attributes has nothing to read.
+func attribute(read func([]byte) (int, error)) ([]byte, error) {
+	size, err := read(nil)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && size == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	size, err = read(b)
+	return b[:max(size, 0)], err
+}
+
+// refusedWrite says why the kernel will not have a file replaced, and what to do about it.
+func refusedWrite(path string, err error) error {
+	const otherwise = "or have dockerd take its options from its command line: tulle docker configure --env-file FILE"
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("write %s: a file is mounted there, and cannot be replaced where it is mounted: umount %s, %s: %w", path, path, otherwise, err)
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("write %s: its file system is read-only: set these where the file is made, %s: %w", path, otherwise, err)
+	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0:
+		return fmt.Errorf("write %s: it or its directory is immutable (see: lsattr -d %s %s): chattr -i, %s: %w", path, path, filepath.Dir(path), otherwise, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("write %s: run this as root: %w", path, err)
+	}
+	return fmt.Errorf("write %s: %w", path, err)
+}
