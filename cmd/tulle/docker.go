@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,7 +47,7 @@ func (f *dockerFlags) define(cmd *cobra.Command) {
 	}
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix `socket`")
-	flags.StringVar(&f.daemonJSON, "daemon-json", "/etc/docker/daemon.json", "Docker's configuration `file`")
+	flags.StringVar(&f.daemonJSON, "daemon-json", "", "Docker's configuration `file`, instead of asking dockerd")
 	flags.StringVar(&f.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet `file`")
 }
 
@@ -63,6 +67,76 @@ func (f *dockerFlags) connect(ctx context.Context) (*docker.Engine, error) {
 		return nil, nil
 	}
 	return engine, err
+}
+
+// daemon is the dockerd that runs, or else as systemd is to start it; nil if there is neither. A drop-in in the place
+// of Tulle's own does not count once it replaces dockerd's command line: an earlier way to give docker0 the lease,
+// which configure overwrites.
+func (f *dockerFlags) daemon() (*docker.Daemon, error) {
+	replaced, err := docker.HasCommandLine(dropInPath)
+	if err != nil {
+		return nil, err
+	}
+	running, err := docker.FindDaemon(f.socket)
+	if err != nil || running != nil && !replaced {
+		return running, err
+	}
+	planned, err := docker.PlannedDaemon(docker.UnitDirs(), filepath.Base(dropInPath))
+	if planned == nil && err == nil {
+		planned = running
+	}
+	return planned, err
+}
+
+// file opens the file that dockerd reads. For one that runs there is no choice.
+func (f *dockerFlags) file(d *docker.Daemon) (docker.File, error) {
+	path := f.daemonJSON
+	if d == nil {
+		return docker.OpenFile(cmp.Or(path, docker.UsualConfigFile))
+	}
+	read, err := d.ConfigFile()
+	if err != nil {
+		return docker.File{}, err
+	}
+	if path == "" {
+		path = read
+	}
+	file, err := docker.OpenFile(path)
+	if err != nil || d.PID == 0 {
+		return file, err
+	}
+	actual, err := docker.OpenFile(read)
+	if err == nil && actual.Path() != file.Path() {
+		err = fmt.Errorf("--daemon-json %s: %s reads %s, not %s", path, d, read, path)
+	}
+	return file, err
+}
+
+// dockerFile opens the file that dockerd reads, for those who need to know nothing else of it.
+func (f *dockerFlags) dockerFile() (docker.File, error) {
+	d, err := f.daemon()
+	if err != nil {
+		return docker.File{}, err
+	}
+	return f.file(d)
+}
+
+// validate has dockerd look at a file as it would when it starts, with its own flags. Before Docker 23 it cannot.
+func validate(ctx context.Context, d *docker.Daemon, path string) error {
+	program, err := exec.LookPath(d.Program)
+	if err != nil {
+		return nil // removed: there is nobody to ask
+	}
+	help, err := exec.CommandContext(ctx, program, "--help").Output()
+	if err != nil || !bytes.Contains(help, []byte("--validate")) {
+		return nil
+	}
+	args := append(slices.Clone(d.Args), "--validate", "--config-file="+path)
+	if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
+		said := strings.ReplaceAll(strings.TrimSpace(string(out)), path, "it")
+		return fmt.Errorf("dockerd would not start with the new content of its configuration, which stays as it is; it says: %s (%w)", said, err)
+	}
+	return nil
 }
 
 const (

@@ -33,7 +33,9 @@ func newDockerConfigureCommand(flags *dockerFlags) *cobra.Command {
 fixed-cidr-v6 for an IPv6 lease, and what newer Docker needs to let other hosts' packets in: allow-direct-routing from 28.2
 on, and bridge-accept-fwmark from 29 on. Everything else in the file keeps its bytes. A setting that contradicts the lease is
 shown, and is replaced only with --force. The former file is kept beside it; unconfigure brings it back.
-A drop-in lets systemd start Docker after tulled. Run it again when the lease has changed.`,
+The file is the one that dockerd reads, by its command line, or by docker.service if it does not run; its owner, permissions and
+labels stay. Nothing is changed if dockerd would not start with it. A drop-in lets systemd start Docker after tulled. Run it
+again when the lease has changed.`,
 		Example: `  tulle docker configure --restart
   tulle docker configure --env-file /run/docker_opts.env`,
 		Args: cobra.NoArgs,
@@ -63,14 +65,11 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	settings := docker.Settings(env, version)
-	if err := checkFlags(settings); err != nil {
+	file, err := r.open(ctx, w, env, settings, version)
+	if err != nil {
 		return err
 	}
 	if err := r.notElsewhere(ctx, engine, env); err != nil {
-		return err
-	}
-	file, err := docker.OpenFile(r.daemonJSON)
-	if err != nil {
 		return err
 	}
 	changes, err := file.Configure(settings, env.Subnets, r.force)
@@ -85,7 +84,43 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	adviseUpgrade(w, version)
-	return r.finish(ctx, w, engine, env, changes)
+	return r.finish(ctx, w, engine, env, file, changes)
+}
+
+// open returns the file that dockerd reads, once it is known that dockerd could start with the settings in it. It says
+// what is not known of a Docker that does not run.
+func (r *dockerConfigure) open(ctx context.Context, w io.Writer, env subnet.Env, settings []docker.Setting, version docker.Version) (docker.File, error) {
+	daemon, err := r.daemon()
+	if err != nil {
+		return docker.File{}, err
+	}
+	file, err := r.file(daemon)
+	if err != nil {
+		return file, err
+	}
+	if err := file.Readable(version); err != nil {
+		return file, err
+	}
+	pools, err := docker.OverlappingPools(env, file, daemon)
+	if err != nil {
+		return file, err
+	}
+	if daemon != nil {
+		if err := daemon.Check(settings, env.Subnets); err != nil {
+			return file, err
+		}
+		file = file.Accepting(func(path string) error { return validate(ctx, daemon, path) })
+	}
+	switch {
+	case daemon == nil:
+		fmt.Fprintf(w, "No dockerd is seen to run here, and systemd has no unit for it: it is taken to read %s, and to have no flags against it.\n", file.Path())
+	case daemon.PID == 0:
+		fmt.Fprintf(w, "Docker is taken to start as %s says.\n", daemon.Unit)
+	}
+	if pools != "" {
+		fmt.Fprintf(w, "Docker may take addresses of the fabric for other networks: %s.\n", pools)
+	}
+	return file, nil
 }
 
 // remember notes which address docker0 is to have again after unconfigure. One in the network is from an earlier lease.
@@ -98,16 +133,6 @@ func remember(file docker.File, env subnet.Env) error {
 		network := env.Network.Of(ip.FamilyOf(a.Addr()))
 		return network.IsValid() && network.Overlaps(a)
 	}))
-}
-
-// checkFlags refuses settings that dockerd has on its command line too, unless they come from where the drop-in goes: an
-// earlier way to give docker0 the lease, which this one replaces.
-func checkFlags(settings []docker.Setting) error {
-	replaces, err := docker.HasCommandLine(dropInPath)
-	if replaces || err != nil {
-		return err
-	}
-	return docker.CheckFlags(docker.PIDFile, settings)
 }
 
 // adviseUpgrade warns of the releases that drop packets without a way to tell them otherwise.
@@ -146,7 +171,7 @@ func (r *dockerConfigure) notElsewhere(ctx context.Context, engine *docker.Engin
 }
 
 // finish says whether Docker must restart, and why, and does it if asked to.
-func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docker.Engine, env subnet.Env, changes []docker.Change) error {
+func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docker.Engine, env subnet.Env, file docker.File, changes []docker.Change) error {
 	if engine == nil {
 		fmt.Fprintln(w, "Docker is not running: it reads this when it starts.")
 		return nil
@@ -157,7 +182,7 @@ func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docke
 	}
 	why := docker.Pending(env, networks)
 	if why == "" && len(changes) > 0 {
-		why = "it reads " + r.daemonJSON + " only when it starts"
+		why = "it reads " + file.Path() + " only when it starts"
 	}
 	switch {
 	case why == "":

@@ -84,7 +84,7 @@ func adviseMark(cmd *cobra.Command, flags *dockerFlags, engine *docker.Engine) e
 	if err != nil || info.Firewall.Driver != "nftables" {
 		return err
 	}
-	file, err := docker.OpenFile(flags.daemonJSON)
+	file, err := flags.dockerFile()
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func adviseMark(cmd *cobra.Command, flags *dockerFlags, engine *docker.Engine) e
 
 // notPromised refuses what daemon.json promises to docker0: with both, Docker would not start again.
 func notPromised(flags *dockerFlags) error {
-	file, err := docker.OpenFile(flags.daemonJSON)
+	file, err := flags.dockerFile()
 	if err != nil {
 		return err
 	}

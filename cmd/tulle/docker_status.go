@@ -45,7 +45,15 @@ func dockerHoldings(ctx context.Context, flags *dockerFlags) ([]docker.Holding, 
 	if err != nil {
 		return nil, err
 	}
-	file, err := docker.OpenFile(flags.daemonJSON)
+	engine, err := docker.Connect(ctx, flags.socket)
+	if err != nil {
+		return nil, err
+	}
+	daemon, err := flags.daemon()
+	if err != nil {
+		return nil, err
+	}
+	file, err := flags.file(daemon)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +61,7 @@ func dockerHoldings(ctx context.Context, flags *dockerFlags) ([]docker.Holding, 
 	if err != nil {
 		return nil, err
 	}
-	engine, err := docker.Connect(ctx, flags.socket)
+	pools, err := docker.OverlappingPools(env, file, daemon)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +69,7 @@ func dockerHoldings(ctx context.Context, flags *dockerFlags) ([]docker.Holding, 
 	if err != nil {
 		return nil, err
 	}
-	return docker.Holdings(env, networks, configured), nil
+	return docker.Holdings(env, networks, configured, pools), nil
 }
 
 func printHoldings(cmd *cobra.Command, holdings []docker.Holding) error {

@@ -35,11 +35,11 @@ daemon.json has the address that docker0 had before as bip, until Docker has res
 }
 
 func unconfigureDocker(ctx context.Context, w io.Writer, flags *dockerFlags, restart bool) error {
-	file, err := docker.OpenFile(flags.daemonJSON)
+	engine, err := flags.connect(ctx)
 	if err != nil {
 		return err
 	}
-	engine, err := flags.connect(ctx)
+	file, err := flags.dockerFile()
 	if err != nil {
 		return err
 	}

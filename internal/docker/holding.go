@@ -19,14 +19,19 @@ type Holding struct {
 }
 
 // Holdings tells of every network of the fabric on this host how it stands to the lease. configured says that docker0 is
-// meant to hold it. After a change of the lease, networks keep the old subnet for as long as their containers
+// meant to hold it, and pools is what OverlappingPools says. After a change of the lease, networks keep the old subnet for as long as their containers
 // need it: nothing is torn down, and the remedy is for the operator to choose the time of.
-func Holdings(env subnet.Env, networks []Network, configured bool) []Holding {
+func Holdings(env subnet.Env, networks []Network, configured bool, pools string) []Holding {
 	list := []Holding{}
+	taken := configured || slices.ContainsFunc(networks, func(n Network) bool { return n.Ours || n.Name == DefaultNetwork && n.holds(env.Subnets) })
 	for _, n := range networks {
 		docker0 := n.Name == DefaultNetwork
 		if n.Ours || docker0 && configured || n.overlaps(env.Network) {
-			list = append(list, judge(env, n, docker0))
+			h := judge(env, n, docker0)
+			if h.Remedy != "" && taken && !docker0 && !n.Ours {
+				h.Remedy = n.elsewhere(pools)
+			}
+			list = append(list, h)
 		}
 	}
 	return list

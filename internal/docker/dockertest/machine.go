@@ -33,8 +33,9 @@ type Machine struct {
 }
 
 type process struct {
-	done chan struct{} // closed once it has ended; nil before the first start
-	log  string
+	done    chan struct{} // closed once it has ended; nil before the first start
+	log     string
+	pidFile string
 }
 
 // New prepares a machine; Docker does not run yet. dockerd is the program to run. All of it ends with the test.
@@ -68,6 +69,12 @@ func (m *Machine) StartDocker(t *testing.T, options ...string) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	m.dockerd.pidFile = "/run/docker.pid"
+	for _, option := range options {
+		if file, ok := strings.CutPrefix(option, "--pidfile="); ok {
+			m.dockerd.pidFile = file
+		}
 	}
 	done := make(chan struct{})
 	m.dockerd.done = done
@@ -104,7 +111,7 @@ func (m *Machine) complaints() string {
 // StopDocker stops it as systemd would, with its containers.
 func (m *Machine) StopDocker(t *testing.T) {
 	t.Helper()
-	m.Run(t, "sh", "-c", "kill $(cat /run/docker.pid)")
+	m.Run(t, "sh", "-c", "kill $(cat "+m.dockerd.pidFile+")")
 	select {
 	case <-m.dockerd.done:
 	case <-time.After(stopTimeout):
@@ -113,8 +120,8 @@ func (m *Machine) StopDocker(t *testing.T) {
 }
 
 // RestartDocker stops and starts it.
-func (m *Machine) RestartDocker(t *testing.T) {
+func (m *Machine) RestartDocker(t *testing.T, options ...string) {
 	t.Helper()
 	m.StopDocker(t)
-	m.StartDocker(t)
+	m.StartDocker(t, options...)
 }
