@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,12 +59,13 @@ With --as flannel the plugin takes the place of flannel's, and serves the config
 			if err := i.check(); err != nil {
 				return usageError(err)
 			}
-			return i.run(cmd.OutOrStdout())
+			return i.run(cmd.Context(), cmd.OutOrStdout())
 		}).runE,
 	}
 	i.addFlags(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&i.cniVersion, "cni-version", "1.0.0", "`version` of the configuration; 1.1.0 adds STATUS and GC, which older runtimes and plugins do not know")
+	flags.StringVar(&i.cniVersion, "cni-version", "",
+		"`version` of the configuration (default: "+usualCNIVersion+", or an older one if a plugin does not know that); 1.1.0 adds STATUS and GC, which older runtimes and plugins do not know")
 	flags.StringVar(&i.plugin, "plugin", "", "`path` of tulle-cni (default: beside this program)")
 	flags.BoolVar(&i.force, "force", false, "replace a configuration that was changed by hand")
 	flags.StringVar(&i.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
@@ -94,8 +96,8 @@ func (i *cniInstall) check() error {
 	if err := i.checkNames(); err != nil {
 		return err
 	}
-	if versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}; !slices.Contains(versions, i.cniVersion) {
-		return fmt.Errorf("--cni-version is %q, must be one of %s", i.cniVersion, strings.Join(versions, ", "))
+	if i.cniVersion != "" && !slices.Contains(cniVersions(), i.cniVersion) {
+		return fmt.Errorf("--cni-version is %q, must be one of %s", i.cniVersion, strings.Join(cniVersions(), ", "))
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -121,8 +123,13 @@ func sameFile(a, b string) bool {
 	return err == nil && otherErr == nil && os.SameFile(first, second)
 }
 
-// run installs the plugin before the configuration that calls for it.
-func (i *cniInstall) run(w io.Writer) error {
+// run installs the plugin before the configuration that calls for it, once nothing speaks against either.
+func (i *cniInstall) run(ctx context.Context, w io.Writer) error {
+	if i.as == "tulle" {
+		if err := i.chooseVersion(ctx); err != nil {
+			return err
+		}
+	}
 	program, err := os.ReadFile(i.plugin)
 	if err != nil {
 		return fmt.Errorf("read plugin: %w", err)
@@ -195,7 +202,8 @@ func (i *cniInstall) conflist() ([]byte, error) {
 // sayMissing names the plugins that the sample needs and that are not there.
 func (i *cniInstall) sayMissing(w io.Writer) {
 	var missing []string
-	for _, name := range []string{"bridge", "host-local", "loopback", "portmap"} {
+	// The runtime runs loopback by itself.
+	for _, name := range append(delegates(), "loopback") {
 		if _, err := os.Stat(filepath.Join(i.binDir, name)); err != nil {
 			missing = append(missing, name)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,20 @@ func (d cniDirs) install(t *testing.T, args ...string) string {
 	return says
 }
 
+// delegate puts a plugin in place that knows these versions.
+func (d cniDirs) delegate(t *testing.T, name string, versions ...string) {
+	t.Helper()
+	answer, err := json.Marshal(map[string]any{"cniVersion": "1.0.0", "supportedVersions": versions})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(d.bin, name)
+	d.write(t, path, "#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && echo '"+string(answer)+"'\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (d cniDirs) want(t *testing.T, path, text string) {
 	t.Helper()
 	got, err := os.ReadFile(path)
@@ -81,7 +96,7 @@ func (d cniDirs) want(t *testing.T, path, text string) {
 func TestCNIInstall(t *testing.T) {
 	d := newCNIDirs(t)
 	conf := filepath.Join(d.conf, "10-tulle.conflist")
-	const lacks = "bin lacks bridge, host-local, loopback, portmap: install the CNI project's plugins there (Debian's containernetworking-plugins puts them into /usr/lib/cni)\n"
+	const lacks = "bin lacks bridge, host-local, portmap, loopback: install the CNI project's plugins there (Debian's containernetworking-plugins puts them into /usr/lib/cni)\n"
 	const wins = "runtimes use 10-tulle.conflist, the first in net.d\n"
 	for _, step := range []struct {
 		name   string
@@ -103,7 +118,7 @@ func TestCNIInstall(t *testing.T) {
 				d.write(t, filepath.Join(d.conf, name), "{}")
 			}
 			for _, name := range []string{"bridge", "host-local", "loopback", "portmap"} {
-				d.write(t, filepath.Join(d.bin, name), "")
+				d.delegate(t, name, "0.4.0", "1.0.0", "1.1.0")
 			}
 		}, []string{"--force", "--cni-version", "1.1.0"},
 			"bin/tulle is up to date\nnet.d/10-tulle.conflist written\n" +
@@ -153,5 +168,43 @@ func TestCNIInstallRefuses(t *testing.T) {
 		if code := run(t.Context(), args, &stdout, &stderr); code != exitUsage || !strings.Contains(stderr.String(), tt.says) {
 			t.Errorf("%s: exit code %d, says %q; want code %d and %q", name, code, &stderr, exitUsage, tt.says)
 		}
+	}
+}
+
+// The version of the configuration is one that its plugins know.
+func TestCNIInstallAsksPlugins(t *testing.T) {
+	for name, tt := range map[string]struct {
+		hostLocal []string // what this one knows; the others know all
+		args      []string
+		version   string // of the configuration
+		refusal   string
+	}{
+		"newest plugins":         {[]string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, nil, "1.0.0", ""},
+		"newest version":         {[]string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}, []string{"--cni-version", "1.1.0"}, "1.1.0", ""},
+		"Debian's, by default":   {[]string{"0.1.0", "0.3.1", "0.4.0", "1.0.0"}, nil, "1.0.0", ""},
+		"Debian's, asked for":    {[]string{"0.1.0", "0.3.1", "0.4.0", "1.0.0"}, []string{"--cni-version", "1.1.0"}, "", "--cni-version is 1.1.0, which bin/host-local does not know (it knows 0.1.0, 0.3.1, 0.4.0, 1.0.0): choose --cni-version 1.0.0, or"},
+		"old plugin, by default": {[]string{"0.1.0", "0.2.0", "0.3.1", "0.4.0"}, nil, "0.4.0", ""},
+		"only newer":             {[]string{"1.1.0"}, nil, "1.1.0", ""},
+		"nothing in common":      {[]string{"0.1.0"}, nil, "", "the plugins in bin (bridge, host-local, portmap) have no CNI version in common"},
+		"none":                   {nil, nil, "", "ask bin/host-local which CNI versions it knows: it names none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newCNIDirs(t)
+			for _, name := range []string{"bridge", "portmap", "loopback"} {
+				d.delegate(t, name, "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+			}
+			d.delegate(t, "host-local", tt.hostLocal...)
+			code, says := d.cni(t, "install", append([]string{"--plugin", d.plugin}, tt.args...)...)
+			if tt.refusal == "" {
+				d.want(t, filepath.Join(d.conf, "10-tulle.conflist"), strings.Replace(sampleConflist, "1.0.0", tt.version, 1))
+				return
+			}
+			if code == exitOK || !strings.Contains(says, tt.refusal) {
+				t.Errorf("exit code %d, says %q; want a refusal with %q", code, says, tt.refusal)
+			}
+			if _, err := os.Stat(filepath.Join(d.bin, "tulle")); err == nil {
+				t.Error("the plugin is installed in spite of the refusal")
+			}
+		})
 	}
 }

@@ -25,9 +25,10 @@ func TestCNIUninstall(t *testing.T) {
 	data := filepath.Join(filepath.Dir(d.plugin), "data")
 	conf, state := filepath.Join(d.conf, "10-tulle.conflist"), filepath.Join(data, "flannel", "tulle:4f2a:eth0")
 	address := filepath.Join(data, "networks", "tulle", "10.5.7.2")
-	for _, path := range []string{filepath.Join(d.bin, "bridge"), filepath.Join(d.conf, "99-other.conf"), state, address} {
+	for _, path := range []string{filepath.Join(d.conf, "99-other.conf"), state, address} {
 		d.write(t, path, "")
 	}
+	d.delegate(t, "bridge", "1.0.0", "1.1.0")
 	d.write(t, filepath.Join(data, "networks", "tulle", "last_reserved_ip.0"), "10.5.7.2")
 	const removed = "net.d/10-tulle.conflist removed\nbin/tulle removed\n"
 	for _, step := range []struct {
