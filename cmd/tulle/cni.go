@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/holder"
 )
 
 // cniInstall is where the plugin and its configuration go.
@@ -24,6 +25,7 @@ type cniInstall struct {
 	plugin          string // the program; empty: beside this one
 	binDir, as      string
 	confDir, conf   string // conf is a file name
+	dataDir         string // of the plugins
 	cniVersion      string
 	runDir, envFile string // tulled's
 	force           bool
@@ -50,7 +52,8 @@ func newCNIInstallCommand() *cobra.Command {
 		Short: "Install the CNI plugin and a configuration for it",
 		Long: `Install the CNI plugin, and a configuration that makes container runtimes use it with the bridge, host-local and portmap
 plugins. Both are written whole or not at all, so that this may be repeated, for an upgrade too, while runtimes run. A configuration that was changed
-by hand is kept unless --force is given.
+by hand is kept unless --force is given. Nothing is installed beside others that hand out addresses of this host's subnet: docker0, another Docker
+network, another CNI configuration or what it has left of containers.
 
 With --as flannel the plugin takes the place of flannel's, and serves the configuration that is there.`,
 		Example: "  tulle cni install\n  tulle cni install --bin-dir /usr/lib/cni\n  tulle cni install --as flannel",
@@ -77,7 +80,8 @@ With --as flannel the plugin takes the place of flannel's, and serves the config
 func (i *cniInstall) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&i.binDir, "bin-dir", "/opt/cni/bin", "`directory` of the runtimes' CNI plugins")
-	flags.StringVar(&i.confDir, "conf-dir", "/etc/cni/net.d", "`directory` of the runtimes' CNI configurations")
+	flags.StringVar(&i.confDir, "conf-dir", defaultConfDir, "`directory` of the runtimes' CNI configurations")
+	flags.StringVar(&i.dataDir, "data-dir", defaultCNIData, "`directory` of what CNI plugins know of containers")
 	flags.StringVar(&i.conf, "conf", "10-tulle.conflist", "`name` of the configuration file; runtimes take the first by name")
 	flags.StringVar(&i.as, "as", "tulle", "`name` of the plugin: tulle, or flannel for a configuration that is there")
 }
@@ -126,6 +130,9 @@ func sameFile(a, b string) bool {
 // run installs the plugin before the configuration that calls for it, once nothing speaks against either.
 func (i *cniInstall) run(ctx context.Context, w io.Writer) error {
 	if i.as == "tulle" {
+		if err := i.checkHolders(); err != nil {
+			return err
+		}
 		if err := i.chooseVersion(ctx); err != nil {
 			return err
 		}
@@ -221,7 +228,7 @@ func (i *cniInstall) sayWinner(w io.Writer) error {
 		return fmt.Errorf("list configurations: %w", err)
 	}
 	for _, e := range entries {
-		if e.IsDir() || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
+		if e.IsDir() || !holder.IsConf(e.Name()) {
 			continue
 		}
 		if e.Name() == i.conf {

@@ -53,11 +53,13 @@ func (d cniDirs) write(t *testing.T, path, text string) {
 	}
 }
 
+func (d cniDirs) data() string { return filepath.Join(filepath.Dir(d.plugin), "data") }
+
 // cni returns what the command says, with the directories' parent left out.
 func (d cniDirs) cni(t *testing.T, command string, args ...string) (code int, says string) {
 	t.Helper()
 	var output bytes.Buffer
-	args = append([]string{"cni", command, "--bin-dir", d.bin, "--conf-dir", d.conf}, args...)
+	args = append([]string{"cni", command, "--bin-dir", d.bin, "--conf-dir", d.conf, "--data-dir", d.data()}, args...)
 	code = run(t.Context(), args, &output, &output)
 	return code, strings.ReplaceAll(output.String(), filepath.Dir(d.plugin)+"/", "")
 }
@@ -204,6 +206,41 @@ func TestCNIInstallAsksPlugins(t *testing.T) {
 			}
 			if _, err := os.Stat(filepath.Join(d.bin, "tulle")); err == nil {
 				t.Error("the plugin is installed in spite of the refusal")
+			}
+		})
+	}
+}
+
+// Nothing is installed beside another allocator of the lease, and the refusal says what helps.
+func TestCNIInstallBesideAnotherHolder(t *testing.T) {
+	const flannels = `{"name":"cbr0","plugins":[{"type":"flannel"}]}`
+	for name, tt := range map[string]struct {
+		file, text string
+		args       []string
+		refusal    string // empty: none
+	}{
+		"flannel's network":     {"net.d/10-flannel.conflist", flannels, nil, "CNI network cbr0 holds it by net.d/10-flannel.conflist, and only one"},
+		"its advice":            {"net.d/10-flannel.conflist", flannels, nil, "tulle cni install --as flannel serves that network"},
+		"as flannel":            {"net.d/10-flannel.conflist", flannels, []string{"--as", "flannel"}, ""},
+		"another name":          {"net.d/99-again.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "again"`, 1), nil, "tulle cni uninstall --conf-dir net.d --conf 99-again.conflist"},
+		"the same name":         {"net.d/99-again.conflist", sampleConflist, nil, ""},
+		"its own":               {"net.d/10-tulle.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "mine"`, 1), nil, ""},
+		"its own, replaced":     {"net.d/10-tulle.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "mine"`, 1), []string{"--force"}, "CNI network mine holds it"},
+		"containers of cbr0":    {"data/networks/cbr0/10.5.7.2", "c eth0", nil, "containers of CNI network cbr0 hold 10.5.7.2"},
+		"containers of its own": {"data/networks/tulle/10.5.7.2", "c eth0", nil, ""},
+		"of other addresses":    {"data/networks/podman/10.88.0.2", "c eth0", nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newCNIDirs(t)
+			env := filepath.Join(filepath.Dir(d.plugin), "subnet.env")
+			d.write(t, env, "FLANNEL_NETWORK=10.5.0.0/16\nFLANNEL_SUBNET=10.5.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n")
+			d.write(t, filepath.Join(filepath.Dir(d.plugin), tt.file), tt.text)
+			code, says := d.cni(t, "install", append([]string{"--plugin", d.plugin, "--subnet-file", env}, tt.args...)...)
+			if (code == exitOK) != (tt.refusal == "") || !strings.Contains(says, tt.refusal) {
+				t.Errorf("exit code %d, says %q; want a refusal with %q", code, says, tt.refusal)
+			}
+			if _, err := os.Stat(d.bin); tt.refusal != "" && err == nil {
+				t.Error("something is installed in spite of the refusal")
 			}
 		})
 	}

@@ -22,7 +22,6 @@ const cniProgram = "tulle/cmd/tulle-cni"
 
 func newCNIUninstallCommand() *cobra.Command {
 	var i cniInstall
-	var files cniplugin.Files
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Remove what install has put in place",
@@ -36,13 +35,11 @@ goes with tulle cleanup. With --as flannel, the configuration that is there lack
 			if err := i.checkNames(); err != nil {
 				return usageError(err)
 			}
-			return i.undo(cmd.OutOrStdout(), files)
+			return i.undo(cmd.OutOrStdout(), cniplugin.Files{Dir: i.dataDir})
 		}).runE,
 	}
 	i.addFlags(cmd)
-	flags := cmd.Flags()
-	flags.StringVar(&files.Dir, "data-dir", "/var/lib/cni", "`directory` of what CNI plugins know of containers")
-	flags.BoolVar(&i.force, "force", false, "remove also if containers are attached or the configuration was changed by hand")
+	cmd.Flags().BoolVar(&i.force, "force", false, "remove also if containers are attached or the configuration was changed by hand")
 	return cmd
 }
 

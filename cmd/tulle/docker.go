@@ -38,7 +38,7 @@ func newDockerCommand() *cobra.Command {
 }
 
 // dockerFlags say where Docker and the lease are.
-type dockerFlags struct{ socket, daemonJSON, subnetFile string }
+type dockerFlags struct{ socket, daemonJSON, subnetFile, confDir string }
 
 func (f *dockerFlags) define(cmd *cobra.Command) {
 	socket, ok := strings.CutPrefix(os.Getenv("DOCKER_HOST"), "unix://")
@@ -48,6 +48,7 @@ func (f *dockerFlags) define(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix `socket`")
 	flags.StringVar(&f.daemonJSON, "daemon-json", "", "Docker's configuration `file`, instead of asking dockerd")
+	flags.StringVar(&f.confDir, "cni-conf-dir", defaultConfDir, "`directory` of CNI configurations, which may hold the subnet already")
 	flags.StringVar(&f.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet `file`")
 }
 

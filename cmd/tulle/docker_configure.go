@@ -12,6 +12,7 @@ import (
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/docker"
+	"tulle/internal/holder"
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
 	"tulle/subnet"
@@ -70,6 +71,9 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	if err := r.notElsewhere(ctx, engine, env); err != nil {
+		return err
+	}
+	if err := checkHolders(r.confDir, defaultCNIData, env.Subnets, holder.Owner{Bridges: []string{docker.DefaultBridge}}); err != nil {
 		return err
 	}
 	changes, err := file.Configure(settings, env.Subnets, r.force)

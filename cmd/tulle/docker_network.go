@@ -13,6 +13,7 @@ import (
 
 	"tulle/internal/api"
 	"tulle/internal/docker"
+	"tulle/internal/holder"
 	"tulle/subnet"
 )
 
@@ -50,6 +51,18 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 				return err
 			}
 			if err := notPromised(flags); err != nil {
+				return err
+			}
+			networks, err := engine.Networks(cmd.Context())
+			if err != nil {
+				return err
+			}
+			// Docker's own networks are for CreateNetwork to judge.
+			var own holder.Owner
+			for _, n := range networks {
+				own.Bridges = append(own.Bridges, n.Bridge)
+			}
+			if err := checkHolders(flags.confDir, defaultCNIData, env.Subnets, own); err != nil {
 				return err
 			}
 			if engine.Version.RoutesDirectly() {

@@ -89,7 +89,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, "%s\n", c)
 	}
 	for _, b := range st.Stale {
-		fmt.Fprintf(w, "stale    %s\n", b)
+		fmt.Fprintf(w, "bridge   %s\n", b)
 	}
 	for _, v := range st.Violations {
 		fmt.Fprintf(w, "FAULT    %s: this should never be, please report it\n", v)

@@ -74,7 +74,7 @@ func (j *journal) passed(last, now Status) {
 	j.contested(now.Contested)
 	for _, bridge := range now.Stale {
 		if j.nag.due(bridge, lasting) {
-			j.log.Warn("bridge left behind", "bridge", bridge)
+			j.log.Warn("bridge hands out wrong addresses", "bridge", bridge)
 		}
 	}
 	for _, v := range now.Violations {

@@ -98,7 +98,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = describeAll(d.blocked)
-	st.Stale = stale(v, *a.network)
+	st.Stale = append(stale(v, *a.network), shared(v)...)
 	st.Strangers = v.snap.Strangers
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -24,6 +25,28 @@ func stale(v view, n subnet.Network) []string {
 			if own := v.self.Subnets.Of(f); ip.Contains(n.Pools.Of(f).Network, a.Prefix) && !own.Overlaps(a.Prefix) {
 				texts = append(texts, fmt.Sprintf("%s holds %s of an earlier lease, and this host has %s now: %s", i.Name, a.Prefix, own, move(i.Name, a)))
 			}
+		}
+	}
+	return texts
+}
+
+// shared tells which bridges hold this host's subnet, if more than one does: who made them hand out the same addresses.
+func shared(v view) []string {
+	var texts []string
+	for _, f := range ip.Families() {
+		own := v.self.Subnets.Of(f)
+		var names []string
+		for _, i := range v.snap.Interfaces {
+			// An address alone, on a container's veth or a tunnel, hands out none.
+			holds := func(a ip.InterfaceAddr) bool { return own.Overlaps(a.Prefix) && !a.Prefix.IsSingleIP() }
+			if !i.Loopback && slices.ContainsFunc(i.Addrs, holds) && i.Name != v.host.Uplink.Link && !slices.Contains(names, i.Name) {
+				names = append(names, i.Name)
+			}
+		}
+		if len(names) > 1 {
+			texts = append(texts, fmt.Sprintf("%s all hold %s, so containers get the same addresses twice: stop those on all but one, and take the subnet from "+
+				"the others: tulle docker unconfigure --restart for docker0, docker network rm for a Docker network, ip link del for the bridge of a CNI plugin",
+				strings.Join(names, ", "), own))
 		}
 	}
 	return texts

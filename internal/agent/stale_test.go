@@ -8,6 +8,31 @@ import (
 	"tulle/ip"
 )
 
+// Bridges that hold the present subnet beside each other are named: what is on them gets the same addresses.
+func TestBridgesThatShareTheLeaseAreNamed(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.start()
+		w.converged(soon)
+		own := h.agent.Status().Lease.Subnets[0]
+		gateway := own.Addr().Next()
+		add := func(name string, bits int) {
+			h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(gateway, bits)}}})
+		}
+		add("cni0", own.Bits())
+		add("veth1", own.Addr().BitLen())
+		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
+		if got := h.agent.Status().Stale; len(got) > 0 {
+			t.Errorf("with one bridge, status says %q", got)
+		}
+		add("docker0", own.Bits())
+		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Stale) == 1 })
+		if got, want := h.agent.Status().Stale[0], "cni0, docker0 all hold "+own.String(); !strings.Contains(got, want) {
+			t.Errorf("status says %q, want %q in it", got, want)
+		}
+	})
+}
+
 // A bridge with a subnet of the past is named with the command that moves it, and nothing is done to it.
 func TestBridgeOfAnEarlierLeaseIsNamed(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {

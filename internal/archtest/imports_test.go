@@ -30,7 +30,7 @@ func layers() []layer {
 		{pkg: "subnet/etcd", below: []string{"ip"}},
 		{pkg: "subnet/subnettest", below: []string{"ip"}},
 		{pkg: "backend", below: []string{"ip", "subnet"}, std: true},
-		{pkg: "cni-plugin", below: []string{"ip", "ip/kernel/bridge", "subnet", "internal/netns"}},
+		{pkg: "cni-plugin", below: []string{"ip", "ip/kernel/bridge", "subnet", "internal/netns", "internal/holder"}},
 		{pkg: "internal", below: []string{"ip", "subnet"}},
 		{pkg: "internal/agent", below: []string{"ip", "subnet", "backend", "internal/invariant"}},
 		{pkg: "internal/backends", below: []string{"subnet", "backend/..."}},

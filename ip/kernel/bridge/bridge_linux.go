@@ -39,6 +39,37 @@ func Addrs(name string) (addrs []netip.Prefix, err error) {
 	return addrs, err
 }
 
+// Bridge is a bridge with its addresses, of any scope.
+type Bridge struct {
+	Name  string
+	Addrs []netip.Prefix
+}
+
+// List returns the bridges of the calling thread's network namespace.
+func List() ([]Bridge, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	defer h.Close()
+	links, err := dump(h.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var bridges []Bridge
+	for _, l := range links {
+		if l.Type() != "bridge" {
+			continue
+		}
+		addrs, err := addrsOf(h, l)
+		if err != nil {
+			return nil, fmt.Errorf("list addresses of bridge %s: %w", l.Attrs().Name, err)
+		}
+		bridges = append(bridges, Bridge{l.Attrs().Name, addrs})
+	}
+	return bridges, nil
+}
+
 // Ports returns the names of the interfaces that hang on the named bridge.
 func Ports(name string) (ports []string, err error) {
 	err = withLink(name, func(h *netlink.Handle, link netlink.Link) error {
