@@ -26,6 +26,9 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	if err != nil {
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
 	}
+	if err := checkGateway(c, env); err != nil {
+		return err
+	}
 	delegate, err := delegateConf(c, env)
 	if err != nil {
 		return err

@@ -15,6 +15,9 @@ func (p *Plugin) cmdStatus(ctx context.Context, c conf, args *skel.CmdArgs) erro
 	if err != nil {
 		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
 	}
+	if err := checkGateway(c, env); err != nil {
+		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
+	}
 	if _, _, err := staleBridge(c, env); err != nil {
 		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
 	}
