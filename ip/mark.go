@@ -4,3 +4,7 @@ package ip
 // of this one, so that the rules of others can be told to let it pass. Kubernetes uses the bits 0xc000, Cilium 0x0f00, Calico and
 // Tailscale those above 0xffff.
 const Mark = 0x2000
+
+// KubeMark is the bit of the firewall mark that kube-proxy sets on what it masquerades itself, later (its --iptables-masquerade-bit,
+// 14 unless set).
+const KubeMark = 0x4000

@@ -48,9 +48,10 @@ const (
 	SetMark    Verdict = "meta mark set meta mark | 0x2000" // Mark
 )
 
-// Rule matches packets by interface, source and destination. A zero Match matches every packet.
+// Rule matches packets by mark, interface, source and destination. A zero Match matches every packet.
 type Rule struct {
 	Chain   Chain
+	Mark    uint32 // bits that must be set in the firewall mark
 	In      string // interface; empty: any
 	Src     Match
 	Dst     Match
@@ -66,6 +67,9 @@ type Match struct {
 // Text is the rule in nft(8) syntax, without its table and chain.
 func (r Rule) Text() string {
 	var parts []string
+	if r.Mark != 0 {
+		parts = append(parts, fmt.Sprintf("meta mark & %#x == %#x", r.Mark, r.Mark))
+	}
 	if r.In != "" {
 		parts = append(parts, fmt.Sprintf("iifname %q", r.In))
 	}

@@ -34,7 +34,9 @@ func forwarding(n subnet.Network) []ip.Sysctl {
 
 // table accepts what is forwarded from or to the network. Packets from this host's containers to those of others keep
 // their source address, whatever Docker or CNI masquerade; what stays on the host is left to them. If asked, the table masquerades
-// what leaves the network, except multicast.
+// what leaves the network, except multicast, and what comes into it from elsewhere for another host, so that the answer comes back
+// the same way; but not what kube-proxy masquerades itself, and not towards this host's containers, which see clients as they
+// are (docs/adr/0022-masquerade-into-the-network.md).
 func table(f ip.Family, p subnet.Pool, own netip.Prefix, masquerade bool) ip.Table {
 	inside := ip.Match{Prefix: p.Network}
 	t := ip.Table{Family: f, Rules: []ip.Rule{
@@ -50,9 +52,16 @@ func table(f ip.Family, p subnet.Pool, own netip.Prefix, masquerade bool) ip.Tab
 	}
 	if masquerade {
 		t.Rules = append(t.Rules,
+			ip.Rule{Chain: ip.Postrouting, Mark: ip.KubeMark, Verdict: ip.Accept},
 			ip.Rule{Chain: ip.Postrouting, Src: inside, Dst: inside, Verdict: ip.Accept},
 			ip.Rule{Chain: ip.Postrouting, Src: inside, Dst: ip.Match{Prefix: f.Multicast(), Not: true}, Verdict: ip.Masquerade},
 		)
+		if own.IsValid() {
+			t.Rules = append(t.Rules,
+				ip.Rule{Chain: ip.Postrouting, Dst: ip.Match{Prefix: own}, Verdict: ip.Accept},
+				ip.Rule{Chain: ip.Postrouting, Dst: inside, Verdict: ip.Masquerade}, // from elsewhere: all else has been decided
+			)
+		}
 	}
 	return t
 }

@@ -115,6 +115,8 @@ func (x fixture) table() ip.Table {
 		{Chain: ip.Marking, In: linkName, Src: network, Dst: ip.Match{Prefix: x.route.Dst}, Verdict: ip.SetMark},
 		{Chain: ip.Marking, Verdict: ip.SetMark},
 		{Chain: ip.Forward, In: uplinkName, Verdict: ip.Accept},
+		{Chain: ip.Postrouting, Mark: ip.KubeMark, Verdict: ip.Accept},
+		{Chain: ip.Postrouting, Mark: ip.Mark, In: linkName, Dst: network, Verdict: ip.Masquerade},
 	}}
 }
 

@@ -19,7 +19,7 @@ const register = 1
 // encodeRule compiles a rule for a table of family f.
 func encodeRule(f ip.Family, r ip.Rule) ([]expr.Any, error) {
 	src, dst := addressOffsets(f)
-	exprs := encodeLink(expr.MetaKeyIIFNAME, r.In)
+	exprs := append(encodeMark(r.Mark), encodeLink(expr.MetaKeyIIFNAME, r.In)...)
 	for _, m := range []struct {
 		ip.Match
 		offset uint32
@@ -41,6 +41,19 @@ func encodeRule(f ip.Family, r ip.Rule) ([]expr.Any, error) {
 		return append(exprs, setMark()...), nil
 	}
 	return nil, fmt.Errorf("rule %q: unknown verdict", r.Text())
+}
+
+// encodeMark compares bits of the firewall mark, if there are any to compare.
+func encodeMark(bits uint32) []expr.Any {
+	if bits == 0 {
+		return nil
+	}
+	word := binary.NativeEndian.AppendUint32(nil, bits)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: word, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: word},
+	}
 }
 
 // keepSource translates the source address to what it is.
@@ -105,6 +118,7 @@ func mask(f ip.Family, ones int) []byte {
 func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 	src, dst := addressOffsets(f)
 	ok = true
+	r.Mark, exprs = decodeMark(exprs)
 	r.In, exprs = decodeIn(exprs)
 	for verdict, end := range map[ip.Verdict][]expr.Any{ip.SetMark: setMark(), ip.KeepSource: keepSource(f)} {
 		if n := len(exprs) - len(end); n >= 0 && reflect.DeepEqual(exprs[n:], end) {
@@ -151,6 +165,19 @@ func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 		ok = false
 	}
 	return r, ok && r.Verdict != ""
+}
+
+// decodeMark takes the comparison with the firewall mark off the beginning of a rule.
+func decodeMark(exprs []expr.Any) (bits uint32, rest []expr.Any) {
+	if len(exprs) >= 3 {
+		if c, ok := exprs[2].(*expr.Cmp); ok && len(c.Data) == 4 {
+			bits = binary.NativeEndian.Uint32(c.Data)
+			if bits != 0 && reflect.DeepEqual(exprs[:3], encodeMark(bits)) {
+				return bits, exprs[3:]
+			}
+		}
+	}
+	return 0, exprs
 }
 
 // decodeIn takes the comparison with the name of an interface off the beginning of a rule.
