@@ -116,6 +116,7 @@ func (o Opening) command(verb Verb, _ Object) string {
 		{" -i " + o.In, o.In != ""},
 		{" -o " + o.Out, o.Out != ""},
 		{" -m conntrack --ctstate RELATED,ESTABLISHED", o.Known},
+		{" -m conntrack --ctstate DNAT", o.DNAT},
 	} {
 		if option.set {
 			b.WriteString(option.text)

@@ -48,9 +48,9 @@ func (p Place) List() string {
 	return "nft list chain " + p.nft()
 }
 
-// Accept is the command that lets packets within the network through at the head of an nft chain.
-func (p Place) Accept(network netip.Prefix) string {
-	r := Rule{Src: Match{Prefix: network}, Dst: Match{Prefix: network}, Verdict: Accept}
+// Accept is the command that lets packets from src to dst through at the head of an nft chain.
+func (p Place) Accept(src, dst netip.Prefix) string {
+	r := Rule{Src: Match{Prefix: src}, Dst: Match{Prefix: dst}, Verdict: Accept}
 	return "nft insert rule " + p.nft() + " " + r.Text()
 }
 
@@ -98,6 +98,7 @@ type FilterRule struct {
 	Out     LinkMatch
 	Mark    uint32  // bits that must be set in the firewall mark
 	Known   bool    // matches packets of known connections only
+	DNAT    bool    // matches packets of connections only whose destination was translated
 	More    bool    // has conditions that are not understood
 	Verdict Verdict // empty: the next rule is tried
 	Target  string  // chain to Jump or Goto
@@ -127,11 +128,14 @@ type Opening struct {
 	In    string       // interface; empty: any
 	Out   string       // interface; empty: any
 	Known bool         // packets of known connections only
+	DNAT  bool         // packets of connections only whose destination was translated
 }
 
 // Last reports whether the opening comes after the rules that are there, and not before: one that lets containers out
-// of the network leaves what may be reached there to others.
-func (o Opening) Last() bool { return !o.Src.IsValid() || !o.Dst.IsValid() }
+// of the network through an interface, or answers in, leaves what may be reached there to others.
+func (o Opening) Last() bool {
+	return !o.Dst.IsValid() && o.In == "" || !o.Src.IsValid() && o.Out == ""
+}
 
 // OpeningComment marks openings, together with their form.
 const OpeningComment = "tulle"
@@ -140,7 +144,7 @@ const OpeningComment = "tulle"
 func (o Opening) Rule() FilterRule {
 	return FilterRule{
 		Src: Match{Prefix: o.Src}, Dst: Match{Prefix: o.Dst}, In: LinkMatch{Name: o.In}, Out: LinkMatch{Name: o.Out},
-		Known: o.Known, Verdict: Accept, Ours: true,
+		Known: o.Known, DNAT: o.DNAT, Verdict: Accept, Ours: true,
 	}
 }
 
@@ -154,7 +158,10 @@ func (o Opening) PutInto(rules []FilterRule) []FilterRule {
 
 // Opening returns the opening that rule is, if it is one, in the chain f.
 func (f Filter) Opening(rule FilterRule) (Opening, bool) {
-	o := Opening{Place: f.Place, Src: rule.Src.Prefix, Dst: rule.Dst.Prefix, In: rule.In.Name, Out: rule.Out.Name, Known: rule.Known}
+	o := Opening{
+		Place: f.Place, Src: rule.Src.Prefix, Dst: rule.Dst.Prefix, In: rule.In.Name, Out: rule.Out.Name,
+		Known: rule.Known, DNAT: rule.DNAT,
+	}
 	return o, f.iptables() && rule == o.Rule()
 }
 
@@ -201,14 +208,14 @@ func comparePlace(a, b Place) int {
 }
 
 func compareOpening(a, b Opening) int {
-	known := func(o Opening) int {
-		if o.Known {
+	one := func(set bool) int {
+		if set {
 			return 1
 		}
 		return 0
 	}
 	return cmp.Or(comparePlace(a.Place, b.Place), ComparePrefix(a.Src, b.Src), ComparePrefix(a.Dst, b.Dst),
-		cmp.Compare(a.In, b.In), cmp.Compare(a.Out, b.Out), known(a)-known(b))
+		cmp.Compare(a.In, b.In), cmp.Compare(a.Out, b.Out), one(a.Known)-one(b.Known), one(a.DNAT)-one(b.DNAT))
 }
 
 // SortFilters puts filters in canonical order.

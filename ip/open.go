@@ -24,7 +24,8 @@ type Passage struct {
 	Blockades []Blockade // and where they do not get through
 }
 
-// Open finds a passage for the flows.
+// Open finds a passage for the flows. Those within this host are followed where they are forwarded only: before, destinations are not
+// translated yet, and what is dropped for coming from a wrong bridge shall be.
 //
 // Chains of iptables are meant to be shared, and are opened: in DOCKER-USER where that helps, else at the head of the
 // base chain. Other chains belong to the program that made them, and an accept anywhere else does not undo their drop. But
@@ -34,6 +35,9 @@ func Open(filters []Filter, flows []Flow) Passage {
 	for _, flow := range flows {
 		for _, base := range filters {
 			if base.Hook == "" || base.Family != 0 && base.Family != FamilyOf(flow.Src.Addr()) {
+				continue
+			}
+			if base.Hook == AtPrerouting && flow.Local {
 				continue
 			}
 			f := flow.at(base.Hook)
@@ -76,8 +80,31 @@ func OpenLast(filters []Filter, flows []Flow) []Opening {
 	return openings
 }
 
+// unbounded reports whether the flow is to or from anywhere: a mark on it would be on what nobody asks for here.
+func (f Flow) unbounded() bool { return f.Src.Bits() == 0 || f.Dst.Bits() == 0 }
+
+// Blocked is where flows end once the openings are made.
+func Blocked(filters []Filter, openings []Opening, flows []Flow) []Blockade {
+	filters = closeAll(filters)
+	for _, o := range openings {
+		filters = with(filters, o)
+	}
+	var blockades []Blockade
+	for _, flow := range flows {
+		for _, base := range filters {
+			if base.Hook == AtForward && (base.Family == 0 || base.Family == FamilyOf(flow.Src.Addr())) {
+				blockades = block(blockades, filters, base, flow)
+			}
+		}
+	}
+	return blockades
+}
+
 // accepts reports whether the base chain lets the flow pass once it is marked, which Tulle does where it is forwarded.
 func accepts(filters []Filter, base Filter, flow Flow) bool {
+	if flow.unbounded() {
+		return false
+	}
 	flow.Mark = Mark
 	fate, _ := Trace(filters, base, flow)
 	return fate == Passes && base.Hook == AtForward
@@ -136,10 +163,13 @@ func open(filters []Filter, base Place, flow Flow) (Opening, bool) {
 
 // opening is what lets the flow pass a chain.
 func (f Flow) opening(at Place) Opening {
-	o := Opening{Place: at, Src: limited(f.Src), Dst: limited(f.Dst), Known: f.Known}
-	if f.Inbound {
+	o := Opening{Place: at, Src: limited(f.Src), Dst: limited(f.Dst), Known: f.Known, DNAT: f.DNAT}
+	switch {
+	case f.Inbound, f.Local && f.In != "" && f.In != f.Out: // wherever to
 		o.In = f.In
-	} else {
+	case f.Local:
+		o.In, o.Out = f.In, f.Out
+	default:
 		o.Out = f.Out
 	}
 	return o

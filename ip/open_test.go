@@ -262,3 +262,59 @@ func TestOpenLast(t *testing.T) {
 		})
 	}
 }
+
+// Packets between containers of one host, and those that were translated to one, are let through wherever they are dropped, and only
+// between the bridges that they are for.
+func TestOpenWithinAHost(t *testing.T) {
+	anywhere := netip.MustParsePrefix("0.0.0.0/0")
+	flows := []ip.Flow{
+		{Src: own, Dst: own, In: "cni0", Out: "cni0", Local: true},
+		{Src: own, Dst: own, In: "cni0", Out: "cni1", Local: true},
+		{Src: anywhere, Dst: own, Out: "cni0", Local: true, DNAT: true},
+		{Src: own, Dst: anywhere, In: "cni0", Local: true, Known: true},
+	}
+	const (
+		same      = " -s 10.5.1.0/24 -d 10.5.1.0/24 -i cni0 -o cni0"
+		other     = " -s 10.5.1.0/24 -d 10.5.1.0/24 -i cni0"
+		published = " -d 10.5.1.0/24 -o cni0 -m conntrack --ctstate DNAT"
+		answers   = " -s 10.5.1.0/24 -i cni0 -m conntrack --ctstate RELATED,ESTABLISHED"
+		base      = "-t filter -I FORWARD"
+		user      = "-t filter -I DOCKER-USER"
+	)
+	all := []string{base + published, base + same, base + other, base + answers}
+	known := strings.Replace(plain, "COMMIT", "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"+
+		"-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT", 1)
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"policy accept":  {strings.Replace(plain, "DROP", "ACCEPT", 1), nil},
+		"policy drop":    {plain, all},
+		"user chain":     {strings.Replace(plain, "COMMIT", ":MINE -\n-A FORWARD -j MINE\n-A MINE -j REJECT\nCOMMIT", 1), all},
+		"beside Docker":  {docker20, []string{user + published, user + same, user + other, user + answers}},
+		"accepted":       {known, []string{base + same, base + other}},
+		"Docker in raw":  {docker28, nil},
+		"same bridge in": {strings.Replace(plain, "COMMIT", "-A FORWARD -i cni0 -o cni0 -j ACCEPT\nCOMMIT", 1), []string{base + published, base + other, base + answers}},
+	} {
+		for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
+			filters := iptest.ParseSave(engine, ip.IPv4, test.text)
+			passage := ip.Open(filters, flows)
+			slices.Sort(test.want)
+			if got := commands(passage.Openings); !slices.Equal(got, test.want) || len(passage.Blockades) > 0 || len(passage.Marked) > 0 {
+				t.Errorf("%s: openings of %s\n%q, want\n%q; blocked at %v", name, engine, got, test.want, passage.Blockades)
+			}
+			if left := ip.Blocked(filters, passage.Openings, flows); len(left) > 0 {
+				t.Errorf("%s: still blocked at %+v", name, left)
+			}
+		}
+	}
+	// A table of nft(8) that lets only marked packets pass gets no mark for what may come from anywhere.
+	foreign := ip.Filter{
+		Place: ip.Place{Engine: ip.NFTables, Table: "fw", Chain: "fwd"}, Hook: ip.AtForward, Policy: ip.Drop,
+		Rules: []ip.FilterRule{{Mark: ip.Mark, Verdict: ip.Accept}},
+	}
+	passage := ip.Open([]ip.Filter{foreign}, flows)
+	if len(passage.Openings) > 0 || !slices.Equal(passage.Marked, flows[:2]) || len(passage.Blockades) != 1 || !slices.Equal(passage.Blockades[0].Flows, flows[2:]) {
+		t.Errorf("in a table of somebody else: %+v", passage)
+	}
+}

@@ -15,7 +15,9 @@ type Flow struct {
 	Out string
 
 	Known   bool
+	DNAT    bool   // the destination was translated on this host, to Dst
 	Inbound bool   // In leads to other hosts; else Out does
+	Local   bool   // neither does: In and Out, where named, lead to containers of this host
 	Mark    uint32 // that Tulle has put on the packets
 }
 
@@ -130,7 +132,7 @@ const (
 
 func (t *tracing) hits(r FilterRule) hit {
 	h := always
-	if r.Known && !t.flow.Known || r.Family != 0 && r.Family != FamilyOf(t.flow.Src.Addr()) {
+	if r.Known && !t.flow.Known || r.DNAT && !t.flow.DNAT || r.Family != 0 && r.Family != FamilyOf(t.flow.Src.Addr()) {
 		return never
 	}
 	for _, m := range []hit{

@@ -121,7 +121,32 @@ func describe(b ip.Blockade) string {
 	if !b.Sure {
 		verb = "may drop, for a rule in it is not understood,"
 	}
-	return fmt.Sprintf("%s %s packets between containers of this host and others: %s", b.At, verb, remedy(b))
+	between := "containers of this host and others"
+	if !slices.ContainsFunc(b.Flows, func(f ip.Flow) bool { return !f.Local }) {
+		between = "containers of this host"
+	}
+	return fmt.Sprintf("%s %s packets between %s: %s", b.At, verb, between, remedy(b))
+}
+
+// describeClosed says where packets to and from the world outside are dropped.
+func describeClosed(closed []ip.Blockade) []string {
+	var texts []string
+	for _, b := range closed {
+		var what []string
+		for _, f := range b.Flows {
+			text := "from containers to the outside"
+			switch {
+			case f.DNAT:
+				text = "from the outside to published ports of containers"
+			case f.Known:
+				text = "of connections between containers and the outside"
+			}
+			what = union(what, []string{text})
+		}
+		texts = append(texts, fmt.Sprintf("%s drops packets %s: if that is not on purpose, its owner must accept them there, before; list it with %s",
+			b.At, strings.Join(what, " and "), b.At.List()))
+	}
+	return texts
 }
 
 func remedy(b ip.Blockade) string {
@@ -143,7 +168,12 @@ func remedy(b ip.Blockade) string {
 	}
 	var commands []string
 	for _, n := range networks {
-		commands = append(commands, b.At.Accept(n))
+		commands = append(commands, b.At.Accept(n, n))
+	}
+	for _, f := range b.Flows {
+		if f.Local && f.Dst != f.Src { // multicast, which is in no network
+			commands = union(commands, []string{b.At.Accept(f.Src, f.Dst)})
+		}
 	}
 	return "its owner must accept them first in that chain, as by " + strings.Join(commands, " and ")
 }
@@ -153,12 +183,15 @@ func networksOf(flows []ip.Flow) []netip.Prefix {
 	var networks []netip.Prefix
 	for _, f := range flows {
 		network := f.Dst
-		if f.Inbound {
+		if f.Inbound || f.Local {
 			network = f.Src
 		}
 		networks = union(networks, []netip.Prefix{network})
 	}
-	return networks
+	return slices.DeleteFunc(slices.Clone(networks), func(n netip.Prefix) bool {
+		wider := func(other netip.Prefix) bool { return other != n && ip.Contains(other, n) }
+		return slices.ContainsFunc(networks, wider)
+	})
 }
 
 // linksOf lists the interfaces through which the flows come in from other hosts.

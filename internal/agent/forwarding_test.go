@@ -92,3 +92,76 @@ func TestNamesFiltersThatDrop(t *testing.T) {
 		says(true, "")
 	})
 }
+
+// On a bridge that is not Docker's, containers of one host reach each other, and published ports are reached, through a policy to drop. What
+// Docker protects stays protected, by whichever name it calls its bridge.
+func TestOpensBridgesThatAreNotDockers(t *testing.T) {
+	const dropped = "*filter\n:FORWARD DROP\nCOMMIT\n"
+	for _, test := range []struct {
+		bridge, rules string
+		opened        bool
+	}{
+		{"cni0", dropped, true},
+		{"podman0", dropped, true},
+		{"br-lan", dropped, true},
+		{"docker0", dropped, false},
+		{"br-0123456789ab", dropped, false},
+		{"fabric0", dropped, true},
+		{"fabric0", strings.Replace(dockerForward, "COMMIT", ":DOCKER -\n-A FORWARD -o fabric0 -j DOCKER\nCOMMIT", 1), false},
+		{"fabric0", strings.Replace(dockerForward, "COMMIT", ":DOCKER -\n-A FORWARD -j DOCKER\n-A DOCKER ! -i fabric0 -o fabric0 -j DROP\nCOMMIT", 1), false},
+		{"cni0", dockerForward, true},
+	} {
+		t.Run(test.bridge, func(t *testing.T) {
+			simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+				w.start()
+				w.converged(soon)
+				a := w.hosts[0]
+				own := a.agent.Status().Lease.Subnets[0]
+				gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
+				a.kernel.AddInterface(ip.Interface{Name: test.bridge, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
+				a.kernel.Restore(ip.NFTables, ip.IPv4, test.rules)
+				local := func() (n int) {
+					for _, o := range a.owned().Openings {
+						if o.DNAT || o.In == test.bridge {
+							n++
+						}
+					}
+					return n
+				}
+				const all = 4 // published ports, their answers, own to own, own to multicast
+				w.within(soon, "openings", func(h *node) bool {
+					return h != a || h.agent.Status().Ready && len(h.drift()) == 0 && len(a.owned().Openings) > 0
+				})
+				if n := local(); n != map[bool]int{true: all}[test.opened] {
+					t.Errorf("%d openings for %s, want %d or none: %t", n, test.bridge, all, test.opened)
+				}
+			})
+		})
+	}
+}
+
+// What only the world outside needs is told, and keeps no host from being ready.
+func TestNamesFiltersThatDropOutside(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		a := w.hosts[0]
+		own := a.agent.Status().Lease.Subnets[0]
+		gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
+		a.kernel.AddInterface(ip.Interface{Name: "cni0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
+		inside := ip.Match{Prefix: netip.MustParsePrefix("10.5.0.0/16")}
+		a.kernel.SetFilters(ip.Filter{
+			Place: ip.Place{Engine: ip.NFTables, Table: "fw", Chain: "fwd"}, Hook: ip.AtForward, Policy: ip.Drop,
+			Rules: []ip.FilterRule{
+				{Known: true, Verdict: ip.Accept}, {Src: inside, Dst: inside, Verdict: ip.Accept},
+				{Src: inside, Dst: ip.Match{Prefix: ip.IPv4.Multicast()}, Verdict: ip.Accept},
+			},
+		})
+		const want = "nft table inet fw chain fwd drops packets from the outside to published ports of containers and from containers to the outside: " +
+			"if that is not on purpose, its owner must accept them there, before; list it with nft list chain inet fw fwd"
+		w.within(2*time.Second, "named", func(h *node) bool {
+			st := h.agent.Status()
+			return h != a || st.Ready && strings.Join(st.Blocked, "\n") == want
+		})
+	})
+}

@@ -20,6 +20,7 @@ type decision struct {
 	usable   []*subnet.Lease
 	problems []subnet.Problem
 	blocked  []ip.Blockade // where packets are dropped all the same
+	closed   []ip.Blockade // where packets to and from the world outside are
 }
 
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
@@ -97,7 +98,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.peers = a.peerViews(v, d)
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
-	st.Blocked = describeAll(d.blocked)
+	st.Blocked = append(describeAll(d.blocked), describeClosed(d.closed)...)
 	st.Stale = append(stale(v, *a.network), shared(v)...)
 	st.Strangers = v.snap.Strangers
 	have := v.snap.Owned
@@ -147,9 +148,9 @@ func (a *Agent) decide(v view) decision {
 		d.want.Guards = nil
 	}
 	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
-	filters := remaining(v.snap)
-	passage := ip.Open(filters, flows(v, *a.network, d.want))
-	d.want.Openings = append(passage.Openings, ip.OpenLast(filters, exits(v, *a.network, d.want))...)
+	var passage ip.Passage
+	passage, d.closed = forwarded(v, *a.network, d.want)
+	d.want.Openings = passage.Openings
 	d.blocked = passage.Blockades
 	mark(d.want.Tables, passage.Marked)
 	d.want.Sort()

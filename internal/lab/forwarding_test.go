@@ -134,9 +134,9 @@ func forwardingHeals(t *testing.T, l *lab.Lab, engine ip.Engine) {
 		do       func()
 		openings int // in each family
 	}{
-		{"policy drop", func() { iptables(t, host, engine, "-P", "FORWARD", "DROP") }, 4},
+		{"policy drop", func() { iptables(t, host, engine, "-P", "FORWARD", "DROP") }, 8},
 		{"policy accept", func() { iptables(t, host, engine, "-P", "FORWARD", "ACCEPT") }, 0},
-		{"reject", func() { iptables(t, host, engine, "-A", "FORWARD", "-j", "REJECT") }, 2},
+		{"reject", func() { iptables(t, host, engine, "-A", "FORWARD", "-j", "REJECT") }, 6},
 		{"Docker", func() { restore(t, host, engine, dockerChains) }, 1},
 		{"DOCKER-USER flushed", func() { iptables(t, host, engine, "-F", "DOCKER-USER") }, 1},
 		{"Docker again", func() { restore(t, host, engine, dockerChains) }, 1},
@@ -257,8 +257,8 @@ func TestForwardingBlockedIsNamed(t *testing.T) {
 				t.Errorf("packets pass all the same, %v", err)
 			}
 			// What is said to help does.
-			if _, command, ok := strings.Cut(reason, "as by nft "); ok {
-				run(t, host, command, "nft", "-f", "-")
+			if _, commands, ok := strings.Cut(reason, "as by nft "); ok {
+				run(t, host, strings.ReplaceAll(commands, " and nft ", "\n"), "nft", "-f", "-")
 				requireMatrix(t, l)
 			}
 			run(t, host, "", "nft", "delete", "table", strings.Fields(test.rules)[1], strings.Fields(test.rules)[2])

@@ -30,8 +30,8 @@ func TestOutsideThroughPolicyDrop(t *testing.T) {
 			}
 			iptables(t, host, engine, "-P", "FORWARD", "DROP")
 			for _, program := range []string{"iptables", "ip6tables"} {
-				if !eventually(healTimeout, func() bool { return openings(t, host, program+name) == 4 }) {
-					t.Errorf("%s-save shows %d openings, want 4", program+name, openings(t, host, program+name))
+				if !eventually(healTimeout, func() bool { return openings(t, host, program+name) == 8 }) {
+					t.Errorf("%s-save shows %d openings, want 8", program+name, openings(t, host, program+name))
 				}
 			}
 			requireMatrix(t, l)

@@ -27,6 +27,9 @@ COMMIT
 -A FORWARD -o docker0 -j DOCKER
 -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
 -A FORWARD -s NET -m comment --comment tulle
+-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A FORWARD -m conntrack --ctstate ESTABLISHED,DNAT -j ACCEPT
 -A DOCKER ! -i docker0 -o docker0 -j REJECT
 -A DOCKER-USER ! -s NET -d ONE -i eth+ -p tcp -m tcp --dport 80 -j RETURN
 -A DOCKER-USER -d NET -g DOCKER
@@ -102,11 +105,14 @@ func (s *suite) openings() {
 		user.Chain = ip.DockerUserChain
 		raw.Table, raw.Chain = "raw", "PREROUTING"
 		outside, answers := ip.Opening{Place: place, Src: s.route.Dst, Out: linkName}, ip.Opening{Place: place, Dst: s.route.Dst, In: linkName, Known: true}
-		s.must(s.Kernel, add(in), add(out), add(user), add(raw), add(outside), add(answers))
-		s.hasFilters(engine, with(in, out, user, raw, outside, answers))
+		published := ip.Opening{Place: place, Dst: s.route.Dst, Out: linkName, DNAT: true}
+		replies := ip.Opening{Place: place, Src: s.route.Dst, In: linkName, Known: true}
+		local := ip.Opening{Place: place, Src: s.route.Dst, Dst: s.route.Dst, In: linkName, Out: linkName}
+		s.must(s.Kernel, add(in), add(out), add(user), add(raw), add(outside), add(answers), add(published), add(replies), add(local))
+		s.hasFilters(engine, with(in, out, user, raw, outside, answers, published, replies, local))
 		s.apply(add(in), nil) // twice the same is once owned, and goes away at once
-		s.hasFilters(engine, with(in, out, user, raw, outside, answers, in))
-		s.must(s.Kernel, del(outside), del(answers))
+		s.hasFilters(engine, with(in, out, user, raw, outside, answers, published, replies, local, in))
+		s.must(s.Kernel, del(outside), del(answers), del(published), del(replies), del(local))
 		missing := in
 		missing.Chain = "MISSING"
 		s.apply(add(missing), syscall.ENOENT)

@@ -3,6 +3,7 @@ package iptest
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tulle/ip"
@@ -71,8 +72,7 @@ func parseRule(f ip.Filter, words []string) ip.FilterRule {
 		case "-m":
 			r.More = r.More || value != "comment" && value != "conntrack"
 		case "--ctstate":
-			r.Known = r.Known || !strings.Contains(value, "NEW")
-			r.More = r.More || !r.Known
+			parseStates(&r, strings.Split(value, ","))
 		case "--comment":
 			comment = value
 		case "--reject-with":
@@ -90,6 +90,20 @@ func parseRule(f ip.Filter, words []string) ip.FilterRule {
 		return ours
 	}
 	return r
+}
+
+// parseStates reads the states of connections that a rule asks for.
+func parseStates(r *ip.FilterRule, states []string) {
+	has := func(state string) bool { return slices.Contains(states, state) }
+	switch translated := has("SNAT") || has("DNAT"); {
+	case translated && slices.Equal(states, []string{"DNAT"}):
+		r.DNAT = true
+	case translated:
+		r.More = true
+	default:
+		r.Known = r.Known || !has("NEW")
+		r.More = r.More || !r.Known || !has("ESTABLISHED")
+	}
 }
 
 // verdict is what -j and a policy stand for: a target in capitals that is none of these lets the packet go on.

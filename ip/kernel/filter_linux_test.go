@@ -34,7 +34,10 @@ func TestReadsRulesOfNFT(t *testing.T) {
 			ip.FilterRule{In: ip.LinkMatch{Name: "eth0"}, Out: ip.LinkMatch{Name: "br-*", Not: true}, Verdict: ip.Drop}},
 		{"meta nfproto ipv6 drop", ip.FilterRule{Family: ip.IPv6, Verdict: ip.Drop}},
 		{"ct state established,related accept", ip.FilterRule{Known: true, Verdict: ip.Accept}},
-		{"ct state invalid drop", ip.FilterRule{Known: true, Verdict: ip.Drop}},
+		{"ct state invalid drop", ip.FilterRule{Known: true, More: true, Verdict: ip.Drop}},
+		{"ct state related accept", ip.FilterRule{Known: true, More: true, Verdict: ip.Accept}},
+		{"ct status dnat accept", ip.FilterRule{DNAT: true, Verdict: ip.Accept}},
+		{"ct status snat accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
 		{"ct state new accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
 		{"ct state != established drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
 		{"tcp dport 80 accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
@@ -114,12 +117,20 @@ func TestOpeningSurvivesSaveAndRestore(t *testing.T) {
 				Place: ip.Place{Engine: engine, Family: f, Table: "filter", Chain: "FORWARD"},
 				Src:   netip.MustParsePrefix(network), Dst: netip.MustParsePrefix(subnet), In: "flannel.1",
 			}
-			want := ip.State{Openings: []ip.Opening{o}}
+			published := ip.Opening{Place: o.Place, Dst: o.Dst, Out: "cni0", DNAT: true}
+			want := ip.State{Openings: []ip.Opening{o, published}}
+			want.Sort()
 			must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
-			rule := fmt.Sprintf("-A FORWARD -s %s -d %s -i flannel.1 -m comment --comment tulle -j ACCEPT", network, subnet)
 			saved := w.run(t, "", program+"-save")
-			if !strings.Contains(saved, rule+"\n") || !strings.Contains(w.run(t, "", program, "-w", "-S"), rule+"\n") {
-				t.Errorf("%s shows\n%s, want\n%s", program, saved, rule)
+			listed := w.run(t, "", program, "-w", "-S")
+			for _, rule := range []string{
+				fmt.Sprintf("-A FORWARD -s %s -d %s -i flannel.1 -m comment --comment tulle -j ACCEPT\n", network, subnet),
+				fmt.Sprintf("-A FORWARD -d %s -o cni0 ", subnet),
+				" --ctstate DNAT ",
+			} {
+				if !strings.Contains(saved, rule) || !strings.Contains(listed, rule) {
+					t.Errorf("%s shows\n%s, want\n%s", program, saved, rule)
+				}
 			}
 			w.restore(t, engine, f, saved)
 			got := snapshot(t, w.Kernel, podScope).Owned

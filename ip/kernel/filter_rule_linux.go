@@ -45,11 +45,7 @@ func decodeFilterRule(f ip.Family, exprs []expr.Any) ip.FilterRule {
 				d.rule.Verdict = ip.Drop
 			}
 		case *expr.Match:
-			if known := knownOnly(e); known {
-				d.rule.Known = true
-			} else if e.Name != "comment" {
-				d.rule.More = true
-			}
+			d.match(e)
 		case *expr.Lookup:
 			if !e.IsDestRegSet || e.DestRegister != verdictRegister {
 				d.rule.More = true
@@ -60,6 +56,18 @@ func decodeFilterRule(f ip.Family, exprs []expr.Any) ip.FilterRule {
 		}
 	}
 	return d.rule
+}
+
+// match takes in an extension of iptables.
+func (d *filterDecoder) match(m *expr.Match) {
+	states, ok := statesOf(m)
+	switch {
+	case m.Name == "comment":
+	case ok && states == stateDNAT:
+		d.rule.DNAT = true
+	case !ok || states&(stateSNAT|stateDNAT) != 0 || !setStates(&d.rule, uint32(states)):
+		d.rule.More = true
+	}
 }
 
 func setVerdict(r *ip.FilterRule, v *expr.Verdict) {
@@ -88,11 +96,18 @@ func (d *filterDecoder) compare(c *expr.Cmp) bool {
 		}
 		return d.mask == nil && !load.SourceRegister && d.compareMeta(load, c)
 	case *expr.Ct:
-		// "ct state …" is: what remains of the state under the mask is not zero.
-		if load.Key != expr.CtKeySTATE || c.Op != expr.CmpOpNeq || len(d.mask) != 4 || len(bytes.Trim(c.Data, "\x00")) != 0 {
+		// "ct state …" and "ct status …" are: what remains of the word under the mask is not zero.
+		if c.Op != expr.CmpOpNeq || len(d.mask) != 4 || len(bytes.Trim(c.Data, "\x00")) != 0 {
 			return false
 		}
-		return setStates(&d.rule, d.mask)
+		word := binary.NativeEndian.Uint32(d.mask)
+		switch {
+		case load.Key == expr.CtKeySTATE:
+			return setStates(&d.rule, word)
+		case load.Key == expr.CtKeySTATUS && word == statusDNAT:
+			d.rule.DNAT = true
+			return true
+		}
 	}
 	return false
 }
@@ -140,10 +155,14 @@ func (d *filterDecoder) compareMeta(load *expr.Meta, c *expr.Cmp) bool {
 	return setLink(&d.rule, load.Key, ip.LinkMatch{Name: linkPattern(c.Data), Not: not})
 }
 
-// setStates takes in that the connection is in one of the states, given as a word of bits.
-func setStates(r *ip.FilterRule, states []byte) bool {
-	r.Known = r.Known || binary.NativeEndian.Uint32(states)&expr.CtStateBitNEW == 0
-	return r.Known
+// statusDNAT is the bit of a connection whose destination was translated (IPS_DST_NAT).
+const statusDNAT = 1 << 5
+
+// setStates takes in that the connection is in one of the states, given as a word of bits; false if some packets of the
+// connections that the rule may match are not in any of them.
+func setStates(r *ip.FilterRule, states uint32) bool {
+	r.Known = r.Known || states&expr.CtStateBitNEW == 0
+	return r.Known && states&expr.CtStateBitESTABLISHED != 0
 }
 
 func setLink(r *ip.FilterRule, key expr.MetaKey, m ip.LinkMatch) bool {
@@ -172,7 +191,7 @@ func decodeKey(r *ip.FilterRule, load expr.Any, key []byte) bool {
 	case *expr.Meta:
 		return len(key) == unix.IFNAMSIZ && setLink(r, load.Key, ip.LinkMatch{Name: linkPattern(key)})
 	case *expr.Ct:
-		return load.Key == expr.CtKeySTATE && len(key) == 4 && setStates(r, key)
+		return load.Key == expr.CtKeySTATE && len(key) == 4 && setStates(r, binary.NativeEndian.Uint32(key))
 	}
 	return false
 }

@@ -75,27 +75,37 @@ func encodeOpening(o ip.Opening) []expr.Any {
 	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Src}, src)...)
 	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Dst}, dst)...)
 	if o.Known {
-		exprs = append(exprs, knownMatch())
+		exprs = append(exprs, stateMatch(uint16(expr.CtStateBitRELATED|expr.CtStateBitESTABLISHED)))
+	}
+	if o.DNAT {
+		exprs = append(exprs, stateMatch(stateDNAT))
 	}
 	return append(exprs, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
 }
 
-// knownMatch is iptables' "-m conntrack --ctstate RELATED,ESTABLISHED".
-func knownMatch() *expr.Match {
+// Bits that a word of states has in iptables only: the connection's source or destination was translated
+// (XT_CONNTRACK_STATE_SNAT and _DNAT in linux/netfilter/xt_conntrack.h).
+const stateSNAT, stateDNAT = 1 << 6, 1 << 7
+
+// stateMatch is iptables' "-m conntrack --ctstate".
+func stateMatch(states uint16) *expr.Match {
 	var info xt.ConntrackMtinfo3
 	info.MatchFlags = uint16(xt.ConntrackState)
-	info.StateMask = uint16(expr.CtStateBitRELATED | expr.CtStateBitESTABLISHED)
+	info.StateMask = states
 	return &expr.Match{Name: conntrackMatch, Rev: 3, Info: &info}
 }
 
 // conntrackMatch is the name of the extension of iptables that looks at connections.
 const conntrackMatch = "conntrack"
 
-// knownOnly reports whether a match lets packets of known connections pass and asks for nothing else.
-func knownOnly(m *expr.Match) bool {
+// statesOf returns the states that a match asks for; false if it asks for something else, or for more.
+func statesOf(m *expr.Match) (states uint16, ok bool) {
 	info, ok := m.Info.(*xt.ConntrackMtinfo3)
-	return m.Name == conntrackMatch && ok && info.MatchFlags&^uint16(xt.ConntrackStateAlias) == uint16(xt.ConntrackState) &&
-		info.InvertFlags == 0 && info.StateMask&uint16(expr.CtStateBitNEW) == 0
+	if !ok || m.Name != conntrackMatch || info.InvertFlags != 0 ||
+		info.MatchFlags&^uint16(xt.ConntrackStateAlias) != uint16(xt.ConntrackState) {
+		return 0, false
+	}
+	return info.StateMask, true
 }
 
 // encodeLink compares the name of an interface, if there is one.

@@ -20,17 +20,29 @@ const (
 	stateFlag = 1 << 0  // XT_CONNTRACK_STATE
 	aliasFlag = 1 << 13 // XT_CONNTRACK_STATE_ALIAS: it was written as -m state
 
-	// XT_CONNTRACK_STATE_BIT of IP_CT_ESTABLISHED, IP_CT_RELATED and IP_CT_NEW.
-	stateEstablished, stateRelated, stateNew = 1 << 1, 1 << 2, 1 << 3
+	// XT_CONNTRACK_STATE_BIT of IP_CT_ESTABLISHED, IP_CT_RELATED and IP_CT_NEW, XT_CONNTRACK_STATE_SNAT and _DNAT.
+	stateEstablished, stateRelated, stateNew, stateSNAT, stateDNAT = 1 << 1, 1 << 2, 1 << 3, 1 << 6, 1 << 7
 )
 
-// knownOnly reports whether an extension lets packets of known connections pass and asks for nothing else.
-func knownOnly(m []byte) bool {
+// takeStates takes in the states that an extension asks for; false if it asks for something else, or for more.
+func takeStates(r *ip.FilterRule, m []byte) bool {
 	if extensionTitle(m) != knownMatch || m[extensionRev] != knownRevision || len(m) < extensionHeader+knownSize {
 		return false
 	}
 	word := func(at int) uint16 { return binary.NativeEndian.Uint16(m[extensionHeader+at:]) }
-	return word(knownFlags)&^aliasFlag == stateFlag && word(knownInverse) == 0 && word(knownStates)&stateNew == 0
+	states := word(knownStates)
+	if word(knownFlags)&^aliasFlag != stateFlag || word(knownInverse) != 0 {
+		return false
+	}
+	if states == stateDNAT {
+		r.DNAT = true
+		return true
+	}
+	if states&(stateSNAT|stateDNAT) != 0 {
+		return false
+	}
+	r.Known = r.Known || states&stateNew == 0
+	return r.Known && states&stateEstablished != 0
 }
 
 // encode makes the entry of an opening.
@@ -39,10 +51,10 @@ func (t *Table) encode(o ip.Opening) *entry {
 	matches := extension(commentMatch, 0, commentSize)
 	copy(matches[extensionHeader:], ip.OpeningComment)
 	if o.Known {
-		known := extension(knownMatch, knownRevision, knownSize)
-		binary.NativeEndian.PutUint16(known[extensionHeader+knownFlags:], stateFlag)
-		binary.NativeEndian.PutUint16(known[extensionHeader+knownStates:], stateRelated|stateEstablished)
-		matches = append(matches, known...)
+		matches = append(matches, inStates(stateRelated|stateEstablished)...)
+	}
+	if o.DNAT {
+		matches = append(matches, inStates(stateDNAT)...)
 	}
 	target := l.size + len(matches)
 	data := make([]byte, target+standardSize)
@@ -74,6 +86,14 @@ func (t *Table) encode(o ip.Opening) *entry {
 	binary.NativeEndian.PutUint16(data[target:], standardSize)
 	binary.NativeEndian.PutUint32(data[target+extensionHeader:], uint32(accept))
 	return &entry{data: data, origin: -1}
+}
+
+// inStates is the extension that asks for states.
+func inStates(states uint16) []byte {
+	m := extension(knownMatch, knownRevision, knownSize)
+	binary.NativeEndian.PutUint16(m[extensionHeader+knownFlags:], stateFlag)
+	binary.NativeEndian.PutUint16(m[extensionHeader+knownStates:], states)
+	return m
 }
 
 // extension is one of an entry's conditions, with nothing asked for yet.

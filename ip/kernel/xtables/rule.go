@@ -67,8 +67,7 @@ func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
 		switch {
 		case extensionTitle(m) == commentMatch:
 			comment = text(m[extensionHeader:])
-		case knownOnly(m):
-			r.Known = true
+		case takeStates(&r, m):
 		default:
 			r.More = true
 		}
