@@ -80,7 +80,7 @@ func suddenLoss(last, now []*Lease) bool {
 
 // Keep returns leases with those of an earlier view that are missing, by subnet, and how many these are. A lease that
 // overlaps one that is there is not kept: the subnet belongs to somebody else now. Of a lease that is there in an older
-// version, the newer one is kept.
+// version, the newer one is kept. What is missing and kept is marked as held back.
 func Keep(leases, earlier []*Lease) (all []*Lease, kept int) {
 	all = slices.Clone(leases)
 	at := make(map[Subnets]int, len(leases))
@@ -97,12 +97,21 @@ func Keep(leases, earlier []*Lease) (all []*Lease, kept int) {
 			continue
 		}
 		if !taken[i] {
-			all = append(all, l)
+			all = append(all, l.heldBack())
 			kept++
 		}
 	}
 	slices.SortFunc(all, func(a, b *Lease) int { return CompareSubnets(a.Subnets, b.Subnets) })
 	return all, kept
+}
+
+func (l *Lease) heldBack() *Lease {
+	if l.HeldBack {
+		return l
+	}
+	other := *l
+	other.HeldBack = true
+	return &other
 }
 
 // occupied tells of each of the earlier leases whether one of leases overlaps it.

@@ -21,7 +21,8 @@ type Self struct {
 //
 // A subnet is refused if it is not a proper part of the network, is reserved space, overlaps one that counts more, or holds
 // an underlay address; so is the subnet of a host whose public address lies in a subnet that counts more. This host's own
-// subnets and addresses count most, then the older lease does: whoever comes later with a bad lease harms only itself.
+// subnets and addresses count most, then the claim that has stood for longer does (see Standing): whoever comes later with
+// a bad lease harms only itself.
 // Families are judged apart: a refused subnet is taken out of its lease, and what remains is usable. A family that the
 // network does not use is taken out without a word, since a cluster changes families host by host.
 //
@@ -37,19 +38,27 @@ func Judge(n Network, leases []*Lease, self Self) (usable []*Lease, refused []Pr
 	slices.SortFunc(bySubnet, func(a, b int) int { return CompareSubnets(leases[a].Subnets, leases[b].Subnets) })
 	kept := make([]Subnets, len(leases))
 	reasons := make([][]string, len(leases))
-	byAge := make([]int, 0, len(bySubnet))
+	judged := make([]int, 0, len(bySubnet))
 	for _, i := range bySubnet {
 		if reason := self.impostor(leases[i]); reason != "" {
 			reasons[i] = []string{reason}
 		} else {
-			byAge = append(byAge, i)
+			judged = append(judged, i)
 		}
 	}
-	slices.SortFunc(byAge, func(a, b int) int { return compareAge(leases[a], leases[b]) })
+	byAge := hearings(leases, judged)
 	for _, f := range n.Families() {
 		court := newCourt(f, n.Pools.Of(f), leases, &self)
-		for _, i := range byAge {
-			p, reason := court.hear(i)
+		for _, c := range byAge {
+			if c.address {
+				court.hearAddress(c.lease)
+			}
+			if c.subnets {
+				court.hearSubnet(c.lease)
+			}
+		}
+		for _, i := range judged {
+			p, reason := court.verdict(i)
 			kept[i].Set(f, p)
 			if reason != "" {
 				reasons[i] = append(reasons[i], reason)
@@ -92,6 +101,32 @@ func (s *Self) impostor(l *Lease) string {
 		KeyOf(l.Subnets), l.Attrs.Address())
 }
 
+// hearing is what is heard of a lease at once: of most all that they claim.
+type hearing struct {
+	lease            int // index
+	address, subnets bool
+}
+
+// hearings returns what some leases claim, that which counts more first.
+func hearings(leases []*Lease, some []int) []hearing {
+	all := make([]hearing, 0, len(some))
+	for _, i := range some {
+		if leases[i].attrsSince() == leases[i].subnetsSince() {
+			all = append(all, hearing{i, true, true})
+			continue
+		}
+		all = append(all, hearing{lease: i, address: true}, hearing{lease: i, subnets: true})
+	}
+	since := func(c hearing) int64 {
+		if c.subnets {
+			return leases[c.lease].subnetsSince()
+		}
+		return leases[c.lease].attrsSince()
+	}
+	slices.SortFunc(all, func(a, b hearing) int { return compareClaims(leases[a.lease], leases[b.lease], since(a), since(b)) })
+	return all
+}
+
 // court judges the leases of one family, those that count more first.
 type court struct {
 	family   ip.Family
@@ -99,12 +134,15 @@ type court struct {
 	reserved []reservedRange
 	mine     netip.Prefix
 	leases   []*Lease
-	subnets  []*place // of each lease
-	hosts    []*place // of each lease's public address
+	subnets  []*place       // of each lease
+	hosts    []*place       // of each lease's public address
+	captors  []netip.Prefix // that each lease's public address lies in
+	reasons  []string       // against each lease's subnet
 }
 
 func newCourt(f ip.Family, pool Pool, leases []*Lease, self *Self) *court {
 	c := &court{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
+	c.captors, c.reasons = make([]netip.Prefix, len(leases)), make([]string, len(leases))
 	own := self.addresses(f)
 	count := len(leases)
 	prefixes := make([]netip.Prefix, 2*count, 2*count+len(own)+1) // invalid where a lease has nothing of the family
@@ -144,30 +182,40 @@ func hostPrefix(addr netip.Addr) netip.Prefix {
 	return ip.Host(addr)
 }
 
-// hear returns the subnet of lease i if it may be used, else the reason against it; neither if the lease has no subnet
-// of the family.
-func (c *court) hear(i int) (netip.Prefix, string) {
-	p, addr := c.leases[i].Subnets.Of(c.family), c.leases[i].Attrs.Public.Of(c.family)
-	var captor netip.Prefix
-	if addr.IsValid() {
-		if captor = c.hosts[i].overlapped(); !captor.IsValid() {
+func (c *court) hearAddress(i int) {
+	if addr := c.leases[i].Attrs.Public.Of(c.family); addr.IsValid() {
+		if c.captors[i] = c.hosts[i].overlapped(); !c.captors[i].IsValid() {
 			c.hosts[i].useHost(addr)
 		}
 	}
+}
+
+func (c *court) hearSubnet(i int) {
+	p := c.leases[i].Subnets.Of(c.family)
 	if !p.IsValid() {
-		return netip.Prefix{}, ""
+		return
 	}
 	reason := c.misfit(p)
 	if reason == "" {
 		reason = c.capture(c.subnets[i])
 	}
-	if reason == "" && captor.IsValid() {
-		reason = fmt.Sprintf("its public address %s lies in %s, %s", addr, captor, c.whose(captor))
+	if c.reasons[i] = reason; reason == "" && !c.captors[i].IsValid() {
+		c.subnets[i].useSubnet()
 	}
-	if reason != "" {
-		return netip.Prefix{}, reason
+}
+
+// verdict returns the subnet of lease i if it may be used, else the reason against it; neither if the lease has no subnet
+// of the family.
+func (c *court) verdict(i int) (netip.Prefix, string) {
+	p, captor := c.leases[i].Subnets.Of(c.family), c.captors[i]
+	switch {
+	case !p.IsValid():
+		return netip.Prefix{}, ""
+	case c.reasons[i] != "":
+		return netip.Prefix{}, c.reasons[i]
+	case captor.IsValid():
+		return netip.Prefix{}, fmt.Sprintf("its public address %s lies in %s, %s", c.leases[i].Attrs.Public.Of(c.family), captor, c.whose(captor))
 	}
-	c.subnets[i].useSubnet()
 	return p, ""
 }
 

@@ -187,7 +187,7 @@ func checkJudged(t *rapid.T, n Network, f ip.Family, leases, usable []*Lease, se
 	if len(leases) == 0 {
 		return
 	}
-	oldest := slices.MinFunc(leases, compareAge)
+	oldest := slices.MinFunc(leases, CompareSubnetClaims)
 	p, addr := oldest.Subnets.Of(f), oldest.Attrs.Public.Of(f)
 	if ip.Contains(pool.Network, p) && p.Bits() >= pool.SubnetLen && !self.Subnets.Of(f).Overlaps(p) && !slices.ContainsFunc(self.Underlay, p.Contains) &&
 		!p.Contains(addr) && !self.Subnets.Of(f).Contains(addr) && !slices.ContainsFunc(usable, func(u *Lease) bool { return u.Subnets.Of(f) == p }) {

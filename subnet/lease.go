@@ -15,8 +15,11 @@ type Lease struct {
 	Subnets  Subnets
 	Attrs    Attrs
 	Reserved bool  // never expires: the key hangs on no etcd lease
-	Created  int64 // revision at which the key was created; between overlapping leases the older one counts
+	Created  int64 // revision at which the key was created
 	Revision int64 // revision of the last change
+
+	Standing Standing // of claims that exclude each other the older one counts; zero as the store has it, see Memory
+	HeldBack bool     // it is in the store no longer, by a view that is doubted: it counts less than those that are
 }
 
 // with returns a lease that differs in its subnets: l itself if it does not.

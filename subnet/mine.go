@@ -1,10 +1,6 @@
 package subnet
 
-import (
-	"cmp"
-
-	"tulle/ip"
-)
+import "tulle/ip"
 
 // Mine returns the lease in set that is the claim's own: the one with its node id; if there is none, the one with its
 // public address (IPv4 first) and no node id, which a flanneld on this host or a reservation left. Among several it
@@ -52,21 +48,10 @@ func (c Claim) prefers(a, b *Lease) bool {
 			return x
 		}
 	}
-	return compareAge(a, b) < 0
+	return CompareSubnetClaims(a, b) < 0
 }
 
 // wrote reports whether the claim's instance wrote l, since its machine booted.
 func (c Claim) wrote(l *Lease) bool {
 	return c.Attrs.Instance != "" && l.Attrs.Node == c.Attrs.Node && l.Attrs.Instance == c.Attrs.Instance
-}
-
-// older reports whether a counts before b.
-func older(a, b Lease) bool { return compareAge(&a, &b) < 0 }
-
-// compareAge orders leases by what counts first: the older one, and of two created at once the one with lower subnets.
-func compareAge(a, b *Lease) int {
-	if c := cmp.Compare(a.Created, b.Created); c != 0 {
-		return c
-	}
-	return CompareSubnets(a.Subnets, b.Subnets)
 }

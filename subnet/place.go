@@ -78,7 +78,7 @@ func goodParts(n Network, mine Lease, others []*Lease) (good Subnets) {
 		}
 	}
 	for _, l := range others {
-		if !older(*l, mine) {
+		if CompareSubnetClaims(l, &mine) >= 0 {
 			continue
 		}
 		for _, f := range Overlap(good, l.Subnets) {

@@ -128,7 +128,7 @@ func (l Lease) Left(mine Lease) bool {
 
 // LostTo returns the loss of subnets to another lease.
 func LostTo(subnets Subnets, other Lease) error {
-	return fmt.Errorf("%w: %s now belongs to %s, which holds %s", ErrLost, KeyOf(subnets), other.Attrs.Owner(), KeyOf(other.Subnets))
+	return fmt.Errorf("%w: %s now belongs to %s, which holds %s: if it should not, run: tulle leases release '%s'", ErrLost, KeyOf(subnets), other.Attrs.Owner(), KeyOf(other.Subnets), KeyOf(other.Subnets))
 }
 
 // Address returns the public address by which a host is named: the IPv4 one if it has any.

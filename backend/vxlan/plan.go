@@ -45,12 +45,12 @@ type plan struct {
 	heard  []ip.Peer // those that packets go to
 }
 
-// owner is the host that counts as a MAC's: of all that announce it the one with the oldest lease. A host that comes
+// owner is the host that counts as a MAC's: of all that announce it the one that has done so for longest. A host that comes
 // later with the MAC of another harms only itself.
 type owner struct {
-	host    netip.Addr
-	created int64 // revision
-	placed  bool  // there is a forwarding entry
+	host   netip.Addr
+	lease  *subnet.Lease // nil: this host's own
+	placed bool          // there is a forwarding entry
 }
 
 func (p *plan) device(own netip.Prefix, mac ip.MAC) {
@@ -84,7 +84,7 @@ func (p *plan) peers(mac ip.MAC, peers []*subnet.Lease) []subnet.Problem {
 	refuse := func(l *subnet.Lease, err error) {
 		problems = append(problems, subnet.Problem{Key: subnet.KeyOf(l.Subnets), Reason: err.Error()})
 	}
-	p.owners[mac] = owner{host: p.host.Uplink.Public.Of(p.f), created: -1}
+	p.owners[mac] = owner{host: p.host.Uplink.Public.Of(p.f)}
 	ends := make([]endpoint, len(peers))
 	for i := range peers {
 		if !peers[i].Subnets.Of(p.f).IsValid() {
@@ -96,8 +96,8 @@ func (p *plan) peers(mac ip.MAC, peers []*subnet.Lease) []subnet.Problem {
 			continue
 		}
 		ends[i] = end
-		if first, taken := p.owners[end.mac]; end.host.IsValid() && (!taken || peers[i].Created < first.created) {
-			p.owners[end.mac] = owner{host: end.host, created: peers[i].Created}
+		if first, taken := p.owners[end.mac]; end.host.IsValid() && (!taken || first.lease != nil && subnet.CompareAttrsClaims(peers[i], first.lease) < 0) {
+			p.owners[end.mac] = owner{host: end.host, lease: peers[i]}
 		}
 	}
 	for i, end := range ends {
