@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -21,11 +22,16 @@ type Backend interface {
 	// MTU is the size in bytes of the largest packet that a container may send between hosts.
 	MTU(uplink ip.Uplink) (int, error)
 	// Advertise returns what peers must know of this host. What the host's earlier lease or existing links say is kept,
-	// so that a restart changes nothing for peers. It fails if the backend cannot work on this uplink.
+	// so that a restart changes nothing for peers, unless whoever has not seen this host before would take it for another's:
+	// then something else is announced, as long as there is anything. An error that wraps ErrOutranked tells that there is
+	// nothing, and comes with attributes all the same. Any other tells that the backend cannot work on this uplink.
 	Advertise(host Host, earlier subnet.Attrs) (subnet.Attrs, error)
 	// Plan returns the wanted state, and the peers that cannot be served, each with the reason.
 	Plan(host Host, self subnet.Lease, peers []*subnet.Lease) (ip.State, []subnet.Problem)
 }
+
+// ErrOutranked tells that an older lease announces what this host does, so that hosts without memory of both leave it out.
+var ErrOutranked = errors.New("hosts that see the store for the first time leave this one out")
 
 // New makes the backend of a network. Doubts are oddities that an operator should know and that stop nothing.
 type New func(network subnet.Network) (b Backend, doubts []string, err error)
@@ -46,6 +52,11 @@ type Host struct {
 	Own    map[netip.Addr]bool // every address of the host
 	Links  []ip.Link           // those of the backend's links that exist
 	Paths  map[netip.Addr]ip.Path
+
+	// For Advertise alone: all leases in the store, and this host's own among them; nil while it has none, which counts as the
+	// youngest.
+	Leases []*subnet.Lease
+	Self   *subnet.Lease
 }
 
 // DirectRoute routes dst through the peer at via, a neighbour on the underlay.

@@ -2,7 +2,6 @@
 package vxlan
 
 import (
-	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -127,36 +126,6 @@ func (v *VXLAN) sysctls(f ip.Family) []ip.Sysctl {
 		return []ip.Sysctl{{Key: conf + "disable_ipv6", Value: "1", Link: dev}}
 	}
 	return []ip.Sysctl{{Key: conf + "accept_ra", Value: "0", Link: dev}}
-}
-
-// Advertise publishes a MAC per family: the one that peers know, else the one of an existing device, else one derived from the node id.
-func (v *VXLAN) Advertise(host backend.Host, earlier subnet.Attrs) (subnet.Attrs, error) {
-	attrs := subnet.Attrs{Public: host.Uplink.Public, BackendType: Name}
-	for _, f := range v.families {
-		raw, err := json.Marshal(data{VNI: v.opts.VNI, VtepMAC: v.mac(f, host, earlier).String()})
-		if err != nil {
-			return subnet.Attrs{}, fmt.Errorf("encode backend data: %w", err)
-		}
-		attrs.BackendData.Set(f, raw)
-	}
-	return attrs, nil
-}
-
-func (v *VXLAN) mac(f ip.Family, host backend.Host, earlier subnet.Attrs) ip.MAC {
-	if earlier.BackendType == Name {
-		if mac, err := vtep(earlier.BackendData.Of(f)); err == nil {
-			return mac
-		}
-	}
-	for _, l := range host.Links {
-		if l.Name == v.device(f) && !l.MAC.IsZero() {
-			return l.MAC
-		}
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "tulle vtep %s %s", host.Node, v.device(f)))
-	mac := ip.MAC(sum[:6])
-	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
-	return mac
 }
 
 // vtep reads the MAC that a lease announces.

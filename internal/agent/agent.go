@@ -88,6 +88,8 @@ type Agent struct {
 	ground     *ground // nil: only a pass over everything will do
 	lastGround *ground // that a pass over everything began with
 	judged     judgement
+	announced  advertised
+	memory     subnet.Memory // of the leases that views have shown
 	contests   contests
 
 	born time.Time    // the clock of beat: it does not jump

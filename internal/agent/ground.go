@@ -107,7 +107,7 @@ func compareViews(old, now []*subnet.Lease) (n news, ok bool) {
 
 // settle takes note of what a pass over everything has left, if a pass over a few leases may go on from there.
 func (a *Agent) settle(v view, d decision, peers []peerView) {
-	if v.notHeld != nil || v.unpublished != nil || v.set.past || a.holdback.Doubt() != "" {
+	if v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.past || a.holdback.Doubt() != "" {
 		return
 	}
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
@@ -137,7 +137,7 @@ func (a *Agent) few(ctx context.Context) bool {
 	g := a.ground
 	a.ground = nil // until all has gone well
 	set, ok := a.inbox.view()
-	set = a.compare(set)
+	set = a.remember(a.compare(set))
 	if g == nil || !ok || !a.inbox.onlyLeases() || set.Network != g.set.Network || !slices.Equal(set.Problems, g.set.Problems) {
 		return false
 	}
@@ -162,7 +162,7 @@ func (a *Agent) few(ctx context.Context) bool {
 	g.peers = exchange(g.peers, n.gone, peerViews(n.come, come.Routes, a.backend.Scope(nil).Links))
 	g.set = set
 	a.wanted.amend(g.want)
-	a.views.offer(a.cfg, set, a.network)
+	a.views.offer(a.cfg, set, a.network, &a.memory)
 	st := a.status.get()
 	a.work.Few++
 	st.peers, st.PeerCount, st.Revision, st.Work = g.peers, len(g.peers), set.Revision, a.work

@@ -3,6 +3,8 @@ package agent
 import (
 	"slices"
 
+	"tulle/backend"
+	"tulle/ip"
 	"tulle/subnet"
 )
 
@@ -13,6 +15,8 @@ type judgement struct {
 	self    subnet.Self
 	usable  []*subnet.Lease
 	refused []subnet.Problem
+
+	over []subnet.Problem // the leases for which newcomers leave this host out
 }
 
 // judge is subnet.Judge. What it returns must not be changed.
@@ -21,6 +25,28 @@ func (j *judgement) judge(n *subnet.Network, leases []*subnet.Lease, self subnet
 	if !same || !slices.Equal(j.leases, leases) {
 		*j = judgement{network: n, leases: leases, self: self}
 		j.usable, j.refused = subnet.Judge(*n, leases, self)
+		j.over = subnet.Outranked(*n, leases, self.Subnets)
 	}
 	return j.usable, j.refused
+}
+
+// advertised is what the backend last had this host announce, and from what: most passes see the same leases.
+type advertised struct {
+	leases  []*subnet.Lease
+	self    *subnet.Lease
+	uplink  ip.Uplink
+	links   []ip.Link
+	earlier subnet.Attrs
+	attrs   subnet.Attrs
+	err     error
+}
+
+// advertise is the backend's Advertise.
+func (ad *advertised) advertise(b backend.Backend, host backend.Host, earlier subnet.Attrs) (subnet.Attrs, error) {
+	same := ad.leases != nil && ad.self == host.Self && ad.uplink == host.Uplink && slices.Equal(ad.links, host.Links) && ad.earlier.Equal(earlier)
+	if !same || !slices.Equal(ad.leases, host.Leases) {
+		*ad = advertised{leases: host.Leases, self: host.Self, uplink: host.Uplink, links: host.Links, earlier: earlier}
+		ad.attrs, ad.err = b.Advertise(host, earlier)
+	}
+	return ad.attrs, ad.err
 }

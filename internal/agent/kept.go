@@ -38,6 +38,7 @@ type keptView struct {
 	Revision  int64       `json:"revision"`
 	Network   keptNetwork `json:"network"` // in force, which the store's need not be
 	Leases    []keptLease `json:"leases"`
+	Former    []keptLease `json:"former,omitempty"` // that are gone; earlier versions know none
 
 	stamp stamp
 }
@@ -67,6 +68,26 @@ type keptLease struct {
 	Reserved bool         `json:"reserved,omitempty"`
 	Created  int64        `json:"created"`
 	Revision int64        `json:"revision"`
+	Standing keptStanding `json:"standing,omitzero"`
+}
+
+type keptStanding struct {
+	Subnets int64 `json:"subnets"`
+	Attrs   int64 `json:"attrs"`
+}
+
+func keepLease(l *subnet.Lease) keptLease {
+	return keptLease{subnet.KeyOf(l.Subnets), l.Attrs, l.Reserved, l.Created, l.Revision, keptStanding(l.Standing)}
+}
+
+func (k keptLease) lease() (*subnet.Lease, error) {
+	subnets, err := subnet.ParseKey(k.Subnets)
+	if err != nil {
+		return nil, fmt.Errorf("lease %q: %w", k.Subnets, err)
+	}
+	return &subnet.Lease{
+		Subnets: subnets, Attrs: k.Attrs, Reserved: k.Reserved, Created: k.Created, Revision: k.Revision, Standing: subnet.Standing(k.Standing),
+	}, nil
 }
 
 // set returns the view as the store would deliver it.
@@ -76,14 +97,37 @@ func (k *keptView) set() (subnet.Set, error) {
 		network.Pools.Set(f, subnet.Pool(k.Network.Pools.Of(f)))
 	}
 	set := subnet.Set{Revision: k.Revision, Network: &network, Leases: make([]*subnet.Lease, 0, len(k.Leases))}
-	for _, l := range k.Leases {
-		subnets, err := subnet.ParseKey(l.Subnets)
+	var err error
+	set.Leases, err = leasesOf(k.Leases)
+	return set, err
+}
+
+func leasesOf(kept []keptLease) ([]*subnet.Lease, error) {
+	leases := make([]*subnet.Lease, 0, len(kept))
+	for _, one := range kept {
+		l, err := one.lease()
 		if err != nil {
-			return set, fmt.Errorf("lease %q: %w", l.Subnets, err)
+			return nil, err
 		}
-		set.Leases = append(set.Leases, &subnet.Lease{Subnets: subnets, Attrs: l.Attrs, Reserved: l.Reserved, Created: l.Created, Revision: l.Revision})
+		leases = append(leases, l)
 	}
-	return set, nil
+	return leases, nil
+}
+
+// remember adds what the store does not tell: the leases that are gone. A view with more than the store's own must be read at
+// the next start, whatever the store shows by then: no view of the store has its sum.
+func (k *keptView) remember(former []*subnet.Lease) {
+	more := len(former) > 0
+	slices.SortFunc(former, subnet.CompareSubnetClaims)
+	for _, l := range former {
+		k.Former = append(k.Former, keepLease(l))
+	}
+	for _, l := range k.Leases {
+		more = more || l.Standing != (keptStanding{})
+	}
+	if more {
+		k.stamp.sum = [len(k.stamp.sum)]byte{}
+	}
 }
 
 func newKeptView(cfg Config, set subnet.Set, network subnet.Network, read time.Time) keptView {
@@ -97,7 +141,7 @@ func newKeptView(cfg Config, set subnet.Set, network subnet.Network, read time.T
 		k.Network.Pools.Set(f, keptPool(network.Pools.Of(f)))
 	}
 	for _, l := range set.Leases {
-		k.Leases = append(k.Leases, keptLease{Subnets: subnet.KeyOf(l.Subnets), Attrs: l.Attrs, Reserved: l.Reserved, Created: l.Created, Revision: l.Revision})
+		k.Leases = append(k.Leases, keepLease(l))
 	}
 	return k
 }
@@ -175,8 +219,9 @@ func (k *kept) shows(set subnet.Set) bool {
 
 // fallback is what a start without the store works from: a view of the past, which grants the recorded lease.
 type fallback struct {
-	set  subnet.Set
-	time string
+	set    subnet.Set
+	former []*subnet.Lease // that were gone by then
+	time   string
 }
 
 // open returns nil, and says why, if there is nothing to work from.
@@ -206,7 +251,11 @@ func (k *kept) read() (*fallback, error) {
 	if err := ours(set, k.mine, k.cfg.Node); err != nil {
 		return nil, err
 	}
-	return &fallback{set: set, time: view.Time}, nil
+	former, err := leasesOf(view.Former)
+	if err != nil {
+		return nil, err
+	}
+	return &fallback{set: set, former: former, time: view.Time}, nil
 }
 
 // sameStore goes by the configuration key and by the endpoints: while etcd is silent, nothing else tells one cluster from
@@ -229,14 +278,14 @@ func ours(set subnet.Set, mine subnet.Lease, node string) error {
 	}
 	// What no host uses takes nothing from this one, and neither does a lease that names it.
 	usable, _ := subnet.Judge(*set.Network, set.Leases, subnet.Self{Node: node})
-	since := int64(math.MaxInt64)
+	mine.Created = math.MaxInt64
 	for _, l := range set.Leases {
 		if l.Attrs.Node == node && l.Subnets == mine.Subnets {
-			since = l.Created
+			mine = *l
 		}
 	}
 	for _, l := range usable {
-		if l.Created < since && len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
+		if subnet.CompareSubnetClaims(l, &mine) < 0 && len(subnet.Overlap(l.Subnets, mine.Subnets)) > 0 {
 			return subnet.LostTo(mine.Subnets, *l)
 		}
 	}

@@ -275,11 +275,11 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 				t.Errorf("%s: written: %v, want %v", what, err == nil, want)
 			}
 		}
-		v.offer(Config{}, set(1), network)
+		v.offer(Config{}, set(1), network, &subnet.Memory{})
 		written(true, "the first")
-		v.offer(Config{}, set(2), network)
+		v.offer(Config{}, set(2), network, &subnet.Memory{})
 		<-time.After(keepEvery - time.Second)
-		v.offer(Config{}, set(3), network)
+		v.offer(Config{}, set(3), network, &subnet.Memory{})
 		written(false, "soon after it")
 		<-time.After(2 * time.Second)
 		if k, err := readView(dir); err != nil || k.Revision != 3 {
@@ -287,16 +287,16 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 		}
 		written(true, "later")
 		<-time.After(time.Minute)
-		v.offer(Config{}, set(3), network)
+		v.offer(Config{}, set(3), network, &subnet.Memory{})
 		<-time.After(time.Minute)
 		written(false, "the same")
-		v.offer(Config{}, set(4), network)
+		v.offer(Config{}, set(4), network, &subnet.Memory{})
 		written(true, "after a while")
 		<-time.After(time.Minute)
 
 		// What could not be written is tried again.
 		writeFile(t, filepath.Join(dir, "."+viewFile+".new", "x"), "")
-		v.offer(Config{}, set(5), network)
+		v.offer(Config{}, set(5), network, &subnet.Memory{})
 		synctest.Wait()
 		if err := os.RemoveAll(filepath.Join(dir, "."+viewFile+".new")); err != nil {
 			t.Fatal(err)
@@ -304,7 +304,7 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 		written(false, "in a bad folder")
 		<-time.After(keepEvery + time.Second)
 		written(true, "in a good one")
-		v.offer(Config{}, set(6), network)
+		v.offer(Config{}, set(6), network, &subnet.Memory{})
 		cancel()
 		if err := <-done; err == nil {
 			t.Error("run ended without its context's error")

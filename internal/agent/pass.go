@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"tulle/backend"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -70,7 +71,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 func (a *Agent) keep(set sight) {
 	a.wanted.update()
 	if a.applied && a.keeper.holds() && !set.past {
-		a.views.offer(a.cfg, set.Set, a.network)
+		a.views.offer(a.cfg, set.Set, a.network, &a.memory)
 	}
 }
 
@@ -119,13 +120,26 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
 		return plan, err
 	}
+	if v.notHeld == nil && !set.past {
+		v.outranked = errors.Join(v.outranked, a.outranked())
+	}
 	if len(st.Violations) == 0 {
 		a.settle(v, d, st.peers)
 	}
 	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}
-	return nil, errors.Join(v.unpublished, v.unrecorded, cutOff(d.blocked))
+	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, cutOff(d.blocked))
+}
+
+// outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
+// stands to lose more of its peers with each that is made anew.
+func (a *Agent) outranked() error {
+	var errs []error
+	for _, p := range a.judged.over {
+		errs = append(errs, fmt.Errorf("%w, for the older lease %s%s: %s: run: tulle leases release '%s'", backend.ErrOutranked, a.cfg.LeaseDir, p.Key, p.Reason, p.Key))
+	}
+	return errors.Join(errs...)
 }
 
 // keyed gives problems with leases the key under which the operator finds them.

@@ -30,7 +30,7 @@ func (a *Agent) see() (sight, error) {
 		a.keeper.hurry()
 	}
 	if ok && a.past == nil {
-		return sight{Set: a.compare(set)}, nil
+		return sight{Set: a.remember(a.compare(set))}, nil
 	}
 	if a.past == nil || time.Since(a.born) < storePatience {
 		return sight{}, errNoView
@@ -46,7 +46,7 @@ func (a *Agent) see() (sight, error) {
 		past.Leases, _ = subnet.Keep(set.Leases, past.Leases)
 	}
 	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time)
-	return sight{Set: past, past: true, degraded: text}, nil
+	return sight{Set: a.remember(past), past: true, degraded: text}, nil
 }
 
 // recall reads the kept view, once, unless the store shows that very view.
@@ -59,6 +59,7 @@ func (a *Agent) recall(set subnet.Set, ok bool) {
 		a.keeper.hurry()
 	} else if a.past = a.kept.open(); a.past != nil {
 		a.views.read(a.past.set)
+		a.memory.Recall(a.past.set, a.past.former)
 	}
 	a.kept = nil
 }
@@ -82,6 +83,12 @@ func (a *Agent) resume(set subnet.Set) {
 	a.rewound = set.Revision < a.past.set.Revision
 	a.compareUntil = time.Now().Add(subnet.HoldbackTime)
 	time.AfterFunc(subnet.HoldbackTime, a.inbox.poke)
+}
+
+// remember gives the leases of a view their standing.
+func (a *Agent) remember(set subnet.Set) subnet.Set {
+	set.Leases = a.memory.Rank(set)
+	return set
 }
 
 // compare is what to work from of a view of the store.

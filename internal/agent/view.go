@@ -26,6 +26,7 @@ type view struct {
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of the past
 	unpublished error // why peers are not told what they should be
+	outranked   error // why hosts that see the store for the first time leave this one out
 	unrecorded  error // why the next run will not know all that this one made
 }
 
@@ -82,16 +83,19 @@ func (a *Agent) claim(v *view) error {
 	} else {
 		v.notHeld = err
 	}
-	earlier := a.lease.Attrs
+	earlier, self := a.lease.Attrs, a.lease.Subnets
 	if !held {
 		claim := subnet.Claim{Previous: a.lease.Subnets, Attrs: subnet.Attrs{
 			Node: a.cfg.Node, Instance: a.cfg.Instance, Hardware: a.cfg.Hardware, Public: v.host.Uplink.Public,
 		}}
 		if mine, ok := subnet.Mine(v.set.Set, claim); ok {
-			earlier = mine.Attrs
+			earlier, self = mine.Attrs, mine.Subnets
 		}
 	}
-	attrs, err := a.backend.Advertise(v.host, earlier)
+	attrs, err := a.announced.advertise(a.backend, v.among(self), earlier)
+	if errors.Is(err, backend.ErrOutranked) {
+		v.outranked, err = err, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -101,6 +105,21 @@ func (a *Agent) claim(v *view) error {
 		v.self = a.lease
 	}
 	return nil
+}
+
+// among is the host beside all leases, of which the one with the given subnets is its own. A view that lacks it, or that is not of
+// the present, does not say how old it is.
+func (v *view) among(self subnet.Subnets) backend.Host {
+	host := v.host
+	if self == (subnet.Subnets{}) {
+		host.Leases = v.set.Leases
+		return host
+	}
+	own := slices.IndexFunc(v.set.Leases, func(l *subnet.Lease) bool { return l.Subnets == self })
+	if own >= 0 && !v.set.past && !v.set.Leases[own].HeldBack {
+		host.Leases, host.Self = v.set.Leases, v.set.Leases[own]
+	}
+	return host
 }
 
 // inForce checks that a lease is of the configuration in force: the store follows a new one at once, the agent does not.

@@ -1,0 +1,106 @@
+package vxlan
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"tulle/backend"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// mostMACs is how many MACs a host derives from its node id. Each gives way to the next, never to one before it, so that
+// nobody can make a host change its MAC for ever.
+const mostMACs = 16
+
+// Advertise publishes a MAC per family: the one that peers know, else the one of an existing device, else one derived from the
+// node id. If an older lease announces it for another host, the next one is taken that nobody announces.
+func (v *VXLAN) Advertise(host backend.Host, earlier subnet.Attrs) (subnet.Attrs, error) {
+	attrs := subnet.Attrs{Public: host.Uplink.Public, BackendType: Name}
+	var outranked error
+	for _, f := range v.families {
+		mac := v.mac(f, host, earlier)
+		if elder := announcer(f, host, mac); elder != nil {
+			next, ok := v.nextMAC(f, host, mac)
+			if !ok {
+				outranked = errors.Join(outranked, fmt.Errorf("%w: the MAC %s is also that of %s, an older lease, and all others of this host are taken: run: tulle leases release '%s'",
+					backend.ErrOutranked, mac, elder.Attrs.Address(), subnet.KeyOf(elder.Subnets)))
+			}
+			mac = next
+		}
+		raw, err := json.Marshal(data{VNI: v.opts.VNI, VtepMAC: mac.String()})
+		if err != nil {
+			return subnet.Attrs{}, fmt.Errorf("encode backend data: %w", err)
+		}
+		attrs.BackendData.Set(f, raw)
+	}
+	return attrs, outranked
+}
+
+func (v *VXLAN) mac(f ip.Family, host backend.Host, earlier subnet.Attrs) ip.MAC {
+	if earlier.BackendType == Name {
+		if mac, err := vtep(earlier.BackendData.Of(f)); err == nil {
+			return mac
+		}
+	}
+	for _, l := range host.Links {
+		if l.Name == v.device(f) && !l.MAC.IsZero() {
+			return l.MAC
+		}
+	}
+	return v.derivedMAC(f, host, 0)
+}
+
+// derivedMAC is the n-th MAC of a host.
+func (v *VXLAN) derivedMAC(f ip.Family, host backend.Host, n int) ip.MAC {
+	text := fmt.Appendf(nil, "tulle vtep %s %s", host.Node, v.device(f))
+	if n > 0 {
+		text = fmt.Appendf(text, " %d", n)
+	}
+	sum := sha256.Sum256(text)
+	mac := ip.MAC(sum[:6])
+	mac[0] = mac[0]&^1 | 2 // unicast, locally administered
+	return mac
+}
+
+// nextMAC returns what a host announces instead of a MAC; the same one if there is nothing else.
+func (v *VXLAN) nextMAC(f ip.Family, host backend.Host, mac ip.MAC) (next ip.MAC, ok bool) {
+	announced := make(map[ip.MAC]bool, len(host.Leases))
+	for _, l := range host.Leases {
+		if other, err := vtep(l.Attrs.BackendData.Of(f)); err == nil {
+			announced[other] = true
+		}
+	}
+	from := 0
+	for n := range mostMACs {
+		if v.derivedMAC(f, host, n) == mac {
+			from = n + 1
+		}
+	}
+	for n := from; n < mostMACs; n++ {
+		if next := v.derivedMAC(f, host, n); !announced[next] {
+			return next, true
+		}
+	}
+	return mac, false
+}
+
+// announcer returns the oldest lease by which another host announces a MAC, if that is older than this host's by the age of
+// their keys, which is all that a host knows that has seen neither before.
+func announcer(f ip.Family, host backend.Host, mac ip.MAC) (elder *subnet.Lease) {
+	for _, l := range host.Leases {
+		if l == host.Self || l.HeldBack || l.Attrs.BackendType != Name || host.Self != nil && (l.Created > host.Self.Created || l.Left(*host.Self)) {
+			continue
+		}
+		public := l.Attrs.Public.Of(f)
+		if !l.Subnets.Of(f).IsValid() || !public.IsValid() || public == host.Uplink.Public.Of(f) || host.Own[public] {
+			continue
+		}
+		if other, err := vtep(l.Attrs.BackendData.Of(f)); err == nil && other == mac && (elder == nil || l.Created < elder.Created) {
+			elder = l
+		}
+	}
+	return elder
+}
