@@ -36,7 +36,8 @@ func Reach(host Host, peer subnet.Lease, f ip.Family, backend string) (netip.Add
 	case !public.IsValid() || public.IsUnspecified():
 		return netip.Addr{}, fmt.Errorf("it announces no public %s address", f)
 	case host.Own[public] || public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):
-		return netip.Addr{}, fmt.Errorf("its public address %s is this host's own", public)
+		return netip.Addr{}, fmt.Errorf("its public address %s is this host's own: end it with tulle leases release '%s', or choose that host's own with --public-ip or --iface",
+			public, subnet.KeyOf(peer.Subnets))
 	case !unicast(public):
 		return netip.Addr{}, fmt.Errorf("its public address %s is not the address of a host", public)
 	}

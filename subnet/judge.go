@@ -97,7 +97,7 @@ func (s *Self) impostor(l *Lease) string {
 	if s.Node == "" || l.Attrs.Node != s.Node {
 		return ""
 	}
-	return fmt.Sprintf("it names this host's node id, and is not this host's lease: end it with tulle leases release %s, or give the machine at %s a node id of its own",
+	return fmt.Sprintf("it names this host's node id, and is not this host's lease: end it with tulle leases release '%s', or give the machine at %s a node id of its own",
 		KeyOf(l.Subnets), l.Attrs.Address())
 }
 

@@ -3,6 +3,10 @@
 package lab_test
 
 import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,5 +99,51 @@ func TestClonesAreToldApart(t *testing.T) {
 	}
 	if heir.Subnets != first.Subnets {
 		t.Errorf("the returning node holds %s, want its subnet %s", heir.Subnets.V4, first.Subnets.V4)
+	}
+}
+
+// A host that comes back to its own lease goes on with it, whatever keys were put beside it meanwhile.
+func TestStrayLeasesDoNotLockOut(t *testing.T) {
+	l := upLab(t, lab.Config{Hosts: 2, Containers: 1, Families: []ip.Family{ip.IPv4}})
+	host := l.Hosts[1]
+	first, err := host.ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lease = `{"PublicIP":%q,"PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:c8"},"Tulle":{"Node":%q,"Instance":"stray","Hardware":["elsewhere"]}}`
+	keys := map[string]string{
+		l.Etcd.Key("subnets/10.244.254.0-24"): fmt.Sprintf(lease, "172.30.1.200", "h2"),
+		l.Etcd.Key("subnets/10.244.253.0-24"): fmt.Sprintf(lease, "172.30.1.2", "other"),
+	}
+	streams := ring(t, l, ip.IPv4, 500)
+	for key, value := range keys {
+		if err := l.Etcd.Put(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, when := range []string{"while it runs", "after a restart"} {
+		if when == "after a restart" {
+			if err := host.StopDaemon(); err != nil {
+				t.Fatal(err)
+			}
+			if err := host.StartDaemon(); err != nil {
+				t.Fatal(err)
+			}
+			if err := host.WaitReady(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		awaitProblems(t, host, slices.Collect(maps.Keys(keys)))
+		status := tulle(t, l, host, "status")
+		for key := range keys {
+			if remedy := "tulle leases release '" + path.Base(key) + "'"; !strings.Contains(status, remedy) {
+				t.Errorf("%s, tulle status does not say %q:\n%s", when, remedy, status)
+			}
+		}
+	}
+	stopAll(t, streams)
+	requireMatrix(t, l)
+	if again, err := host.ReadSubnetFile(); err != nil || again.Subnets != first.Subnets {
+		t.Errorf("after the restart %s holds %v, %v, want %v", host, again.Subnets, err, first.Subnets)
 	}
 }

@@ -171,9 +171,16 @@ func rivalKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.I
 // leases, of which one may have become the claim's.
 func (a *acquisition) settle(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
 	a.settled = false
-	for _, rival := range subnet.Rivals(leases, a.claim) {
+	rivals := subnet.Rivals(leases, a.claim)
+	alive := map[string]bool{} // by node id, of those who have been asked
+	for i, rival := range rivals {
 		if !a.dead[rivalKey(rival.Lease)] {
-			if err := a.challenge(ctx, rival); err != nil {
+			if _, asked := alive[rival.Lease.Attrs.Node]; !asked {
+				if err := a.store.askAll(ctx, a.claim, a.unsettled(rivals[i:]), alive); err != nil {
+					return nil, err
+				}
+			}
+			if err := a.challenge(rival, alive[rival.Lease.Attrs.Node]); err != nil {
 				return nil, err
 			}
 		}
@@ -185,13 +192,23 @@ func (a *acquisition) settle(ctx context.Context, leases []*subnet.Lease) ([]*su
 	return leases, nil
 }
 
-// challenge asks one rival, and returns the conflict if it lives, or may live.
-func (a *acquisition) challenge(ctx context.Context, rival subnet.Rival) error {
-	owner := rival.Lease.Attrs
-	alive, err := a.store.ask(ctx, a.claim, owner.Node)
-	if err != nil {
-		return err
+// unsettled returns the node ids to ask next: that of the first rival if its silence settles the matter, else all others' too.
+func (a *acquisition) unsettled(rivals []subnet.Rival) []string {
+	if rivals[0].Settles() {
+		rivals = rivals[:1]
 	}
+	var nodes []string
+	for _, r := range rivals {
+		if node := r.Lease.Attrs.Node; !a.dead[rivalKey(r.Lease)] && !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+// challenge returns the conflict with one rival that was asked, if it lives, or may live.
+func (a *acquisition) challenge(rival subnet.Rival, alive bool) error {
+	owner := rival.Lease.Attrs
 	if alive {
 		return rival.Conflict
 	}
@@ -225,6 +242,9 @@ func (a *acquisition) etcdLease(ctx context.Context, old *entry) (clientv3.Lease
 	}
 	if a.granted != 0 {
 		return a.granted, nil
+	}
+	if old != nil && old.Attrs.Node != "" && old.Attrs.Node != a.claim.Attrs.Node {
+		a.outdated = old.id // of an earlier run under another node id
 	}
 	if old != nil && old.Attrs.Node == a.claim.Attrs.Node {
 		renewed, err := a.store.renew(ctx, old.id)

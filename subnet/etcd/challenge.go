@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -36,6 +37,36 @@ func partyOf(a subnet.Attrs) party {
 		p.Address = address.String()
 	}
 	return p
+}
+
+// askAtOnce is how many owners are asked at the same time: many dead ones must not make a start take many times as long.
+const askAtOnce = 32
+
+// askAll notes which of the owners of some node ids live.
+func (s *Store) askAll(ctx context.Context, claim subnet.Claim, nodes []string, alive map[string]bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	turns := make(chan struct{}, askAtOnce)
+	for _, node := range nodes {
+		turns <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			lives, err := s.ask(ctx, claim, node)
+			if err != nil {
+				cancel(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			alive[node] = lives
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // ask reports whether the owner of a node id lives. It does if its Held answers in time.

@@ -41,7 +41,7 @@ type Far struct {
 
 // Run runs the suite. each gives a test its harness, inside a bubble of testing/synctest if the store can live in one.
 func Run(t *testing.T, each func(t *testing.T, test func(t *testing.T, h Harness))) {
-	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), heldTests(), watchTests(), pastTests(), lossTests(), standingTests(), termTests(), compactionTests(), sleepTests()} {
+	for _, group := range []map[string]func(*testing.T, Harness){acquireTests(), conflictTests(), strayTests(), heldTests(), watchTests(), pastTests(), lossTests(), standingTests(), termTests(), compactionTests(), sleepTests()} {
 		for name, test := range group {
 			t.Run(name, func(t *testing.T) { each(t, test) })
 		}
