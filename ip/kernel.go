@@ -50,6 +50,7 @@ type Snapshot struct {
 	Defaults   []Route             // default routes of the main table, the preferred one of each family first
 	Paths      map[netip.Addr]Path // an address without a route is absent
 	Strangers  uint64              // packets that the guards have dropped since each was made
+	Fixed      map[string]bool     // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
 	Filters    []Filter            // chains of others at the hooks that packets between containers pass, and those reached from them
 }
 

@@ -79,6 +79,8 @@ type Sysctl struct {
 	Key   string
 	Value string
 	Link  string // the link that it lives and dies with; empty for a host-wide setting
+
+	Optional bool // packets flow without it as well
 }
 
 // Leftover is a packet filter object that a flanneld left behind. It is only ever read and deleted, never wanted.

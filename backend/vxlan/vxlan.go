@@ -123,9 +123,9 @@ func (v *VXLAN) sysctls(f ip.Family) []ip.Sysctl {
 	conf := "net/ipv6/conf/" + dev + "/"
 	if f == ip.IPv4 {
 		// Without IPv6 the device sends no router solicitations and multicast reports, which it could only drop.
-		return []ip.Sysctl{{Key: conf + "disable_ipv6", Value: "1", Link: dev}}
+		return []ip.Sysctl{{Key: conf + "disable_ipv6", Value: "1", Link: dev, Optional: true}}
 	}
-	return []ip.Sysctl{{Key: conf + "accept_ra", Value: "0", Link: dev}}
+	return []ip.Sysctl{{Key: conf + "accept_ra", Value: "0", Link: dev, Optional: true}}
 }
 
 // vtep reads the MAC that a lease announces.

@@ -85,6 +85,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	for _, b := range st.Blocked {
 		fmt.Fprintf(w, "blocked  %s\n", b)
 	}
+	for _, a := range st.Advice {
+		fmt.Fprintf(w, "advice   %s\n", a)
+	}
 	for _, c := range st.Contested {
 		fmt.Fprintf(w, "%s\n", c)
 	}

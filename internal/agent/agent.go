@@ -37,6 +37,7 @@ type Config struct {
 	Log      *slog.Logger
 
 	Node       string          // node id
+	NewNode    bool            // it was made at random for this start: nothing of an earlier one was found
 	Instance   string          // of this machine since it booted
 	Hardware   []string        // of this machine
 	Uplink     ip.UplinkChoice // zero: the interface of the default route
@@ -89,7 +90,8 @@ type Agent struct {
 	lastGround *ground // that a pass over everything began with
 	judged     judgement
 	announced  advertised
-	memory     subnet.Memory // of the leases that views have shown
+	memory     subnet.Memory   // of the leases that views have shown
+	refused    map[string]bool // settings that the kernel has not taken in this pass
 	contests   contests
 
 	born time.Time    // the clock of beat: it does not jump

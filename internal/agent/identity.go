@@ -28,14 +28,15 @@ func CheckNodeID(id string) error {
 
 // NodeID returns the identity that owns this host's lease: the explicit one if given, else one derived from the machine
 // id at machineIDPath (machine-id(5): it is not to be shown as it is, so it is hashed), else a random one kept in stateDir.
-func NodeID(explicit, machineIDPath, stateDir string) (string, error) {
+// made tells that the random one was made just now: a host that keeps no state has another one with each start.
+func NodeID(explicit, machineIDPath, stateDir string) (id string, made bool, err error) {
 	if explicit != "" {
-		return explicit, CheckNodeID(explicit)
+		return explicit, false, CheckNodeID(explicit)
 	}
 	machineID, err := os.ReadFile(machineIDPath)
 	if id := strings.TrimSpace(string(machineID)); err == nil && id != "" && id != "uninitialized" {
 		sum := sha256.Sum256([]byte("tulle node " + id))
-		return hex.EncodeToString(sum[:8]), nil
+		return hex.EncodeToString(sum[:8]), false, nil
 	}
 	return stored(filepath.Join(stateDir, "node-id"))
 }
@@ -45,26 +46,29 @@ const instanceFile = "instance"
 
 // Instance returns what tells this machine, since it booted, from a clone that has the same node id. It lies in runDir,
 // which does not survive a reboot and is in no image.
-func Instance(runDir string) (string, error) { return stored(filepath.Join(runDir, instanceFile)) }
+func Instance(runDir string) (string, error) {
+	id, _, err := stored(filepath.Join(runDir, instanceFile))
+	return id, err
+}
 
 // stored returns the id in the file at path, and makes a random one if there is no file.
-func stored(path string) (string, error) {
+func stored(path string) (id string, made bool, err error) {
 	data, err := os.ReadFile(path)
 	if err == nil {
 		id := strings.TrimSpace(string(data))
 		if !validID.MatchString(id) {
-			return "", fmt.Errorf("%s holds no id: delete the file to get a new one", path)
+			return "", false, fmt.Errorf("%s holds no id: delete the file to get a new one", path)
 		}
-		return id, nil
+		return id, false, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read id: %w", err)
+		return "", false, fmt.Errorf("read id: %w", err)
 	}
 	var b [8]byte
 	rand.Read(b[:])
-	id := hex.EncodeToString(b[:])
+	id = hex.EncodeToString(b[:])
 	if err := atomicfile.Write(path, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep id: %w", err)
+		return "", false, fmt.Errorf("keep id: %w", err)
 	}
-	return id, nil
+	return id, true, nil
 }

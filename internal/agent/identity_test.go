@@ -10,12 +10,17 @@ import (
 func TestNodeID(t *testing.T) {
 	dir := t.TempDir()
 	machineID := filepath.Join(dir, "machine-id")
+	first := true
 	get := func(explicit string) string {
 		t.Helper()
-		id, err := NodeID(explicit, machineID, dir)
+		id, made, err := NodeID(explicit, machineID, dir)
 		if err != nil {
 			t.Fatal(err)
 		}
+		if made != first {
+			t.Errorf("id %s was made just now: %t, want %t", id, made, first)
+		}
+		first = false
 		return id
 	}
 	random := get("")
@@ -41,7 +46,7 @@ func TestNodeID(t *testing.T) {
 		t.Errorf("explicit id became %q", got)
 	}
 	for _, bad := range []string{"-x", "a/b", "a b", "é", strings.Repeat("x", 65)} {
-		if id, err := NodeID(bad, machineID, dir); err == nil || !strings.Contains(err.Error(), "letters") {
+		if id, _, err := NodeID(bad, machineID, dir); err == nil || !strings.Contains(err.Error(), "letters") {
 			t.Errorf("%q: %q, %v, want an error that says what is allowed", bad, id, err)
 		}
 	}
@@ -50,7 +55,7 @@ func TestNodeID(t *testing.T) {
 func TestStoredIDIsNotGuessed(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "node-id"), "\x00\x00")
-	if id, err := NodeID("", filepath.Join(dir, "none"), dir); err == nil || !strings.Contains(err.Error(), "delete the file") {
+	if id, _, err := NodeID("", filepath.Join(dir, "none"), dir); err == nil || !strings.Contains(err.Error(), "delete the file") {
 		t.Errorf("%q, %v, want an error with the remedy", id, err)
 	}
 }

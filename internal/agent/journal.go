@@ -71,6 +71,11 @@ func (j *journal) passed(last, now Status) {
 			j.log.Warn("packets may be dropped", "where", where)
 		}
 	}
+	for _, what := range now.Advice {
+		if !slices.Contains(last.Advice, what) && j.nag.due(what, lasting) {
+			j.log.Warn("advice", "what", what)
+		}
+	}
 	j.contested(now.Contested)
 	for _, bridge := range now.Stale {
 		if j.nag.due(bridge, lasting) {

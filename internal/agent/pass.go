@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.inbox.begin()
 	a.ground, a.lastGround = nil, a.ground
 	a.work.Passes++
+	a.refused = nil
 	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}}
 	changed, err := a.reconcile(ctx, &st)
 	if err != nil {
@@ -110,7 +112,12 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	if set.past {
 		plan = cautious(plan)
 	}
-	st.Violations = union(st.Violations, a.violations(v, d, have, plan))
+	plan, unset := v.snap.Settable(plan, a.refused)
+	advice, unfit := advise(unset)
+	st.Advice = append(advice, a.identity()...)
+	fit := d
+	fit.want = accept(d.want, unset)
+	st.Violations = union(st.Violations, a.violations(v, fit, have, plan))
 	if len(plan) > 0 {
 		err = a.apply(ctx, plan, v)
 	}
@@ -129,7 +136,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}
-	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, cutOff(d.blocked))
+	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, unfit, cutOff(d.blocked))
 }
 
 // outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
@@ -194,13 +201,25 @@ func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
 	return nil
 }
 
-// change applies a plan and counts it.
+// change applies a plan and counts it. Settings that are refused are no failure yet: the next round looks at what they are.
 func (a *Agent) change(ctx context.Context, plan ip.Plan) error {
 	began := time.Now()
 	err := a.cfg.Kernel.Apply(ctx, plan)
 	a.work.Changes += uint64(len(plan))
 	a.work.Applied += time.Since(began)
-	return err
+	var failed ip.OpErrors
+	if !errors.As(err, &failed) || ctx.Err() != nil {
+		return err
+	}
+	refused, failed := failed.Refused()
+	if a.refused == nil {
+		a.refused = map[string]bool{}
+	}
+	maps.Copy(a.refused, refused)
+	if len(failed) > 0 {
+		return failed
+	}
+	return nil
 }
 
 func (a *Agent) writeEnv(self subnet.Lease, mtu int) error {

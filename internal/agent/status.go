@@ -28,6 +28,7 @@ type Status struct {
 	Blocked   []string         `json:"blocked,omitempty"`   // where the host drops packets to or from its containers, and what to change
 	Loss      string           `json:"loss,omitempty"`      // to whom this host lost its subnet, until it has it again
 	Stale     []string         `json:"stale,omitempty"`     // bridges that hold a subnet of the past, or this one beside another bridge, and how to mend it
+	Advice    []string         `json:"advice,omitempty"`    // what to set or mount on this host, which forwards without it as well
 	Contested []string         `json:"contested,omitempty"` // what others undo again and again, and who
 	Strangers uint64           `json:"strangers,omitempty"` // tunnelled packets dropped since the filter is there: they came from the address of no peer
 	Pending   string           `json:"pending,omitempty"`   // what waits for a restart

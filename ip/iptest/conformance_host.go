@@ -90,6 +90,9 @@ func (s *suite) sysctls() {
 	s.apply(add(onLink), syscall.ENOENT)
 	s.apply(add(host), nil)
 	s.same(s.snapshot(scope).Owned, ip.State{Sysctls: []ip.Sysctl{host}})
+	if fixed := s.snapshot(scope).Fixed; len(fixed) > 0 {
+		s.Errorf("settings that can be written are said to be fixed: %v", fixed)
+	}
 	s.create(ip.State{Links: []ip.Link{s.link}, Sysctls: []ip.Sysctl{onLink}})
 	s.same(s.snapshot(scope).Owned, ip.State{Links: []ip.Link{s.link}, Sysctls: []ip.Sysctl{host, onLink}})
 	onLink.Value, host.Value = "2", "0"

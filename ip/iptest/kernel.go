@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 
 	"tulle/ip"
 )
@@ -29,6 +30,7 @@ type Kernel struct {
 	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
 
 	refuse  func(ip.Op) error
+	fixed   bool                  // settings cannot be written
 	changed map[int]chan struct{} // of the watches
 	watches int
 }
@@ -85,6 +87,9 @@ func (k *Kernel) Apply(ctx context.Context, plan ip.Plan) error {
 		err := error(nil)
 		if k.refuse != nil {
 			err = k.refuse(op)
+		}
+		if _, ok := op.New.(ip.Sysctl); ok && k.fixed {
+			err = syscall.EROFS
 		}
 		if err == nil {
 			err = k.apply(op)
@@ -149,6 +154,13 @@ func (k *Kernel) Refuse(refuse func(ip.Op) error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.refuse = refuse
+}
+
+// Fix makes settings read-only for Apply, as a container's mount of /proc/sys does.
+func (k *Kernel) Fix() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fixed = true
 }
 
 // External applies the plan as another program would: the watches are notified, and nothing is refused.

@@ -19,6 +19,12 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	}
 	s := ip.Snapshot{Owned: k.owned(scope), Interfaces: k.allInterfaces()}
 	k.readGuards(&s)
+	if k.fixed {
+		s.Fixed = map[string]bool{}
+		for _, setting := range s.Owned.Sysctls {
+			s.Fixed[setting.Key] = true
+		}
+	}
 	for _, r := range k.routes {
 		switch {
 		case owns(scope, r):

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"tulle/ip"
 )
 
@@ -33,6 +35,12 @@ func (rd *reading) readSysctls() error {
 		}
 		s.Value = strings.TrimSpace(string(value))
 		rd.Owned.Sysctls = append(rd.Owned.Sysctls, s)
+		if unix.Faccessat(unix.AT_FDCWD, sysctlRoot+s.Key, unix.W_OK, unix.AT_EACCESS) != nil {
+			if rd.Fixed == nil {
+				rd.Fixed = map[string]bool{}
+			}
+			rd.Fixed[s.Key] = true
+		}
 	}
 	return nil
 }
