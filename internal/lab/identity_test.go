@@ -88,7 +88,9 @@ func TestClonesAreToldApart(t *testing.T) {
 		}
 	}
 
-	// The owner gone, a host with its node id is the same machine come back.
+	// The owner gone, a host with its node id is the same machine come back. So would be one with its address, since
+	// the lab's hosts share this machine's hardware.
+	l.Hosts[2].KillDaemon()
 	l.Hosts[0].KillDaemon()
 	if err := l.Hosts[1].WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
