@@ -16,7 +16,9 @@ type layer struct {
 }
 
 // leaves are small packages that know nothing of Tulle and import nothing of it.
-func leaves() []string { return []string{"internal/atomicfile", "internal/backoff"} }
+func leaves() []string {
+	return []string{"internal/atomicfile", "internal/backoff", "internal/regularfile"}
+}
 
 const layersWhy = "the direction is cmd → internal/agent → backend → subnet → ip; what decides is kept apart from what acts, " +
 	"so that decisions are tested without a kernel or a store"
@@ -26,7 +28,7 @@ func layers() []layer {
 		{pkg: "ip", std: true},
 		{pkg: "ip/kernel", below: []string{"internal/netns", "ip/kernel/xtables"}},
 		{pkg: "ip/iptest"},
-		{pkg: "subnet", below: []string{"ip", "internal/atomicfile"}, std: true},
+		{pkg: "subnet", below: []string{"ip", "internal/atomicfile", "internal/regularfile"}, std: true},
 		{pkg: "subnet/etcd", below: []string{"ip"}},
 		{pkg: "subnet/subnettest", below: []string{"ip"}},
 		{pkg: "backend", below: []string{"ip", "subnet"}, std: true},
