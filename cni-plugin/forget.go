@@ -27,7 +27,7 @@ func (f Files) Attached() ([]string, error) {
 	names, err := f.states().names()
 	var attached []string
 	for _, name := range names {
-		if strings.HasPrefix(name, unfinishedPrefix) {
+		if strings.HasPrefix(name, ".") {
 			continue
 		}
 		if parts := strings.Split(name, separator); len(parts) == 3 {

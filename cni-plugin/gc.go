@@ -15,6 +15,9 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
+
+	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 )
 
 // validAttachments is the member of the configuration that lists what must stay.
@@ -81,8 +84,8 @@ func (s states) known(network string) (map[attachment]bool, error) {
 	names, err := s.names()
 	found := map[attachment]bool{}
 	for _, name := range names {
-		if unfinished, ok := strings.CutPrefix(name, unfinishedPrefix); ok {
-			name = strings.TrimSuffix(unfinished, unfinishedSuffix)
+		if file, ok := atomicfile.Unfinished(name); ok {
+			name = file
 		}
 		if parts := strings.Split(name, separator); len(parts) == 3 && parts[0] == network {
 			found[attachment{parts[0], parts[1], parts[2]}] = true
@@ -100,8 +103,11 @@ func (s states) forget(network string, keep map[string]bool) error {
 			continue
 		}
 		path := filepath.Join(s.dir, name)
-		text, err := os.ReadFile(path)
+		text, err := regularfile.Read(path, maxState)
 		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("read state: %w", err))
+			}
 			continue
 		}
 		if name, err := delegateField(text, "name"); err == nil && name == network {
@@ -138,16 +144,20 @@ func holders(c conf) (map[attachment]bool, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list addresses in use: %w", err)
 	}
+	var errs []error
 	for _, e := range entries {
-		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		text, err := regularfile.Read(filepath.Join(dir, e.Name()), maxState)
 		if err != nil {
-			continue // freed meanwhile
+			if !errors.Is(err, fs.ErrNotExist) { // freed meanwhile
+				errs = append(errs, fmt.Errorf("read address in use: %w", err))
+			}
+			continue
 		}
 		if fields := strings.Fields(string(text)); len(fields) == 2 {
 			found[attachment{c.Name, fields[0], fields[1]}] = true
 		}
 	}
-	return found, nil
+	return found, errors.Join(errs...)
 }
 
 func union(a, b map[attachment]bool) map[attachment]bool {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 )
 
 // attachment names one interface of one container on one network.
@@ -42,6 +43,9 @@ const (
 // longestName is how long the name of a state file may be, in bytes. File systems take 255, and package atomicfile adds to it while
 // it writes.
 const longestName = 255 - len(".") - len(".new") - len("4294967295")
+
+// maxState bounds a state file, in bytes: it holds one configuration.
+const maxState = 1 << 20
 
 // separator is in no name, container id or interface name.
 const separator = ":"
@@ -96,7 +100,7 @@ func (s states) alone(fn func() error) (err error) {
 // read returns what is known of an attachment, if need be from the flannel plugin. If there is nothing, the error wraps fs.ErrNotExist.
 func (s states) read(a attachment) (record, error) {
 	path := s.path(a)
-	text, err := os.ReadFile(path)
+	text, err := regularfile.Read(path, maxState)
 	if err == nil {
 		r, err := parseRecord(text)
 		if err != nil {
@@ -108,7 +112,7 @@ func (s states) read(a attachment) (record, error) {
 		return record{}, err
 	}
 	path = s.flannelPath(a.container)
-	if text, err = os.ReadFile(path); absent(err) {
+	if text, err = regularfile.Read(path, maxState); absent(err) {
 		return record{}, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 	} else if err != nil {
 		return record{}, err
@@ -160,12 +164,8 @@ func (s states) removeAlone(a attachment) error {
 			err = removeFile(s.flannelPath(a.container))
 		}
 	}
-	dir, name := filepath.Split(s.path(a))
-	return errors.Join(err, removeFile(dir+unfinishedPrefix+name+unfinishedSuffix))
+	return errors.Join(err, atomicfile.Discard(s.path(a)))
 }
-
-// What is around the name of a file that package atomicfile has not finished.
-const unfinishedPrefix, unfinishedSuffix = ".", ".new"
 
 func removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !absent(err) {
@@ -183,7 +183,7 @@ func absent(err error) bool {
 // working keeps the lock until it is done. A file that does not exist is not locked, and nil.
 func lock(ctx context.Context, path string) (*os.File, error) {
 	for {
-		file, err := os.Open(path)
+		file, err := regularfile.Open(path)
 		if absent(err) {
 			return nil, nil
 		}
@@ -198,7 +198,7 @@ func lock(ctx context.Context, path string) (*os.File, error) {
 		if err != nil {
 			return nil, errors.Join(err, file.Close())
 		}
-		if now, err := os.Stat(path); err == nil && os.SameFile(held, now) {
+		if now, err := os.Lstat(path); err == nil && os.SameFile(held, now) {
 			return file, nil
 		}
 		if err := file.Close(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -104,5 +105,26 @@ func TestFlannelsState(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("stat after it was forgotten = %v, want fs.ErrNotExist", err)
+	}
+}
+
+// A file of host-local's that is none costs that address alone, and is named.
+func TestHoldersInTheWay(t *testing.T) {
+	c := conf{Name: "fabric", IPAM: object{"dataDir": json.RawMessage(`"` + t.TempDir() + `"`)}}
+	dir := filepath.Join(textOr(c.IPAM, "dataDir", ""), c.Name)
+	pipe := filepath.Join(dir, "10.5.0.2")
+	for _, err := range []error{
+		os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "10.5.0.3"), []byte("c1\r\neth0"), 0o600), syscall.Mkfifo(pipe, 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := holders(c)
+	if want := (map[attachment]bool{{"fabric", "c1", "eth0"}: true}); !cmp.Equal(found, want, cmp.AllowUnexported(attachment{})) {
+		t.Errorf("holders = %v, want %v", found, want)
+	}
+	if err == nil || !strings.Contains(err.Error(), pipe) {
+		t.Errorf("error %v, want one that names %s", err, pipe)
 	}
 }

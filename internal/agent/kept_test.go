@@ -295,10 +295,10 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 		<-time.After(time.Minute)
 
 		// What could not be written is tried again.
-		writeFile(t, filepath.Join(dir, "."+viewFile+".new", "x"), "")
+		writeFile(t, filepath.Join(path, "x"), "")
 		v.offer(Config{}, set(5), network, &subnet.Memory{})
 		synctest.Wait()
-		if err := os.RemoveAll(filepath.Join(dir, "."+viewFile+".new")); err != nil {
+		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
 		written(false, "in a bad folder")

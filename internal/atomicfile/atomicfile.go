@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
-// Write makes the file at path hold content, with the mode. It creates the directory if it is missing. One process at a
-// time may write a path.
+// Write makes the file at path hold content, with the mode. It creates the directory if it is missing. A symbolic link at path
+// is replaced, and what it leads to stays as it is. One process at a time may write a path.
 func Write(path string, content []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -27,22 +28,68 @@ func Write(path string, content []byte, mode fs.FileMode) error {
 }
 
 func replace(dir, path string, content []byte, mode fs.FileMode) (err error) {
-	// The name is always the same, so that what a crash leaves behind is overwritten by the next write.
-	name := filepath.Join(dir, "."+filepath.Base(path)+".new")
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return errors.New("it is a directory: remove it")
+	}
+	if err := Discard(path); err != nil {
+		return err
+	}
+	// The name is one that nobody can know before, and the file is made anew: who else may write to the directory cannot have
+	// put a link or a pipe there. The rename replaces whatever is at path, a link as such.
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+unfinished+"*")
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.Remove(name))
+			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
 	_, err = f.Write(content)
 	if err := errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(name, path)
+	return os.Rename(f.Name(), path)
+}
+
+// unfinished is between the name of a file that is being written and a number.
+const unfinished = ".new"
+
+// Unfinished returns the name of the file that a Write was to make, if name is that of what it left when it did not come to its end.
+func Unfinished(name string) (file string, ok bool) {
+	rest, hidden := strings.CutPrefix(name, ".")
+	i := strings.LastIndex(rest, unfinished)
+	if !hidden || i <= 0 || strings.Trim(rest[i+len(unfinished):], "0123456789") != "" {
+		return "", false
+	}
+	return rest[:i], true
+}
+
+// Discard removes what writes of path left that did not come to their end.
+func Discard(path string) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	names, err := dir.Readdirnames(-1)
+	errs := []error{err, dir.Close()}
+	for _, name := range names {
+		if file, ok := Unfinished(name); !ok || file != filepath.Base(path) {
+			continue
+		}
+		// No write leaves a directory.
+		leftover := filepath.Join(filepath.Dir(path), name)
+		if info, err := os.Lstat(leftover); err != nil || info.IsDir() {
+			continue
+		}
+		if err := os.Remove(leftover); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // syncDir makes the rename itself survive a power cut.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package atomicfile
 
 import (
@@ -5,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -37,15 +40,67 @@ func TestWrite(t *testing.T) {
 	check(t, path, "2", 0o600)
 }
 
-func TestWhatACrashLeavesIsOverwritten(t *testing.T) {
+func TestWhatACrashLeavesIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(filepath.Join(filepath.Dir(path), ".file.new"), []byte("half of something long"), 0o666); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{".file.new", ".file.new123"} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), name), []byte("half of something long"), 0o666); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := Write(path, []byte("whole"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	check(t, path, "whole", 0o600)
+}
+
+func TestUnfinished(t *testing.T) {
+	for name, want := range map[string]string{
+		".file.new": "file", ".file.new42": "file", ".a.new.new7": "a.new", "..x.new1": ".x",
+		"file": "", ".file": "", ".file.newest": "", "file.new1": "", ".new1": "",
+	} {
+		if got, ok := Unfinished(name); got != want || ok != (want != "") {
+			t.Errorf("%s: unfinished %q, %t, want %q", name, got, ok, want)
+		}
+	}
+}
+
+// Whatever others put into the directory, the file alone is written, and they get nothing written elsewhere.
+func TestWhatIsInTheWayIsReplaced(t *testing.T) {
+	for name, put := range map[string]func(path string, secret string) error{
+		"pipe":    func(path, _ string) error { return syscall.Mkfifo(path, 0o666) },
+		"link":    func(path, secret string) error { return os.Symlink(secret, path) },
+		"device":  func(path, _ string) error { return os.Symlink("/dev/full", path) },
+		"nowhere": func(path, _ string) error { return os.Symlink("/nowhere/at/all", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			secret := filepath.Join(t.TempDir(), "secret")
+			if err := os.WriteFile(secret, []byte("secret"), 0o400); err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			for _, name := range []string{"file", ".file.new", ".file.new1"} {
+				if err := put(filepath.Join(dir, name), secret); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := Write(filepath.Join(dir, "file"), []byte("content"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			check(t, filepath.Join(dir, "file"), "content", 0o644)
+			check(t, secret, "secret", 0o400)
+		})
+	}
+}
+
+func TestDirectoryMayBeALink(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(filepath.Join(link, "file"), []byte("content"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check(t, filepath.Join(dir, "file"), "content", 0o644)
 }
 
 func TestFailureKeepsTheOld(t *testing.T) {
@@ -54,8 +109,8 @@ func TestFailureKeepsTheOld(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, []byte("x"), 0o600); err == nil || !strings.Contains(err.Error(), "write "+path) {
-		t.Errorf("error %v, want one that names the path", err)
+	if err := Write(path, []byte("x"), 0o600); err == nil || !strings.Contains(err.Error(), "write "+path+": it is a directory: remove it") {
+		t.Errorf("error %v, want one that names the path and the remedy", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("directory holds %v, error %v, want no leftovers", entries, err)
