@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 	"tulle/ip"
 )
 
@@ -22,6 +22,9 @@ type Env struct {
 	MTU     int            // of containers, in bytes
 	IPMasq  bool           // traffic that leaves Network is masqueraded by the daemon
 }
+
+// maxEnv bounds the subnet file, in bytes; flannel's and ours have six lines.
+const maxEnv = 64 << 10
 
 const (
 	envMTU    = "FLANNEL_MTU"
@@ -64,10 +67,10 @@ func (e Env) text() []byte {
 }
 
 // WriteFile makes path hold e and reports whether it had to be written. Readers see the old content or the new one, never a part,
-// and after a power cut too.
+// and after a power cut too. A symbolic link at path is replaced by the file.
 func (e Env) WriteFile(path string) (changed bool, err error) {
 	text := e.text()
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, text) {
+	if old, err := regularfile.Read(path, maxEnv); err == nil && bytes.Equal(old, text) {
 		return false, nil
 	}
 	if err := atomicfile.Write(path, text, 0o644); err != nil {
@@ -77,9 +80,9 @@ func (e Env) WriteFile(path string) (changed bool, err error) {
 }
 
 // ReadEnv reads a subnet file. Lines with unknown keys, comments and blank lines are passed over. A file that
-// does not exist is an error that wraps fs.ErrNotExist.
+// does not exist is an error that wraps fs.ErrNotExist. The path may be a symbolic link: readers may know the file by another name.
 func ReadEnv(path string) (Env, error) {
-	text, err := os.ReadFile(path)
+	text, err := regularfile.ReadTarget(path, maxEnv)
 	if err != nil {
 		return Env{}, fmt.Errorf("read subnet file: %w", err)
 	}

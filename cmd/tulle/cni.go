@@ -18,6 +18,7 @@ import (
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/holder"
+	"tulle/internal/regularfile"
 )
 
 // cniInstall is where the plugin and its configuration go.
@@ -33,6 +34,9 @@ type cniInstall struct {
 
 // cniNetwork is the name that the sample gives the network.
 const cniNetwork = "tulle"
+
+// maxPlugin bounds plugins and configurations that are read, in bytes.
+const maxPlugin = 256 << 20
 
 func newCNICommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -137,7 +141,7 @@ func (i *cniInstall) run(ctx context.Context, w io.Writer) error {
 			return err
 		}
 	}
-	program, err := os.ReadFile(i.plugin)
+	program, err := regularfile.ReadTarget(i.plugin, maxPlugin)
 	if err != nil {
 		return fmt.Errorf("read plugin: %w", err)
 	}
@@ -160,7 +164,7 @@ func (i *cniInstall) run(ctx context.Context, w io.Writer) error {
 
 // put makes a file hold content, and says what it did.
 func (i *cniInstall) put(w io.Writer, path string, content []byte, mode fs.FileMode, replace bool) error {
-	present, err := os.ReadFile(path)
+	present, err := regularfile.ReadTarget(path, maxPlugin)
 	switch {
 	case err == nil && bytes.Equal(present, content):
 		fmt.Fprintf(w, "%s is up to date\n", path)

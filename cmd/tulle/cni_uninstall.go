@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	cniplugin "tulle/cni-plugin"
+
+	"tulle/internal/regularfile"
 )
 
 // cniProgram is what the plugin is built from, as every binary says of itself.
@@ -67,7 +69,7 @@ func (i *cniInstall) undo(w io.Writer, files cniplugin.Files) error {
 
 // checkUndo finds what speaks against it.
 func (i *cniInstall) checkUndo(files cniplugin.Files) error {
-	program, err := buildinfo.ReadFile(i.target())
+	program, err := programAt(i.target())
 	if err == nil && program.Path != cniProgram || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is not Tulle's plugin: --bin-dir and --as tell where that is", i.target())
 	}
@@ -81,7 +83,7 @@ func (i *cniInstall) checkUndo(files cniplugin.Files) error {
 	if len(attached) > 0 {
 		return fmt.Errorf("containers are attached, and only the plugin can detach them: stop them first, or give --force: %s", strings.Join(attached, ", "))
 	}
-	present, err := os.ReadFile(i.confFile())
+	present, err := regularfile.ReadTarget(i.confFile(), maxPlugin)
 	if i.as != "tulle" || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -92,6 +94,16 @@ func (i *cniInstall) checkUndo(files cniplugin.Files) error {
 		return fmt.Errorf("%s was changed by hand: --force removes it", i.confFile())
 	}
 	return nil
+}
+
+// programAt reads what a binary says of itself.
+func programAt(path string) (*buildinfo.BuildInfo, error) {
+	file, err := regularfile.OpenTarget(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return buildinfo.Read(file)
 }
 
 // wrote reports whether install wrote a configuration, whatever its flags were.

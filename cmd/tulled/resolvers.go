@@ -2,16 +2,19 @@ package main
 
 import (
 	"net/netip"
-	"os"
 	"strings"
+
+	"tulle/internal/regularfile"
 )
 
 // resolvConf is where the resolver's configuration lies (resolv.conf(5)).
 const resolvConf = "/etc/resolv.conf"
 
+const maxResolvConf = 1 << 20 // bytes
+
 // resolvers lists the name servers in the file at path; none if it cannot be read.
 func resolvers(path string) []netip.Addr {
-	text, err := os.ReadFile(path)
+	text, err := regularfile.ReadTarget(path, maxResolvConf)
 	if err != nil {
 		return nil
 	}

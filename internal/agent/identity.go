@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 )
 
 // validID bounds what may stand in a key of the store.
@@ -33,13 +33,16 @@ func NodeID(explicit, machineIDPath, stateDir string) (id string, made bool, err
 	if explicit != "" {
 		return explicit, false, CheckNodeID(explicit)
 	}
-	machineID, err := os.ReadFile(machineIDPath)
+	machineID, err := regularfile.ReadTarget(machineIDPath, maxID)
 	if id := strings.TrimSpace(string(machineID)); err == nil && id != "" && id != "uninitialized" {
 		sum := sha256.Sum256([]byte("tulle node " + id))
 		return hex.EncodeToString(sum[:8]), false, nil
 	}
 	return stored(filepath.Join(stateDir, "node-id"))
 }
+
+// maxID bounds files with an id, in bytes.
+const maxID = 4 << 10
 
 // instanceFile lies below the run directory.
 const instanceFile = "instance"
@@ -53,7 +56,7 @@ func Instance(runDir string) (string, error) {
 
 // stored returns the id in the file at path, and makes a random one if there is no file.
 func stored(path string) (id string, made bool, err error) {
-	data, err := os.ReadFile(path)
+	data, err := regularfile.Read(path, maxID)
 	if err == nil {
 		id := strings.TrimSpace(string(data))
 		if !validID.MatchString(id) {

@@ -10,13 +10,13 @@ import (
 	"io/fs"
 	"math"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -27,6 +27,7 @@ const viewFile = "view.json.gz"
 const (
 	viewFormat = 1
 	maxView    = 256 << 20 // bytes, unpacked: a view of 10,000 leases has 3 MB
+	maxPacked  = 64 << 20  // bytes in the file: 500 kB then
 )
 
 // keptView is a view of the store as it is kept on disk.
@@ -171,23 +172,26 @@ func (k *keptView) write(dir string) error {
 
 // readView reads the view below dir. Without one the error wraps fs.ErrNotExist.
 func readView(dir string) (*keptView, error) {
-	packed, err := os.ReadFile(filepath.Join(dir, viewFile))
+	packed, err := regularfile.Read(filepath.Join(dir, viewFile), maxPacked)
 	if err != nil {
 		return nil, fmt.Errorf("read view: %w", err)
 	}
-	k, err := unpack(packed)
+	k, err := unpack(packed, maxView)
 	if err != nil {
 		return nil, fmt.Errorf("read view: %s is of no use: %w", filepath.Join(dir, viewFile), err)
 	}
 	return k, nil
 }
 
-func unpack(packed []byte) (*keptView, error) {
+func unpack(packed []byte, most int64) (*keptView, error) {
 	r, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxView))
+	data, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("it has more than %d bytes when unpacked", most)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -12,12 +12,16 @@ import (
 	"slices"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 	"tulle/ip"
 	"tulle/subnet"
 )
 
 // recordFile remembers, below the state directory, what this host held and owned, across restarts and reboots.
 const recordFile = "host.json"
+
+// maxRecord bounds it, in bytes: one lease, and a few names.
+const maxRecord = 1 << 20
 
 // garbledFile is where a record goes that cannot be read.
 const garbledFile = "host.json.garbled"
@@ -47,9 +51,12 @@ func (r Record) lease() subnet.Lease {
 // ReadRecord reads the record below dir; a host without one has an empty record.
 func ReadRecord(dir string) (Record, error) {
 	path := filepath.Join(dir, recordFile)
-	data, err := os.ReadFile(path)
+	data, err := regularfile.Read(path, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Record{}, nil
+	}
+	if errors.Is(err, regularfile.ErrUnfit) {
+		return Record{}, fmt.Errorf("read record: %w: %w", errGarbled, err)
 	}
 	if err != nil {
 		return Record{}, fmt.Errorf("read record: %w", err)

@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
+	"tulle/internal/regularfile"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -29,7 +29,7 @@ func (s stamp) encode() []byte {
 
 // readStamp reads the stamp of the kept view below dir, and nothing else of it.
 func readStamp(dir string) (s stamp, err error) {
-	f, err := os.Open(filepath.Join(dir, viewFile))
+	f, err := regularfile.Open(filepath.Join(dir, viewFile))
 	if err != nil {
 		return s, err
 	}

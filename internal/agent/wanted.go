@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 	"tulle/ip"
 )
 
 // wantedFile holds, below the run directory, what the last pass wanted: the plan can be shown while the daemon is stopped.
 const wantedFile = "wanted.json"
+
+// maxWanted bounds it, in bytes: that of ten thousand peers has a few million.
+const maxWanted = 256 << 20
 
 // wantedEvery spaces out its writes.
 const wantedEvery = time.Second
@@ -30,7 +34,7 @@ type Wanted struct {
 // ReadWanted reads what the last pass on this host wanted. Without one the error wraps fs.ErrNotExist.
 func ReadWanted(runDir string) (Wanted, error) {
 	path := filepath.Join(runDir, wantedFile)
-	data, err := os.ReadFile(path)
+	data, err := regularfile.Read(path, maxWanted)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Wanted{}, fmt.Errorf("tulled has not held a lease here since boot: start it, or name its --run-dir: %w", err)
 	}

@@ -29,7 +29,7 @@ func ListenSocket(ctx context.Context, runDir string) (net.Listener, error) {
 		return nil, fmt.Errorf("look for another tulled: %w", err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove stale socket: %w", err)
+		return nil, fmt.Errorf("make way for the socket: %w: remove it", err)
 	}
 	l, err := (&net.ListenConfig{Control: restrict}).Listen(ctx, "unix", path)
 	if err != nil {

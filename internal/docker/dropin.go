@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 )
 
 // dropIn makes systemd start Docker once tulled is ready.
@@ -18,7 +18,7 @@ var dropIn string
 
 // InstallDropIn makes path, below docker.service.d, hold the drop-in, and reports whether that was a change.
 func InstallDropIn(path string) (bool, error) {
-	if text, err := os.ReadFile(path); err == nil && string(text) == dropIn {
+	if text, err := regularfile.ReadTarget(path, maxFile); err == nil && string(text) == dropIn {
 		return false, nil
 	}
 	return true, atomicfile.Write(path, []byte(dropIn), 0o644)
@@ -26,7 +26,7 @@ func InstallDropIn(path string) (bool, error) {
 
 // RemoveDropIn undoes InstallDropIn. A drop-in that somebody has changed stays.
 func RemoveDropIn(path string) (bool, error) {
-	text, err := os.ReadFile(path)
+	text, err := regularfile.ReadTarget(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && string(text) != dropIn {
 		return false, nil
 	}
@@ -38,7 +38,7 @@ func RemoveDropIn(path string) (bool, error) {
 
 // HasCommandLine reports whether the file at path replaces dockerd's command line. One that does not exist does not.
 func HasCommandLine(path string) (bool, error) {
-	text, err := os.ReadFile(path)
+	text, err := regularfile.ReadTarget(path, maxFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("read drop-in: %w", err)
 	}

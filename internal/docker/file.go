@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"tulle/internal/atomicfile"
+	"tulle/internal/regularfile"
 )
 
 // File is Docker's configuration, usually /etc/docker/daemon.json. Beside it Tulle keeps what it needs for
@@ -25,6 +26,9 @@ type File struct {
 	// accept is asked about a new content before it becomes that of the file.
 	accept func(path string) error
 }
+
+// maxFile bounds Docker's files and those beside them, in bytes.
+const maxFile = 16 << 20
 
 // OpenFile follows symbolic links, so that a file kept elsewhere is edited where it is. It need not exist.
 func OpenFile(path string) (File, error) {
@@ -108,7 +112,7 @@ func (r *record) get(key string) (value json.RawMessage, ok bool) {
 
 // read returns the text of the file; existed is false, and the text an empty object, if there is none.
 func (f File) read() (d document, existed bool, err error) {
-	text, err := os.ReadFile(f.path)
+	text, err := regularfile.ReadTarget(f.path, maxFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		text = []byte(emptyDocument)
@@ -125,7 +129,7 @@ func (f File) read() (d document, existed bool, err error) {
 
 // readRecord returns nil if the file is not configured.
 func (f File) readRecord() (*record, error) {
-	text, err := os.ReadFile(f.recordPath())
+	text, err := regularfile.Read(f.recordPath(), maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -144,7 +148,7 @@ func (f File) former(r *record) (document, error) {
 	if r == nil || !r.Existed {
 		return parseDocument([]byte(emptyDocument))
 	}
-	text, err := os.ReadFile(f.Backup())
+	text, err := regularfile.Read(f.Backup(), maxFile)
 	if err != nil {
 		return document{}, fmt.Errorf("read former docker configuration: %w", err)
 	}
@@ -170,7 +174,7 @@ func (f File) write(d document, backup []byte, r *record) (err error) {
 			return err
 		}
 	}
-	old, err := os.ReadFile(f.recordPath())
+	old, err := regularfile.Read(f.recordPath(), maxFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read record of docker configuration: %w", err)
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"tulle/internal/regularfile"
 )
 
 // UnitDirs are where systemd looks for units, the first first (systemd.unit(5)).
@@ -74,7 +76,7 @@ type unit struct {
 }
 
 func (u *unit) read(path string) error {
-	text, err := os.ReadFile(path)
+	text, err := regularfile.ReadTarget(path, maxFile)
 	if err != nil {
 		return err
 	}
@@ -115,7 +117,7 @@ func (u *unit) commandLine() ([]string, error) {
 	}
 	for _, path := range u.envFiles {
 		path, optional := strings.CutPrefix(path, "-")
-		text, err := os.ReadFile(path)
+		text, err := regularfile.ReadTarget(path, maxFile)
 		// One that is missing is made before Docker starts, as /run/flannel/subnet.env is.
 		if err != nil && !optional && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"tulle/internal/regularfile"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -77,7 +78,7 @@ type confPlugin struct {
 
 // ReadConf reads a configuration. Plugin is empty if it hands out no addresses.
 func ReadConf(file string) (Conf, error) {
-	text, err := os.ReadFile(file)
+	text, err := regularfile.ReadTarget(file, maxConf)
 	if err != nil {
 		return Conf{}, fmt.Errorf("read CNI configuration: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"tulle/internal/regularfile"
 )
 
 // Namespace is a network namespace kept alive by an open file descriptor.
@@ -42,7 +44,7 @@ const threadNamespace = "/proc/thread-self/ns/net"
 
 // Open returns the namespace at path: a pin, or /proc/PID/ns/net.
 func Open(path string) (*Namespace, error) {
-	file, err := os.Open(path)
+	file, err := regularfile.OpenTarget(path)
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}

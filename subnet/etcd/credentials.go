@@ -9,13 +9,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/credentials"
+
+	"tulle/internal/regularfile"
 )
 
 // fileCredentials makes TLS connections from files that it reads for each of them, so that certificates may be renewed
@@ -66,7 +67,7 @@ func (c *fileCredentials) Clone() credentials.TransportCredentials {
 func (c *fileCredentials) load() (*tls.Config, error) {
 	settings := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.caFile != "" {
-		roots, err := os.ReadFile(c.caFile)
+		roots, err := regularfile.ReadTarget(c.caFile, maxCredential)
 		if err != nil {
 			return nil, fmt.Errorf("read etcd CA file: %w", err)
 		}
@@ -76,7 +77,7 @@ func (c *fileCredentials) load() (*tls.Config, error) {
 		}
 	}
 	if c.certFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+		pair, err := loadPair(c.certFile, c.keyFile)
 		if err != nil {
 			return nil, fmt.Errorf("load etcd client certificate %s with key %s: %w", c.certFile, c.keyFile, err)
 		}
@@ -85,10 +86,22 @@ func (c *fileCredentials) load() (*tls.Config, error) {
 	return settings, nil
 }
 
+// maxCredential bounds each of the files, in bytes: the certificates of all public authorities have 250 kB.
+const maxCredential = 16 << 20
+
+func loadPair(certFile, keyFile string) (pair tls.Certificate, err error) {
+	cert, certErr := regularfile.ReadTarget(certFile, maxCredential)
+	key, keyErr := regularfile.ReadTarget(keyFile, maxCredential)
+	if err := errors.Join(certErr, keyErr); err != nil {
+		return pair, err
+	}
+	return tls.X509KeyPair(cert, key)
+}
+
 // outlived says that the client certificate in a file is past its time, which a server may answer by no more than hanging up.
 // It returns nil for no file, and for one that it cannot read: a handshake will tell.
 func outlived(certFile string) error {
-	data, err := os.ReadFile(certFile)
+	data, err := regularfile.ReadTarget(certFile, maxCredential)
 	if certFile == "" || err != nil {
 		return nil
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"tulle/internal/regularfile"
 )
 
 // login adds a token to each request. The etcd client's own login would need etcd up at once and keep one password for ever.
@@ -37,7 +38,7 @@ func newLogin(config Config) (*login, error) {
 			return nil, fmt.Errorf("no password for etcd user %q: give --etcd-password-file", config.Username)
 		}
 		l.password = func() (string, error) {
-			text, err := os.ReadFile(config.PasswordFile)
+			text, err := regularfile.ReadTarget(config.PasswordFile, maxCredential)
 			if err != nil {
 				return "", fmt.Errorf("read etcd password file: %w", err)
 			}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/internal/backoff"
+	"tulle/internal/regularfile"
 )
 
 // LockFile is what iptables-legacy holds a lock on while it works (flock(2)).
@@ -25,7 +26,7 @@ const lockTimeout = time.Second
 func Lock(ctx context.Context) (unlock func() error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	file, err := os.OpenFile(LockFile, os.O_CREATE|os.O_RDONLY, 0o600)
+	file, err := regularfile.Make(LockFile, 0o600)
 	if err != nil {
 		return nil, err
 	}
