@@ -10,6 +10,8 @@ import (
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
+
+	"tulle/internal/printable"
 )
 
 // Plugin carries out the commands of the CNI specification 1.1.0 (https://www.cni.dev/docs/spec).
@@ -54,5 +56,5 @@ type command func(context.Context, conf, *skel.CmdArgs) error
 
 // remark tells the operator something that is no error. Runtimes put stderr into their logs.
 func (p *Plugin) remark(format string, args ...any) {
-	fmt.Fprintf(p.stderr, "tulle: "+format+"\n", args...)
+	fmt.Fprintln(p.stderr, "tulle: "+printable.Lines(fmt.Sprintf(format, args...)))
 }

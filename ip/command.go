@@ -2,7 +2,9 @@ package ip
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // The commands are what an operator would type. Where ip(8) has no exact counterpart, the nearest one is printed.
@@ -37,23 +39,23 @@ func (s Sysctl) command(Verb, Object) string { return "sysctl -w " + s.Key + "="
 
 func (a Addr) command(verb Verb, _ Object) string {
 	if verb == Delete {
-		return fmt.Sprintf("ip address del %s dev %s", a.Prefix, a.Link)
+		return fmt.Sprintf("ip address del %s dev %s", a.Prefix, shellWord(a.Link))
 	}
-	return fmt.Sprintf("ip address add %s dev %s%s", a.Prefix, a.Link, ifElse(a.Prefix.Addr().Is6(), " nodad", ""))
+	return fmt.Sprintf("ip address add %s dev %s%s", a.Prefix, shellWord(a.Link), ifElse(a.Prefix.Addr().Is6(), " nodad", ""))
 }
 
 func (f FDB) command(verb Verb, _ Object) string {
 	if verb == Delete {
-		return fmt.Sprintf("bridge fdb del %s dev %s dst %s self", f.MAC, f.Link, f.Dst)
+		return fmt.Sprintf("bridge fdb del %s dev %s dst %s self", f.MAC, shellWord(f.Link), f.Dst)
 	}
-	return fmt.Sprintf("bridge fdb replace %s dev %s dst %s self permanent", f.MAC, f.Link, f.Dst)
+	return fmt.Sprintf("bridge fdb replace %s dev %s dst %s self permanent", f.MAC, shellWord(f.Link), f.Dst)
 }
 
 func (n Neighbor) command(verb Verb, _ Object) string {
 	if verb == Delete {
-		return fmt.Sprintf("ip neigh del %s dev %s", n.IP, n.Link)
+		return fmt.Sprintf("ip neigh del %s dev %s", n.IP, shellWord(n.Link))
 	}
-	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, n.Link)
+	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, shellWord(n.Link))
 }
 
 func (r Route) command(verb Verb, _ Object) string {
@@ -66,7 +68,7 @@ func (r Route) command(verb Verb, _ Object) string {
 	if r.Via.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.Via)
 	}
-	fmt.Fprintf(&b, " dev %s proto %d metric %d", r.Link, r.Protocol, r.Metric)
+	fmt.Fprintf(&b, " dev %s proto %d metric %d", shellWord(r.Link), r.Protocol, r.Metric)
 	if r.OnLink && verb != Delete {
 		b.WriteString(" onlink")
 	}
@@ -106,15 +108,15 @@ func (c Chain) hook() string {
 
 func (o Opening) command(verb Verb, _ Object) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s -t %s %s %s", o.program(), o.Table, ifElse(verb == Delete, "-D", ifElse(o.Last(), "-A", "-I")), o.Chain)
+	fmt.Fprintf(&b, "%s -t %s %s %s", o.program(), o.Table, ifElse(verb == Delete, "-D", ifElse(o.Last(), "-A", "-I")), shellWord(o.Chain))
 	for _, option := range []struct {
 		text string
 		set  bool
 	}{
 		{" -s " + o.Src.String(), o.Src.IsValid()},
 		{" -d " + o.Dst.String(), o.Dst.IsValid()},
-		{" -i " + o.In, o.In != ""},
-		{" -o " + o.Out, o.Out != ""},
+		{" -i " + shellWord(o.In), o.In != ""},
+		{" -o " + shellWord(o.Out), o.Out != ""},
 		{" -m conntrack --ctstate RELATED,ESTABLISHED", o.Known},
 		{" -m conntrack --ctstate DNAT", o.DNAT},
 	} {
@@ -135,6 +137,22 @@ func (l Leftover) command(verb Verb, _ Object) string {
 	default:
 		return fmt.Sprintf("nft %s chain %s %s %s", ifElse(del, "delete", "add"), f, l.Table, l.Chain)
 	}
+}
+
+// shellWord quotes a name that others chose for a shell, as operators paste commands. The kernel lets interfaces be called $(reboot).
+func shellWord(name string) string {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-+:@%", r)
+	}
+	if !strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
+		return name
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		// bash(1), ANSI-C quoting
+		quoted := strconv.QuoteToASCII(name)
+		return "$'" + strings.ReplaceAll(quoted[1:len(quoted)-1], "'", `\'`) + "'"
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
 func ifElse(cond bool, yes, no string) string {

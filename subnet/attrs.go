@@ -127,6 +127,15 @@ func readOwner(raw string) (node, instance string, hardware []string, err error)
 	if instance, err = members.text(ownerInstance); err != nil {
 		return "", "", nil, err
 	}
+	// Ids are shown and logged wherever hosts are named, and nobody expects more of them than of a host name.
+	if node != "" {
+		if err := CheckNodeID(node); err != nil {
+			return "", "", nil, err
+		}
+	}
+	if instance != "" && !soundID(instance) {
+		return "", "", nil, fmt.Errorf("%s %.64q is no id", ownerInstance, instance)
+	}
 	hardware, err = members.texts(ownerHardware)
 	return node, instance, hardware, err
 }

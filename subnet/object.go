@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -210,11 +211,17 @@ func notList(name, raw string) error {
 // present reports whether a member is there and not null.
 func present(raw string) bool { return raw != "" && raw != "null" }
 
-// shorten cuts what an error quotes from the store.
+// shorten cuts what an error quotes from the store, and replaces what does not show, or would have a terminal do something.
 func shorten(raw string) string {
 	const most = 64
-	if len(raw) <= most {
-		return raw
+	visible := func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return unicode.ReplacementChar
+		}
+		return r
 	}
-	return strings.ToValidUTF8(raw[:most], "") + "..."
+	if len(raw) <= most {
+		return strings.Map(visible, raw)
+	}
+	return strings.Map(visible, strings.ToValidUTF8(raw[:most], "")) + "..."
 }

@@ -86,7 +86,7 @@ func printHoldings(cmd *cobra.Command, holdings []docker.Holding) error {
 	}
 	for _, h := range holdings {
 		if h.Problem != "" {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s. When its containers may stop: %s\n", h.Name, h.Problem, h.Remedy)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s. When its containers may stop: %s\n", shown(h.Name), shown(h.Problem), shown(h.Remedy))
 		}
 	}
 	return nil

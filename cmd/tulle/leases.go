@@ -92,7 +92,7 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 		return err
 	}
 	for _, p := range set.Problems {
-		fmt.Fprintf(cmd.OutOrStdout(), "left out: %s: %s\n", p.Key, p.Reason)
+		fmt.Fprintf(cmd.OutOrStdout(), "left out: %s: %s\n", shown(p.Key), shown(p.Reason))
 	}
 	return nil
 }
@@ -113,6 +113,11 @@ given node id or public address. A reservation never expires; release ends it.`,
 				return usageError(err)
 			}
 			attrs := subnet.Attrs{Node: node}
+			if node != "" {
+				if err := subnet.CheckNodeID(node); err != nil {
+					return usageError(err)
+				}
+			}
 			for f, text := range map[ip.Family]string{ip.IPv4: public, ip.IPv6: public6} {
 				if text == "" {
 					continue
@@ -129,7 +134,7 @@ given node id or public address. A reservation never expires; release ends it.`,
 					return err
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "reserved %s for %s\n", subnet.KeyOf(lease.Subnets),
-					cmp.Or(lease.Attrs.Node, strings.Join(publics(lease.Attrs.Public), ",")))
+					cmp.Or(shown(lease.Attrs.Node), strings.Join(publics(lease.Attrs.Public), ",")))
 				return err
 			})
 		}).runE,

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"tulle/internal/printable"
 )
 
 // version is set when the binary is linked.
@@ -42,12 +44,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case errors.As(err, &failure):
 		if failure.err != nil {
-			fmt.Fprintln(stderr, "tulle:", failure.err)
+			fmt.Fprintln(stderr, "tulle:", printable.Lines(failure.err.Error()))
 		}
 		return failure.code
 	default:
 		// Whatever cobra itself returns is about the command line.
-		fmt.Fprintf(stderr, "tulle: %v\nRun 'tulle help' for usage.\n", err)
+		fmt.Fprintf(stderr, "tulle: %v\nRun 'tulle help' for usage.\n", printable.Lines(err.Error()))
 		return exitUsage
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"tulle/internal/printable"
 )
 
 // table prints rows in aligned columns.
@@ -17,9 +19,23 @@ func newTable(w io.Writer, header ...string) table {
 	return t
 }
 
-func (t table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
+// row prints text from elsewhere as shown does. All but the last cell are short, so that one row cannot widen the others.
+func (t table) row(cells ...string) {
+	for i, c := range cells {
+		if i < len(cells)-1 {
+			c = printable.Text(c, printable.Cell)
+		}
+		cells[i] = shown(c)
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
 
 func (t table) flush() error { return t.w.Flush() }
+
+// shown makes text from other hosts and programs fit for a line of a terminal.
+func shown(s string) string {
+	return printable.Text(strings.ReplaceAll(s, "\n", "; "), printable.Line)
+}
 
 // printJSON prints v for programs and for people.
 func printJSON(w io.Writer, v any) error {

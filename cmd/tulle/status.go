@@ -56,9 +56,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if !st.Ready {
 		state = "not ready: " + st.Reason
 	}
-	fmt.Fprintf(w, "%s is %s\n", st.Node, state)
+	fmt.Fprintf(w, "%s is %s\n", shown(st.Node), shown(state))
 	if st.Network != nil {
-		fmt.Fprintf(w, "network  %s over %s, configuration at revision %d\n", list(st.Network.Prefixes), st.Network.Backend, st.Network.Revision)
+		fmt.Fprintf(w, "network  %s over %s, configuration at revision %d\n", list(st.Network.Prefixes), shown(st.Network.Backend), st.Network.Revision)
 	}
 	if st.Lease != nil {
 		kind := "leased"
@@ -68,37 +68,37 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, "subnet   %s, %s, MTU %d for containers\n", list(st.Lease.Subnets), kind, st.MTU)
 	}
 	if st.Uplink != nil {
-		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", st.Uplink.Link, list(st.Uplink.Addr), list(st.Uplink.Public))
+		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", shown(st.Uplink.Link), list(st.Uplink.Addr), list(st.Uplink.Public))
 	}
 	if st.Store != "" {
-		fmt.Fprintf(w, "store    %s\n", st.Store)
+		fmt.Fprintf(w, "store    %s\n", shown(st.Store))
 	}
 	if st.Pending != "" {
-		fmt.Fprintf(w, "pending  %s\n", st.Pending)
+		fmt.Fprintf(w, "pending  %s\n", shown(st.Pending))
 	}
 	if st.Strangers > 0 {
 		fmt.Fprintf(w, "dropped  %d packets from strangers: no peer has the address that they came from\n", st.Strangers)
 	}
 	if st.Loss != "" {
-		fmt.Fprintf(w, "lost     %s\n", st.Loss)
+		fmt.Fprintf(w, "lost     %s\n", shown(st.Loss))
 	}
 	for _, b := range st.Blocked {
-		fmt.Fprintf(w, "blocked  %s\n", b)
+		fmt.Fprintf(w, "blocked  %s\n", shown(b))
 	}
 	for _, a := range st.Advice {
-		fmt.Fprintf(w, "advice   %s\n", a)
+		fmt.Fprintf(w, "advice   %s\n", shown(a))
 	}
 	for _, c := range st.Contested {
-		fmt.Fprintf(w, "%s\n", c)
+		fmt.Fprintf(w, "%s\n", shown(c))
 	}
 	for _, b := range st.Stale {
-		fmt.Fprintf(w, "bridge   %s\n", b)
+		fmt.Fprintf(w, "bridge   %s\n", shown(b))
 	}
 	for _, v := range st.Violations {
-		fmt.Fprintf(w, "FAULT    %s: this should never be, please report it\n", v)
+		fmt.Fprintf(w, "FAULT    %s: this should never be, please report it\n", shown(v.String()))
 	}
 	for _, p := range st.Problems {
-		fmt.Fprintf(w, "left out %s: %s\n", p.Key, p.Reason)
+		fmt.Fprintf(w, "left out %s: %s\n", shown(p.Key), shown(p.Reason))
 	}
 	if len(st.Peers) == 0 {
 		return nil

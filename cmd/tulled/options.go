@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"tulle/internal/agent"
 	"tulle/ip"
+	"tulle/subnet"
 	"tulle/subnet/etcd"
 )
 
@@ -97,7 +97,7 @@ func (o *options) define(fs *flag.FlagSet) {
 		if o.nodeID = s; s == "" {
 			return nil
 		}
-		return agent.CheckNodeID(s)
+		return subnet.CheckNodeID(s)
 	})
 	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write for Docker and CNI plugins")
 	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/tulle", "`directory` for what must survive a reboot")

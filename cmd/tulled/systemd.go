@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tulle/internal/agent"
+	"tulle/internal/printable"
 )
 
 // notifier tells systemd how things stand (sd_notify(3)). Without a socket it does nothing. Only one goroutine may use it
@@ -31,7 +32,7 @@ func (n *notifier) status(st agent.Status) {
 	if line == n.last && (n.ready || !st.Ready) {
 		return
 	}
-	message := "STATUS=" + strings.ReplaceAll(line, "\n", "; ")
+	message := "STATUS=" + printable.Text(strings.ReplaceAll(line, "\n", "; "), printable.Line)
 	if st.Ready && !n.ready {
 		n.ready = true
 		message += "\nREADY=1"

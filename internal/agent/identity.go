@@ -8,30 +8,19 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/regularfile"
+	"tulle/subnet"
 )
-
-// validID bounds what may stand in a key of the store.
-var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-
-// CheckNodeID says what is wrong with a node id.
-func CheckNodeID(id string) error {
-	if !validID.MatchString(id) {
-		return fmt.Errorf("node id %q: use up to 64 letters, digits, dots, dashes and underscores, the first a letter or digit", id)
-	}
-	return nil
-}
 
 // NodeID returns the identity that owns this host's lease: the explicit one if given, else one derived from the machine
 // id at machineIDPath (machine-id(5): it is not to be shown as it is, so it is hashed), else a random one kept in stateDir.
 // made tells that the random one was made just now: a host that keeps no state has another one with each start.
 func NodeID(explicit, machineIDPath, stateDir string) (id string, made bool, err error) {
 	if explicit != "" {
-		return explicit, false, CheckNodeID(explicit)
+		return explicit, false, subnet.CheckNodeID(explicit)
 	}
 	machineID, err := regularfile.ReadTarget(machineIDPath, maxID)
 	if id := strings.TrimSpace(string(machineID)); err == nil && id != "" && id != "uninitialized" {
@@ -59,7 +48,7 @@ func stored(path string) (id string, made bool, err error) {
 	data, err := regularfile.Read(path, maxID)
 	if err == nil {
 		id := strings.TrimSpace(string(data))
-		if !validID.MatchString(id) {
+		if subnet.CheckNodeID(id) != nil {
 			return "", false, fmt.Errorf("%s holds no id: delete the file to get a new one", path)
 		}
 		return id, false, nil

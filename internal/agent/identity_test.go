@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tulle/subnet"
 )
 
 func TestNodeID(t *testing.T) {
@@ -24,7 +26,7 @@ func TestNodeID(t *testing.T) {
 		return id
 	}
 	random := get("")
-	if again := get(""); again != random || !validID.MatchString(random) {
+	if again := get(""); again != random || subnet.CheckNodeID(random) != nil {
 		t.Errorf("without a machine id: %q, then %q", random, again)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "node-id")); err != nil || info.Mode().Perm() != 0o600 {

@@ -28,7 +28,7 @@ func TestIDFilesInTheWay(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, nodeErr := NodeID("", filepath.Join(dir, "none"), dir)
+		_, _, nodeErr := NodeID("", filepath.Join(dir, "none"), dir)
 		_, instanceErr := Instance(dir)
 		for name, err := range map[string]error{"node-id": nodeErr, instanceFile: instanceErr} {
 			if text := fmt.Sprint(err); !strings.Contains(text, filepath.Join(dir, name)) || !strings.Contains(text, kind) || !strings.Contains(text, "remove it") {

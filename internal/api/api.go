@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"tulle/internal/agent"
+	"tulle/internal/printable"
 )
 
 // SocketName is the name of the unix socket below the daemon's run directory.
@@ -72,8 +73,8 @@ func answer(w http.ResponseWriter, err error, fine string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintln(w, err)
+		fmt.Fprintln(w, printable.Lines(err.Error()))
 		return
 	}
-	fmt.Fprintln(w, fine)
+	fmt.Fprintln(w, printable.Lines(fine))
 }

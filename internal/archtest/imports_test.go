@@ -17,7 +17,7 @@ type layer struct {
 
 // leaves are small packages that know nothing of Tulle and import nothing of it.
 func leaves() []string {
-	return []string{"internal/atomicfile", "internal/backoff", "internal/regularfile"}
+	return []string{"internal/atomicfile", "internal/backoff", "internal/printable", "internal/regularfile"}
 }
 
 const layersWhy = "the direction is cmd → internal/agent → backend → subnet → ip; what decides is kept apart from what acts, " +
