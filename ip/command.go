@@ -82,6 +82,9 @@ func (t Table) command(verb Verb, _ Object) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "nft '%sadd table %s %s;", ifElse(verb == Replace, fmt.Sprintf("delete table %s %s; ", f, TableName), ""), f, TableName)
+	if t.Counts() {
+		fmt.Fprintf(&b, " add counter %s %s %s;", f, TableName, CountSpoofed)
+	}
 	declared := map[Chain]bool{}
 	for _, r := range t.Rules {
 		if !declared[r.Chain] {
@@ -102,6 +105,8 @@ func (c Chain) hook() string {
 		return "type nat hook postrouting priority srcnat"
 	case Marking:
 		return "type filter hook forward priority filter - 1; policy accept"
+	case Leaving:
+		return "type filter hook forward priority raw; policy accept"
 	}
 	return "type filter hook forward priority filter; policy accept"
 }

@@ -17,7 +17,10 @@ func host() ip.State {
 	network := ip.Match{Prefix: netip.MustParsePrefix("10.50.0.0/16")}
 	outside := ip.Match{Prefix: netip.MustParsePrefix("224.0.0.0/4"), Not: true}
 	return ip.State{
-		Guards: []ip.Guard{{Family: ip.IPv4, VNI: 1, Port: 8472, Peers: peersAt("192.0.2.3", "192.0.2.4")}},
+		Guards: []ip.Guard{{
+			Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Network: network.Prefix, Bits: 24,
+			Peers: peersAt("192.0.2.3", "192.0.2.3 10.50.3.0/24", "192.0.2.4"),
+		}},
 		Links: []ip.Link{{
 			Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, Up: true,
 			VXLAN: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
@@ -45,14 +48,18 @@ func host() ip.State {
 func peersAt(addrs ...string) []ip.Peer {
 	var peers []ip.Peer
 	for _, a := range addrs {
-		peers = append(peers, ip.Peer{Addr: netip.MustParseAddr(a)})
+		var p ip.Peer
+		if err := p.UnmarshalText([]byte(a)); err != nil {
+			panic(err)
+		}
+		peers = append(peers, p)
 	}
 	return peers
 }
 
 func TestStateReadsAsCommands(t *testing.T) {
 	const want = `sysctl -w net/ipv4/ip_forward=1
-nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 192.0.2.3, 192.0.2.4 }; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop'
+nft 'add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 192.0.2.3, 192.0.2.4 }; }; add set ip tulle-peers sources { typeof ip saddr . @th,336,32; elements = { 192.0.2.3 . 0x0a320300 }; }; add counter ip tulle-peers strangers; add counter ip tulle-peers forged; add counter ip tulle-peers injected; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 @th,224,16 0x800 ip saddr . (@th,336,32 & 0xffffff00) @sources accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop; add rule ip tulle-peers input udp dport 8472 counter name forged drop; add chain ip tulle-peers forward { type filter hook forward priority raw; policy accept; }; add rule ip tulle-peers forward udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers forward udp dport 8472 ip saddr 10.50.0.0/16 counter name injected drop; add rule ip tulle-peers forward udp dport 8472 fib saddr . iif oif missing counter name injected drop; add chain ip tulle-peers postrouting { type filter hook postrouting priority srcnat + 1; policy accept; }; add rule ip tulle-peers postrouting udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers postrouting udp dport 8472 ct status snat,dnat iif != 0 iifname != "flannel.1" counter name injected drop'
 ip link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1 local 192.0.2.1 dstport 8472 nolearning
 sysctl -w net/ipv6/conf/flannel.1/accept_ra=0
 ip link set dev flannel.1 up
@@ -119,19 +126,31 @@ ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onli
 		"one peer gone, another come": {
 			host(),
 			with(func(s *ip.State) {
-				s.Guards[0].Peers = peersAt("192.0.2.4", "192.0.2.5")
+				s.Guards[0].Peers = peersAt("192.0.2.4", "192.0.2.5", "192.0.2.5 10.50.5.0/24")
 				s.FDB, s.Neighbors, s.Routes = nil, nil, s.Routes[1:]
 			}),
 			`nft 'add element ip tulle-peers peers { 192.0.2.5 }'
+nft 'add element ip tulle-peers sources { 192.0.2.5 . 10.50.5.0 }'
 ip route del 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7
 ip neigh del 10.50.3.0 dev flannel.1
 bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self
 nft 'delete element ip tulle-peers peers { 192.0.2.3 }'
+nft 'delete element ip tulle-peers sources { 192.0.2.3 . 10.50.3.0 }'
 `},
 		"rules changed": {
 			host(),
 			with(func(s *ip.State) { s.Tables = []ip.Table{{Family: ip.IPv4, Rules: s.Tables[0].Rules[2:3]}} }),
 			`nft 'delete table ip tulle; add table ip tulle; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward ip saddr 10.50.0.0/16 accept'
+`},
+		"sources checked": {
+			host(),
+			with(func(s *ip.State) {
+				s.Tables = []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{
+					{Chain: ip.Leaving, In: "cni0", Src: s.Tables[0].Rules[0].Src, Verdict: ip.Accept},
+					{Chain: ip.Leaving, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof},
+				}}}
+			}),
+			`nft 'delete table ip tulle; add table ip tulle; add counter ip tulle spoofed; add chain ip tulle leaving { type filter hook forward priority raw; policy accept; }; add rule ip tulle leaving iifname "cni0" ip saddr 10.50.0.0/16 accept; add rule ip tulle leaving iifname "cni0" fib saddr . iif oif missing counter name spoofed drop'
 `},
 		"everything gone": {
 			with(func(s *ip.State) {
@@ -147,8 +166,8 @@ nft delete table ip tulle-peers
 `},
 		"guard changed": {
 			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 1, Port: 8472, Peers: peersAt("2001:db8::3")}}},
-			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 7, Port: 4789}}},
-			`nft 'delete table ip6 tulle-peers; add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; }; add counter ip6 tulle-peers strangers; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 != 7 accept; add rule ip6 tulle-peers input udp dport 4789 ip6 saddr != @peers counter name strangers drop'
+			ip.State{Guards: []ip.Guard{{Family: ip.IPv6, VNI: 7, Port: 4789, Link: "flannel-v6.7", Network: netip.MustParsePrefix("fd50::/44")}}},
+			`nft 'delete table ip6 tulle-peers; add table ip6 tulle-peers; add set ip6 tulle-peers peers { type ipv6_addr; }; add counter ip6 tulle-peers strangers; add counter ip6 tulle-peers forged; add counter ip6 tulle-peers injected; add chain ip6 tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip6 tulle-peers input udp dport 4789 @th,96,24 != 7 accept; add rule ip6 tulle-peers input udp dport 4789 ip6 saddr != @peers counter name strangers drop; add chain ip6 tulle-peers forward { type filter hook forward priority raw; policy accept; }; add rule ip6 tulle-peers forward udp dport 4789 @th,96,24 != 7 accept; add rule ip6 tulle-peers forward udp dport 4789 ip6 saddr fd50::/44 counter name injected drop; add rule ip6 tulle-peers forward udp dport 4789 fib saddr . iif oif missing counter name injected drop; add chain ip6 tulle-peers postrouting { type filter hook postrouting priority srcnat + 1; policy accept; }; add rule ip6 tulle-peers postrouting udp dport 4789 @th,96,24 != 7 accept; add rule ip6 tulle-peers postrouting udp dport 4789 ct status snat,dnat iif != 0 iifname != "flannel-v6.7" counter name injected drop'
 `},
 		"IPv6 peer out of reach": {
 			ip.State{Routes: []ip.Route{direct}}, ip.State{Routes: []ip.Route{v6}},

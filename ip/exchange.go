@@ -24,7 +24,7 @@ func (s *State) Exchange(gone, come State) {
 	s.Neighbors = exchange(s.Neighbors, gone.Neighbors, come.Neighbors, compareNeighbor)
 	s.Routes = exchange(s.Routes, gone.Routes, come.Routes, compareRoute)
 	for i, g := range s.Guards {
-		s.Guards[i].Peers = exchange(g.Peers, peersOf(gone, g), peersOf(come, g), comparePeer)
+		s.Guards[i].Peers = exchange(g.Peers, peersOf(gone, g), peersOf(come, g), Peer.Compare)
 	}
 }
 

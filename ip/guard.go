@@ -2,46 +2,95 @@ package ip
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 )
 
-// What a Guard consists of in nftables.
+// What a Guard consists of in nftables: a table in each family that it guards, with these chains, sets and counters.
 const (
-	GuardTable   = "tulle-peers" // one in each family that it guards
-	GuardChain   = "input"       // type filter, hook input, priority raw, policy accept
-	GuardSet     = "peers"
-	GuardCounter = "strangers"
+	GuardTable = "tulle-peers"
+
+	GuardInput   = "input"       // type filter, hook input, priority raw, policy accept
+	GuardForward = "forward"     // type filter, hook forward, priority raw, policy accept
+	GuardPost    = "postrouting" // type filter, hook postrouting, priority srcnat + 1, policy accept
+
+	GuardPeers   = "peers"   // addresses of peers
+	GuardSources = "sources" // the same with the subnet that each may send from
+
+	CountStrangers = "strangers"
+	CountForged    = "forged"
+	CountInjected  = "injected"
 )
 
-// Guard drops the packets of a VXLAN that come to this host from any but its peers, and counts them. It is an nftables
-// table of its own, made in one transaction, so that it never works without the peers; these come and go one by one.
+// Guard is what a host lets through of a VXLAN. What comes in must come from a peer, and the packet inside from the peer's own
+// containers; what goes out must be made by this host, and not by something behind it in this host's name. All else is dropped
+// and counted. It is an nftables table of its own, made in one transaction, so that it never works without the peers; these
+// come and go one by one.
 type Guard struct {
-	Family Family // of the outer packets
-	VNI    uint32
-	Port   uint16 // UDP destination port
-	Peers  []Peer
+	Family  Family // of the outer packets, and of those inside
+	VNI     uint32
+	Port    uint16       // UDP destination port
+	Link    string       // the device that this host's own packets come from
+	Network netip.Prefix // of containers
+	Bits    int          // length of the peers' subnets; 0: what is inside a packet may come from anybody
+	Peers   []Peer
 }
 
-// Peer is an address that the Guard of its family lets packets in from.
-type Peer struct{ netip.Addr }
+// Peer is an address that the Guard of its family lets packets in from or, with a Subnet, a subnet that packets from there
+// may have their inner source in. A peer of one subnet is two of these.
+type Peer struct {
+	Addr   netip.Addr
+	Subnet netip.Prefix // of Guard.Bits
+}
+
+// Compare orders peers by address, and each address before its subnets.
+func (p Peer) Compare(q Peer) int { return cmp.Or(p.Addr.Compare(q.Addr), p.Subnet.Compare(q.Subnet)) }
+
+// String is the address, and the subnet behind it.
+func (p Peer) String() string {
+	if !p.Subnet.IsValid() {
+		return p.Addr.String()
+	}
+	return p.Addr.String() + " " + p.Subnet.String()
+}
+
+// MarshalText is String.
+func (p Peer) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText is the inverse of MarshalText.
+func (p *Peer) UnmarshalText(text []byte) (err error) {
+	addr, subnet, more := strings.Cut(string(text), " ")
+	*p = Peer{}
+	if p.Addr, err = netip.ParseAddr(addr); err == nil && more {
+		p.Subnet, err = netip.ParsePrefix(subnet)
+	}
+	return err
+}
+
+// Unchecked returns the guard without what looks inside the packets that come in.
+func (g Guard) Unchecked() Guard {
+	if g.Bits > 0 {
+		g.Bits = 0
+		g.Peers = slices.DeleteFunc(slices.Clone(g.Peers), func(p Peer) bool { return p.Subnet.IsValid() })
+	}
+	return g
+}
 
 // Equal reports whether g and h do the same and have the same peers in the same order.
 func (g Guard) Equal(h Guard) bool { return g.guards(h) && slices.Equal(g.Peers, h.Peers) }
 
 // guards reports whether g and h guard the same.
 func (g Guard) guards(h Guard) bool {
-	return g.Family == h.Family && g.VNI == h.VNI && g.Port == h.Port
+	return g.Family == h.Family && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Network == h.Network && g.Bits == h.Bits
 }
-
-func comparePeer(a, b Peer) int { return a.Compare(b.Addr) }
 
 func sortGuards(guards []Guard) {
 	slices.SortFunc(guards, func(a, b Guard) int { return cmp.Compare(a.Family, b.Family) })
 	for _, g := range guards {
-		slices.SortFunc(g.Peers, comparePeer)
+		slices.SortFunc(g.Peers, Peer.Compare)
 	}
 }
 
@@ -55,6 +104,29 @@ func diffGuards(p *plan, have, want []Guard) {
 	})
 }
 
+// Places in a VXLAN packet, in bytes from the beginning of the UDP header: 8 of UDP, 8 of VXLAN (RFC 7348), 14 of Ethernet.
+const (
+	VNIOffset       = 8 + 4
+	EtherTypeOffset = 8 + 8 + 12
+	innerIPOffset   = 8 + 8 + 14
+)
+
+// InnerSourceOffset is the place of the inner packet's source address (RFC 791, RFC 8200).
+func InnerSourceOffset(f Family) int {
+	if f == IPv4 {
+		return innerIPOffset + 12
+	}
+	return innerIPOffset + 8
+}
+
+// EtherType is what says in an Ethernet header that a packet of the family follows.
+func EtherType(f Family) uint16 {
+	if f == IPv4 {
+		return 0x0800
+	}
+	return 0x86dd
+}
+
 func (g Guard) command(verb Verb, _ Object) string {
 	f := nftFamily(g.Family)
 	table := f + " " + GuardTable
@@ -62,20 +134,77 @@ func (g Guard) command(verb Verb, _ Object) string {
 		return "nft delete table " + table
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "nft '%sadd table %s; add set %s %s { type %s_addr;",
-		ifElse(verb == Replace, "delete table "+table+"; ", ""), table, table, GuardSet, g.Family)
-	for i, p := range g.Peers {
-		fmt.Fprintf(&b, "%s %s", ifElse(i == 0, " elements = {", ","), p)
+	fmt.Fprintf(&b, "nft '%sadd table %s;", ifElse(verb == Replace, "delete table "+table+"; ", ""), table)
+	source := fmt.Sprintf("@th,%d,%d", 8*InnerSourceOffset(g.Family), g.Family.Bits())
+	g.addSet(&b, table, GuardPeers, fmt.Sprintf("type %s_addr", g.Family), func(p Peer) string {
+		return ifElse(p.Subnet.IsValid(), "", p.Addr.String())
+	})
+	if g.Bits > 0 {
+		// nft(8) knows no type for an address at such a place but that of a number.
+		g.addSet(&b, table, GuardSources, fmt.Sprintf("typeof %s saddr . %s", f, source), func(p Peer) string {
+			return ifElse(p.Subnet.IsValid(), p.Addr.String()+" . 0x"+hex.EncodeToString(p.Subnet.Addr().AsSlice()), "")
+		})
 	}
-	fmt.Fprintf(&b, "%s }; add counter %s %s;", ifElse(len(g.Peers) > 0, " };", ""), table, GuardCounter)
-	fmt.Fprintf(&b, " add chain %s %s { type filter hook input priority raw; policy accept; };", table, GuardChain)
-	// The VNI of RFC 7348 begins 12 bytes after the UDP header does. Where it cannot be read, as in a fragment, it counts as ours.
-	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,96,24 != %d accept;", table, GuardChain, g.Port, g.VNI)
-	fmt.Fprintf(&b, " add rule %s %s udp dport %d %s saddr != @%s counter name %s drop'", table, GuardChain, g.Port, f, GuardSet, GuardCounter)
-	return b.String()
+	for _, name := range []string{CountStrangers, CountForged, CountInjected} {
+		fmt.Fprintf(&b, " add counter %s %s;", table, name)
+	}
+	for _, chain := range []struct {
+		name, hook string
+		rules      []string
+	}{
+		{GuardInput, "input priority raw", g.inputRules(source)},
+		{GuardForward, "forward priority raw", []string{
+			fmt.Sprintf("%s saddr %s counter name %s drop", f, g.Network, CountInjected),
+			fmt.Sprintf("%s counter name %s drop", unrouted, CountInjected),
+		}},
+		{GuardPost, "postrouting priority srcnat + 1", []string{
+			fmt.Sprintf("ct status snat,dnat iif != 0 iifname != %q counter name %s drop", g.Link, CountInjected),
+		}},
+	} {
+		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
+		// Where the VNI cannot be read, as in a fragment, it counts as ours.
+		other := fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)
+		for _, rule := range append([]string{other}, chain.rules...) {
+			fmt.Fprintf(&b, " add rule %s %s udp dport %d %s;", table, chain.name, g.Port, rule)
+		}
+	}
+	return strings.TrimSuffix(b.String(), ";") + "'"
+}
+
+// inputRules are what decides about a packet with our VNI, without the port.
+func (g Guard) inputRules(source string) []string {
+	f := nftFamily(g.Family)
+	stranger := fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers)
+	if g.Bits == 0 {
+		return []string{stranger}
+	}
+	ones := Last(netip.PrefixFrom(g.Family.LinkLocal().Addr(), 0))
+	mask := netip.PrefixFrom(ones, g.Bits).Masked().Addr()
+	return []string{
+		fmt.Sprintf("@th,%d,16 %#x %s saddr . (%s & 0x%s) @%s accept", 8*EtherTypeOffset, EtherType(g.Family), f, source, hex.EncodeToString(mask.AsSlice()), GuardSources),
+		stranger,
+		fmt.Sprintf("counter name %s drop", CountForged),
+	}
+}
+
+// addSet writes a set with those peers for which element is not empty.
+func (g Guard) addSet(b *strings.Builder, table, name, typ string, element func(Peer) string) {
+	fmt.Fprintf(b, " add set %s %s { %s;", table, name, typ)
+	first := true
+	for _, p := range g.Peers {
+		if e := element(p); e != "" {
+			fmt.Fprintf(b, "%s %s", ifElse(first, " elements = {", ","), e)
+			first = false
+		}
+	}
+	fmt.Fprintf(b, "%s };", ifElse(first, "", " };"))
 }
 
 func (p Peer) command(verb Verb, _ Object) string {
+	set, element := GuardPeers, p.Addr.String()
+	if p.Subnet.IsValid() {
+		set, element = GuardSources, element+" . "+p.Subnet.Addr().String()
+	}
 	return fmt.Sprintf("nft '%s element %s %s %s { %s }'",
-		ifElse(verb == Delete, "delete", "add"), nftFamily(FamilyOf(p.Addr)), GuardTable, GuardSet, p)
+		ifElse(verb == Delete, "delete", "add"), nftFamily(FamilyOf(p.Addr)), GuardTable, set, element)
 }

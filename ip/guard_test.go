@@ -13,8 +13,11 @@ import (
 
 func drawGuard(t *rapid.T, f family, label string) ip.Guard {
 	g := ip.Guard{Family: ip.FamilyOf(f.local), VNI: 1, Port: rapid.SampledFrom([]uint16{8472, 8472, 8472, 4789}).Draw(t, label+" port")}
+	g.Bits = g.Family.Bits() / 2
 	for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(3, 8), 0, 6, rapid.ID).Draw(t, label+" peers") {
-		g.Peers = append(g.Peers, ip.Peer{Addr: netip.MustParseAddr(fmt.Sprintf(f.vtep, i))})
+		host := netip.MustParseAddr(fmt.Sprintf(f.vtep, i))
+		subnet, _ := host.Prefix(g.Bits)
+		g.Peers = append(g.Peers, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: subnet})
 	}
 	return g
 }

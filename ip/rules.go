@@ -22,6 +22,11 @@ func (t Table) Equal(u Table) bool {
 	return t.Family == u.Family && slices.Equal(byChain(t.Rules), byChain(u.Rules))
 }
 
+// Counts reports whether a rule of the table counts what it drops.
+func (t Table) Counts() bool {
+	return slices.ContainsFunc(t.Rules, func(r Rule) bool { return r.Verdict == DropSpoof })
+}
+
 func byChain(rules []Rule) []Rule {
 	return slices.SortedStableFunc(slices.Values(rules), func(a, b Rule) int { return cmp.Compare(a.Chain, b.Chain) })
 }
@@ -35,6 +40,7 @@ const (
 	Postrouting Chain = "postrouting" // type nat, hook postrouting, priority srcnat
 	Forward     Chain = "forward"     // type filter, hook forward, priority filter, policy accept
 	Marking     Chain = "marking"     // the same, priority filter - 1: before others look at the mark
+	Leaving     Chain = "leaving"     // the same, priority raw: before anybody else
 )
 
 // Verdict is what a rule does with a packet that it matches.
@@ -46,17 +52,25 @@ const (
 	Masquerade Verdict = "masquerade"
 	KeepSource Verdict = "snat to its own source"           // of a rule with a Src: once translated, a packet comes to no other chain of type nat
 	SetMark    Verdict = "meta mark set meta mark | 0x2000" // Mark
+	DropSpoof  Verdict = "counter name spoofed drop"        // CountSpoofed
 )
+
+// CountSpoofed is the counter in a Table of what DropSpoof has dropped.
+const CountSpoofed = "spoofed"
 
 // Rule matches packets by mark, interface, source and destination. A zero Match matches every packet.
 type Rule struct {
-	Chain   Chain
-	Mark    uint32 // bits that must be set in the firewall mark
-	In      string // interface; empty: any
-	Src     Match
-	Dst     Match
-	Verdict Verdict
+	Chain    Chain
+	Mark     uint32 // bits that must be set in the firewall mark
+	In       string // interface; empty: any
+	Src      Match
+	Dst      Match
+	Unrouted bool // this host would not answer the source by the interface that the packet came in through
+	Verdict  Verdict
 }
+
+// unrouted is Rule.Unrouted in nft(8) syntax: the reverse path filter of RFC 3704, strict.
+const unrouted = "fib saddr . iif oif missing"
 
 // Match is a prefix that an address must lie in, or with Not must not lie in.
 type Match struct {
@@ -85,6 +99,9 @@ func (r Rule) Text() string {
 			not = "!= "
 		}
 		parts = append(parts, fmt.Sprintf("%s %s %s%s", nftFamily(FamilyOf(m.Prefix.Addr())), m.field, not, m.Prefix))
+	}
+	if r.Unrouted {
+		parts = append(parts, unrouted)
 	}
 	verdict := string(r.Verdict)
 	if r.Verdict == KeepSource {

@@ -26,7 +26,7 @@ func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease
 			problems = append(problems, subnet.Problem{Key: subnet.KeyOf(self.Subnets), Reason: fmt.Sprintf("this host's lease lacks %s", f)})
 			continue
 		}
-		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), heard: make([]ip.Peer, 0, len(peers))}
+		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), heard: make([]ip.Peer, 0, 2*len(peers))}
 		p.device(own, mac)
 		problems = append(problems, p.peers(mac, peers)...)
 		p.guard()
@@ -42,7 +42,7 @@ type plan struct {
 	dev    string
 	state  *ip.State
 	owners map[ip.MAC]owner
-	heard  []ip.Peer // those that packets go to
+	heard  []ip.Peer // those that packets go to, and their subnets
 }
 
 // owner is the host that counts as a MAC's: of all that announce it the one that has done so for longest. A host that comes
@@ -65,12 +65,21 @@ func (p *plan) device(own netip.Prefix, mac ip.MAC) {
 	p.state.Addrs = append(p.state.Addrs, ip.Addr{Link: p.dev, Prefix: ip.Host(own.Addr())})
 }
 
-// guard drops what does not come from a host that packets go to; such a host may have several leases.
+// guard drops what does not come from a host that packets go to, and from a subnet of that host; it may have several leases.
 func (p *plan) guard() {
-	slices.SortFunc(p.heard, func(a, b ip.Peer) int { return a.Compare(b.Addr) })
+	slices.SortFunc(p.heard, ip.Peer.Compare)
+	pool := p.v.pools.Of(p.f)
 	p.state.Guards = append(p.state.Guards, ip.Guard{
-		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Peers: slices.Compact(p.heard),
+		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Link: p.dev, Network: pool.Network, Bits: pool.SubnetLen,
+		Peers: slices.Compact(p.heard),
 	})
+}
+
+// hear lets a host in with what comes from its subnet. One that is smaller than the network's speaks for all around it that is not
+// larger: the guard compares with one length.
+func (p *plan) hear(host netip.Addr, own netip.Prefix) {
+	around := netip.PrefixFrom(own.Addr(), p.v.pools.Of(p.f).SubnetLen).Masked()
+	p.heard = append(p.heard, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: around})
 }
 
 // endpoint is where a peer receives what is sent over the device.
@@ -120,7 +129,7 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 		return endpoint{}, err
 	}
 	if path := p.host.Paths[public]; p.v.opts.DirectRouting && path.OnLink() {
-		p.heard = append(p.heard, ip.Peer{Addr: public}) // its own route may lead through the tunnel
+		p.hear(public, peer.Subnets.Of(p.f)) // its own route may lead through the tunnel
 		p.state.Routes = append(p.state.Routes, backend.DirectRoute(peer.Subnets.Of(p.f), public, path.Link))
 		return endpoint{}, nil
 	}
@@ -130,7 +139,7 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 
 func (p *plan) tunnel(dst netip.Prefix, end endpoint) {
 	s := p.state
-	p.heard = append(p.heard, ip.Peer{Addr: end.host})
+	p.hear(end.host, dst)
 	if owner := p.owners[end.mac]; !owner.placed {
 		owner.placed = true
 		p.owners[end.mac] = owner

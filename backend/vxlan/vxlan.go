@@ -37,6 +37,7 @@ type data struct {
 type VXLAN struct {
 	opts     options
 	families []ip.Family
+	pools    ip.Dual[subnet.Pool]
 }
 
 // New reads the options of the network.
@@ -55,7 +56,7 @@ func New(n subnet.Network) (backend.Backend, []string, error) {
 	case opts.MTU < 0 || opts.MTU > 65535:
 		return nil, nil, fmt.Errorf("Backend.MTU is %d: give the underlay's MTU in bytes, or leave it out", opts.MTU)
 	}
-	return &VXLAN{opts: opts, families: n.Families()}, doubts, nil
+	return &VXLAN{opts: opts, families: n.Families(), pools: n.Pools}, doubts, nil
 }
 
 // overhead is what VXLAN adds to an inner IP packet: outer IP, UDP, VXLAN and inner Ethernet headers.

@@ -27,7 +27,7 @@ func TestPrintStatus(t *testing.T) {
 		Pending:    "the configuration at revision 9 differs from the one in force: restart tulled to take it over",
 		Store:      "etcd at http://127.0.0.1:2379 does not answer",
 		Problems:   []subnet.Problem{{Key: "/coreos.com/network/subnets/README", Reason: "not a subnet"}},
-		Strangers:  12,
+		Dropped:    agent.Dropped{Strangers: 12, Forged: 3, Injected: 4, Spoofed: 5},
 		Violations: []invariant.Violation{{Invariant: invariant.WholePaths, Detail: "the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1"}},
 		Peers: []agent.PeerStatus{
 			{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
@@ -46,6 +46,9 @@ uplink   eth0, 172.30.0.1, peers send to 203.0.113.1
 store    etcd at http://127.0.0.1:2379 does not answer
 pending  the configuration at revision 9 differs from the one in force: restart tulled to take it over
 dropped  12 packets from strangers: no peer has the address that they came from
+dropped  3 packets from peers: the source inside is not in the sender's subnet
+dropped  4 packets made by containers for the tunnels of other hosts
+dropped  5 packets of containers: their source is not in this host's subnet
 FAULT    whole paths: the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1: this should never be, please report it
 left out /coreos.com/network/subnets/README: not a subnet
 

@@ -76,8 +76,18 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.Pending != "" {
 		fmt.Fprintf(w, "pending  %s\n", shown(st.Pending))
 	}
-	if st.Strangers > 0 {
-		fmt.Fprintf(w, "dropped  %d packets from strangers: no peer has the address that they came from\n", st.Strangers)
+	for _, d := range []struct {
+		packets uint64
+		what    string
+	}{
+		{st.Strangers, "from strangers: no peer has the address that they came from"},
+		{st.Forged, "from peers: the source inside is not in the sender's subnet"},
+		{st.Injected, "made by containers for the tunnels of other hosts"},
+		{st.Spoofed, "of containers: their source is not in this host's subnet"},
+	} {
+		if d.packets > 0 {
+			fmt.Fprintf(w, "dropped  %d packets %s\n", d.packets, d.what)
+		}
 	}
 	if st.Loss != "" {
 		fmt.Fprintf(w, "lost     %s\n", shown(st.Loss))

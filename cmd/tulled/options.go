@@ -17,16 +17,17 @@ import (
 
 // options are the daemon's settings. Flags have flannel's names wherever they mean the same.
 type options struct {
-	etcd       etcd.Config
-	uplink     ip.UplinkChoice
-	nodeID     string
-	ipMasq     bool
-	peerFilter bool
-	renumber   bool
-	leaseTTL   time.Duration
-	version    bool
-	logLevel   slog.Level
-	json       bool
+	etcd        etcd.Config
+	uplink      ip.UplinkChoice
+	nodeID      string
+	ipMasq      bool
+	peerFilter  bool
+	sourceCheck bool
+	renumber    bool
+	leaseTTL    time.Duration
+	version     bool
+	logLevel    slog.Level
+	json        bool
 
 	subnetFile, stateDir, runDir string
 	healthIP                     netip.Addr
@@ -104,7 +105,9 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.StringVar(&o.runDir, "run-dir", "/run/tulle", "`directory` for the socket and what must not survive a reboot")
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
 	o.peerFilter = true
-	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer (default on)", switchInto(&o.peerFilter))
+	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer, and those that containers make (default on)", switchInto(&o.peerFilter))
+	o.sourceCheck = true
+	fs.Func("source-check", "`on or off`: drop packets between containers whose source is not in the subnet of the host that they come from (default on)", switchInto(&o.sourceCheck))
 	fs.Func("lease-ttl", "`duration` for which the lease outlives this host, such as 12h, or none: for ever (default 24h)", ttlInto(&o.leaseTTL))
 	fs.Func("on-subnet-loss", "`policy` when another host has this one's subnet: hold (wait for it) or renumber (take another) (default hold)", func(s string) error {
 		if s != "hold" && s != "renumber" {

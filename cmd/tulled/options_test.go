@@ -43,19 +43,22 @@ func TestFlagsWinOverEnvironment(t *testing.T) {
 	}
 }
 
-func TestPeerFilterIsOnUnlessSwitchedOff(t *testing.T) {
+func TestFiltersAreOnUnlessSwitchedOff(t *testing.T) {
 	for _, tt := range []struct {
-		args []string
-		env  string
-		want bool
+		args       []string
+		env        string
+		peers, own bool
 	}{
-		{nil, "", true},
-		{[]string{"--peer-filter=off"}, "", false},
-		{nil, "TULLED_PEER_FILTER=off", false},
-		{[]string{"--peer-filter", "on"}, "TULLED_PEER_FILTER=off", true},
+		{nil, "", true, true},
+		{[]string{"--peer-filter=off"}, "", false, true},
+		{nil, "TULLED_PEER_FILTER=off", false, true},
+		{[]string{"--peer-filter", "on"}, "TULLED_PEER_FILTER=off", true, true},
+		{[]string{"--source-check=off"}, "", true, false},
+		{nil, "TULLED_SOURCE_CHECK=off", true, false},
+		{[]string{"--source-check=on"}, "TULLED_SOURCE_CHECK=off", true, true},
 	} {
-		if o, err := parse(tt.args, env(tt.env), nil); err != nil || o.peerFilter != tt.want {
-			t.Errorf("%q, %q: %v, %v, want %v", tt.args, tt.env, o.peerFilter, err, tt.want)
+		if o, err := parse(tt.args, env(tt.env), nil); err != nil || o.peerFilter != tt.peers || o.sourceCheck != tt.own {
+			t.Errorf("%q, %q: %v, %v, %v, want %v, %v", tt.args, tt.env, o.peerFilter, o.sourceCheck, err, tt.peers, tt.own)
 		}
 	}
 }

@@ -36,28 +36,29 @@ type Config struct {
 	Backends map[string]backend.New
 	Log      *slog.Logger
 
-	Node       string          // node id
-	NewNode    bool            // it was made at random for this start: nothing of an earlier one was found
-	Instance   string          // of this machine since it booted
-	Hardware   []string        // of this machine
-	Uplink     ip.UplinkChoice // zero: the interface of the default route
-	IPMasq     bool            // masquerade what leaves the network
-	PeerFilter bool            // drop tunnelled packets that come from no peer
-	TTL        time.Duration   // of the lease, as in subnet.Claim
-	Renumber   bool            // when the subnet is lost to another host, take a new one instead of waiting for it
-	SubnetFile string
-	StateDir   string              // survives a reboot
-	RunDir     string              // does not
-	Endpoints  []string            // of the store: a view kept from others is not worked from
-	ConfigKey  string              // of the network configuration in the store, for messages and to tell stores apart
-	LeaseDir   string              // what precedes the text of a lease in its key, for messages
-	Previous   subnet.Subnets      // held before, by a local record other than the agent's own; may be zero
-	Etcd       func() []netip.Addr // where the store is reached; no lease may capture these; may be nil
-	Resolvers  func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
-	Trouble    func() error        // what keeps the store away, nil if nothing does; may be nil
-	Calls      func() uint64       // system calls that the kernel has taken so far; may be nil
-	Changed    func(Status)        // called after every pass; may be nil
-	Beat       func()              // called every few seconds while the loop lives; may be nil
+	Node        string          // node id
+	NewNode     bool            // it was made at random for this start: nothing of an earlier one was found
+	Instance    string          // of this machine since it booted
+	Hardware    []string        // of this machine
+	Uplink      ip.UplinkChoice // zero: the interface of the default route
+	IPMasq      bool            // masquerade what leaves the network
+	PeerFilter  bool            // drop tunnelled packets that come from no peer, or are not made by this host
+	SourceCheck bool            // drop packets whose source is not of the subnet that they come from
+	TTL         time.Duration   // of the lease, as in subnet.Claim
+	Renumber    bool            // when the subnet is lost to another host, take a new one instead of waiting for it
+	SubnetFile  string
+	StateDir    string              // survives a reboot
+	RunDir      string              // does not
+	Endpoints   []string            // of the store: a view kept from others is not worked from
+	ConfigKey   string              // of the network configuration in the store, for messages and to tell stores apart
+	LeaseDir    string              // what precedes the text of a lease in its key, for messages
+	Previous    subnet.Subnets      // held before, by a local record other than the agent's own; may be zero
+	Etcd        func() []netip.Addr // where the store is reached; no lease may capture these; may be nil
+	Resolvers   func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
+	Trouble     func() error        // what keeps the store away, nil if nothing does; may be nil
+	Calls       func() uint64       // system calls that the kernel has taken so far; may be nil
+	Changed     func(Status)        // called after every pass; may be nil
+	Beat        func()              // called every few seconds while the loop lives; may be nil
 }
 
 // Agent is the daemon's core: one loop that compares and applies, and one that keeps the lease.
@@ -93,6 +94,7 @@ type Agent struct {
 	memory     subnet.Memory   // of the leases that views have shown
 	refused    map[string]bool // settings that the kernel has not taken in this pass
 	contests   contests
+	drops      tally
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born

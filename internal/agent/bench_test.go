@@ -49,7 +49,7 @@ func settled(b *testing.B, set subnet.Set) *Agent {
 	}
 	a, err := New(Config{
 		Store: silent{}, Kernel: k, Backends: backends.All(), Log: slog.New(slog.DiscardHandler),
-		Node: "self", Instance: "x", PeerFilter: true, SubnetFile: filepath.Join(dir, "subnet.env"), StateDir: dir, RunDir: dir,
+		Node: "self", Instance: "x", PeerFilter: true, SourceCheck: true, SubnetFile: filepath.Join(dir, "subnet.env"), StateDir: dir, RunDir: dir,
 	})
 	if err != nil {
 		b.Fatal(err)

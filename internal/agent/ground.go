@@ -211,9 +211,8 @@ func (a *Agent) serve(ctx context.Context, g *ground, n news) (gone, come ip.Sta
 			g.learn(n, now.Paths)
 		}
 	}()
-	if !a.cfg.PeerFilter {
-		gone.Guards, come.Guards = nil, nil
-	}
+	a.filter(&gone)
+	a.filter(&come)
 	gone.Sort()
 	come.Sort()
 	return gone, come, len(was)+len(is) == 0 && !g.want.Meets(gone, come) && g.linked(come) && a.sound(g, come, usable)

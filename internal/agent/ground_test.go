@@ -17,10 +17,11 @@ import (
 // However leases come, change and go, passes over the few that did leave what a pass over everything would: it finds nothing to do.
 func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 	for name, config := range map[string]string{
-		"vxlan":   `{"Network":"10.5.0.0/16"}`,
-		"open":    `{"Network":"10.5.0.0/16"}`, // to strangers
-		"direct":  `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
-		"host-gw": `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
+		"vxlan":     `{"Network":"10.5.0.0/16"}`,
+		"open":      `{"Network":"10.5.0.0/16"}`, // to strangers
+		"unchecked": `{"Network":"10.5.0.0/16"}`,
+		"direct":    `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
+		"host-gw":   `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := "vxlan"
@@ -30,7 +31,7 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 			simulate(t, config, 1, func(t *testing.T, w *world) {
 				r := rand.New(rand.NewPCG(1, 0))
 				h := w.hosts[0]
-				h.change = func(cfg *Config) { cfg.PeerFilter = name != "open" }
+				h.change = func(cfg *Config) { cfg.PeerFilter, cfg.SourceCheck = name != "open", name != "unchecked" }
 				w.start()
 				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
 				for step := range 200 {

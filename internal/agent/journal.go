@@ -63,9 +63,7 @@ func (j *journal) passed(last, now Status) {
 	if now.Pending != last.Pending && now.Pending != "" {
 		j.log.Warn("restart pending", "reason", now.Pending)
 	}
-	if now.Strangers > last.Strangers && j.nag.due("strangers", lasting) {
-		j.log.Warn("packets from strangers dropped", "packets", now.Strangers)
-	}
+	j.dropped(last.Dropped, now.Dropped)
 	for _, where := range now.Blocked {
 		if !strings.Contains(now.Reason, where) && j.nag.due(where, lasting) {
 			j.log.Warn("packets may be dropped", "where", where)
@@ -88,6 +86,23 @@ func (j *journal) passed(last, now Status) {
 		}
 	}
 	j.problems(now.Problems)
+}
+
+// dropped logs which packets are being dropped.
+func (j *journal) dropped(last, now Dropped) {
+	for _, kind := range []struct {
+		what      string
+		last, now uint64
+	}{
+		{"packets from strangers dropped", last.Strangers, now.Strangers},
+		{"packets from peers dropped: not their own source", last.Forged, now.Forged},
+		{"tunnelled packets of containers dropped", last.Injected, now.Injected},
+		{"packets of containers dropped: not their own source", last.Spoofed, now.Spoofed},
+	} {
+		if kind.now > kind.last && j.nag.due(kind.what, lasting) {
+			j.log.Warn(kind.what, "packets", kind.now)
+		}
+	}
 }
 
 // contested logs one line for all that has become contested at once: what undoes one route often undoes them all.

@@ -103,7 +103,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = append(describeAll(d.blocked), describeClosed(d.closed)...)
 	st.Stale = append(stale(v, *a.network), shared(v)...)
-	st.Strangers = v.snap.Strangers
+	st.Dropped = a.drops.add(v.snap.Drops)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
 	a.wanted.note(v.scope, d.want)
@@ -165,10 +165,11 @@ func (a *Agent) decide(v view) decision {
 	var refused, unserved []subnet.Problem
 	d.usable, refused = a.judged.judge(a.network, v.set.Leases, self)
 	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
-	if !a.cfg.PeerFilter {
-		d.want.Guards = nil
-	}
+	a.filter(&d.want)
 	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
+	if a.cfg.SourceCheck {
+		checkSources(v, *a.network, &d.want)
+	}
 	var passage ip.Passage
 	passage, d.closed = forwarded(v, *a.network, d.want)
 	d.want.Openings = passage.Openings

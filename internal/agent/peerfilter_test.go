@@ -17,7 +17,9 @@ func (h *node) heard() map[string][]string {
 	all := map[string][]string{}
 	for _, g := range h.owned().Guards {
 		for _, p := range g.Peers {
-			all[g.Family.String()] = append(all[g.Family.String()], p.String())
+			if !p.Subnet.IsValid() {
+				all[g.Family.String()] = append(all[g.Family.String()], p.String())
+			}
 		}
 	}
 	return all
@@ -60,8 +62,10 @@ func TestStrangersAreCounted(t *testing.T) {
 		h.log = log.handler()
 		w.start()
 		w.converged(soon)
+		inner := w.hosts[1].agent.Status().Lease.Subnets
 		for _, from := range []string{"172.30.0.66", "fd30::66", "172.30.0.2", "fd30::2"} {
-			h.kernel.Knock(netip.MustParseAddr(from), 8472, 1)
+			addr := netip.MustParseAddr(from)
+			h.kernel.Knock(addr, 8472, 1, inner[ip.FamilyOf(addr)/ip.IPv6].Addr())
 		}
 		<-time.After(resyncEvery + soon)
 		synctest.Wait()
@@ -106,5 +110,132 @@ func TestPeerBehindNATIsHeardAtItsPublicAddress(t *testing.T) {
 		if got := w.hosts[0].heard()["ipv4"]; !cmp.Equal(got, []string{"203.0.113.2"}) {
 			t.Errorf("heard are %v, want the public address", got)
 		}
+	})
+}
+
+// A peer speaks for its own subnets, and a host's containers for the host's: in the incremental passes as well.
+func TestSourcesFollowLeases(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h, peer := w.hosts[0], netip.MustParseAddr("172.30.0.30")
+		sources := func() (subnets []string) {
+			for _, g := range h.owned().Guards {
+				for _, p := range g.Peers {
+					if p.Addr == peer && p.Subnet.IsValid() {
+						subnets = append(subnets, p.Subnet.String())
+					}
+				}
+			}
+			return subnets
+		}
+		follows := func(what string, want ...string) {
+			t.Helper()
+			w.within(soon, what, func(*node) bool { return cmp.Equal(want, sources()) })
+		}
+		few := h.agent.Status().Work.Few
+		w.store.Put("subnets/10.5.30.0-24", flannelLease("172.30.0.30", "02:00:00:00:00:30"), 0)
+		follows("a lease", "10.5.30.0/24")
+		w.store.Delete("subnets/10.5.30.0-24")
+		follows("no lease")
+		w.store.Put("subnets/10.5.32.0-24", flannelLease("172.30.0.30", "02:00:00:00:00:30"), 0)
+		follows("another lease", "10.5.32.0/24")
+		if h.agent.Status().Work.Few == few {
+			t.Error("all passes were over everything")
+		}
+		w.store.Put("subnets/10.5.31.0-24", flannelLease("172.30.0.30", "02:00:00:00:00:30"), 0)
+		follows("two leases", "10.5.31.0/24", "10.5.32.0/24")
+		w.store.Put("subnets/10.5.33.128-25", flannelLease("172.30.0.30", "02:00:00:00:00:30"), 0)
+		follows("a lease of half a subnet", "10.5.31.0/24", "10.5.32.0/24", "10.5.33.0/24")
+		w.store.Delete("subnets/10.5.32.0-24")
+		follows("one of them less", "10.5.31.0/24", "10.5.33.0/24")
+	})
+}
+
+// What has been dropped is told by kind, and never becomes less while tulled runs: not when a bridge comes, and with it other
+// rules, nor when somebody deletes the tables.
+func TestDropsAreCountedByKind(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		var log lines
+		h := w.hosts[0]
+		h.log = log.handler()
+		w.start()
+		w.converged(soon)
+		own, peer := h.agent.Status().Lease.Subnets[0], w.hosts[1].agent.Status().Lease.Subnets[0]
+		addBridge := func(name string) {
+			gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
+			h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
+			<-time.After(soon)
+			synctest.Wait()
+		}
+		addBridge("docker0")
+		var want Dropped
+		drop := func(what string) {
+			t.Helper()
+			from, public := netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("172.30.0.2")
+			h.kernel.Knock(public, 8472, 1, peer.Addr())
+			h.kernel.Knock(public, 8472, 1, from)
+			h.kernel.Knock(public, 8472, 1, own.Addr())
+			h.kernel.Forward("docker0", own.Addr().Next().Next(), peer.Addr())
+			h.kernel.Forward("docker0", public, peer.Addr())
+			h.kernel.Forward("docker0", peer.Addr().Next(), peer.Addr())
+			h.kernel.Forward("docker0", from, peer.Addr())
+			h.kernel.Forward("docker0", from, netip.MustParseAddr("8.8.4.4"))
+			h.kernel.Forward("br-other", peer.Addr().Next(), peer.Addr())
+			h.kernel.Forward("br-other", from, peer.Addr())
+			want.Forged, want.Spoofed = want.Forged+2, want.Spoofed+4
+			<-time.After(resyncEvery + soon)
+			synctest.Wait()
+			if got := h.agent.Status().Dropped; got != want {
+				t.Errorf("%s: dropped are %+v, want %+v", what, got, want)
+			}
+		}
+		drop("at first")
+		addBridge("cni0")
+		drop("with another bridge")
+		o := h.owned()
+		_ = h.kernel.External(ip.Plan{{Verb: ip.Delete, Old: o.Guards[0]}, {Verb: ip.Delete, Old: o.Tables[0]}})
+		<-time.After(soon)
+		synctest.Wait()
+		drop("with the tables made anew")
+		for _, text := range []string{"packets from peers dropped", "packets of containers dropped"} {
+			if n := strings.Count(log.String(), text); n != 1 {
+				t.Errorf("logged %q %d times, want once:\n%s", text, n, log.String())
+			}
+		}
+	})
+}
+
+// Switched off, sources are nobody's business, and peers still are.
+func TestNoSourceCheckWhereNoneIsWanted(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		checks := func() (n int) {
+			s := h.owned()
+			for _, g := range s.Guards {
+				n += g.Bits
+			}
+			for _, table := range s.Tables {
+				for _, r := range table.Rules {
+					if r.Chain == ip.Leaving {
+						n++
+					}
+				}
+			}
+			return n
+		}
+		if checks() == 0 {
+			t.Error("nothing is checked")
+		}
+		h.stop()
+		h.change = func(c *Config) { c.SourceCheck = false }
+		h.start()
+		w.converged(soon)
+		if n := checks(); n > 0 {
+			t.Errorf("switched off, %d checks are there", n)
+		}
+		w.hears(h, "a peer", "172.30.0.2", "fd30::2")
 	})
 }

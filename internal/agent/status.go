@@ -30,9 +30,9 @@ type Status struct {
 	Stale     []string         `json:"stale,omitempty"`     // bridges that hold a subnet of the past, or this one beside another bridge, and how to mend it
 	Advice    []string         `json:"advice,omitempty"`    // what to set or mount on this host, which forwards without it as well
 	Contested []string         `json:"contested,omitempty"` // what others undo again and again, and who
-	Strangers uint64           `json:"strangers,omitempty"` // tunnelled packets dropped since the filter is there: they came from the address of no peer
-	Pending   string           `json:"pending,omitempty"`   // what waits for a restart
-	Store     string           `json:"store,omitempty"`     // what is wrong with the store
+	Dropped                    // packets
+	Pending   string           `json:"pending,omitempty"` // what waits for a restart
+	Store     string           `json:"store,omitempty"`   // what is wrong with the store
 
 	// What should never be: a fault of Tulle, to be reported.
 	Violations []invariant.Violation `json:"violations,omitempty"`
@@ -43,6 +43,14 @@ type Status struct {
 	Time     time.Time `json:"time"`     // of the pass
 
 	peers []peerView
+}
+
+// Dropped counts the packets that Tulle's rules have dropped. It only grows while the agent runs.
+type Dropped struct {
+	Strangers uint64 `json:"strangers,omitempty"` // tunnelled: they came from the address of no peer
+	Forged    uint64 `json:"forged,omitempty"`    // tunnelled: they came from a peer, with a source inside that is not in its subnet
+	Injected  uint64 `json:"injected,omitempty"`  // tunnelled: something behind this host sent them to other hosts
+	Spoofed   uint64 `json:"spoofed,omitempty"`   // from containers of this host, with a source that is not theirs
 }
 
 // Work is what the agent has done since it started.

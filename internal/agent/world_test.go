@@ -105,7 +105,7 @@ func (h *node) start() {
 	}
 	cfg := Config{
 		Store: h.store, Kernel: h.kernel, Backends: backends.All(), Log: log,
-		Node: h.name, Instance: "run-of-" + h.name, Hardware: []string{h.name}, IPMasq: true, PeerFilter: true, Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
+		Node: h.name, Instance: "run-of-" + h.name, Hardware: []string{h.name}, IPMasq: true, PeerFilter: true, SourceCheck: true, Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
 		SubnetFile: filepath.Join(h.dir, "subnet.env"), StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
 	}
 	cfg.Changed = func(Status) { h.passes.Add(1) }

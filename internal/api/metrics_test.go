@@ -12,7 +12,7 @@ import (
 )
 
 func TestMetrics(t *testing.T) {
-	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, PeerCount: 3, Strangers: 7}
+	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, PeerCount: 3, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
 	bad := agent.Status{
 		Degraded: "stale", Store: "no answer", Lease: &agent.LeaseStatus{}, Contested: []string{"x"}, Blocked: []string{"y", "z"},
 		Violations: []invariant.Violation{{Invariant: invariant.OneOwner}}, Violated: 2,
@@ -23,7 +23,7 @@ func TestMetrics(t *testing.T) {
 		lines  []string
 	}{
 		{"fine", fine, []string{"tulle_ready 1", "tulle_lease_held 1", "tulle_degraded 0", "tulle_store_trouble 0", "tulle_peers 3",
-			"tulle_strangers_packets_total 7", "tulle_invariant_violations_total 0"}},
+			"tulle_strangers_packets_total 7", "tulle_forged_packets_total 8", "tulle_injected_packets_total 9", "tulle_spoofed_packets_total 10", "tulle_invariant_violations_total 0"}},
 		{"bad", bad, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_degraded 1", "tulle_store_trouble 1", "tulle_contested 1",
 			"tulle_blocked 2", "tulle_invariant_violations_total 2"}},
 		{"before the first pass", agent.Status{}, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_peers 0"}},

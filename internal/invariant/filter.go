@@ -13,7 +13,8 @@ import (
 const PeersOnly = "peers only"
 
 // Filtered holds if the guards of a host let in exactly the underlay addresses of its peers: every one that packets go to,
-// and none that has no usable lease. Each VXLAN device has its guard; with the filter off there is none.
+// and none that has no usable lease; and if they look inside the packets, exactly what comes from the subnets of these leases.
+// Each VXLAN device has its guard; with the filter off there is none.
 // The state must be sorted.
 func Filtered(s ip.State, on bool, usable []*subnet.Lease) []Violation {
 	var vs []Violation
@@ -55,13 +56,14 @@ func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violatio
 	}
 	var vs []Violation
 	reasons := make([]uint8, len(g.Peers))
-	mark := func(addr netip.Addr, reason uint8) bool {
-		i, ok := slices.BinarySearchFunc(g.Peers, addr, func(p ip.Peer, a netip.Addr) int { return p.Compare(a) })
+	markPeer := func(p ip.Peer, reason uint8) bool {
+		i, ok := slices.BinarySearchFunc(g.Peers, p, ip.Peer.Compare)
 		if ok {
 			reasons[i] |= reason
 		}
 		return ok
 	}
+	mark := func(addr netip.Addr, reason uint8) bool { return markPeer(ip.Peer{Addr: addr}, reason) }
 	for i := range s.FDB {
 		if dst := s.FDB[i].Dst; s.FDB[i].Link == l.Name && !mark(dst, sentTo) {
 			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("packets go to %s, and what comes from there is dropped", dst)})
@@ -73,8 +75,13 @@ func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violatio
 		}
 	}
 	for i := range usable {
-		if usable[i].Subnets.Of(g.Family).IsValid() {
-			mark(usable[i].Attrs.Public.Of(g.Family), leased)
+		own, public := usable[i].Subnets.Of(g.Family), usable[i].Attrs.Public.Of(g.Family)
+		if !own.IsValid() || !mark(public, leased) || g.Bits == 0 {
+			continue
+		}
+		around := netip.PrefixFrom(own.Addr(), g.Bits).Masked()
+		if !markPeer(ip.Peer{Addr: public, Subnet: around}, sentTo|leased) && served(&s, own) {
+			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("%s is let in, and what it sends from %s is dropped", public, own)})
 		}
 	}
 	for i, why := range reasons {
@@ -85,10 +92,20 @@ func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violatio
 	return vs
 }
 
-// admits reports whether the guards of a host let in what comes from a device of another by VXLAN.
-func admits(s ip.State, from ip.Link) bool {
+// served reports whether packets go to a subnet. The routes must be sorted.
+func served(s *ip.State, subnet netip.Prefix) bool {
+	_, ok := slices.BinarySearchFunc(s.Routes, subnet, func(r ip.Route, p netip.Prefix) int { return ip.ComparePrefix(r.Dst, p) })
+	return ok
+}
+
+// admits reports whether the guards of a host let in what the containers of a subnet send from a device of another by VXLAN.
+func admits(s ip.State, from ip.Link, own netip.Prefix) bool {
 	return !slices.ContainsFunc(s.Guards, func(g ip.Guard) bool {
+		p := ip.Peer{Addr: from.VXLAN.Local}
+		if g.Bits > 0 && own.IsValid() {
+			p.Subnet = netip.PrefixFrom(own.Addr(), g.Bits).Masked()
+		}
 		return g.Family == ip.FamilyOf(from.VXLAN.Local) && g.VNI == from.VXLAN.VNI && g.Port == from.VXLAN.Port &&
-			!slices.Contains(g.Peers, ip.Peer{Addr: from.VXLAN.Local})
+			!slices.Contains(g.Peers, p)
 	})
 }

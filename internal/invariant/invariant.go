@@ -274,7 +274,7 @@ func reach(a, b Host, f ip.Family) error {
 		return fmt.Errorf("frames for %s go to %s, not %s", dst, fdb.Dst, addr)
 	}
 	sender := a.State.Links[link].VXLAN
-	if !admits(b.State, a.State.Links[link]) {
+	if !admits(b.State, a.State.Links[link], a.Subnets.Of(f)) {
 		return fmt.Errorf("there what comes from %s is dropped", sender.Local)
 	}
 	receives := func(l ip.Link) bool {

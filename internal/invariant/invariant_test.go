@@ -51,7 +51,13 @@ func TestViolations(t *testing.T) {
 	guarded := func(peers ...string) ip.State {
 		g := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
 		for _, p := range peers {
-			g.Peers = append(g.Peers, ip.Peer{Addr: addr(p)})
+			var peer ip.Peer
+			if err := peer.UnmarshalText([]byte(p)); err != nil {
+				t.Fatal(err)
+			}
+			if g.Peers = append(g.Peers, peer); peer.Subnet.IsValid() {
+				g.Bits = peer.Subnet.Bits()
+			}
 		}
 		return without(func(s *ip.State) { s.Guards = []ip.Guard{g} })
 	}
@@ -102,6 +108,9 @@ func TestViolations(t *testing.T) {
 		"a stranger is let in":      {Filtered(guarded("172.30.0.2", "172.30.0.9"), true, leases), PeersOnly},
 		"one without a lease":       {Filtered(guarded("172.30.0.2"), true, leases[1:]), PeersOnly},
 		"one that is not served":    {Filtered(guarded("172.30.0.2", "172.30.0.3"), true, leases), PeersOnly},
+		"a peer in its own name":    {Filtered(guarded("172.30.0.2", "172.30.0.2 10.5.2.0/24"), true, leases), ""},
+		"a peer in another's name":  {Filtered(guarded("172.30.0.2", "172.30.0.2 10.5.2.0/24", "172.30.0.2 10.5.3.0/24"), true, leases), PeersOnly},
+		"a peer may send nothing":   {Filtered(func() ip.State { s := guarded("172.30.0.2"); s.Guards[0].Bits = 24; return s }(), true, leases), PeersOnly},
 		"another port is filtered":  {Filtered(elsewhere, true, leases), PeersOnly},
 		"a peer drops what comes":   {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: peer.Public}, State: guarded("172.30.0.9")}), Reachable},
 		"a peer is not reached":     {Reach(Host{Name: "h1", State: overlay()}, Host{Name: "h3", Subnets: subnets("10.5.3.0/24")}), Reachable},
@@ -128,7 +137,7 @@ func BenchmarkPass(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
+	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472, Bits: 24}
 	s := ip.State{Links: overlay().Links}
 	var leases []*subnet.Lease
 	for i := range 10_000 {
@@ -136,7 +145,7 @@ func BenchmarkPass(b *testing.B) {
 		mac := ip.MAC{2, 0, 0, 1, byte(i >> 8), byte(i)}
 		public := netip.AddrFrom4([4]byte{172, 30, byte(i >> 8), byte(i)})
 		leases = append(leases, &subnet.Lease{Subnets: subnet.Subnets{V4: p}, Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: public}}})
-		guard.Peers = append(guard.Peers, ip.Peer{Addr: public})
+		guard.Peers = append(guard.Peers, ip.Peer{Addr: public}, ip.Peer{Addr: public, Subnet: p})
 		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: public})
 		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: p.Addr(), MAC: mac})
 		s.Routes = append(s.Routes, ip.Route{Dst: p, Via: p.Addr(), Link: "flannel.1", Protocol: ip.Protocol})

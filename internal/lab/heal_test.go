@@ -64,11 +64,11 @@ func TestHeals(t *testing.T) {
 	heals("nftables flushed", func() error { return host.FlushTable(ip.TableName) })
 	heals("guard flushed", func() error { return host.FlushTable(ip.GuardTable) })
 	heals("a peer shut out", func() error {
-		run(t, host, "", "nft", "delete", "element", "ip", ip.GuardTable, ip.GuardSet, "{", peer.Addr.V4.String(), "}")
+		run(t, host, "", "nft", "delete", "element", "ip", ip.GuardTable, ip.GuardPeers, "{", peer.Addr.V4.String(), "}")
 		return nil
 	})
 	heals("a stranger let in", func() error {
-		run(t, host, "", "nft", "add", "element", "ip6", ip.GuardTable, ip.GuardSet, "{ 2001:db8::66 }")
+		run(t, host, "", "nft", "add", "element", "ip6", ip.GuardTable, ip.GuardPeers, "{ 2001:db8::66 }")
 		return nil
 	})
 	heals("all rules flushed", func() error {

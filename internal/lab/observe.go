@@ -111,7 +111,7 @@ func (h *Host) Peers() ([]netip.Addr, error) {
 		if table.Name != ip.GuardTable {
 			continue
 		}
-		elements, err := conn.GetSetElements(&nftables.Set{Table: table, Name: ip.GuardSet})
+		elements, err := conn.GetSetElements(&nftables.Set{Table: table, Name: ip.GuardPeers})
 		if err != nil {
 			return nil, fmt.Errorf("list peers of %s: %w", h, err)
 		}

@@ -94,7 +94,7 @@ func (h *host) start() {
 	instance := fmt.Sprintf("%s-boot-%d", h.name, h.boots)
 	a, err := agent.New(agent.Config{
 		Store: watched{p.store, p.door}, Kernel: p.door, Backends: backends.All(), Log: log,
-		Node: h.node, Instance: instance, Hardware: []string{h.name}, IPMasq: true, PeerFilter: !f.plan.open, TTL: f.plan.ttl,
+		Node: h.node, Instance: instance, Hardware: []string{h.name}, IPMasq: true, PeerFilter: !f.plan.open, SourceCheck: !f.plan.open, TTL: f.plan.ttl,
 		Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
 		SubnetFile: h.path("run/subnet.env"), StateDir: h.path("state"), RunDir: h.path("run"),
 		Changed: func(st agent.Status) { f.changed(h, p, st) },

@@ -40,6 +40,7 @@ func (k *Kernel) apply(op ip.Op) error {
 	case ip.Table:
 		o.Rules = slices.Clone(o.Rules)
 		put(k.tables, del, o.Family, o)
+		delete(k.spoofed, o.Family)
 		return nil
 	case ip.Guard:
 		k.applyGuard(del, o)

@@ -18,8 +18,10 @@ type World struct {
 	AddInterface func(name string, addrs ...netip.Prefix)
 	// SetInterface brings it up or down.
 	SetInterface func(name string, up bool)
-	// Knock has a VXLAN packet come in through the interface.
-	Knock func(name string, from netip.Addr, to netip.AddrPort, vni uint32)
+	// Knock has a VXLAN packet come in through the interface, with a packet in it that comes from inner.
+	Knock func(name string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr)
+	// Forward has a packet come in through the interface that is for elsewhere.
+	Forward func(name string, src, dst netip.Addr)
 	// Restore does what iptables-restore(8) of the engine and family would do with the text: it replaces the tables that
 	// are named in it.
 	Restore func(engine ip.Engine, family ip.Family, text string)
@@ -45,6 +47,8 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"tables", (*suite).tables},
 		{"guards", (*suite).guards},
 		{"strangers", (*suite).strangers},
+		{"forged", (*suite).forged},
+		{"spoofed", (*suite).spoofed},
 		{"filters", (*suite).filters},
 		{"openings", (*suite).openings},
 		{"foreign", (*suite).foreign},

@@ -1,6 +1,7 @@
 package iptest
 
 import (
+	"fmt"
 	"net/netip"
 	"syscall"
 
@@ -9,8 +10,20 @@ import (
 
 // guarded is a guard with some peers, and another one of its family.
 func (x fixture) guarded() (g ip.Guard, more ip.Peer) {
-	g = ip.Guard{Family: x.family, VNI: 1, Port: 8472, Peers: []ip.Peer{{Addr: x.fdb.Dst}, {Addr: x.gateway}}}
+	g = ip.Guard{
+		Family: x.family, VNI: 1, Port: 8472, Link: linkName, Network: x.network,
+		Peers: []ip.Peer{{Addr: x.fdb.Dst}, {Addr: x.gateway}},
+	}
 	return g, ip.Peer{Addr: x.gateway.Next()}
+}
+
+// checked is the guard with a subnet for its first peer, and another peer's.
+func (x fixture) checked() (g ip.Guard, more ip.Peer) {
+	g, more = x.guarded()
+	g.Bits = x.route.Dst.Bits()
+	g.Peers = []ip.Peer{g.Peers[0], {Addr: g.Peers[0].Addr, Subnet: x.route.Dst}, g.Peers[1]}
+	more.Subnet = netip.PrefixFrom(x.addr.Prefix.Addr(), g.Bits)
+	return g, more
 }
 
 func (s *suite) guards() {
@@ -56,20 +69,26 @@ func (s *suite) guards() {
 	s.apply(del(other), nil)
 }
 
+// drops looks how many packets have been dropped.
+func (s *suite) drops(what string, want ip.Drops) {
+	s.Helper()
+	if got := s.snapshot(s.scope()).Drops; got != want {
+		s.Errorf("after %s, dropped are %+v, want %+v", what, got, want)
+	}
+}
+
 // strangers has packets arrive, and looks which of them are dropped.
 func (s *suite) strangers() {
 	guard, more := s.guarded()
 	s.AddInterface(uplinkName, s.uplink)
-	dropped := uint64(0)
+	var dropped ip.Drops
 	knock := func(from netip.Addr, port uint16, vni uint32, drops bool) {
 		s.Helper()
-		s.Knock(uplinkName, from, netip.AddrPortFrom(s.uplink.Addr(), port), vni)
+		s.Knock(uplinkName, from, netip.AddrPortFrom(s.uplink.Addr(), port), vni, s.near.IP)
 		if drops {
-			dropped++
+			dropped.Strangers++
 		}
-		if got := s.snapshot(s.scope()).Strangers; got != dropped {
-			s.Errorf("after a packet from %s to port %d for VNI %d, %d were dropped, want %d", from, port, vni, got, dropped)
-		}
+		s.drops(fmt.Sprintf("a packet from %s to port %d for VNI %d", from, port, vni), dropped)
 	}
 	knock(more.Addr, guard.Port, guard.VNI, false)
 	s.apply(add(guard), nil)
@@ -82,6 +101,83 @@ func (s *suite) strangers() {
 	s.apply(del(guard.Peers[0]), nil)
 	knock(guard.Peers[0].Addr, guard.Port, guard.VNI, true)
 	s.apply(del(guard), nil)
-	dropped = 0
+	dropped = ip.Drops{}
 	knock(more.Addr, guard.Port, guard.VNI, false)
+}
+
+// forged has packets arrive from peers, and looks at those inside.
+func (s *suite) forged() {
+	guard, more := s.checked()
+	host, other := guard.Peers[0].Addr, guard.Peers[2].Addr
+	s.AddInterface(uplinkName, s.uplink)
+	s.apply(add(guard), nil)
+	s.owned(ip.State{Guards: []ip.Guard{guard}})
+	var dropped ip.Drops
+	knock := func(from, inner netip.Addr, drop *uint64) {
+		s.Helper()
+		s.Knock(uplinkName, from, netip.AddrPortFrom(s.uplink.Addr(), guard.Port), guard.VNI, inner)
+		if drop != nil {
+			*drop++
+		}
+		s.drops(fmt.Sprintf("a packet from %s with one from %s in it", from, inner), dropped)
+	}
+	last, outside := ip.Last(s.route.Dst), ip.Last(s.route.Dst).Next()
+	for _, inner := range []netip.Addr{s.route.Dst.Addr(), last} {
+		knock(host, inner, nil)
+		knock(other, inner, &dropped.Forged)
+		knock(more.Addr, inner, &dropped.Strangers)
+	}
+	foreign := ip.Dual[netip.Addr]{V4: netip.IPv6LinkLocalAllNodes(), V6: netip.AddrFrom4([4]byte{10, 50, 3, 1})}.Of(s.family)
+	for _, inner := range []netip.Addr{outside, s.route.Dst.Addr().Prev(), host, s.uplink.Addr(), more.Subnet.Addr(), foreign} {
+		knock(host, inner, &dropped.Forged)
+	}
+	s.must(s.Kernel, add(more), add(ip.Peer{Addr: more.Addr}), del(guard.Peers[1]))
+	knock(more.Addr, more.Subnet.Addr(), nil)
+	knock(more.Addr, last, &dropped.Forged)
+	knock(host, last, &dropped.Forged)
+	want := guard
+	want.Peers = []ip.Peer{guard.Peers[0], guard.Peers[2], {Addr: more.Addr}, more}
+	s.owned(ip.State{Guards: []ip.Guard{want}})
+	s.must(s.Kernel, add(guard.Peers[1]), del(more), del(more), del(ip.Peer{Addr: more.Addr}))
+	s.owned(ip.State{Guards: []ip.Guard{guard}})
+	s.apply(replace(guard, guard.Unchecked()), nil)
+	s.owned(ip.State{Guards: []ip.Guard{guard.Unchecked()}})
+	s.apply(add(more), syscall.ENOENT)
+}
+
+// spoofed has packets come in that are for elsewhere.
+func (s *suite) spoofed() {
+	const in = "up1"
+	s.AddInterface(uplinkName, s.uplink)
+	s.AddInterface(in, netip.PrefixFrom(s.addr.Prefix.Addr().Next(), s.route.Dst.Bits()))
+	s.apply(add(ip.Sysctl{Key: ip.Dual[string]{V4: "net/ipv4/ip_forward", V6: "net/ipv6/conf/all/forwarding"}.Of(s.family), Value: "1"}), nil)
+	own := netip.PrefixFrom(s.addr.Prefix.Addr(), s.route.Dst.Bits())
+	table := ip.Table{Family: s.family, Rules: []ip.Rule{
+		{Chain: ip.Leaving, Dst: ip.Match{Prefix: s.network, Not: true}, Verdict: ip.Accept},
+		{Chain: ip.Leaving, In: in, Src: ip.Match{Prefix: own}, Verdict: ip.Accept},
+		{Chain: ip.Leaving, In: in, Unrouted: true, Verdict: ip.DropSpoof},
+	}}
+	s.apply(add(table), nil)
+	s.owned(ip.State{Tables: []ip.Table{table}})
+	s.apply(add(ip.Route{Dst: s.route.Dst, Via: s.gateway, Link: uplinkName, Metric: 5, Protocol: ip.Protocol, OnLink: true}), nil)
+	behind := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("198.51.100.0/24"), V6: netip.MustParsePrefix("2001:db8:7::/48")}.Of(s.family)
+	s.apply(add(ip.Route{Dst: behind, Via: own.Addr().Next().Next(), Link: in, Metric: 5, Protocol: ip.Protocol, OnLink: true}), nil)
+	var dropped ip.Drops
+	forward := func(src, dst netip.Addr, drop bool) {
+		s.Helper()
+		s.Forward(in, src, dst)
+		if drop {
+			dropped.Spoofed++
+		}
+		s.drops(fmt.Sprintf("a packet from %s to %s", src, dst), dropped)
+	}
+	forward(ip.Last(own).Prev(), s.near.IP, false)
+	forward(behind.Addr().Next(), s.near.IP, false)
+	forward(s.gateway.Next(), s.near.IP, true)
+	forward(ip.Last(s.route.Dst).Prev(), s.near.IP, true)
+	forward(ip.Last(own).Next().Next(), s.near.IP, true)
+	forward(s.gateway.Next(), s.gateway, false)
+	s.apply(replace(table, ip.Table{Family: s.family, Rules: table.Rules[1:]}), nil)
+	dropped = ip.Drops{}
+	forward(s.gateway.Next(), s.gateway, true)
 }

@@ -26,6 +26,7 @@ type Kernel struct {
 	routes     map[routeID]ip.Route
 	tables     map[ip.Family]ip.Table
 	guards     map[ip.Family]*guard
+	spoofed    map[ip.Family]uint64 // packets that the rules of tables have dropped
 	filters    map[ip.Place]ip.Filter
 	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
 
@@ -67,6 +68,7 @@ func New() *Kernel {
 		routes:    map[routeID]ip.Route{},
 		tables:    map[ip.Family]ip.Table{},
 		guards:    map[ip.Family]*guard{},
+		spoofed:   map[ip.Family]uint64{},
 		filters:   map[ip.Place]ip.Filter{},
 		leftovers: map[ip.Leftover]netip.Prefix{},
 		changed:   map[int]chan struct{}{},

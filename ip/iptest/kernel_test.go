@@ -30,7 +30,10 @@ func TestConformance(t *testing.T) {
 				k.AddInterface(i)
 			},
 			Restore: k.Restore,
-			Knock:   func(_ string, from netip.Addr, to netip.AddrPort, vni uint32) { k.Knock(from, to.Port(), vni) },
+			Knock: func(_ string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr) {
+				k.Knock(from, to.Port(), vni, inner)
+			},
+			Forward: k.Forward,
 			SetInterface: func(name string, isUp bool) {
 				i := up[name]
 				i.Up = isUp

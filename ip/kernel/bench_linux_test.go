@@ -14,13 +14,15 @@ import (
 func manyPeers(n int) ip.State {
 	s := hostState()
 	s.FDB, s.Neighbors, s.Routes = nil, nil, nil
-	guard := ip.Guard{Family: ip.IPv4, VNI: 1, Port: 8472}
+	guard := ip.Guard{
+		Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Network: netip.MustParsePrefix("10.48.0.0/13"), Bits: 30,
+	}
 	for i := range n {
 		mac := ip.MAC{2, 1}
 		binary.BigEndian.PutUint32(mac[2:], uint32(i))
 		pods := netip.AddrFrom4([4]byte{10, 51 + byte(i>>14), byte(i >> 6), byte(i << 2)})
 		host := netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)})
-		guard.Peers = append(guard.Peers, ip.Peer{Addr: host})
+		guard.Peers = append(guard.Peers, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: netip.PrefixFrom(pods, 30)})
 		s.FDB = append(s.FDB, ip.FDB{Link: "flannel.1", MAC: mac, Dst: host})
 		s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: "flannel.1", IP: pods, MAC: mac})
 		s.Routes = append(s.Routes, ip.Route{
@@ -66,7 +68,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if got := snapshot(b, w.Kernel, scope).Owned; len(got.Routes) != n || len(got.FDB) != n || len(got.Neighbors) != n || len(got.Guards[0].Peers) != n {
+				if got := snapshot(b, w.Kernel, scope).Owned; len(got.Routes) != n || len(got.FDB) != n || len(got.Neighbors) != n || len(got.Guards[0].Peers) != 2*n {
 					b.Fatalf("read %d routes, %d forwarding entries, %d neighbours, want %d", len(got.Routes), len(got.FDB), len(got.Neighbors), n)
 				}
 			}

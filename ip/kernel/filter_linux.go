@@ -98,7 +98,8 @@ func foreignChains(c *nftables.Conn) (map[ip.Place]*nftables.Chain, error) {
 	places := map[ip.Place]*nftables.Chain{}
 	for _, chain := range chains {
 		family, ok := placeFamily(chain.Table.Family)
-		if ok && chain.Table.Name != ip.TableName && active[*chain.Table] {
+		ours := chain.Table.Name == ip.TableName || chain.Table.Name == ip.GuardTable
+		if ok && !ours && active[*chain.Table] {
 			places[ip.Place{Engine: ip.NFTables, Family: family, Table: chain.Table.Name, Chain: chain.Name}] = chain
 		}
 	}

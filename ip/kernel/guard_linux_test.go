@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -13,9 +14,11 @@ import (
 )
 
 // knock sends a VXLAN packet through the other end of an interface made by addInterface.
-func (w world) knock(t testing.TB, name string, from netip.Addr, to netip.AddrPort, vni uint32) {
+func (w world) knock(t testing.TB, name string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr) {
 	t.Helper()
-	w.send(t, name, netnstest.UDP(netip.AddrPortFrom(from, 4789), to, netnstest.VXLAN(vni, make([]byte, 60))))
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	frame := netnstest.Frame(mac, mac, netnstest.UDP(netip.AddrPortFrom(inner, 1), netip.AddrPortFrom(inner, 2), nil))
+	w.send(t, name, netnstest.UDP(netip.AddrPortFrom(from, 4789), to, netnstest.VXLAN(vni, frame)))
 }
 
 func (w world) send(t testing.TB, name string, packet []byte) {
@@ -35,26 +38,16 @@ func (w world) send(t testing.TB, name string, packet []byte) {
 // TestStrangersInFragmentsAreDropped cuts a packet between the UDP and the VXLAN header, so that no fragment shows both port
 // and VNI. In IPv6, nothing puts it together before the guard if the namespace has no connection tracking.
 func TestStrangersInFragmentsAreDropped(t *testing.T) {
-	const header, cut, fragmentHeader = 40, 8, 44
 	w := newWorld(t)
 	w.AddInterface("up0", netip.MustParsePrefix("2001:db8::1/64"))
 	guard := guards()[1]
 	must(t, w.Kernel.Apply(t.Context(), ip.Plan{{Verb: ip.Add, New: guard}}))
 	whole := netnstest.UDP(netip.MustParseAddrPort("[2001:db8::9]:4789"), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), guard.Port),
 		netnstest.VXLAN(guard.VNI, make([]byte, 64)))
-	payload := whole[header:]
-	for i, part := range [][]byte{payload[:cut], payload[cut:]} {
-		const more = 1
-		offset := []byte{0, more}
-		if i == 1 {
-			offset = []byte{0, cut}
-		}
-		packet := append([]byte{}, whole[:header]...)
-		packet[5], packet[6] = byte(8+len(part)), fragmentHeader
-		packet = append(packet, unix.IPPROTO_UDP, 0, offset[0], offset[1], 0, 0, 0, 1)
-		w.send(t, "up0", append(packet, part...))
+	for _, part := range netnstest.Fragments(whole, 8) {
+		w.send(t, "up0", part)
 	}
-	if n := snapshot(t, w.Kernel, podScope).Strangers; n != 1 {
+	if n := snapshot(t, w.Kernel, podScope).Drops.Strangers; n != 1 {
 		t.Errorf("%d packets dropped, want the first fragment", n)
 	}
 }
@@ -63,13 +56,23 @@ func guards() []ip.Guard {
 	peers := func(texts ...string) []ip.Peer {
 		var list []ip.Peer
 		for _, text := range texts {
-			list = append(list, ip.Peer{Addr: netip.MustParseAddr(text)})
+			var p ip.Peer
+			if err := p.UnmarshalText([]byte(text)); err != nil {
+				panic(err)
+			}
+			list = append(list, p)
 		}
 		return list
 	}
 	return []ip.Guard{
-		{Family: ip.IPv4, VNI: 1, Port: 8472, Peers: peers("192.0.2.3", "192.0.2.4")},
-		{Family: ip.IPv6, VNI: 0x0a0b0c, Port: 4789, Peers: peers("2001:db8::3", "2001:db8::4")},
+		{
+			Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Network: netip.MustParsePrefix("10.50.0.0/16"), Bits: 22,
+			Peers: peers("192.0.2.3", "192.0.2.3 10.50.4.0/22", "192.0.2.4", "192.0.2.4 10.50.8.0/22"),
+		},
+		{
+			Family: ip.IPv6, VNI: 0x0a0b0c, Port: 4789, Link: "flannel-v6.1", Network: netip.MustParsePrefix("fd50::/44"), Bits: 64,
+			Peers: peers("2001:db8::3", "2001:db8::3 fd50:0:0:3::/64", "2001:db8::4"),
+		},
 	}
 }
 
@@ -85,11 +88,19 @@ func TestGuardReadsAsCommands(t *testing.T) {
 	}
 	want := ip.State{Guards: guards()}
 	run(ip.State{}, want)
+	run(want, ip.State{})
+	// nft(8) cannot name the elements of the sets that it makes itself as it can those of tulled's.
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
 	fewer := ip.State{Guards: guards()}
 	fewer.Guards[0].Peers, fewer.Guards[1].Peers = fewer.Guards[0].Peers[:1], nil
 	run(want, fewer)
 	run(fewer, want)
+	w.run(t, "list ruleset", "nft", "-f", "-")
 	fewer.Guards[0].Port, fewer.Guards[1].VNI = 1, 2
+	run(want, fewer)
+	fewer.Guards[0], fewer.Guards[1] = fewer.Guards[0].Unchecked(), guards()[1].Unchecked()
+	run(want, fewer)
+	fewer.Guards[0].Network, fewer.Guards[1].Network = netip.MustParsePrefix("10.50.0.0/15"), netip.MustParsePrefix("fd50::/48")
 	run(want, fewer)
 	run(fewer, ip.State{})
 }
@@ -97,9 +108,9 @@ func TestGuardReadsAsCommands(t *testing.T) {
 func TestTamperedGuardIsMended(t *testing.T) {
 	g := guards()[0]
 	table := &nftables.Table{Family: nftables.TableFamilyIPv4, Name: ip.GuardTable}
-	chain := &nftables.Chain{Table: table, Name: ip.GuardChain}
+	chain := &nftables.Chain{Table: table, Name: ip.GuardInput}
 	accept := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
-	set := &nftables.Set{Table: table, Name: ip.GuardSet, KeyType: nftables.TypeIPAddr}
+	set := &nftables.Set{Table: table, Name: ip.GuardPeers, KeyType: nftables.TypeIPAddr}
 	for name, tamper := range map[string]func(c *nftables.Conn){
 		"table deleted":  func(c *nftables.Conn) { c.DelTable(table) },
 		"all flushed":    func(c *nftables.Conn) { c.FlushRuleset() },
@@ -114,7 +125,7 @@ func TestTamperedGuardIsMended(t *testing.T) {
 		},
 		"policy dropped": func(c *nftables.Conn) {
 			drop := nftables.ChainPolicyDrop
-			c.AddChain(&nftables.Chain{Table: table, Name: ip.GuardChain, Type: nftables.ChainTypeFilter,
+			c.AddChain(&nftables.Chain{Table: table, Name: ip.GuardInput, Type: nftables.ChainTypeFilter,
 				Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityRaw, Policy: &drop})
 		},
 		"chain added": func(c *nftables.Conn) { c.AddChain(&nftables.Chain{Table: table, Name: "x"}) },
@@ -131,10 +142,17 @@ func TestTamperedGuardIsMended(t *testing.T) {
 		})
 	}
 	for name, command := range map[string]string{
-		"all let in":      "add element ip tulle-peers peers { * }",
-		"table asleep":    "add table ip tulle-peers { flags dormant; }",
-		"rule changed":    "flush chain ip tulle-peers input; add rule ip tulle-peers input udp dport 8472 @th,96,24 1 ip saddr @peers counter name strangers drop",
-		"set with expiry": "delete table ip tulle-peers; add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; flags timeout; }; add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; }; add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop",
+		"all let in":        "add element ip tulle-peers peers { * }",
+		"table asleep":      "add table ip tulle-peers { flags dormant; }",
+		"rule changed":      "flush chain ip tulle-peers postrouting; add rule ip tulle-peers postrouting udp dport 8472 @th,96,24 != 1 accept",
+		"forward flushed":   "flush chain ip tulle-peers forward",
+		"chain deleted":     "flush chain ip tulle-peers forward; delete chain ip tulle-peers forward",
+		"sources flushed":   "flush set ip tulle-peers sources",
+		"source let in":     "add element ip tulle-peers sources { 192.0.2.3 . 10.50.12.0 }",
+		"any source let in": "add element ip tulle-peers sources { * }",
+		"of an earlier Tulle": `delete table ip tulle-peers; add table ip tulle-peers; add set ip tulle-peers peers { type ipv4_addr; elements = { 192.0.2.3 }; };
+			add counter ip tulle-peers strangers; add chain ip tulle-peers input { type filter hook input priority raw; policy accept; };
+			add rule ip tulle-peers input udp dport 8472 @th,96,24 != 1 accept; add rule ip tulle-peers input udp dport 8472 ip saddr != @peers counter name strangers drop`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

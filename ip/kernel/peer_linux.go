@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -13,27 +14,53 @@ import (
 // maxElements is the number of elements in one message: a list of attributes holds 64 KiB.
 const maxElements = 1000
 
-func elements(peers []ip.Peer) []nftables.SetElement {
-	list := make([]nftables.SetElement, len(peers))
-	for i, p := range peers {
-		list[i].Key = p.AsSlice()
+// changeElements adds peers to the sets of a guard, or deletes them.
+func changeElements(change func(*nftables.Set, []nftables.SetElement) error, table *nftables.Table, peers []ip.Peer) error {
+	var bits int
+	var hosts, sources []nftables.SetElement
+	for _, p := range peers {
+		if p.Subnet.IsValid() {
+			bits = p.Subnet.Bits()
+			sources = append(sources, nftables.SetElement{Key: append(p.Addr.AsSlice(), p.Subnet.Addr().AsSlice()...)})
+		} else {
+			hosts = append(hosts, nftables.SetElement{Key: p.Addr.AsSlice()})
+		}
 	}
-	return list
+	lists := [][]nftables.SetElement{hosts, sources}
+	for i, set := range guardSets(ip.Guard{Family: ip.FamilyOf(peers[0].Addr), Bits: bits}) {
+		if len(lists[i]) == 0 {
+			continue
+		}
+		set.Table = table
+		if err := change(&set, lists[i]); err != nil {
+			return fmt.Errorf("encode peers: %w", err)
+		}
+	}
+	return nil
 }
 
-// dumpPeers lists the set of a guard. The library would allocate several times for each element.
-func dumpPeers(s *socket, f ip.Family) ([]ip.Peer, error) {
-	var request batch
-	request.attr(unix.NFTA_SET_ELEM_LIST_TABLE, []byte(ip.GuardTable+"\x00")...)
-	request.attr(unix.NFTA_SET_ELEM_LIST_SET, []byte(ip.GuardSet+"\x00")...)
-	header := append([]byte{addressFamily(f), unix.NFNETLINK_V0, 0, 0}, request.buf...)
-	parts, err := dump(s, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, header, parsePeers)
-	return slices.Concat(parts...), err
+// dumpPeers lists the sets of a guard. The library would allocate several times for each element.
+func dumpPeers(s *socket, g ip.Guard) ([]ip.Peer, error) {
+	var all []ip.Peer
+	for _, set := range guardSets(g) {
+		var request batch
+		request.attr(unix.NFTA_SET_ELEM_LIST_TABLE, []byte(ip.GuardTable+"\x00")...)
+		request.attr(unix.NFTA_SET_ELEM_LIST_SET, []byte(set.Name+"\x00")...)
+		header := append([]byte{addressFamily(g.Family), unix.NFNETLINK_V0, 0, 0}, request.buf...)
+		parse := func(m message) ([]ip.Peer, bool) { return parsePeers(m, g) }
+		parts, err := dump(s, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, header, parse)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, slices.Concat(parts...)...)
+	}
+	slices.SortFunc(all, ip.Peer.Compare)
+	return all, nil
 }
 
 // parsePeers reads the elements in one message, after nfgenmsg: a list of elements, each with a key, in which there is a
 // value. The element that stands for all addresses has none, and becomes the zero Peer.
-func parsePeers(m message) (peers []ip.Peer, ok bool) {
+func parsePeers(m message, g ip.Guard) (peers []ip.Peer, ok bool) {
 	if len(m.data) < nfHeader {
 		return nil, false
 	}
@@ -42,17 +69,25 @@ func parsePeers(m message) (peers []ip.Peer, ok bool) {
 			continue
 		}
 		for _, element := range attributes(list) {
-			peers = append(peers, parsePeer(element))
+			peers = append(peers, parsePeer(element, g))
 		}
 	}
 	return peers, true
 }
 
-func parsePeer(element []byte) ip.Peer {
+// parsePeer reads one element: an address, or an address and that of a subnet.
+func parsePeer(element []byte, g ip.Guard) ip.Peer {
+	size := g.Family.Bits() / 8
 	for typ, key := range attributes(element) {
-		if typ == unix.NFTA_SET_ELEM_KEY && len(key) > unix.SizeofRtAttr {
-			return ip.Peer{Addr: toAddr(key[unix.SizeofRtAttr:])}
+		if typ != unix.NFTA_SET_ELEM_KEY || len(key) < unix.SizeofRtAttr+size {
+			continue
 		}
+		value := key[unix.SizeofRtAttr:]
+		p := ip.Peer{Addr: toAddr(value[:size])}
+		if len(value) == 2*size {
+			p.Subnet = netip.PrefixFrom(toAddr(value[size:]), g.Bits)
+		}
+		return p
 	}
 	return ip.Peer{}
 }
@@ -62,7 +97,7 @@ func peersAhead(plan ip.Plan) int {
 	same := func(a, b ip.Op) bool {
 		p, isPeer := peerOf(a)
 		q, wasPeer := peerOf(b)
-		return isPeer && wasPeer && a.Verb == b.Verb && p.Is4() == q.Is4()
+		return isPeer && wasPeer && a.Verb == b.Verb && p.Addr.Is4() == q.Addr.Is4()
 	}
 	n := 0
 	for n < len(plan) && n < maxElements && same(plan[n], plan[0]) {
@@ -100,15 +135,12 @@ func changePeers(c *nftables.Conn, ops []ip.Op) error {
 	for i, op := range ops {
 		peers[i], _ = peerOf(op)
 	}
-	f := ip.FamilyOf(peers[0].Addr)
-	set := guardSet(f)
-	set.Table = guardTable(f)
 	change := c.SetAddElements
 	if ops[0].Verb == ip.Delete {
 		change = c.SetDeleteElements
 	}
-	if err := change(&set, elements(peers)); err != nil {
-		return fmt.Errorf("encode peers: %w", err)
+	if err := changeElements(change, guardTable(ip.FamilyOf(peers[0].Addr)), peers); err != nil {
+		return err
 	}
 	return c.Flush()
 }

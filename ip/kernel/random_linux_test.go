@@ -125,9 +125,18 @@ func randomObject(r *rapid.T) ip.Object {
 		return ip.FDB{Link: name, MAC: mac, Dst: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}
 	case "guard":
 		f := map[bool]ip.Family{false: ip.IPv4, true: ip.IPv6}[v6]
-		return ip.Guard{Family: f, VNI: 1, Port: 8472, Peers: []ip.Peer{{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}}}
+		network := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.50.0.0/16"), V6: netip.MustParsePrefix("fd50::/48")}.Of(f)
+		return ip.Guard{
+			Family: f, VNI: 1, Port: 8472, Network: network, Bits: ip.Dual[int]{V4: 24, V6: 64}.Of(f),
+			Link:  name,
+			Peers: []ip.Peer{{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}},
+		}
 	case "peer":
-		return ip.Peer{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}
+		p := ip.Peer{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}
+		if rapid.Bool().Draw(r, "source") {
+			p.Subnet, _ = peer.Prefix(ip.Dual[int]{V4: 24, V6: 64}.Of(ip.FamilyOf(peer)))
+		}
+		return p
 	case "neighbor":
 		return ip.Neighbor{Link: name, IP: peer, MAC: mac}
 	}

@@ -30,7 +30,12 @@ func encodeRule(f ip.Family, r ip.Rule) ([]expr.Any, error) {
 		}
 		exprs = append(exprs, more...)
 	}
+	if r.Unrouted {
+		exprs = append(exprs, unrouted()...)
+	}
 	switch r.Verdict {
+	case ip.DropSpoof:
+		return append(exprs, countAndDrop(ip.CountSpoofed)...), nil
 	case ip.Accept:
 		return append(exprs, &expr.Verdict{Kind: expr.VerdictAccept}), nil
 	case ip.Masquerade:
@@ -120,11 +125,16 @@ func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 	ok = true
 	r.Mark, exprs = decodeMark(exprs)
 	r.In, exprs = decodeIn(exprs)
-	for verdict, end := range map[ip.Verdict][]expr.Any{ip.SetMark: setMark(), ip.KeepSource: keepSource(f)} {
-		if n := len(exprs) - len(end); n >= 0 && reflect.DeepEqual(exprs[n:], end) {
-			r.Verdict, exprs = verdict, exprs[:n]
+	for verdict, end := range map[ip.Verdict][]expr.Any{
+		ip.Accept: {&expr.Verdict{Kind: expr.VerdictAccept}}, ip.Masquerade: {&expr.Masq{}},
+		ip.SetMark: setMark(), ip.KeepSource: keepSource(f), ip.DropSpoof: countAndDrop(ip.CountSpoofed),
+	} {
+		if rest, ends := cutSuffix(exprs, end); ends {
+			r.Verdict, exprs = verdict, rest
+			break
 		}
 	}
+	exprs, r.Unrouted = cutSuffix(exprs, unrouted())
 	var load *expr.Payload
 	var masked []byte
 	for _, e := range exprs {
@@ -151,16 +161,6 @@ func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 			}
 			load = nil
 			continue
-		case *expr.Verdict:
-			if e.Kind == expr.VerdictAccept && r.Verdict == "" {
-				r.Verdict = ip.Accept
-				continue
-			}
-		case *expr.Masq:
-			if *e == (expr.Masq{}) && r.Verdict == "" {
-				r.Verdict = ip.Masquerade
-				continue
-			}
 		}
 		ok = false
 	}
@@ -178,6 +178,14 @@ func decodeMark(exprs []expr.Any) (bits uint32, rest []expr.Any) {
 		}
 	}
 	return 0, exprs
+}
+
+// cutSuffix takes the expressions end off a rule, if it ends with them.
+func cutSuffix(exprs, end []expr.Any) (rest []expr.Any, found bool) {
+	if n := len(exprs) - len(end); n >= 0 && reflect.DeepEqual(exprs[n:], end) {
+		return exprs[:n], true
+	}
+	return exprs, false
 }
 
 // decodeIn takes the comparison with the name of an interface off the beginning of a rule.

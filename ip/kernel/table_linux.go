@@ -28,6 +28,10 @@ func baseChains(t *nftables.Table) map[ip.Chain]*nftables.Chain {
 			Table: t, Name: string(ip.Marking), Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookForward, Priority: new(*nftables.ChainPriorityFilter - 1), Policy: &policy,
 		},
+		ip.Leaving: {
+			Table: t, Name: string(ip.Leaving), Type: nftables.ChainTypeFilter,
+			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRaw, Policy: &policy,
+		},
 	}
 }
 
@@ -59,6 +63,9 @@ func replaceTable(c *nftables.Conn, verb ip.Verb, t ip.Table) error {
 		return c.Flush()
 	}
 	c.AddTable(table)
+	if t.Counts() {
+		addCounter(c, table, ip.CountSpoofed)
+	}
 	added := map[*nftables.Chain]bool{}
 	for _, r := range rules {
 		if !added[r.Chain] {
@@ -137,6 +144,9 @@ func (rd *reading) readTable(c *nftables.Conn, f ip.Family, t *nftables.Table) e
 		}
 	}
 	rd.Owned.Tables = append(rd.Owned.Tables, table)
+	if table.Counts() {
+		return readCounter(c, t, ip.CountSpoofed, &rd.Drops.Spoofed)
+	}
 	return nil
 }
 

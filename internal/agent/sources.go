@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"net/netip"
+
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// filter takes out of what a backend wants what is switched off.
+func (a *Agent) filter(s *ip.State) {
+	if !a.cfg.PeerFilter {
+		s.Guards = nil
+	}
+	if !a.cfg.SourceCheck {
+		for i, g := range s.Guards {
+			s.Guards[i] = g.Unchecked()
+		}
+	}
+}
+
+// checkSources adds to the tables what drops packets on their way to other hosts' containers whose source is not of this host's
+// subnet. From the bridges of containers, no other source goes out but what this host routes back to that bridge, and so knows to
+// be behind it. From elsewhere, a source in the network must be routed to where it comes from, unless other hosts send that way.
+func checkSources(v view, n subnet.Network, want *ip.State) {
+	for i := range want.Tables {
+		t := &want.Tables[i]
+		network, own := n.Pools.Of(t.Family).Network, v.self.Subnets.Of(t.Family)
+		if own.IsValid() {
+			links := fabricLinks(*want, t.Family)
+			t.Rules = append(t.Rules, sourceRules(network, own, links, bridges(v.snap.Interfaces, own, links))...)
+		}
+	}
+}
+
+func sourceRules(network, own netip.Prefix, links, bridges []string) []ip.Rule {
+	inside, here := ip.Match{Prefix: network}, ip.Match{Prefix: own}
+	rules := []ip.Rule{
+		{Dst: ip.Match{Prefix: network, Not: true}, Verdict: ip.Accept},
+		{Dst: here, Verdict: ip.Accept}, // between its own containers, a bridge does not ask
+	}
+	for _, link := range links {
+		rules = append(rules, ip.Rule{In: link, Verdict: ip.Accept})
+	}
+	for _, bridge := range bridges {
+		if bridge != "" {
+			rules = append(rules,
+				ip.Rule{In: bridge, Src: here, Verdict: ip.Accept},
+				ip.Rule{In: bridge, Unrouted: true, Verdict: ip.DropSpoof})
+		}
+	}
+	rules = append(rules, ip.Rule{Src: inside, Unrouted: true, Verdict: ip.DropSpoof})
+	for i := range rules {
+		rules[i].Chain = ip.Leaving
+	}
+	return rules
+}
+
+// tally sums up counters that begin anew whenever their table is made anew.
+type tally struct {
+	total Dropped
+	last  ip.Drops
+}
+
+// add takes in a reading and returns the sums.
+func (t *tally) add(now ip.Drops) Dropped {
+	for _, c := range []struct {
+		total     *uint64
+		last, now uint64
+	}{
+		{&t.total.Strangers, t.last.Strangers, now.Strangers},
+		{&t.total.Forged, t.last.Forged, now.Forged},
+		{&t.total.Injected, t.last.Injected, now.Injected},
+		{&t.total.Spoofed, t.last.Spoofed, now.Spoofed},
+	} {
+		if c.now < c.last {
+			c.last = 0
+		}
+		*c.total += c.now - c.last
+	}
+	t.last = now
+	return t.total
+}

@@ -1,0 +1,181 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// encodeGuard compiles the rules of a guard, by chain, to what nft(8) makes of them. The first of each chain lets other
+// VXLANs pass whose VNI can be read: without connection tracking, IPv6 comes here in fragments.
+func encodeGuard(g ip.Guard) map[string][][]expr.Any {
+	toPort := []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, g.Port)},
+	}
+	other := []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ip.VNIOffset, Len: 3},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.BigEndian.AppendUint32(nil, g.VNI)[1:]},
+		&expr.Verdict{Kind: expr.VerdictAccept},
+	}
+	chain := func(rules ...[]expr.Any) (all [][]expr.Any) {
+		for _, r := range append([][]expr.Any{other}, rules...) {
+			all = append(all, slices.Concat(toPort, r))
+		}
+		return all
+	}
+	return map[string][][]expr.Any{
+		ip.GuardInput: chain(encodeInput(g)...),
+		ip.GuardForward: chain(
+			slices.Concat(encodeInside(g.Family, g.Network), countAndDrop(ip.CountInjected)),
+			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
+		),
+		ip.GuardPost: chain(slices.Concat(encodeTranslated(g.Link), countAndDrop(ip.CountInjected))),
+	}
+}
+
+// encodeInput compiles what decides about a packet that comes in: one lookup, if it may. The rest tells who may not.
+func encodeInput(g ip.Guard) [][]expr.Any {
+	src, _ := addressOffsets(g.Family)
+	size := uint32(g.Family.Bits() / 8)
+	source := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: size}
+	stranger := slices.Concat(
+		[]expr.Any{source, &expr.Lookup{SourceRegister: register, SetName: ip.GuardPeers, Invert: true}},
+		countAndDrop(ip.CountStrangers),
+	)
+	if g.Bits == 0 {
+		return [][]expr.Any{stranger}
+	}
+	second := nextRegister(g.Family)
+	return [][]expr.Any{
+		{
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ip.EtherTypeOffset, Len: 2},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, ip.EtherType(g.Family))},
+			source,
+			&expr.Payload{DestRegister: second, Base: expr.PayloadBaseTransportHeader, Offset: uint32(ip.InnerSourceOffset(g.Family)), Len: size},
+			&expr.Bitwise{SourceRegister: second, DestRegister: second, Len: size, Mask: mask(g.Family, g.Bits), Xor: make([]byte, size)},
+			&expr.Lookup{SourceRegister: register, SetName: ip.GuardSources},
+			&expr.Verdict{Kind: expr.VerdictAccept},
+		},
+		stranger,
+		countAndDrop(ip.CountForged),
+	}
+}
+
+// nextRegister is where the second part of a key goes whose first part, an address, is in register.
+func nextRegister(f ip.Family) uint32 {
+	if f == ip.IPv4 {
+		return unix.NFT_REG32_01
+	}
+	return unix.NFT_REG_2
+}
+
+// encodeInside matches a source in a prefix, in the form of nft(8): whole bytes are compared as they are.
+func encodeInside(f ip.Family, p netip.Prefix) []expr.Any {
+	src, _ := addressOffsets(f)
+	if p.Bits()%8 != 0 || p.Bits() <= 0 {
+		exprs, _ := encodeMatch(f, ip.Match{Prefix: p}, src)
+		return exprs
+	}
+	size := p.Bits() / 8
+	return []expr.Any{
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: uint32(size)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: p.Masked().Addr().AsSlice()[:size]},
+	}
+}
+
+// encodeTranslated matches packets that have been given another source or destination and came in through an interface other
+// than link, which is that of what the VXLAN device makes. Before Linux 5.7, no packet here has come in through any.
+func encodeTranslated(link string) []expr.Any {
+	const status = 1<<4 | 1<<5 // IPS_SRC_NAT, IPS_DST_NAT
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, status), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+		&expr.Meta{Key: expr.MetaKeyIIF, Register: register},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: append([]byte(link), make([]byte, unix.IFNAMSIZ-len(link))...)},
+	}
+}
+
+// unrouted matches packets whose source is not routed back to where they came from.
+func unrouted() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: register, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+func countAndDrop(counter string) []expr.Any {
+	return []expr.Any{
+		&expr.Objref{Type: int(nftables.ObjTypeCounter), Name: counter},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
+
+// decodeGuard is the inverse of encodeGuard: it finds what the rules differ in, and compares the rest.
+func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
+	g := ip.Guard{Family: f}
+	input, forward, post := rules[ip.GuardInput], rules[ip.GuardForward], rules[ip.GuardPost]
+	if len(input) < 2 || len(forward) != 3 || len(post) != 2 {
+		return g, false
+	}
+	g.Port = uint16(number(compared(input[0], 3)))
+	g.VNI = uint32(number(compared(input[0], 5)))
+	g.Link = linkPattern(compared(post[1], 10))
+	g.Network = insideOf(f, forward[1])
+	if len(input) > 2 && len(input[1]) > 8 {
+		if b, ok := input[1][8].(*expr.Bitwise); ok {
+			g.Bits = leadingOnes(b.Mask)
+		}
+	}
+	return g, g.Network.IsValid() && len(g.Link) < unix.IFNAMSIZ && reflect.DeepEqual(rules, encodeGuard(g))
+}
+
+// compared is what the i-th expression of a rule compares with.
+func compared(rule []expr.Any, i int) []byte {
+	if i < len(rule) {
+		if c, ok := rule[i].(*expr.Cmp); ok && len(c.Data) <= 16 {
+			return c.Data
+		}
+	}
+	return nil
+}
+
+func number(b []byte) (n uint64) {
+	for _, v := range b {
+		n = n<<8 | uint64(v)
+	}
+	return n
+}
+
+// insideOf is the prefix that the rule of encodeGuard's forward chain compares the source with.
+func insideOf(f ip.Family, rule []expr.Any) netip.Prefix {
+	const toPort = 4 // expressions
+	if len(rule) < toPort+2 {
+		return netip.Prefix{}
+	}
+	load, ok := rule[toPort].(*expr.Payload)
+	var masked []byte
+	if b, isMask := rule[toPort+1].(*expr.Bitwise); isMask {
+		masked, rule = b.Mask, rule[1:]
+	}
+	if !ok || len(rule) < toPort+2 {
+		return netip.Prefix{}
+	}
+	if c, ok := rule[toPort+1].(*expr.Cmp); ok {
+		m, _ := decodeMatch(f, load, masked, c)
+		return m.Prefix
+	}
+	return netip.Prefix{}
+}
