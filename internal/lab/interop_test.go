@@ -80,8 +80,10 @@ func TestMixedWithFlanneld(t *testing.T) {
 				t.Fatal(err)
 			}
 			requireMatrix(t, l)
+			requireHostsReach(t, l)
 			for _, host := range tulleds {
 				awaitProblems(t, host, nil)
+				requireNothingDropped(t, host)
 			}
 			for _, f := range flannelds {
 				f.stop(t)

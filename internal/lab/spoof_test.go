@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tulle/internal/lab"
 	"tulle/internal/netns/netnstest"
 	"tulle/ip"
@@ -28,6 +26,8 @@ func newSpoofing(t *testing.T, config lab.Config) *spoofing {
 	config.Hosts, config.Containers = 3, 1
 	l := upLab(t, config)
 	requireMatrix(t, l)
+	requireHostsReach(t, l)
+	requireNothingDropped(t, l.Hosts[1])
 	s := &spoofing{Lab: l, attacker: l.Hosts[0], victim: l.Hosts[1], third: l.Hosts[2],
 		inside: map[ip.Family]*net.UDPConn{}, onHost: map[ip.Family]*net.UDPConn{}}
 	env, err := s.victim.ReadSubnetFile()
@@ -55,32 +55,6 @@ func listen(t *testing.T, do func(func() error) error, addr netip.Addr) *net.UDP
 }
 
 func addrOf(conn *net.UDPConn) netip.AddrPort { return conn.LocalAddr().(*net.UDPAddr).AddrPort() }
-
-// sendIP sends a whole IP packet, with whatever source, from a namespace.
-func sendIP(t *testing.T, do func(func() error) error, to netip.Addr, packet []byte) {
-	t.Helper()
-	domain, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_HDRINCL
-	var sa unix.Sockaddr = &unix.SockaddrInet4{}
-	if to.Is4() {
-		sa = &unix.SockaddrInet4{Addr: to.As4()}
-	} else {
-		domain, level, option = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL
-		sa = &unix.SockaddrInet6{Addr: to.As16()}
-	}
-	if err := do(func() error {
-		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
-			return err
-		}
-		return unix.Sendto(fd, packet, 0, sa)
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // tunnelled is a datagram from a source to a socket of the victim in a VXLAN packet.
 func (s *spoofing) tunnelled(t *testing.T, f ip.Family, source netip.Addr, to *net.UDPConn, text string) []byte {
@@ -208,7 +182,7 @@ func (s *spoofing) inject(t *testing.T, f ip.Family) {
 			outer := map[string]netip.Addr{"": container.Addr.Of(f), " as another host": s.third.Addr.Of(f), " as its own host": s.attacker.Addr.Of(f)}
 			for as, from := range outer {
 				payload := s.tunnelled(t, f, source, at, what+as)
-				sendIP(t, container.Do, to.Addr(), netnstest.UDP(netip.AddrPortFrom(from, 40000), to, payload))
+				netnstest.SendIP(t, container.Do, netnstest.UDP(netip.AddrPortFrom(from, 40000), to, payload))
 				sent++
 				if as == " as its own host" && f == ip.IPv4 {
 					sent-- // the kernel drops packets that come in with its own address
@@ -216,7 +190,7 @@ func (s *spoofing) inject(t *testing.T, f ip.Family) {
 			}
 			payload := s.tunnelled(t, f, source, at, what+" in fragments")
 			for _, part := range netnstest.Fragments(netnstest.UDP(netip.AddrPortFrom(container.Addr.Of(f), 40001), to, payload), 8, 24) {
-				sendIP(t, container.Do, to.Addr(), part)
+				netnstest.SendIP(t, container.Do, part)
 			}
 			sent++
 		}
@@ -246,11 +220,11 @@ func (s *spoofing) forge(t *testing.T, f ip.Family, checked bool) {
 	for _, at := range []*net.UDPConn{s.inside[f], s.onHost[f]} {
 		for what, source := range s.sources(f) {
 			payload := s.tunnelled(t, f, source, at, what)
-			sendIP(t, s.attacker.Do, to.Addr(), netnstest.UDP(netip.AddrPortFrom(s.attacker.Addr.Of(f), 40000), to, payload))
+			netnstest.SendIP(t, s.attacker.Do, netnstest.UDP(netip.AddrPortFrom(s.attacker.Addr.Of(f), 40000), to, payload))
 			sent++
 		}
 		own := s.attacker.Containers[0].Addr.Of(f)
-		sendIP(t, s.attacker.Do, to.Addr(), netnstest.UDP(netip.AddrPortFrom(s.attacker.Addr.Of(f), 40000), to, s.tunnelled(t, f, own, at, "its own")))
+		netnstest.SendIP(t, s.attacker.Do, netnstest.UDP(netip.AddrPortFrom(s.attacker.Addr.Of(f), 40000), to, s.tunnelled(t, f, own, at, "its own")))
 		texts := s.arrived(t, f, at)
 		if checked && strings.Join(texts, ", ") != "its own" {
 			t.Errorf("at %s arrive: %s; want what has the sender's own source", addrOf(at), strings.Join(texts, ", "))
@@ -286,7 +260,7 @@ func (s *spoofing) spoof(t *testing.T, f ip.Family, backend string, checked bool
 	before, sent := dropped(t, s.attacker, "spoofed"), 0
 	send := func(source netip.Addr, at *net.UDPConn, text string) {
 		t.Helper()
-		sendIP(t, container.Do, addrOf(at).Addr(), netnstest.UDP(netip.AddrPortFrom(source, 7), addrOf(at), []byte(text)))
+		netnstest.SendIP(t, container.Do, netnstest.UDP(netip.AddrPortFrom(source, 7), addrOf(at), []byte(text)))
 	}
 	for _, at := range []*net.UDPConn{s.inside[f], s.onHost[f]} {
 		for what, source := range s.sources(f) {
@@ -319,5 +293,48 @@ func (s *spoofing) spoof(t *testing.T, f ip.Family, backend string, checked bool
 	send(behind.Addr(), s.inside[f], "routed")
 	if texts := s.arrived(t, f, s.inside[f]); strings.Join(texts, ", ") != "routed" {
 		t.Errorf("what the host routes to its container arrives as %q", texts)
+	}
+}
+
+// requireHostsReach fails the test unless every host itself reaches the containers of all others.
+func requireHostsReach(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	for _, from := range l.Hosts {
+		for _, c := range l.Containers() {
+			for _, f := range l.Config.Families {
+				at := listen(t, c.Do, c.Addr.Of(f))
+				if !eventually(healTimeout, func() bool {
+					if err := from.Do(func() error {
+						conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addrOf(at)))
+						if err != nil {
+							return err
+						}
+						defer conn.Close()
+						_, err = conn.Write([]byte("hello"))
+						return err
+					}); err != nil {
+						t.Fatal(err)
+					}
+					at.SetReadDeadline(time.Now().Add(time.Second))
+					_, err := at.Read(make([]byte, 16))
+					return err == nil
+				}) {
+					t.Errorf("%s itself does not reach %s at %s", from.Name, c.Name, c.Addr.Of(f))
+				}
+			}
+		}
+	}
+}
+
+// requireNothingDropped looks at all counters of a host. Of strangers there may be some, while hosts come to know each other.
+func requireNothingDropped(t *testing.T, host *lab.Host) {
+	t.Helper()
+	out := run(t, host, "", "nft", "list", "counters")
+	for _, kind := range []string{ip.CountForged, ip.CountInjected, ip.CountSpoofed} {
+		for _, counter := range strings.Split(out, "counter "+kind+" {")[1:] {
+			if !strings.HasPrefix(strings.TrimSpace(counter), "packets 0 ") {
+				t.Errorf("%s drops what it should not:\n%s", host.Name, out)
+			}
+		}
 	}
 }

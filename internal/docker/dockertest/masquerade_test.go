@@ -4,13 +4,16 @@ package dockertest_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"regexp"
 	"testing"
+	"time"
 
 	"tulle/internal/docker/dockertest"
 	"tulle/internal/lab"
+	"tulle/internal/netns/netnstest"
 	"tulle/ip"
 )
 
@@ -37,6 +40,7 @@ func requireSources(t *testing.T, l *lab.Lab, a, b *container, e engine) {
 				if got, err := l.SourceOutside(t.Context(), entered, f); err != nil || got != want {
 					t.Errorf("Docker masquerades: %t, tulled masquerades: %t: source outside the network is %s (%v), want %s", docker, tulled, got, err, want)
 				}
+				requireOwnName(t, entered, a.Host, b, f)
 			}
 		}
 	}
@@ -68,5 +72,34 @@ func restartTulled(t *testing.T, host *lab.Host, args ...string) {
 	}
 	if err := host.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// requireOwnName has a container of one host send to the tunnel of another, and to a container there with sources that are not
+// its own. Its host drops all of it, and counts it.
+func requireOwnName(t *testing.T, from *lab.Container, host *lab.Host, to *container, f ip.Family) {
+	t.Helper()
+	count := func() (c struct{ Injected, Spoofed int }) {
+		_ = host.DeleteRoutesTo(to.Host, f) // so that tulled looks; it may not have put them back yet
+		if err := host.Status(t.Context(), &c); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	want := count() // what a tulled that has just started found
+	victim, tunnel := netip.AddrPortFrom(to.addr.Of(f), 80), netip.AddrPortFrom(to.Addr.Of(f), 8472)
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	frame := netnstest.VXLAN(1, netnstest.Frame(mac, mac, netnstest.UDP(netip.AddrPortFrom(host.Addr.Of(f), 7), victim, nil)))
+	netnstest.SendIP(t, from.Do, netnstest.UDP(netip.AddrPortFrom(from.Addr.Of(f), 40000), tunnel, frame))
+	netnstest.SendIP(t, from.Do, netnstest.UDP(netip.AddrPortFrom(victim.Addr(), 7), victim, nil))
+	want.Injected++
+	want.Spoofed++
+	deadline := time.Now().Add(healTimeout)
+	got := count()
+	for got != want && time.Now().Before(deadline) {
+		got = count()
+	}
+	if got != want {
+		t.Errorf("%s: dropped are %+v, want %+v", f, got, want)
 	}
 }
