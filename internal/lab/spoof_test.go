@@ -41,7 +41,7 @@ func newSpoofing(t *testing.T, config lab.Config) *spoofing {
 	return s
 }
 
-func listen(t *testing.T, do func(func() error) error, addr netip.Addr) *net.UDPConn {
+func listen(t testing.TB, do func(func() error) error, addr netip.Addr) *net.UDPConn {
 	t.Helper()
 	var conn *net.UDPConn
 	if err := do(func() (err error) {

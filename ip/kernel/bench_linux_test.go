@@ -76,6 +76,35 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
+// BenchmarkGuard makes the guard of ten thousand peers, reads it, and takes one peer in and out; with the check of inner sources and
+// without.
+func BenchmarkGuard(b *testing.B) {
+	checked := manyPeers(10_000).Guards[0]
+	for name, guard := range map[string]ip.Guard{"checked": checked, "unchecked": checked.Unchecked()} {
+		w := newWorld(b)
+		want := ip.State{Guards: []ip.Guard{guard}}
+		b.Run(name+"/make", func(b *testing.B) {
+			for b.Loop() {
+				must(b, w.Kernel.Apply(b.Context(), ip.Diff(ip.State{}, want)))
+			}
+		})
+		b.Run(name+"/read", func(b *testing.B) {
+			for b.Loop() {
+				snapshot(b, w.Kernel, podScope)
+			}
+		})
+		b.Run(name+"/change", func(b *testing.B) {
+			gone := ip.State{Guards: []ip.Guard{guard}}
+			gone.Guards[0].Peers = guard.Peers[:len(guard.Peers)-2]
+			out, in := ip.Diff(want, gone), ip.Diff(gone, want)
+			for b.Loop() {
+				must(b, w.Kernel.Apply(b.Context(), out))
+				must(b, w.Kernel.Apply(b.Context(), in))
+			}
+		})
+	}
+}
+
 // TestManyPeers applies and reads back a large state, over many batches.
 func TestManyPeers(t *testing.T) {
 	w := newWorld(t)

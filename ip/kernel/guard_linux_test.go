@@ -1,9 +1,11 @@
 package kernel_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -49,6 +51,49 @@ func TestStrangersInFragmentsAreDropped(t *testing.T) {
 	}
 	if n := snapshot(t, w.Kernel, podScope).Drops.Strangers; n != 1 {
 		t.Errorf("%d packets dropped, want the first fragment", n)
+	}
+}
+
+// TestHiddenPortIsNotDelivered moves the UDP header out of the first fragment by an option header before it, so that no rule can
+// read the port. Linux itself discards such fragments (RFC 7112), with connection tracking and without.
+func TestHiddenPortIsNotDelivered(t *testing.T) {
+	for _, tracked := range []bool{false, true} {
+		t.Run(fmt.Sprintf("connection tracking %t", tracked), func(t *testing.T) {
+			w := newWorld(t)
+			w.AddInterface("up0", netip.MustParsePrefix("2001:db8::1/64"))
+			guard := guards()[1]
+			plan := ip.Plan{{Verb: ip.Add, New: guard}}
+			if tracked {
+				inside := ip.Match{Prefix: guard.Network}
+				plan = append(plan, ip.Op{Verb: ip.Add, New: ip.Table{Family: ip.IPv6, Rules: []ip.Rule{{Chain: ip.Postrouting, Src: inside, Verdict: ip.Masquerade}}}})
+			}
+			must(t, w.Kernel.Apply(t.Context(), plan))
+			var conn *net.UDPConn
+			must(t, w.ns.Do(func() (err error) {
+				conn, err = net.ListenUDP("udp6", &net.UDPAddr{Port: int(guard.Port)})
+				return err
+			}))
+			defer conn.Close()
+			from, to := netip.MustParseAddrPort("[2001:db8::9]:4789"), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), guard.Port)
+			whole := netnstest.UDP(from, to, netnstest.VXLAN(guard.VNI, make([]byte, 64)))
+			options := append([]byte{unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0}, whole[40:]...) // one PadN, RFC 8200
+			packet := append(append([]byte{}, whole[:40]...), options...)
+			packet[5], packet[6] = byte(len(options)), unix.IPPROTO_DSTOPTS
+			w.send(t, "up0", packet)
+			for _, part := range netnstest.Fragments(packet, 8) {
+				w.send(t, "up0", part)
+			}
+			w.send(t, "up0", netnstest.UDP(from, to, []byte("other VXLANs pass")))
+			buffer := make([]byte, 128)
+			conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, err := conn.Read(buffer)
+			if err != nil || string(buffer[:n]) != "other VXLANs pass" {
+				t.Errorf("read %q (%v), want only what comes last", buffer[:n], err)
+			}
+			if n := snapshot(t, w.Kernel, podScope).Drops.Strangers; n != 1 {
+				t.Errorf("%d packets are dropped by the guard, want the one in one piece", n)
+			}
+		})
 	}
 }
 

@@ -60,7 +60,7 @@ func Build(module, out string, packages ...string) error {
 }
 
 // New builds an underlay that is removed at the end of the test. The programs are those of Main, unless config names others.
-func New(t *testing.T, config lab.Config) *lab.Lab {
+func New(t testing.TB, config lab.Config) *lab.Lab {
 	t.Helper()
 	config.Tulle = cmp.Or(config.Tulle, filepath.Join(Programs(), "tulle"))
 	config.Tulled = cmp.Or(config.Tulled, filepath.Join(Programs(), "tulled"))
@@ -78,7 +78,7 @@ func New(t *testing.T, config lab.Config) *lab.Lab {
 	return l
 }
 
-func logDaemons(t *testing.T, l *lab.Lab) {
+func logDaemons(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	for _, host := range l.Hosts {
 		if text, err := os.ReadFile(host.Log()); err == nil {

@@ -20,7 +20,7 @@ func raced() bool {
 }
 
 // requireNoRace fails the test if a program of the lab has reported a data race: to its log, since most are killed and have no exit code.
-func requireNoRace(t *testing.T, l *lab.Lab) {
+func requireNoRace(t testing.TB, l *lab.Lab) {
 	t.Helper()
 	ofEtcd, _ := filepath.Glob(filepath.Join(l.Config.Dir, "*.log")) // the patterns are well formed
 	ofHosts, _ := filepath.Glob(filepath.Join(l.Config.Dir, "*", "*.log"))
