@@ -130,12 +130,12 @@ ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onli
 				s.FDB, s.Neighbors, s.Routes = nil, nil, s.Routes[1:]
 			}),
 			`nft 'add element ip tulle-peers peers { 192.0.2.5 }'
-nft 'add element ip tulle-peers sources { 192.0.2.5 . 10.50.5.0 }'
+nft 'add element ip tulle-peers sources { 192.0.2.5 . 0x0a320500 }'
 ip route del 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7
 ip neigh del 10.50.3.0 dev flannel.1
 bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.3 self
 nft 'delete element ip tulle-peers peers { 192.0.2.3 }'
-nft 'delete element ip tulle-peers sources { 192.0.2.3 . 10.50.3.0 }'
+nft 'delete element ip tulle-peers sources { 192.0.2.3 . 0x0a320300 }'
 `},
 		"rules changed": {
 			host(),

@@ -137,12 +137,12 @@ func (g Guard) command(verb Verb, _ Object) string {
 	fmt.Fprintf(&b, "nft '%sadd table %s;", ifElse(verb == Replace, "delete table "+table+"; ", ""), table)
 	source := fmt.Sprintf("@th,%d,%d", 8*InnerSourceOffset(g.Family), g.Family.Bits())
 	g.addSet(&b, table, GuardPeers, fmt.Sprintf("type %s_addr", g.Family), func(p Peer) string {
-		return ifElse(p.Subnet.IsValid(), "", p.Addr.String())
+		return ifElse(p.Subnet.IsValid(), "", p.element())
 	})
 	if g.Bits > 0 {
 		// nft(8) knows no type for an address at such a place but that of a number.
 		g.addSet(&b, table, GuardSources, fmt.Sprintf("typeof %s saddr . %s", f, source), func(p Peer) string {
-			return ifElse(p.Subnet.IsValid(), p.Addr.String()+" . 0x"+hex.EncodeToString(p.Subnet.Addr().AsSlice()), "")
+			return ifElse(p.Subnet.IsValid(), p.element(), "")
 		})
 	}
 	for _, name := range []string{CountStrangers, CountForged, CountInjected} {
@@ -200,11 +200,15 @@ func (g Guard) addSet(b *strings.Builder, table, name, typ string, element func(
 	fmt.Fprintf(b, "%s };", ifElse(first, "", " };"))
 }
 
-func (p Peer) command(verb Verb, _ Object) string {
-	set, element := GuardPeers, p.Addr.String()
-	if p.Subnet.IsValid() {
-		set, element = GuardSources, element+" . "+p.Subnet.Addr().String()
+// element is the peer as nft(8) writes an element of its set.
+func (p Peer) element() string {
+	if !p.Subnet.IsValid() {
+		return p.Addr.String()
 	}
-	return fmt.Sprintf("nft '%s element %s %s %s { %s }'",
-		ifElse(verb == Delete, "delete", "add"), nftFamily(FamilyOf(p.Addr)), GuardTable, set, element)
+	return p.Addr.String() + " . 0x" + hex.EncodeToString(p.Subnet.Addr().AsSlice())
+}
+
+func (p Peer) command(verb Verb, _ Object) string {
+	return fmt.Sprintf("nft '%s element %s %s %s { %s }'", ifElse(verb == Delete, "delete", "add"), nftFamily(FamilyOf(p.Addr)),
+		GuardTable, ifElse(p.Subnet.IsValid(), GuardSources, GuardPeers), p.element())
 }

@@ -35,19 +35,18 @@ func guardSets(g ip.Guard) []nftables.Set {
 	}
 	sets := []nftables.Set{{Name: ip.GuardPeers, KeyType: addr}}
 	if g.Bits > 0 {
-		sets = append(sets, nftables.Set{Name: ip.GuardSources, KeyType: nftables.MustConcatSetType(addr, addr)})
+		number := nftables.TypeInteger
+		number.Bytes = addr.Bytes
+		sets = append(sets, nftables.Set{Name: ip.GuardSources, KeyType: nftables.MustConcatSetType(addr, number)})
 	}
 	return sets
 }
 
-// sameSets compares sets that were read. What nft(8) makes has a number for the subnet, of the same size.
+// sameSets compares sets that were read.
 func sameSets(have []*nftables.Set, want []nftables.Set) bool {
 	return slices.EqualFunc(have, want, func(h *nftables.Set, w nftables.Set) bool {
 		s := *h
 		s.Table, s.ID = nil, 0
-		if s.Name == ip.GuardSources && s.KeyType.Bytes == w.KeyType.Bytes {
-			s.KeyType = w.KeyType
-		}
 		return s == w
 	})
 }

@@ -33,10 +33,11 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 		}
 		return all
 	}
+	src, _ := addressOffsets(g.Family)
 	return map[string][][]expr.Any{
 		ip.GuardInput: chain(encodeInput(g)...),
 		ip.GuardForward: chain(
-			slices.Concat(encodeInside(g.Family, g.Network), countAndDrop(ip.CountInjected)),
+			slices.Concat(encodePrefix(g.Family, ip.Match{Prefix: g.Network}, src), countAndDrop(ip.CountInjected)),
 			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
 		),
 		ip.GuardPost: chain(slices.Concat(encodeTranslated(g.Link), countAndDrop(ip.CountInjected))),
@@ -77,20 +78,6 @@ func nextRegister(f ip.Family) uint32 {
 		return unix.NFT_REG32_01
 	}
 	return unix.NFT_REG_2
-}
-
-// encodeInside matches a source in a prefix, in the form of nft(8): whole bytes are compared as they are.
-func encodeInside(f ip.Family, p netip.Prefix) []expr.Any {
-	src, _ := addressOffsets(f)
-	if p.Bits()%8 != 0 || p.Bits() <= 0 {
-		exprs, _ := encodeMatch(f, ip.Match{Prefix: p}, src)
-		return exprs
-	}
-	size := p.Bits() / 8
-	return []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: uint32(size)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: p.Masked().Addr().AsSlice()[:size]},
-	}
 }
 
 // encodeTranslated matches packets that have been given another source or destination and came in through an interface other
