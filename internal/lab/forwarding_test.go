@@ -78,7 +78,7 @@ func engines() map[ip.Engine]string {
 }
 
 // run runs a program in a host and returns what it prints.
-func run(t *testing.T, host *lab.Host, input, program string, args ...string) string {
+func run(t testing.TB, host *lab.Host, input, program string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	var output, complaint bytes.Buffer
