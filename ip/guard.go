@@ -17,6 +17,11 @@ const (
 	GuardForward = "forward"     // type filter, hook forward, priority raw, policy accept
 	GuardPost    = "postrouting" // type filter, hook postrouting, priority srcnat + 1, policy accept
 
+	// What each of these jumps to with the packets for the port of a VXLAN: most packets are for none.
+	GuardIncoming   = "incoming"
+	GuardForwarded  = "forwarded"
+	GuardTranslated = "translated"
+
 	GuardPeers   = "peers"   // addresses of peers
 	GuardSources = "sources" // the same with the subnet that each may send from
 
@@ -149,29 +154,31 @@ func (g Guard) command(verb Verb, _ Object) string {
 		fmt.Fprintf(&b, " add counter %s %s;", table, name)
 	}
 	for _, chain := range []struct {
-		name, hook string
-		rules      []string
+		name, hook, port string
+		rules            []string
 	}{
-		{GuardInput, "input priority raw", g.inputRules(source)},
-		{GuardForward, "forward priority raw", []string{
+		{GuardInput, "input priority raw", GuardIncoming, g.inputRules(source)},
+		{GuardForward, "forward priority raw", GuardForwarded, []string{
 			fmt.Sprintf("%s saddr %s counter name %s drop", f, g.Network, CountInjected),
 			fmt.Sprintf("%s counter name %s drop", unrouted, CountInjected),
 		}},
-		{GuardPost, "postrouting priority srcnat + 1", []string{
+		{GuardPost, "postrouting priority srcnat + 1", GuardTranslated, []string{
 			fmt.Sprintf("ct status snat,dnat iif != 0 iifname != %q counter name %s drop", g.Link, CountInjected),
 		}},
 	} {
-		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
 		// Where the VNI cannot be read, as in a fragment, it counts as ours.
 		other := fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)
+		fmt.Fprintf(&b, " add chain %s %s;", table, chain.port)
 		for _, rule := range append([]string{other}, chain.rules...) {
-			fmt.Fprintf(&b, " add rule %s %s udp dport %d %s;", table, chain.name, g.Port, rule)
+			fmt.Fprintf(&b, " add rule %s %s %s;", table, chain.port, rule)
 		}
+		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
+		fmt.Fprintf(&b, " add rule %s %s udp dport %d jump %s;", table, chain.name, g.Port, chain.port)
 	}
 	return strings.TrimSuffix(b.String(), ";") + "'"
 }
 
-// inputRules are what decides about a packet with our VNI, without the port.
+// inputRules are what decides about a packet with our VNI.
 func (g Guard) inputRules(source string) []string {
 	f := nftFamily(g.Family)
 	stranger := fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers)

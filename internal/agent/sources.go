@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 
 	"tulle/ip"
 	"tulle/subnet"
@@ -35,19 +36,19 @@ func checkSources(v view, n subnet.Network, want *ip.State) {
 
 func sourceRules(network, own netip.Prefix, links, bridges []string) []ip.Rule {
 	inside, here := ip.Match{Prefix: network}, ip.Match{Prefix: own}
-	rules := []ip.Rule{
-		{Dst: ip.Match{Prefix: network, Not: true}, Verdict: ip.Accept},
-		{Dst: here, Verdict: ip.Accept}, // between its own containers, a bridge does not ask
+	bridges = slices.DeleteFunc(slices.Clone(bridges), func(name string) bool { return name == "" })
+	var rules []ip.Rule
+	for _, bridge := range bridges { // first what comes most
+		rules = append(rules, ip.Rule{In: bridge, Src: here, Verdict: ip.Accept})
 	}
+	rules = append(rules,
+		ip.Rule{Dst: here, Verdict: ip.Accept}, // between its own containers, a bridge does not ask
+		ip.Rule{Dst: ip.Match{Prefix: network, Not: true}, Verdict: ip.Accept})
 	for _, link := range links {
 		rules = append(rules, ip.Rule{In: link, Verdict: ip.Accept})
 	}
 	for _, bridge := range bridges {
-		if bridge != "" {
-			rules = append(rules,
-				ip.Rule{In: bridge, Src: here, Verdict: ip.Accept},
-				ip.Rule{In: bridge, Unrouted: true, Verdict: ip.DropSpoof})
-		}
+		rules = append(rules, ip.Rule{In: bridge, Unrouted: true, Verdict: ip.DropSpoof})
 	}
 	rules = append(rules, ip.Rule{Src: inside, Unrouted: true, Verdict: ip.DropSpoof})
 	for i := range rules {

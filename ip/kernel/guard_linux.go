@@ -13,7 +13,7 @@ func guardTable(f ip.Family) *nftables.Table {
 	return &nftables.Table{Family: tableFamily(f), Name: ip.GuardTable}
 }
 
-// guardChains are the chains of a guard. What comes in for this host, whatever its address, is seen before connection tracking
+// guardChains are the chains of a guard, those first that others jump to. What comes in for this host, whatever its address, is seen before connection tracking
 // remembers it; what goes out, before anybody gives it another source, and after.
 func guardChains(t *nftables.Table) []*nftables.Chain {
 	chain := func(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
@@ -21,6 +21,7 @@ func guardChains(t *nftables.Table) []*nftables.Chain {
 		return &nftables.Chain{Table: t, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority, Policy: &policy}
 	}
 	return []*nftables.Chain{
+		{Table: t, Name: ip.GuardIncoming}, {Table: t, Name: ip.GuardForwarded}, {Table: t, Name: ip.GuardTranslated},
 		chain(ip.GuardInput, nftables.ChainHookInput, *nftables.ChainPriorityRaw),
 		chain(ip.GuardForward, nftables.ChainHookForward, *nftables.ChainPriorityRaw),
 		chain(ip.GuardPost, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+1),
@@ -126,7 +127,7 @@ func readGuardRules(c *nftables.Conn, f ip.Family, t *nftables.Table) (ip.Guard,
 	rules := map[string][][]expr.Any{}
 	for _, w := range want {
 		i := slices.IndexFunc(chains, func(h *nftables.Chain) bool { return h.Name == w.Name })
-		if i < 0 || !sameHook(chains[i], w) {
+		if i < 0 || w.Hooknum != nil && !sameHook(chains[i], w) || w.Hooknum == nil && chains[i].Hooknum != nil {
 			return none, nil
 		}
 		list, err := c.GetRules(t, chains[i])

@@ -13,7 +13,7 @@ import (
 	"tulle/ip"
 )
 
-// encodeGuard compiles the rules of a guard, by chain, to what nft(8) makes of them. The first of each chain lets other
+// encodeGuard compiles the rules of a guard, by chain, to what nft(8) makes of them. The first behind each jump lets other
 // VXLANs pass whose VNI can be read: without connection tracking, IPv6 comes here in fragments.
 func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 	toPort := []expr.Any{
@@ -27,20 +27,21 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.BigEndian.AppendUint32(nil, g.VNI)[1:]},
 		&expr.Verdict{Kind: expr.VerdictAccept},
 	}
-	chain := func(rules ...[]expr.Any) (all [][]expr.Any) {
-		for _, r := range append([][]expr.Any{other}, rules...) {
-			all = append(all, slices.Concat(toPort, r))
-		}
-		return all
+	jump := func(chain string) [][]expr.Any {
+		return [][]expr.Any{slices.Concat(toPort, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}})}
 	}
 	src, _ := addressOffsets(g.Family)
 	return map[string][][]expr.Any{
-		ip.GuardInput: chain(encodeInput(g)...),
-		ip.GuardForward: chain(
+		ip.GuardInput:    jump(ip.GuardIncoming),
+		ip.GuardIncoming: append([][]expr.Any{other}, encodeInput(g)...),
+		ip.GuardForward:  jump(ip.GuardForwarded),
+		ip.GuardForwarded: {
+			other,
 			slices.Concat(encodePrefix(g.Family, ip.Match{Prefix: g.Network}, src), countAndDrop(ip.CountInjected)),
 			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
-		),
-		ip.GuardPost: chain(slices.Concat(encodeTranslated(g.Link), countAndDrop(ip.CountInjected))),
+		},
+		ip.GuardPost:       jump(ip.GuardTranslated),
+		ip.GuardTranslated: {other, slices.Concat(encodeTranslated(g.Link), countAndDrop(ip.CountInjected))},
 	}
 }
 
@@ -113,16 +114,16 @@ func countAndDrop(counter string) []expr.Any {
 // decodeGuard is the inverse of encodeGuard: it finds what the rules differ in, and compares the rest.
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
-	input, forward, post := rules[ip.GuardInput], rules[ip.GuardForward], rules[ip.GuardPost]
-	if len(input) < 2 || len(forward) != 3 || len(post) != 2 {
+	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardTranslated]
+	if len(jumps) != 1 || len(input) < 2 || len(forward) != 3 || len(post) != 2 {
 		return g, false
 	}
-	g.Port = uint16(number(compared(input[0], 3)))
-	g.VNI = uint32(number(compared(input[0], 5)))
-	g.Link = linkPattern(compared(post[1], 10))
+	g.Port = uint16(number(compared(jumps[0], 3)))
+	g.VNI = uint32(number(compared(input[0], 1)))
+	g.Link = linkPattern(compared(post[1], 6))
 	g.Network = insideOf(f, forward[1])
-	if len(input) > 2 && len(input[1]) > 8 {
-		if b, ok := input[1][8].(*expr.Bitwise); ok {
+	if len(input) > 2 && len(input[1]) > 4 {
+		if b, ok := input[1][4].(*expr.Bitwise); ok {
 			g.Bits = leadingOnes(b.Mask)
 		}
 	}
@@ -146,21 +147,21 @@ func number(b []byte) (n uint64) {
 	return n
 }
 
-// insideOf is the prefix that the rule of encodeGuard's forward chain compares the source with.
+// insideOf is the prefix that a rule compares the source with.
 func insideOf(f ip.Family, rule []expr.Any) netip.Prefix {
-	const toPort = 4 // expressions
-	if len(rule) < toPort+2 {
+	if len(rule) < 3 {
 		return netip.Prefix{}
 	}
-	load, ok := rule[toPort].(*expr.Payload)
+	load, ok := rule[0].(*expr.Payload)
 	var masked []byte
-	if b, isMask := rule[toPort+1].(*expr.Bitwise); isMask {
-		masked, rule = b.Mask, rule[1:]
+	next := rule[1]
+	if b, isMask := next.(*expr.Bitwise); isMask {
+		masked, next = b.Mask, rule[2]
 	}
-	if !ok || len(rule) < toPort+2 {
+	if !ok {
 		return netip.Prefix{}
 	}
-	if c, ok := rule[toPort+1].(*expr.Cmp); ok {
+	if c, ok := next.(*expr.Cmp); ok {
 		m, _ := decodeMatch(f, load, masked, c)
 		return m.Prefix
 	}
