@@ -83,7 +83,7 @@ func (s states) write(a attachment, r record) error {
 // alone runs fn while no other process writes or removes a state: who removes one also removes what seems to be a write of it that did
 // not come to its end.
 func (s states) alone(fn func() error) (err error) {
-	dir, err := os.Open(s.dir)
+	dir, err := os.OpenFile(s.dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fn()
 	}

@@ -76,6 +76,9 @@ type unit struct {
 }
 
 func (u *unit) read(path string) error {
+	if target, err := filepath.EvalSymlinks(path); err == nil && target == os.DevNull {
+		return nil // masked (systemctl(1))
+	}
 	text, err := regularfile.ReadTarget(path, maxFile)
 	if err != nil {
 		return err
