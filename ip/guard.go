@@ -15,12 +15,11 @@ const (
 
 	GuardInput   = "input"       // type filter, hook input, priority raw, policy accept
 	GuardForward = "forward"     // type filter, hook forward, priority raw, policy accept
-	GuardPost    = "postrouting" // type filter, hook postrouting, priority srcnat + 1, policy accept
+	GuardPost    = "postrouting" // type nat, hook postrouting, priority srcnat - 2: before others translate, once for each connection
 
-	// What each of these jumps to with the packets for the port of a VXLAN: most packets are for none.
-	GuardIncoming   = "incoming"
-	GuardForwarded  = "forwarded"
-	GuardTranslated = "translated"
+	// What the first two jump to with the packets for the port of a VXLAN: most packets are for none.
+	GuardIncoming  = "incoming"
+	GuardForwarded = "forwarded"
 
 	GuardPeers   = "peers"   // addresses of peers
 	GuardSources = "sources" // the same with the subnet that each may send from
@@ -160,10 +159,8 @@ func (g Guard) command(verb Verb, _ Object) string {
 		{GuardInput, "input priority raw", GuardIncoming, g.inputRules(source)},
 		{GuardForward, "forward priority raw", GuardForwarded, []string{
 			fmt.Sprintf("%s saddr %s counter name %s drop", f, g.Network, CountInjected),
+			fmt.Sprintf("ct status snat,dnat counter name %s drop", CountInjected),
 			fmt.Sprintf("%s counter name %s drop", unrouted, CountInjected),
-		}},
-		{GuardPost, "postrouting priority srcnat + 1", GuardTranslated, []string{
-			fmt.Sprintf("ct status snat,dnat iif != 0 iifname != %q counter name %s drop", g.Link, CountInjected),
 		}},
 	} {
 		// Where the VNI cannot be read, as in a fragment, it counts as ours.
@@ -175,7 +172,9 @@ func (g Guard) command(verb Verb, _ Object) string {
 		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
 		fmt.Fprintf(&b, " add rule %s %s udp dport %d jump %s;", table, chain.name, g.Port, chain.port)
 	}
-	return strings.TrimSuffix(b.String(), ";") + "'"
+	fmt.Fprintf(&b, " add chain %s %s { type nat hook postrouting priority srcnat - 2; policy accept; };", table, GuardPost)
+	fmt.Fprintf(&b, " add rule %s %s udp dport %d iif != 0 iifname != %q snat to %s saddr'", table, GuardPost, g.Port, g.Link, f)
+	return b.String()
 }
 
 // inputRules are what decides about a packet with our VNI.

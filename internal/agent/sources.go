@@ -37,13 +37,11 @@ func checkSources(v view, n subnet.Network, want *ip.State) {
 func sourceRules(network, own netip.Prefix, links, bridges []string) []ip.Rule {
 	inside, here := ip.Match{Prefix: network}, ip.Match{Prefix: own}
 	bridges = slices.DeleteFunc(slices.Clone(bridges), func(name string) bool { return name == "" })
-	var rules []ip.Rule
-	for _, bridge := range bridges { // first what comes most
+	rules := []ip.Rule{{Dst: here, Verdict: ip.Accept}} // between its own containers, a bridge does not ask
+	for _, bridge := range bridges {
 		rules = append(rules, ip.Rule{In: bridge, Src: here, Verdict: ip.Accept})
 	}
-	rules = append(rules,
-		ip.Rule{Dst: here, Verdict: ip.Accept}, // between its own containers, a bridge does not ask
-		ip.Rule{Dst: ip.Match{Prefix: network, Not: true}, Verdict: ip.Accept})
+	rules = append(rules, ip.Rule{Dst: ip.Match{Prefix: network, Not: true}, Verdict: ip.Accept})
 	for _, link := range links {
 		rules = append(rules, ip.Rule{In: link, Verdict: ip.Accept})
 	}

@@ -4,10 +4,12 @@ package lab_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"tulle/internal/lab"
 	"tulle/internal/netns"
@@ -46,8 +48,24 @@ func TestGuestsOfOtherBridges(t *testing.T) {
 		if texts := inject(s.third.Addr.Of(f), s.third.Containers[0].Addr.Of(f), "as a peer"); len(texts) > 0 {
 			t.Errorf("%s: what has another host's source arrives: %s", f, texts)
 		}
-		s.requireDropped(t, s.attacker, "injected", injected, 2)
+		s.requireDropped(t, s.attacker, "injected", injected, 1)
+		s.requireDropped(t, s.victim, "strangers", strangers, 2) // it came as it was
 		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-D", "POSTROUTING", "-s", addr.String(), "-j", "MASQUERADE")
+
+		// An answer leaves with the address that was asked, which is its host's.
+		published := netip.AddrPortFrom(addr, port)
+		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-A", "PREROUTING", "-p", "udp", "--dport", fmt.Sprint(port), "-j", "DNAT", "--to-destination", published.String())
+		at := listen(t, guest.Do, addr, port)
+		question := netnstest.UDP(netip.AddrPortFrom(s.victim.Addr.Of(f), 8472), netip.AddrPortFrom(s.attacker.Addr.Of(f), port), []byte("hello"))
+		netnstest.SendIP(t, s.victim.Do, question)
+		at.SetReadDeadline(time.Now().Add(healTimeout))
+		if _, err := at.Read(make([]byte, 16)); err != nil {
+			t.Fatal(err)
+		}
+		if texts := inject(addr, own, "answered"); len(texts) > 0 {
+			t.Errorf("%s: an answer arrives: %s", f, texts)
+		}
+		s.requireDropped(t, s.attacker, "injected", injected, 2)
 	}
 
 	// Now the guest gets a lease.

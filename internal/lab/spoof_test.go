@@ -41,11 +41,12 @@ func newSpoofing(t *testing.T, config lab.Config) *spoofing {
 	return s
 }
 
-func listen(t testing.TB, do func(func() error) error, addr netip.Addr) *net.UDPConn {
+func listen(t testing.TB, do func(func() error) error, addr netip.Addr, port ...uint16) *net.UDPConn {
 	t.Helper()
+	local := netip.AddrPortFrom(addr, append(port, 0)[0])
 	var conn *net.UDPConn
 	if err := do(func() (err error) {
-		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(local))
 		return err
 	}); err != nil {
 		t.Fatal(err)

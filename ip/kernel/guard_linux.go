@@ -14,17 +14,17 @@ func guardTable(f ip.Family) *nftables.Table {
 }
 
 // guardChains are the chains of a guard, those first that others jump to. What comes in for this host, whatever its address, is seen before connection tracking
-// remembers it; what goes out, before anybody gives it another source, and after.
+// remembers it; what goes out, before anybody gives it another source.
 func guardChains(t *nftables.Table) []*nftables.Chain {
-	chain := func(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
+	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority) *nftables.Chain {
 		policy := nftables.ChainPolicyAccept
-		return &nftables.Chain{Table: t, Name: name, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: &priority, Policy: &policy}
+		return &nftables.Chain{Table: t, Name: name, Type: typ, Hooknum: hook, Priority: &priority, Policy: &policy}
 	}
 	return []*nftables.Chain{
-		{Table: t, Name: ip.GuardIncoming}, {Table: t, Name: ip.GuardForwarded}, {Table: t, Name: ip.GuardTranslated},
-		chain(ip.GuardInput, nftables.ChainHookInput, *nftables.ChainPriorityRaw),
-		chain(ip.GuardForward, nftables.ChainHookForward, *nftables.ChainPriorityRaw),
-		chain(ip.GuardPost, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+1),
+		{Table: t, Name: ip.GuardIncoming}, {Table: t, Name: ip.GuardForwarded},
+		chain(ip.GuardInput, nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityRaw),
+		chain(ip.GuardForward, nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityRaw),
+		chain(ip.GuardPost, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource-2),
 	}
 }
 

@@ -199,7 +199,7 @@ func TestTamperedGuardIsMended(t *testing.T) {
 	for name, command := range map[string]string{
 		"all let in":        "add element ip tulle-peers peers { * }",
 		"table asleep":      "add table ip tulle-peers { flags dormant; }",
-		"rule changed":      "flush chain ip tulle-peers postrouting; add rule ip tulle-peers postrouting udp dport 8472 @th,96,24 != 1 accept",
+		"rule changed":      "flush chain ip tulle-peers postrouting; add rule ip tulle-peers postrouting udp dport 8472 accept",
 		"forward flushed":   "flush chain ip tulle-peers forward",
 		"chain deleted":     "flush chain ip tulle-peers forward; delete chain ip tulle-peers forward",
 		"sources flushed":   "flush set ip tulle-peers sources",

@@ -38,10 +38,10 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 		ip.GuardForwarded: {
 			other,
 			slices.Concat(encodePrefix(g.Family, ip.Match{Prefix: g.Network}, src), countAndDrop(ip.CountInjected)),
+			slices.Concat(translated(), countAndDrop(ip.CountInjected)),
 			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
 		},
-		ip.GuardPost:       jump(ip.GuardTranslated),
-		ip.GuardTranslated: {other, slices.Concat(encodeTranslated(g.Link), countAndDrop(ip.CountInjected))},
+		ip.GuardPost: {slices.Concat(toPort, fromElsewhere(g.Link), keepSource(g.Family))},
 	}
 }
 
@@ -81,14 +81,20 @@ func nextRegister(f ip.Family) uint32 {
 	return unix.NFT_REG_2
 }
 
-// encodeTranslated matches packets that have been given another source or destination and came in through an interface other
-// than link, which is that of what the VXLAN device makes. Before Linux 5.7, no packet here has come in through any.
-func encodeTranslated(link string) []expr.Any {
+// translated matches packets of connections whose source or destination has been translated before.
+func translated() []expr.Any {
 	const status = 1<<4 | 1<<5 // IPS_SRC_NAT, IPS_DST_NAT
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: register},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, status), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
+	}
+}
+
+// fromElsewhere matches packets that came in through an interface other than link, which is that of what the VXLAN device
+// makes. Before Linux 5.7, no packet on its way out has come in through any.
+func fromElsewhere(link string) []expr.Any {
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: register},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register},
@@ -114,13 +120,13 @@ func countAndDrop(counter string) []expr.Any {
 // decodeGuard is the inverse of encodeGuard: it finds what the rules differ in, and compares the rest.
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
-	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardTranslated]
-	if len(jumps) != 1 || len(input) < 2 || len(forward) != 3 || len(post) != 2 {
+	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardPost]
+	if len(jumps) != 1 || len(input) < 2 || len(forward) != 4 || len(post) != 1 {
 		return g, false
 	}
 	g.Port = uint16(number(compared(jumps[0], 3)))
 	g.VNI = uint32(number(compared(input[0], 1)))
-	g.Link = linkPattern(compared(post[1], 6))
+	g.Link = linkPattern(compared(post[0], 7))
 	g.Network = insideOf(f, forward[1])
 	if len(input) > 2 && len(input[1]) > 4 {
 		if b, ok := input[1][4].(*expr.Bitwise); ok {
