@@ -18,7 +18,6 @@ func conflictTests() map[string]func(*testing.T, Harness) {
 		"AddressOfALiveHost":    addressOfALiveHost,
 		"AddressOfADeadHost":    addressOfADeadHost,
 		"AddressOfAnEarlierRun": addressOfAnEarlierRun,
-		"StrayKeys":             strayKeys,
 		"NodeIDTwinsAtOnce":     twinsThatStartTogether,
 		"AddressTwinsAtOnce":    addressTwins,
 	}
@@ -153,63 +152,6 @@ func addressOfAnEarlierRun(t *testing.T, h Harness) {
 		wantLeaseKeys(t, h, keyOf(x.subnets()))
 		if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, again.Attrs) {
 			t.Errorf("value = %s, want that of run %d", value, n)
-		}
-	}
-}
-
-// Whoever may write to the store can write keys that name a host. They do not keep it from starting again.
-func strayKeys(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
-	claim := claimOf(1)
-	claim.Attrs.Hardware = []string{"card-1"}
-	older := func(stray subnet.Attrs) string {
-		key := "subnets/10.5.99.0-24"
-		h.Put(key, encode(t, stray), 0)
-		return key
-	}
-	stray := claimOf(2).Attrs
-	stray.Node, stray.Hardware = "node-1", []string{"card-2"}
-	strays := map[string]subnet.Attrs{"other hardware": stray}
-	stray.Hardware = nil
-	strays["no hardware"] = stray
-	stray.Hardware, stray.Instance = []string{"card-1"}, ""
-	strays["no instance"] = stray
-	stray = claimOf(3).Attrs
-	stray.Public = claim.Attrs.Public
-	strays["its address"] = stray
-	for name, stray := range strays {
-		for _, before := range []bool{true, false} {
-			var key string
-			x := start(t, h, claim)
-			if before { // the stray is the older one
-				x.kill()
-				h.Delete(keyOf(x.subnets()))
-				key = older(stray)
-				h.Put(keyOf(x.subnets()), encode(t, claim.Attrs), 0)
-			} else {
-				key = older(stray)
-				x.kill()
-			}
-			restarted := claim
-			restarted.Previous = x.subnets()
-			y := start(t, h, restarted)
-			if y.subnets() != x.subnets() {
-				t.Errorf("%s: subnets %v after a restart, want %v", name, y.subnets(), x.subnets())
-			}
-			y.kill()
-			rebooted := restarted
-			rebooted.Attrs.Instance = "after a reboot"
-			z := start(t, h, rebooted)
-			if z.subnets() != x.subnets() {
-				t.Errorf("%s: subnets %v after a reboot, want %v", name, z.subnets(), x.subnets())
-			}
-			wantLeaseKeys(t, h, key, keyOf(x.subnets()))
-			if value, _, _ := h.Get(key); value != encode(t, stray) {
-				t.Errorf("%s: the stray key is now %s", name, value)
-			}
-			z.kill()
-			h.Delete(key)
-			h.Delete(keyOf(x.subnets()))
 		}
 	}
 }
