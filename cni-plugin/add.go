@@ -94,8 +94,8 @@ func (p *Plugin) undo(ctx context.Context, c conf, a attachment, delegate json.R
 	return err
 }
 
-// clearLeftover removes what is left of the same attachment in a namespace that is gone, as after a reboot. One whose namespace is
-// still there may be in use.
+// clearLeftover removes what is left of the same attachment in a namespace that is gone, as after a reboot. One whose namespace and
+// interface are still there may be in use.
 func (p *Plugin) clearLeftover(ctx context.Context, c conf, a attachment, args *skel.CmdArgs) error {
 	s := states{c.DataDir}
 	held, err := lock(ctx, s.path(a))
@@ -110,7 +110,7 @@ func (p *Plugin) clearLeftover(ctx context.Context, c conf, a attachment, args *
 	if err != nil {
 		return removeFile(s.path(a))
 	}
-	if r.Netns == args.Netns && r.NetnsID == netnsID(args.Netns) {
+	if r.Netns == args.Netns && r.sameNetns() && !lacksInterface(args.Netns, args.IfName) {
 		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf(
 			"container %s has an interface %s on network %s already: DEL comes before the next ADD", a.container, a.ifname, a.network), "")
 	}

@@ -82,10 +82,12 @@ func undone(c conf, a attachment, d delegation) bool {
 	if err != nil || held[a] {
 		return false
 	}
-	if netnsID(d.netns) == "" {
-		return true
-	}
-	_, err = readInterface(d.netns, d.ifname)
+	return netnsID(d.netns) == "" || lacksInterface(d.netns, d.ifname)
+}
+
+// lacksInterface reports whether a namespace is known to have no interface of that name.
+func lacksInterface(path, ifname string) bool {
+	_, err := readInterface(path, ifname)
 	return bridge.IsNotFound(err)
 }
 

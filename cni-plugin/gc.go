@@ -42,22 +42,36 @@ func (p *Plugin) cmdGC(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	errs := []error{err}
 	addressed, err := holders(c)
 	errs = append(errs, err)
+	inUse := s.namespaces(valid)
 	for a := range union(known, addressed) {
 		if !valid[a] {
-			errs = append(errs, p.collect(ctx, c, a, args))
+			errs = append(errs, p.collect(ctx, c, a, inUse, args))
 		}
 	}
 	errs = append(errs, s.forget(c.Name, containers), p.delegateGC(ctx, c, args))
 	return errors.Join(errs...)
 }
 
+// namespaces tells whose the network namespaces of attachments are: containers, by the namespace's identity.
+func (s states) namespaces(attachments map[attachment]bool) map[string]string {
+	containers := map[string]string{}
+	for a := range attachments {
+		if r, err := s.read(a); err == nil {
+			if id := netnsID(r.Netns); id != "" {
+				containers[id] = a.container
+			}
+		}
+	}
+	return containers
+}
+
 // collect detaches what no DEL has detached. The namespace is entered only if it is the one that ADD saw: by now its path may
-// lead to that of another container, or of the host.
-func (p *Plugin) collect(ctx context.Context, c conf, a attachment, args *skel.CmdArgs) error {
+// lead to that of another container, or of the host. That of another container which is in use is never entered, whatever is recorded.
+func (p *Plugin) collect(ctx context.Context, c conf, a attachment, inUse map[string]string, args *skel.CmdArgs) error {
 	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
 	if r, err := (states{c.DataDir}).read(a); err == nil {
 		d.args = r.Args
-		if r.sameNetns() {
+		if user, used := inUse[netnsID(r.Netns)]; r.sameNetns() && (!used || user == a.container) {
 			d.netns = r.Netns
 		}
 	}

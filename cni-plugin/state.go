@@ -226,15 +226,3 @@ func awaitLock(ctx context.Context, file *os.File) error {
 		}
 	}
 }
-
-// sameNetns reports whether the namespace of the ADD is still where it was.
-func (r record) sameNetns() bool { return r.NetnsID != "" && netnsID(r.Netns) == r.NetnsID }
-
-// netnsID tells a network namespace from others; empty if there is none at path.
-func netnsID(path string) string {
-	var st unix.Stat_t
-	if path == "" || unix.Stat(path, &st) != nil {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
-}

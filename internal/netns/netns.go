@@ -57,6 +57,23 @@ func Current() (*Namespace, error) { return Open(threadNamespace) }
 // FD is the descriptor of the namespace, valid until Close.
 func (ns *Namespace) FD() int { return int(ns.file.Fd()) }
 
+// Cookie returns a number that no other namespace gets until the next boot, unlike that of its inode (SO_NETNS_COOKIE). Before
+// Linux 5.14 the error is ENOPROTOOPT.
+func (ns *Namespace) Cookie() (cookie uint64, err error) {
+	err = ns.Do(func() error {
+		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(socket)
+		if cookie, err = unix.GetsockoptUint64(socket, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
+			return fmt.Errorf("read cookie of network namespace: %w", err)
+		}
+		return nil
+	})
+	return cookie, err
+}
+
 // Close drops the reference that keeps an unpinned, unused namespace alive.
 func (ns *Namespace) Close() error { return ns.file.Close() }
 
