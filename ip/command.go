@@ -105,8 +105,6 @@ func (c Chain) hook() string {
 		return "type nat hook postrouting priority srcnat"
 	case Marking:
 		return "type filter hook forward priority filter - 1; policy accept"
-	case Leaving:
-		return "type filter hook forward priority raw; policy accept"
 	}
 	return "type filter hook forward priority filter; policy accept"
 }

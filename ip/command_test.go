@@ -146,11 +146,11 @@ nft 'delete element ip tulle-peers sources { 192.0.2.3 . 0x0a320300 }'
 			host(),
 			with(func(s *ip.State) {
 				s.Tables = []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{
-					{Chain: ip.Leaving, In: "cni0", Src: s.Tables[0].Rules[0].Src, Verdict: ip.Accept},
-					{Chain: ip.Leaving, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof},
+					{Chain: ip.Forward, In: "cni0", Src: s.Tables[0].Rules[0].Src, Verdict: ip.Accept},
+					{Chain: ip.Forward, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof},
 				}}}
 			}),
-			`nft 'delete table ip tulle; add table ip tulle; add counter ip tulle spoofed; add chain ip tulle leaving { type filter hook forward priority raw; policy accept; }; add rule ip tulle leaving iifname "cni0" ip saddr 10.50.0.0/16 accept; add rule ip tulle leaving iifname "cni0" fib saddr . iif oif missing counter name spoofed drop'
+			`nft 'delete table ip tulle; add table ip tulle; add counter ip tulle spoofed; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward iifname "cni0" ip saddr 10.50.0.0/16 accept; add rule ip tulle forward iifname "cni0" fib saddr . iif oif missing counter name spoofed drop'
 `},
 		"everything gone": {
 			with(func(s *ip.State) {

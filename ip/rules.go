@@ -40,7 +40,6 @@ const (
 	Postrouting Chain = "postrouting" // type nat, hook postrouting, priority srcnat
 	Forward     Chain = "forward"     // type filter, hook forward, priority filter, policy accept
 	Marking     Chain = "marking"     // the same, priority filter - 1: before others look at the mark
-	Leaving     Chain = "leaving"     // the same, priority raw: before anybody else
 )
 
 // Verdict is what a rule does with a packet that it matches.

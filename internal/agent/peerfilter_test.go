@@ -219,7 +219,7 @@ func TestNoSourceCheckWhereNoneIsWanted(t *testing.T) {
 			}
 			for _, table := range s.Tables {
 				for _, r := range table.Rules {
-					if r.Chain == ip.Leaving {
+					if r.Verdict == ip.DropSpoof {
 						n++
 					}
 				}

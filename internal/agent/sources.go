@@ -20,7 +20,7 @@ func (a *Agent) filter(s *ip.State) {
 	}
 }
 
-// checkSources adds to the tables what drops packets on their way to other hosts' containers whose source is not of this host's
+// checkSources puts first in the tables what drops packets on their way to other hosts' containers whose source is not of this host's
 // subnet. From the bridges of containers, no other source goes out but what this host routes back to that bridge, and so knows to
 // be behind it. From elsewhere, a source in the network must be routed to where it comes from, unless other hosts send that way.
 func checkSources(v view, n subnet.Network, want *ip.State) {
@@ -29,7 +29,7 @@ func checkSources(v view, n subnet.Network, want *ip.State) {
 		network, own := n.Pools.Of(t.Family).Network, v.self.Subnets.Of(t.Family)
 		if own.IsValid() {
 			links := fabricLinks(*want, t.Family)
-			t.Rules = append(t.Rules, sourceRules(network, own, links, bridges(v.snap.Interfaces, own, links))...)
+			t.Rules = append(sourceRules(network, own, links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
 		}
 	}
 }
@@ -50,7 +50,7 @@ func sourceRules(network, own netip.Prefix, links, bridges []string) []ip.Rule {
 	}
 	rules = append(rules, ip.Rule{Src: inside, Unrouted: true, Verdict: ip.DropSpoof})
 	for i := range rules {
-		rules[i].Chain = ip.Leaving
+		rules[i].Chain = ip.Forward
 	}
 	return rules
 }

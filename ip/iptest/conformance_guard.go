@@ -153,9 +153,9 @@ func (s *suite) spoofed() {
 	s.apply(add(ip.Sysctl{Key: ip.Dual[string]{V4: "net/ipv4/ip_forward", V6: "net/ipv6/conf/all/forwarding"}.Of(s.family), Value: "1"}), nil)
 	own := netip.PrefixFrom(s.addr.Prefix.Addr(), s.route.Dst.Bits())
 	table := ip.Table{Family: s.family, Rules: []ip.Rule{
-		{Chain: ip.Leaving, Dst: ip.Match{Prefix: s.network, Not: true}, Verdict: ip.Accept},
-		{Chain: ip.Leaving, In: in, Src: ip.Match{Prefix: own}, Verdict: ip.Accept},
-		{Chain: ip.Leaving, In: in, Unrouted: true, Verdict: ip.DropSpoof},
+		{Chain: ip.Forward, Dst: ip.Match{Prefix: s.network, Not: true}, Verdict: ip.Accept},
+		{Chain: ip.Forward, In: in, Src: ip.Match{Prefix: own}, Verdict: ip.Accept},
+		{Chain: ip.Forward, In: in, Unrouted: true, Verdict: ip.DropSpoof},
 	}}
 	s.apply(add(table), nil)
 	s.owned(ip.State{Tables: []ip.Table{table}})

@@ -74,7 +74,7 @@ func (k *Kernel) Forward(in string, src, dst netip.Addr) {
 	defer k.mu.Unlock()
 	f := ip.FamilyOf(src)
 	for _, r := range k.tables[f].Rules {
-		if r.Chain == ip.Leaving && (r.In == "" || r.In == in) && matches(r.Src, src) && matches(r.Dst, dst) && !(r.Unrouted && k.routedBack(src, in)) {
+		if r.Chain == ip.Forward && (r.In == "" || r.In == in) && matches(r.Src, src) && matches(r.Dst, dst) && !(r.Unrouted && k.routedBack(src, in)) {
 			if r.Verdict == ip.DropSpoof {
 				k.spoofed[f]++
 			}

@@ -150,7 +150,7 @@ func TestGuardReadsAsCommands(t *testing.T) {
 // not fail to load them at the next boot.
 func TestRulesetCanBeSaved(t *testing.T) {
 	w := newWorld(t)
-	want := ip.State{Guards: guards(), Tables: []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{{Chain: ip.Leaving, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof}}}}}
+	want := ip.State{Guards: guards(), Tables: []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{{Chain: ip.Forward, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof}}}}}
 	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
 	saved := w.run(t, "", "nft", "list", "ruleset")
 	must(t, w.Kernel.Apply(t.Context(), ip.Diff(want, ip.State{})))

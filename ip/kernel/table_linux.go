@@ -28,10 +28,6 @@ func baseChains(t *nftables.Table) map[ip.Chain]*nftables.Chain {
 			Table: t, Name: string(ip.Marking), Type: nftables.ChainTypeFilter,
 			Hooknum: nftables.ChainHookForward, Priority: new(*nftables.ChainPriorityFilter - 1), Policy: &policy,
 		},
-		ip.Leaving: {
-			Table: t, Name: string(ip.Leaving), Type: nftables.ChainTypeFilter,
-			Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityRaw, Policy: &policy,
-		},
 	}
 }
 
