@@ -13,6 +13,17 @@ func CheckNodeID(id string) error {
 	return nil
 }
 
+// CheckIdentity says what is wrong with the node id or the instance of a claim: no host would read a lease with it.
+func (c Claim) CheckIdentity() error {
+	if err := CheckNodeID(c.Attrs.Node); err != nil {
+		return err
+	}
+	if c.Attrs.Instance != "" && !soundID(c.Attrs.Instance) {
+		return fmt.Errorf("instance %.64q: what holds for a node id holds for it", c.Attrs.Instance)
+	}
+	return nil
+}
+
 func soundID(id string) bool {
 	if id == "" || len(id) > maxID {
 		return false

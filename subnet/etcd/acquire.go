@@ -21,8 +21,8 @@ import (
 
 // Acquire implements subnet.Store.
 func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
-	if claim.Attrs.Node == "" {
-		return nil, errors.New("acquire lease: the claim has no node id")
+	if err := claim.CheckIdentity(); err != nil {
+		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
 	a := &acquisition{store: s, claim: claim, creation: s.newCreation(nil), dead: map[string]bool{}}
 	a.creation.unwelcome = a.disputes

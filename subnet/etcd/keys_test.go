@@ -29,8 +29,12 @@ func TestOnlyLeasesBelowSubnets(t *testing.T) {
 	held := h.acquire(s, claimOf(1))
 	evil := claimOf(2)
 	evil.Attrs.Node = "../../subnets/x"
-	other := h.acquire(s, evil)
-	clone := evil
+	if _, err := s.Acquire(ctx, evil); err == nil || !strings.Contains(err.Error(), "node id") {
+		t.Errorf("Acquire with the node id %s = %v, want it refused", evil.Attrs.Node, err)
+	}
+	second := claimOf(2)
+	other := h.acquire(s, second)
+	clone := second
 	clone.Attrs.Instance = "another"
 	if _, err := s.Acquire(ctx, clone); err == nil {
 		t.Error("Acquire with the node id of a live host = nil, want a conflict")

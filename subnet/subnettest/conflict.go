@@ -88,7 +88,7 @@ func nodeIDOnOtherHardware(t *testing.T, h Harness) {
 		t.Errorf("the original's lease is now %s", value)
 	}
 	rebooted := original
-	rebooted.Attrs.Instance = "after a reboot"
+	rebooted.Attrs.Instance = "after-a-reboot"
 	rebooted.Attrs.Hardware = []string{"card-1", "card-2"}
 	y := start(t, h, rebooted)
 	if y.subnets() != x.subnets() {

@@ -231,8 +231,8 @@ func signal(c chan struct{}) {
 
 // Acquire implements subnet.Store.
 func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
-	if claim.Attrs.Node == "" {
-		return nil, errors.New("acquire lease: the claim has no node id")
+	if err := claim.CheckIdentity(); err != nil {
+		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
 	if err := s.request(ctx); err != nil {
 		return nil, fmt.Errorf("acquire lease: %w", err)

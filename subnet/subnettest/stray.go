@@ -83,7 +83,7 @@ func starter(t *testing.T, found own) (claim subnet.Claim, lease string) {
 	before := claim.Attrs
 	if found == fromLastBoot {
 		claim.Previous.V4 = prefix("10.5.10.0/24")
-		before.Instance, before.Hardware = "before the reboot", []string{"card-1"}
+		before.Instance, before.Hardware = "before-the-reboot", []string{"card-1"}
 	}
 	return claim, encode(t, before)
 }
