@@ -39,6 +39,11 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	if err := p.clearLeftover(ctx, c, a, args); err != nil {
 		return err
 	}
+	// What a delegate that fails has undone must not be what is there already.
+	if _, err := readInterface(args.Netns, args.IfName); err == nil {
+		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf(
+			"there is an interface %s in %s already, of another attachment: DEL comes before the next ADD", args.IfName, args.Netns), "")
+	}
 	bridge, err := missingBridge(c)
 	if err != nil {
 		return err

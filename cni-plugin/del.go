@@ -36,6 +36,10 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		p.remark("%v: removing the interface by the configuration of the network", err)
 	}
+	if r.NetnsID != "" && d.netns != "" && !r.isNetns(d.netns) {
+		p.remark("%s is not the namespace that %s of container %s was attached in, which is gone", d.netns, a.ifname, a.container)
+		d.netns = ""
+	}
 	addrs := addrsIn(d.netns, d.ifname)
 	if err := p.release(ctx, c, a, d, r.Delegate); err != nil {
 		return err
@@ -75,11 +79,11 @@ func (p *Plugin) release(ctx context.Context, c conf, a attachment, d delegation
 
 // undone reports whether an attachment is known to have neither interface nor address.
 func undone(c conf, a attachment, d delegation) bool {
-	if textOr(c.IPAM, "type", defaultIPAM) != defaultIPAM {
+	if !hostLocal(c) {
 		return false
 	}
 	held, err := holders(c)
-	if err != nil || held[a] {
+	if err != nil || len(held[a]) > 0 {
 		return false
 	}
 	return netnsID(d.netns) == "" || lacksInterface(d.netns, d.ifname)

@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -42,36 +45,22 @@ func (p *Plugin) cmdGC(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	errs := []error{err}
 	addressed, err := holders(c)
 	errs = append(errs, err)
-	inUse := s.namespaces(valid)
 	for a := range union(known, addressed) {
 		if !valid[a] {
-			errs = append(errs, p.collect(ctx, c, a, inUse, args))
+			errs = append(errs, p.collect(ctx, c, a, addressed[a], args))
 		}
 	}
 	errs = append(errs, s.forget(c.Name, containers), p.delegateGC(ctx, c, args))
 	return errors.Join(errs...)
 }
 
-// namespaces tells whose the network namespaces of attachments are: containers, by the namespace's identity.
-func (s states) namespaces(attachments map[attachment]bool) map[string]string {
-	containers := map[string]string{}
-	for a := range attachments {
-		if r, err := s.read(a); err == nil {
-			if id := netnsID(r.Netns); id != "" {
-				containers[id] = a.container
-			}
-		}
-	}
-	return containers
-}
-
-// collect detaches what no DEL has detached. The namespace is entered only if it is the one that ADD saw: by now its path may
-// lead to that of another container, or of the host. That of another container which is in use is never entered, whatever is recorded.
-func (p *Plugin) collect(ctx context.Context, c conf, a attachment, inUse map[string]string, args *skel.CmdArgs) error {
+// collect detaches what no DEL has detached. The namespace is entered only if it is the one that ADD saw, and if the interface in it has
+// an address that the attachment holds: by now its path, or its inode, may be those of another container, or of the host.
+func (p *Plugin) collect(ctx context.Context, c conf, a attachment, held []netip.Addr, args *skel.CmdArgs) error {
 	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
 	if r, err := (states{c.DataDir}).read(a); err == nil {
 		d.args = r.Args
-		if user, used := inUse[netnsID(r.Netns)]; r.sameNetns() && (!used || user == a.container) {
+		if r.isNetns(r.Netns) && (!hostLocal(c) || hasAny(addrsIn(r.Netns, a.ifname), held)) {
 			d.netns = r.Netns
 		}
 	}
@@ -148,9 +137,9 @@ const hostLocalDir = "/var/lib/cni/networks"
 
 // holders lists the attachments that hold an address according to the host-local plugin, which has no GC of its own: a file is
 // named after its address and holds the container's id and the interface's name on a line each.
-func holders(c conf) (map[attachment]bool, error) {
-	found := map[attachment]bool{}
-	if textOr(c.IPAM, "type", defaultIPAM) != defaultIPAM {
+func holders(c conf) (map[attachment][]netip.Addr, error) {
+	found := map[attachment][]netip.Addr{}
+	if !hostLocal(c) {
 		return found, nil
 	}
 	dir := filepath.Join(cmp.Or(textOr(c.IPAM, "dataDir", ""), hostLocalDir), c.Name)
@@ -167,19 +156,28 @@ func holders(c conf) (map[attachment]bool, error) {
 			}
 			continue
 		}
-		if fields := strings.Fields(string(text)); len(fields) == 2 {
-			found[attachment{c.Name, fields[0], fields[1]}] = true
+		fields := strings.Fields(string(text))
+		if addr, err := netip.ParseAddr(e.Name()); err == nil && len(fields) == 2 {
+			a := attachment{c.Name, fields[0], fields[1]}
+			found[a] = append(found[a], addr)
 		}
 	}
 	return found, errors.Join(errs...)
 }
 
-func union(a, b map[attachment]bool) map[attachment]bool {
-	all := map[attachment]bool{}
-	for _, m := range []map[attachment]bool{a, b} {
-		for k := range m {
-			all[k] = true
-		}
+// hostLocal reports whether addresses are those of the host-local plugin.
+func hostLocal(c conf) bool { return textOr(c.IPAM, "type", defaultIPAM) == defaultIPAM }
+
+// hasAny reports whether one of addrs is among those held.
+func hasAny(addrs, held []netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(held, a) })
+}
+
+// union lists the attachments that are in either.
+func union(known map[attachment]bool, addressed map[attachment][]netip.Addr) map[attachment]bool {
+	all := maps.Clone(known)
+	for a := range addressed {
+		all[a] = true
 	}
 	return all
 }

@@ -48,14 +48,17 @@ func netnsInode(path string) string {
 	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// sameNetns reports whether the namespace of the ADD is still where it was. Of an attachment that an earlier version made, it may
-// be another one with the inode of the first.
-func (r record) sameNetns() bool {
+// sameNetns reports whether the namespace of the ADD is still where it was.
+func (r record) sameNetns() bool { return r.isNetns(r.Netns) }
+
+// isNetns reports whether the namespace at path is that of the ADD. Of an attachment that an earlier version made, it may be
+// another one with the inode of the first.
+func (r record) isNetns(path string) bool {
 	if r.NetnsID == "" {
 		return false
 	}
 	if !strings.Contains(r.NetnsID, "/") {
-		return netnsInode(r.Netns) == r.NetnsID
+		return netnsInode(path) == r.NetnsID
 	}
-	return netnsID(r.Netns) == r.NetnsID
+	return netnsID(path) == r.NetnsID
 }

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
 )
 
 // inode is what versions up to the first recorded of a namespace.
@@ -99,4 +102,34 @@ func TestCookieOfAnotherBoot(t *testing.T) {
 	h.add(t, c, "eth0", h.conf(nil))
 	h.must(t, c, "eth0", "DEL", h.conf(nil))
 	h.wantNothingLeft(t)
+}
+
+// An ADD that meets an interface undoes nothing of it, by whatever path and under whatever name it comes.
+func TestAddWhereInterfaceIs(t *testing.T) {
+	h, c := newDualHost(t), newContainer(t, "c")
+	h.add(t, c, "eth0", h.conf(nil))
+	path := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(c.netns, path); err != nil {
+		t.Fatal(err)
+	}
+	for _, again := range []container{{"c", path}, {"another", c.netns}} {
+		h.refuses(t, again, "ADD", h.conf(nil), types.ErrInvalidEnvironmentVariables, "DEL comes before the next ADD")
+		if got := c.interfaces(t); !slices.Contains(got, "eth0") {
+			t.Fatalf("interfaces after a refused ADD = %q", got)
+		}
+	}
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	h.wantNothingLeft(t)
+}
+
+// A runtime may name a namespace that is another's by now, as /proc/PID/ns/net with a number that is used again.
+func TestDelInAnotherNamespace(t *testing.T) {
+	h, c, other := newDualHost(t), newContainer(t, "c"), newContainer(t, "other")
+	h.add(t, c, "eth0", h.conf(nil))
+	h.add(t, other, "eth0", h.conf(nil))
+	h.must(t, container{"c", other.netns}, "eth0", "DEL", h.conf(nil))
+	if got := other.interfaces(t); !slices.Contains(got, "eth0") {
+		t.Errorf("interfaces of the other container = %q", got)
+	}
+	h.must(t, other, "eth0", "DEL", h.conf(nil))
 }

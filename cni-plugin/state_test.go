@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,7 +122,7 @@ func TestHoldersInTheWay(t *testing.T) {
 		}
 	}
 	found, err := holders(c)
-	if want := (map[attachment]bool{{"fabric", "c1", "eth0"}: true}); !cmp.Equal(found, want, cmp.AllowUnexported(attachment{})) {
+	if want := (map[attachment][]netip.Addr{{"fabric", "c1", "eth0"}: {netip.MustParseAddr("10.5.0.3")}}); !cmp.Equal(found, want, cmp.AllowUnexported(attachment{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
 		t.Errorf("holders = %v, want %v", found, want)
 	}
 	if err == nil || !strings.Contains(err.Error(), pipe) {
