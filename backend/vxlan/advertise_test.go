@@ -51,8 +51,7 @@ func TestMACGivesWay(t *testing.T) {
 	left.Attrs.Node, left.Attrs.Instance = "h1", "run"
 	mine.Attrs.Node, mine.Attrs.Instance = "h1", "run"
 	upper := announcing(66, 5, mac)
-	upper.Attrs.BackendData.V4 = []byte(strings.ToUpper(fmt.Sprintf("%s", mac)))
-	upper.Attrs.BackendData.V4 = fmt.Appendf(nil, `{ "VtepMAC": %q }`, upper.Attrs.BackendData.V4)
+	upper.Attrs.BackendData.V4 = fmt.Appendf(nil, `{ "VtepMAC": %q }`, strings.ToUpper(mac.String()))
 	for name, tt := range map[string]struct {
 		self  *subnet.Lease
 		other *subnet.Lease
