@@ -60,7 +60,7 @@ func (p *Plugin) collect(ctx context.Context, c conf, a attachment, held []netip
 	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
 	if r, err := (states{c.DataDir}).read(a); err == nil {
 		d.args = r.Args
-		if r.isNetns(r.Netns) && (!hostLocal(c) || hasAny(addrsIn(r.Netns, a.ifname), held)) {
+		if r.isNetns(r.Netns) && (!hostLocal(c) || mayHold(addrsIn(r.Netns, a.ifname), held)) {
 			d.netns = r.Netns
 		}
 	}
@@ -168,9 +168,11 @@ func holders(c conf) (map[attachment][]netip.Addr, error) {
 // hostLocal reports whether addresses are those of the host-local plugin.
 func hostLocal(c conf) bool { return textOr(c.IPAM, "type", defaultIPAM) == defaultIPAM }
 
-// hasAny reports whether one of addrs is among those held.
-func hasAny(addrs, held []netip.Addr) bool {
-	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(held, a) })
+// mayHold reports whether an interface with addrs may be that of an attachment which holds others: one of them is its, or there is none,
+// as when ADD was killed before the interface got any.
+func mayHold(addrs, held []netip.Addr) bool {
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !a.IsGlobalUnicast() })
+	return len(addrs) == 0 || slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(held, a) })
 }
 
 // union lists the attachments that are in either.

@@ -66,13 +66,33 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() { w.history.close(); w.beliefs.close() })
 	w.baseline = make(map[string]string)
 	for _, host := range w.hosts {
+		w.baseline[host.Name] = settledDataPlane(t, host)
+	}
+	return w
+}
+
+// settledDataPlane is the data plane of a host once it has stayed the same for two seconds: tulled follows the bridge of the containers, which
+// has only just come.
+func settledDataPlane(t *testing.T, host *lab.Host) string {
+	t.Helper()
+	const same, most = 20, 300
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	last, times := "", 0
+	for range most {
 		text, err := host.DataPlane()
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.baseline[host.Name] = text
+		if times++; text != last {
+			last, times = text, 0
+		}
+		if times == same {
+			break
+		}
+		<-tick.C
 	}
-	return w
+	return last
 }
 
 func (w *world) up() error {

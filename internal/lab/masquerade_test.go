@@ -154,6 +154,8 @@ func (w *flowWorld) requireLeftToKubeProxy(t *testing.T, f ip.Family) {
 func TestNoMasqueradeIntoTheNetwork(t *testing.T) {
 	t.Parallel()
 	l := upLab(t, lab.Config{Hosts: 2, Containers: 2, DaemonArgs: func(*lab.Host) []string { return []string{"--ip-masq=false"} }})
+	requireMatrix(t, l)
+	requireHostsReach(t, l)
 	w := newFlowWorld(t, l)
 	for _, f := range l.Config.Families {
 		remote := netip.AddrPortFrom(w.remote.addr.Of(f), podPort)
