@@ -47,20 +47,20 @@ func (p *Plugin) cmdGC(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	errs = append(errs, err)
 	for a := range union(known, addressed) {
 		if !valid[a] {
-			errs = append(errs, p.collect(ctx, c, a, addressed[a], args))
+			errs = append(errs, p.collect(ctx, c, a, addressed, args))
 		}
 	}
 	errs = append(errs, s.forget(c.Name, containers), p.delegateGC(ctx, c, args))
 	return errors.Join(errs...)
 }
 
-// collect detaches what no DEL has detached. The namespace is entered only if it is the one that ADD saw, and if the interface in it has
-// an address that the attachment holds: by now its path, or its inode, may be those of another container, or of the host.
-func (p *Plugin) collect(ctx context.Context, c conf, a attachment, held []netip.Addr, args *skel.CmdArgs) error {
+// collect detaches what no DEL has detached. The namespace is entered only if it is the one that ADD saw, and if no
+// other attachment holds an address of the interface in it: by now its path, or its inode, may be those of another container, or of the host.
+func (p *Plugin) collect(ctx context.Context, c conf, a attachment, held map[attachment][]netip.Addr, args *skel.CmdArgs) error {
 	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
 	if r, err := (states{c.DataDir}).read(a); err == nil {
 		d.args = r.Args
-		if r.isNetns(r.Netns) && (!hostLocal(c) || mayHold(addrsIn(r.Netns, a.ifname), held)) {
+		if r.isNetns(r.Netns) && !heldByOther(a, addrsIn(r.Netns, a.ifname), held) {
 			d.netns = r.Netns
 		}
 	}
@@ -168,11 +168,15 @@ func holders(c conf) (map[attachment][]netip.Addr, error) {
 // hostLocal reports whether addresses are those of the host-local plugin.
 func hostLocal(c conf) bool { return textOr(c.IPAM, "type", defaultIPAM) == defaultIPAM }
 
-// mayHold reports whether an interface with addrs may be that of an attachment which holds others: one of them is its, or there is none,
-// as when ADD was killed before the interface got any.
-func mayHold(addrs, held []netip.Addr) bool {
-	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !a.IsGlobalUnicast() })
-	return len(addrs) == 0 || slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(held, a) })
+// heldByOther reports whether another attachment than a holds one of addrs. One that nobody holds may be a's: an ADD that fails gives
+// its addresses back before it removes the interface.
+func heldByOther(a attachment, addrs []netip.Addr, held map[attachment][]netip.Addr) bool {
+	for other, theirs := range held {
+		if other != a && slices.ContainsFunc(theirs, func(addr netip.Addr) bool { return slices.Contains(addrs, addr) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // union lists the attachments that are in either.
