@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/backends"
+	"tulle/internal/printable"
 	"tulle/subnet/etcd"
 )
 
@@ -38,7 +39,7 @@ func newConfigGetCommand(store *storeFlags) *cobra.Command {
 				if data == nil {
 					return fmt.Errorf("%s does not exist: write it with: tulle config set", s.ConfigKey())
 				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), string(data))
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), printable.JSON(string(data)))
 				return err
 			})
 		}).runE,

@@ -3,9 +3,11 @@
 package printable
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -55,6 +57,24 @@ func Lines(s string) string {
 		lines[i] = Text(line, Line)
 	}
 	return strings.Join(lines, "\n")
+}
+
+// JSON returns s with what does not show as itself as a JSON escape (RFC 8259, 7), line ends and tabs aside: JSON keeps its meaning. Of
+// text that is no JSON, which is told by reading it, each invalid byte becomes U+FFFD.
+func JSON(s string) string {
+	var b strings.Builder
+	for _, r := range strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(s) {
+		switch {
+		case r == '\n' || r == '\t' || visible(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
 }
 
 func sound(s string) bool {

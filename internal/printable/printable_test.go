@@ -1,6 +1,8 @@
 package printable
 
 import (
+	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode"
@@ -33,6 +35,23 @@ func TestText(t *testing.T) {
 	}
 	if got, want := Lines("one\ntwo\x1b\nthree"), "one\n\"two\\x1b\"\nthree"; got != want {
 		t.Errorf("lines %q, want %q", got, want)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	for s, want := range map[string]string{
+		"{\r\n\t\"a\": [1, \"naïve 節\"]\r}":     "{\n\t\"a\": [1, \"naïve 節\"]\n}",
+		"\"\u202e\u0301\U000e0001 \x7f\u009b\"": `"\u202e\u0301\udb40\udc01 \u007f\u009b"`,
+		"no JSON \x1b[2J\x00\xff":               "no JSON \\u001b[2J\\u0000\ufffd",
+	} {
+		got := JSON(s)
+		if got != want {
+			t.Errorf("%q becomes %q, want %q", s, got, want)
+		}
+		var before, after any
+		if json.Unmarshal([]byte(s), &before) == nil && (json.Unmarshal([]byte(got), &after) != nil || !reflect.DeepEqual(before, after)) {
+			t.Errorf("%q means %v, and %v before", got, after, before)
+		}
 	}
 }
 
