@@ -6,9 +6,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -36,6 +35,14 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	if _, err := p.find(delegate, delegationOf(args)); err != nil {
 		return err
 	}
+	if err := s.make(); err != nil {
+		return err
+	}
+	held, err := s.lock(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer p.unlock(held)
 	if err := p.clearLeftover(ctx, c, a, args); err != nil {
 		return err
 	}
@@ -48,18 +55,14 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	r := record{Netns: args.Netns, NetnsID: netnsID(args.Netns), Args: args.Args, Delegate: delegate, Bridge: bridge}
-	if err := s.write(a, r); err != nil {
-		return err
-	}
-	held, err := lock(ctx, s.path(a))
+	id, err := netnsID(args.Netns)
 	if err != nil {
 		return err
 	}
-	if held == nil {
-		return fmt.Errorf("state %s is gone: a DEL of the same attachment runs beside this ADD", s.path(a))
+	r := record{Netns: args.Netns, NetnsID: id, Args: args.Args, Delegate: delegate, Bridge: bridge}
+	if err := s.write(a, r); err != nil {
+		return err
 	}
-	defer held.Close()
 	result, err := p.attach(ctx, c, env, delegate, bridge != "", args)
 	p.markBridge(r)
 	if err != nil {
@@ -103,21 +106,21 @@ func (p *Plugin) undo(ctx context.Context, c conf, a attachment, delegate json.R
 // interface are still there may be in use.
 func (p *Plugin) clearLeftover(ctx context.Context, c conf, a attachment, args *skel.CmdArgs) error {
 	s := states{c.DataDir}
-	held, err := lock(ctx, s.path(a))
-	if held == nil || err != nil {
-		return err
+	if _, err := os.Lstat(s.path(a)); absent(err) {
+		return nil
 	}
-	defer held.Close()
 	r, err := s.read(a)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.remark("%v: it is written anew", err)
-	}
 	if err != nil {
+		p.remark("%v: it is written anew", err)
 		return removeFile(s.path(a))
 	}
-	if r.Netns == args.Netns && r.sameNetns() && !lacksInterface(args.Netns, args.IfName) {
+	same, err := r.isNetns(r.Netns)
+	if err != nil {
+		return err
+	}
+	if same && !lacksInterface(r.Netns, a.ifname) {
 		return types.NewError(types.ErrInvalidEnvironmentVariables, fmt.Sprintf(
-			"container %s has an interface %s on network %s already: DEL comes before the next ADD", a.container, a.ifname, a.network), "")
+			"container %s has an interface %s on network %s already, in %s: DEL comes before the next ADD", a.container, a.ifname, a.network, r.Netns), "")
 	}
 	d := delegationOf(args)
 	d.netns = ""

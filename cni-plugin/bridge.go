@@ -42,10 +42,14 @@ func missingBridge(c conf) (string, error) {
 // markBridge marks the bridge that came with an attachment, which no plugin ever removes, for tulle cleanup. If the plugin was
 // killed before, it is done when the attachment is undone; but a bridge that is there after a reboot may be another's.
 func (p *Plugin) markBridge(r record) {
-	if r.Bridge == "" || !r.sameNetns() {
+	if r.Bridge == "" {
 		return
 	}
-	if err := bridge.Mark(r.Bridge); err != nil {
+	same, err := r.isNetns(r.Netns)
+	if same {
+		err = bridge.Mark(r.Bridge)
+	}
+	if err != nil {
 		p.remark("mark bridge: %v", err)
 	}
 }

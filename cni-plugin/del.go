@@ -25,20 +25,25 @@ func (p *Plugin) cmdDel(ctx context.Context, c conf, args *skel.CmdArgs) error {
 // detach undoes an attachment, by what is known of it or else by the configuration of today.
 func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation) error {
 	s := states{c.DataDir}
-	held, err := lock(ctx, s.path(a))
-	if err != nil {
+	switch held, err := s.lock(ctx, a); {
+	case err == nil:
+		defer p.unlock(held)
+	case !absent(err):
 		p.remark("%v", err)
-	}
-	if held != nil {
-		defer held.Close()
 	}
 	r, err := s.read(a)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		p.remark("%v: removing the interface by the configuration of the network", err)
 	}
-	if r.NetnsID != "" && d.netns != "" && !r.isNetns(d.netns) {
-		p.remark("%s is not the namespace that %s of container %s was attached in, which is gone", d.netns, a.ifname, a.container)
-		d.netns = ""
+	if r.NetnsID != "" && d.netns != "" {
+		same, err := r.isNetns(d.netns)
+		switch {
+		case err != nil:
+			p.remark("%v: taking %s for the namespace that %s of container %s was attached in", err, d.netns, a.ifname, a.container)
+		case !same:
+			p.remark("%s is not the namespace that %s of container %s was attached in, which is gone", d.netns, a.ifname, a.container)
+			d.netns = ""
+		}
 	}
 	addrs := addrsIn(d.netns, d.ifname)
 	if err := p.release(ctx, c, a, d, r.Delegate); err != nil {
@@ -67,26 +72,43 @@ func (p *Plugin) release(ctx context.Context, c conf, a attachment, d delegation
 	switch today, err := bestKnowledge(c); {
 	case err != nil:
 		tried = append(tried, err)
-	case !bytes.Equal(today, recorded) && try(today):
+	case !bytes.Equal(today, recorded) && try(today) && (recorded == nil || freed(a, ipamOf(recorded))):
 		return nil
 	}
-	if undone(c, a, d) {
+	if undone(c, a, d, recorded) {
 		p.remark("%v: but neither interface nor address of the attachment is there", tried[0])
 		return nil
 	}
 	return tried[0]
 }
 
-// undone reports whether an attachment is known to have neither interface nor address.
-func undone(c conf, a attachment, d delegation) bool {
-	if !hostLocal(c) {
+// undone reports whether an attachment is known to have neither interface nor address, by the configurations of the ADD and of today.
+func undone(c conf, a attachment, d delegation, recorded json.RawMessage) bool {
+	if !freed(a, c.IPAM) || recorded != nil && !freed(a, ipamOf(recorded)) {
 		return false
 	}
-	held, err := holders(c)
-	if err != nil || len(held[a]) > 0 {
+	id, err := netnsID(d.netns)
+	return err == nil && id == "" || lacksInterface(d.netns, d.ifname)
+}
+
+// freed reports whether an attachment is known to have no address by an address management.
+func freed(a attachment, ipam object) bool {
+	if !hostLocal(ipam) {
 		return false
 	}
-	return netnsID(d.netns) == "" || lacksInterface(d.netns, d.ifname)
+	held, err := holders(ipam, a.network)
+	return err == nil && len(held[a]) == 0
+}
+
+// ipamOf is the address management in a delegate's configuration.
+func ipamOf(delegate json.RawMessage) object {
+	var conf struct {
+		IPAM object `json:"ipam"`
+	}
+	if err := json.Unmarshal(delegate, &conf); err != nil || conf.IPAM == nil {
+		return object{"type": json.RawMessage(`"unknown"`)}
+	}
+	return conf.IPAM
 }
 
 // lacksInterface reports whether a namespace is known to have no interface of that name.

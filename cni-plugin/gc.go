@@ -43,7 +43,7 @@ func (p *Plugin) cmdGC(ctx context.Context, c conf, args *skel.CmdArgs) error {
 	s := states{c.DataDir}
 	known, err := s.known(c.Name)
 	errs := []error{err}
-	addressed, err := holders(c)
+	addressed, err := holders(c.IPAM, c.Name)
 	errs = append(errs, err)
 	for a := range union(known, addressed) {
 		if !valid[a] {
@@ -60,7 +60,11 @@ func (p *Plugin) collect(ctx context.Context, c conf, a attachment, held map[att
 	d := delegation{container: a.container, ifname: a.ifname, path: args.Path}
 	if r, err := (states{c.DataDir}).read(a); err == nil {
 		d.args = r.Args
-		if r.isNetns(r.Netns) && !heldByOther(a, addrsIn(r.Netns, a.ifname), held) {
+		same, err := r.isNetns(r.Netns)
+		if err != nil {
+			p.remark("%v: not entering %s", err, r.Netns)
+		}
+		if same && !heldByOther(a, addrsIn(r.Netns, a.ifname), held) {
 			d.netns = r.Netns
 		}
 	}
@@ -88,6 +92,8 @@ func (s states) known(network string) (map[attachment]bool, error) {
 	found := map[attachment]bool{}
 	for _, name := range names {
 		if file, ok := atomicfile.Unfinished(name); ok {
+			name = file
+		} else if file, ok := lockOf(name); ok {
 			name = file
 		}
 		if parts := strings.Split(name, separator); len(parts) == 3 && parts[0] == network {
@@ -137,12 +143,12 @@ const hostLocalDir = "/var/lib/cni/networks"
 
 // holders lists the attachments that hold an address according to the host-local plugin, which has no GC of its own: a file is
 // named after its address and holds the container's id and the interface's name on a line each.
-func holders(c conf) (map[attachment][]netip.Addr, error) {
+func holders(ipam object, network string) (map[attachment][]netip.Addr, error) {
 	found := map[attachment][]netip.Addr{}
-	if !hostLocal(c) {
+	if !hostLocal(ipam) {
 		return found, nil
 	}
-	dir := filepath.Join(cmp.Or(textOr(c.IPAM, "dataDir", ""), hostLocalDir), c.Name)
+	dir := filepath.Join(cmp.Or(textOr(ipam, "dataDir", ""), hostLocalDir), network)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list addresses in use: %w", err)
@@ -158,15 +164,15 @@ func holders(c conf) (map[attachment][]netip.Addr, error) {
 		}
 		fields := strings.Fields(string(text))
 		if addr, err := netip.ParseAddr(e.Name()); err == nil && len(fields) == 2 {
-			a := attachment{c.Name, fields[0], fields[1]}
+			a := attachment{network, fields[0], fields[1]}
 			found[a] = append(found[a], addr)
 		}
 	}
 	return found, errors.Join(errs...)
 }
 
-// hostLocal reports whether addresses are those of the host-local plugin.
-func hostLocal(c conf) bool { return textOr(c.IPAM, "type", defaultIPAM) == defaultIPAM }
+// hostLocal reports whether an address management is the host-local plugin.
+func hostLocal(ipam object) bool { return textOr(ipam, "type", defaultIPAM) == defaultIPAM }
 
 // heldByOther reports whether another attachment than a holds one of addrs. One that nobody holds may be a's: an ADD that fails gives
 // its addresses back before it removes the interface.

@@ -3,7 +3,9 @@
 package cniplugin
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,28 +17,38 @@ import (
 // bootIDFile tells one boot from another (random(4)).
 const bootIDFile = "/proc/sys/kernel/random/boot_id"
 
-// netnsID tells a network namespace from all others, earlier and later ones; empty if there is none at path. The kernel gives the
+// netnsID tells a network namespace from all others, earlier and later ones; empty if there is none at path, such as in the file that a
+// namespace was pinned to. The kernel gives the
 // inode of a namespace that is gone to another, soon after a reboot above all: it counts only where the kernel, before Linux 5.14, shows
 // no cookie.
-func netnsID(path string) string {
+func netnsID(path string) (string, error) {
 	inode := netnsInode(path)
 	if inode == "" {
-		return ""
+		return "", nil
 	}
 	boot, err := regularfile.Read(bootIDFile, 64)
 	if err != nil {
-		return ""
+		return "", err
 	}
 	id := strings.TrimSpace(string(boot)) + "/"
 	ns, err := netns.Open(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, regularfile.ErrUnfit) {
+		return "", nil
+	}
 	if err != nil {
-		return ""
+		return "", err
 	}
 	defer ns.Close()
-	if cookie, err := ns.Cookie(); err == nil {
-		return fmt.Sprintf("%scookie:%d", id, cookie)
+	switch cookie, err := ns.Cookie(); {
+	case err == nil:
+		return fmt.Sprintf("%scookie:%d", id, cookie), nil
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return id + inode, nil
+	case errors.Is(err, unix.EINVAL): // setns(2) of another file
+		return "", nil
+	default:
+		return "", err
 	}
-	return id + inode
 }
 
 // netnsInode is what earlier versions took for the identity of a namespace.
@@ -48,17 +60,15 @@ func netnsInode(path string) string {
 	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// sameNetns reports whether the namespace of the ADD is still where it was.
-func (r record) sameNetns() bool { return r.isNetns(r.Netns) }
-
-// isNetns reports whether the namespace at path is that of the ADD. Of an attachment that an earlier version made, it may be
-// another one with the inode of the first.
-func (r record) isNetns(path string) bool {
+// isNetns reports whether the namespace at path is that of the ADD; an error says that it cannot be told. Of an attachment that an
+// earlier version made, it may be another one with the inode of the first.
+func (r record) isNetns(path string) (bool, error) {
 	if r.NetnsID == "" {
-		return false
+		return false, nil
 	}
 	if !strings.Contains(r.NetnsID, "/") {
-		return netnsInode(path) == r.NetnsID
+		return netnsInode(path) == r.NetnsID, nil
 	}
-	return netnsID(path) == r.NetnsID
+	id, err := netnsID(path)
+	return id == r.NetnsID, err
 }

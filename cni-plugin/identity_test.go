@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -77,6 +79,47 @@ func TestAddAfterInodeIsUsedAgain(t *testing.T) {
 	h.rewrite(t, "c", "c", "netnsID", inode(t, c.netns))
 	c.ip(t, "link", "delete", "eth0")
 	h.add(t, c, "eth0", h.conf(nil))
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	h.wantNothingLeft(t)
+}
+
+// A container has one interface of a name, in one namespace: its address is not free while the first lives.
+func TestAddInSecondNamespace(t *testing.T) {
+	h, c, second := newDualHost(t), newContainer(t, "c"), newContainer(t, "second")
+	first := h.add(t, c, "eth0", h.conf(nil))
+	h.refuses(t, container{"c", second.netns}, "ADD", h.conf(nil), types.ErrInvalidEnvironmentVariables, "in "+c.netns)
+	wantOnlyLoopback(t, second)
+	if left := h.left(t); !slices.Contains(left, "file "+first.V4.Addr().String()) {
+		t.Errorf("left %q, want the address of the first", left)
+	}
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	h.add(t, container{"c", second.netns}, "eth0", h.conf(nil))
+	h.must(t, container{"c", second.netns}, "eth0", "DEL", h.conf(nil))
+	h.wantNothingLeft(t)
+}
+
+// Of several ADDs of one attachment, one makes it, and none undoes it.
+func TestAddsAtOnce(t *testing.T) {
+	h, c := newDualHost(t), newContainer(t, "c")
+	var made atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			_, _, err := h.cni(c, "eth0", "ADD", h.conf(nil))
+			if err == nil {
+				made.Add(1)
+			} else if !strings.Contains(err.Error(), "DEL comes before the next ADD") {
+				t.Errorf("ADD: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := made.Load(); n != 1 {
+		t.Errorf("%d of 8 ADDs made the attachment, want 1", n)
+	}
+	if got := c.interfaces(t); !slices.Contains(got, "eth0") {
+		t.Errorf("interfaces = %q, want the one that was made", got)
+	}
 	h.must(t, c, "eth0", "DEL", h.conf(nil))
 	h.wantNothingLeft(t)
 }

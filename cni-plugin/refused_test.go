@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,32 @@ func TestRecordedConfigurationIsRefused(t *testing.T) {
 	}
 }
 
+// An address stays recorded as long as it is not free, though today's configuration looks for it elsewhere.
+func TestAddressIsKeptElsewhere(t *testing.T) {
+	h, c := newDualHost(t), newContainer(t, "c")
+	addrs := h.add(t, c, "eth0", h.conf(nil))
+	good, err := os.ReadFile(h.state("c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoiled := strings.Replace(string(good), `"type":"bridge"`, `"type":"gone"`, 1)
+	if err := os.WriteFile(h.state("c"), []byte(spoiled), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := h.conf(map[string]any{"ipam": map[string]any{"dataDir": t.TempDir()}})
+	if _, _, err := h.cni(c, "eth0", "DEL", elsewhere); err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("DEL while %v is not freed: %v, want an error that names the plugin that is missing", addrs.V4, err)
+	}
+	if left := h.left(t); !slices.Contains(left, "file "+addrs.V4.Addr().String()) || !slices.Contains(left, "file fabric:c:eth0") {
+		t.Errorf("left %q, want the address and the state", left)
+	}
+	if err := os.WriteFile(h.state("c"), good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, c, "eth0", "DEL", elsewhere)
+	h.wantNothingLeft(t)
+}
+
 // freeAll frees all of host-local's addresses.
 func (h *host) freeAll(t *testing.T) {
 	t.Helper()
@@ -111,7 +138,7 @@ func TestNamesThatAreTooLong(t *testing.T) {
 func TestAddAndDelAtOnce(t *testing.T) {
 	h, c := newDualHost(t), newContainer(t, "c")
 	var wg sync.WaitGroup
-	for range 12 {
+	for range 6 {
 		for _, command := range []string{"ADD", "DEL"} {
 			wg.Go(func() {
 				for range 3 {

@@ -3,17 +3,14 @@
 package cniplugin
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/regularfile"
@@ -33,12 +30,6 @@ type record struct {
 
 // states is the directory with a file per attachment.
 type states struct{ dir string }
-
-// lockTimeout bounds the wait for a delegate that outlived the plugin: about the longest that the bridge plugin waits for a port.
-const (
-	lockTimeout = 5 * time.Second
-	lockEvery   = 5 * time.Millisecond
-)
 
 // longestName is how long the name of a state file may be, in bytes. File systems take 255, and package atomicfile adds to it while
 // it writes.
@@ -68,33 +59,21 @@ func (s states) check(a attachment) error {
 // flannelPath is where the flannel plugin keeps what it knows of a container.
 func (s states) flannelPath(container string) string { return filepath.Join(s.dir, container) }
 
+// make makes the directory.
+func (s states) make() error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	return nil
+}
+
 // write keeps r, through power cuts too.
 func (s states) write(a attachment, r record) error {
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
-	}
-	return s.alone(func() error { return atomicfile.Write(s.path(a), text, 0o600) })
-}
-
-// alone runs fn while no other process writes or removes a state: who removes one also removes what seems to be a write of it that did
-// not come to its end.
-func (s states) alone(fn func() error) (err error) {
-	dir, err := os.OpenFile(s.dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fn()
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
-		return fmt.Errorf("lock %s: %w", s.dir, err)
-	}
-	return fn()
+	return atomicfile.Write(s.path(a), text, 0o600)
 }
 
 // read returns what is known of an attachment, if need be from the flannel plugin. If there is nothing, the error wraps fs.ErrNotExist.
@@ -153,10 +132,6 @@ func delegateField(conf json.RawMessage, name string) (string, error) {
 
 // remove forgets an attachment, and what a crash left of writing it.
 func (s states) remove(a attachment) error {
-	return s.alone(func() error { return s.removeAlone(a) })
-}
-
-func (s states) removeAlone(a attachment) error {
 	err := os.Remove(s.path(a))
 	if absent(err) {
 		err = nil
@@ -172,57 +147,4 @@ func removeFile(path string) error {
 		return err
 	}
 	return nil
-}
-
-// absent reports whether an error tells that there is no such file; of a name that is too long there can be none.
-func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
-}
-
-// lock waits for the file at path and holds it until it is closed. Delegates inherit it: if the plugin is killed, one that goes on
-// working keeps the lock until it is done. A file that does not exist is not locked, and nil.
-func lock(ctx context.Context, path string) (*os.File, error) {
-	for {
-		file, err := regularfile.Open(path)
-		if absent(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := awaitLock(ctx, file); err != nil {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
-		}
-		// Who held the lock may have put another file in its place, or none: that one is locked by others, or by nobody.
-		held, err := file.Stat()
-		if err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
-		if now, err := os.Lstat(path); err == nil && os.SameFile(held, now) {
-			return file, nil
-		}
-		if err := file.Close(); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func awaitLock(ctx context.Context, file *os.File) error {
-	fd := int(file.Fd())
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
-	defer cancel()
-	for {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("a delegate is still at work after %v", lockTimeout)
-		case <-time.After(lockEvery):
-		}
-	}
 }

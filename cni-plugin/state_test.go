@@ -18,6 +18,9 @@ import (
 
 func TestStates(t *testing.T) {
 	s := states{filepath.Join(t.TempDir(), "flannel")}
+	if err := s.make(); err != nil {
+		t.Fatal(err)
+	}
 	first, second := attachment{"cbr0", "c1", "eth0"}, attachment{"cbr0", "c1", "net1.5"}
 	for _, a := range []attachment{first, second} {
 		if _, err := s.read(a); !errors.Is(err, fs.ErrNotExist) {
@@ -42,12 +45,20 @@ func TestStates(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir, ".cbr0:c1:net1.5.new"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// And one while somebody worked on an attachment.
+	third := attachment{"cbr0", "c2", "eth0"}
+	if err := os.WriteFile(s.lockPath(third), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	known, err := s.known("cbr0")
-	if want := (map[attachment]bool{first: true, second: true}); err != nil || !cmp.Equal(known, want, cmp.AllowUnexported(attachment{})) {
+	if want := (map[attachment]bool{first: true, second: true, third: true}); err != nil || !cmp.Equal(known, want, cmp.AllowUnexported(attachment{})) {
 		t.Errorf("known = %v, %v; want %v", known, err, want)
 	}
 	if known, err := s.known("other"); err != nil || len(known) != 0 {
 		t.Errorf("known to another network = %v, %v; want none", known, err)
+	}
+	if err := os.Remove(s.lockPath(third)); err != nil {
+		t.Fatal(err)
 	}
 	for range 2 {
 		if err := errors.Join(s.remove(first), s.remove(second)); err != nil {
@@ -121,7 +132,7 @@ func TestHoldersInTheWay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	found, err := holders(c)
+	found, err := holders(c.IPAM, c.Name)
 	if want := (map[attachment][]netip.Addr{{"fabric", "c1", "eth0"}: {netip.MustParseAddr("10.5.0.3")}}); !cmp.Equal(found, want, cmp.AllowUnexported(attachment{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
 		t.Errorf("holders = %v, want %v", found, want)
 	}

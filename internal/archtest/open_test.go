@@ -28,7 +28,6 @@ func openers() map[string]string {
 		"internal/bench":                    "it works in directories of its own making, and is no part of the daemon",
 		"internal/lab":                      "it works in directories of its own making, and is no part of the daemon",
 		"internal/netns":                    "namespaces of this process, and a pin that is made with O_EXCL",
-		"cni-plugin/state.go":               "a directory, opened as one, to lock it",
 		"internal/docker/replace.go":        "a draft that is made with O_EXCL, and its directory",
 		"internal/agent/hardware.go":        "sysfs belongs to the kernel",
 		"ip/kernel/actor_linux.go":          "procfs belongs to the kernel",

@@ -21,8 +21,13 @@ func Open(path string) (*os.File, error) { return open(path, os.Lstat, os.O_RDON
 // kept elsewhere.
 func OpenTarget(path string) (*os.File, error) { return open(path, os.Stat, os.O_RDONLY, 0) }
 
-// Make is OpenTarget, and makes an empty file with the mode if there is none.
+// Make is Open, and makes an empty file with the mode if there is none.
 func Make(path string, mode fs.FileMode) (*os.File, error) {
+	return open(path, os.Lstat, os.O_RDONLY|os.O_CREATE|noFollow, mode)
+}
+
+// MakeTarget is OpenTarget, and makes an empty file with the mode if there is none.
+func MakeTarget(path string, mode fs.FileMode) (*os.File, error) {
 	return open(path, os.Stat, os.O_RDONLY|os.O_CREATE, mode)
 }
 

@@ -26,7 +26,7 @@ const lockTimeout = time.Second
 func Lock(ctx context.Context) (unlock func() error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	file, err := regularfile.Make(LockFile, 0o600)
+	file, err := regularfile.MakeTarget(LockFile, 0o600)
 	if err != nil {
 		return nil, err
 	}
