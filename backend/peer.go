@@ -38,15 +38,8 @@ func Reach(host Host, peer subnet.Lease, f ip.Family, backend string) (netip.Add
 	case host.Own[public] || public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):
 		return netip.Addr{}, fmt.Errorf("its public address %s is this host's own: end it with tulle leases release '%s', or choose that host's own with --public-ip or --iface",
 			public, subnet.KeyOf(peer.Subnets))
-	case !unicast(public):
+	case !ip.BetweenHosts(public):
 		return netip.Addr{}, fmt.Errorf("its public address %s is not the address of a host", public)
 	}
 	return public, nil
-}
-
-// unicast reports whether addr can be that of a host beyond this one's links. IPv6 has link-local addresses on every
-// link, so that alone they say nothing; IPv4 has them where it has no others.
-func unicast(addr netip.Addr) bool {
-	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
-	return !addr.IsMulticast() && !addr.IsLoopback() && addr != broadcast && !(addr.Is6() && addr.IsLinkLocalUnicast())
 }

@@ -145,7 +145,7 @@ func (c candidate) uplink(snap Snapshot, families []Family, keep Dual[netip.Addr
 	for _, f := range families {
 		addr := c.addr(i, f, keep.Of(f))
 		if !addr.IsValid() {
-			return Uplink{}, fmt.Errorf("%s: interface %s has no usable %s address", c.why, i.Name, f)
+			return Uplink{}, fmt.Errorf("%s: interface %s has no %s address that other hosts reach", c.why, i.Name, f)
 		}
 		up.Addr.Set(f, addr)
 	}
@@ -157,7 +157,7 @@ func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
 	var first netip.Addr
 	for _, a := range c.fixed {
 		switch {
-		case !a.IsValid() || FamilyOf(a) != f:
+		case !a.IsValid() || FamilyOf(a) != f || !BetweenHosts(a):
 		case a == keep:
 			return a
 		case !first.IsValid():
@@ -170,11 +170,11 @@ func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
 	return best(i, f, keep)
 }
 
-// best picks the address to use as a source: global before link-local, permanent before dynamic before temporary. Of
+// best picks the address to use as a source: IPv4 link-local last, permanent before dynamic before temporary. Of
 // equals it takes keep: Linux lists a new IPv6 address before the older ones, and one that is added must change nothing.
 func best(i Interface, f Family, keep netip.Addr) netip.Addr {
 	usable := slices.DeleteFunc(slices.Clone(i.Addrs), func(a InterfaceAddr) bool {
-		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f
+		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
 	})
 	if len(usable) == 0 {
 		return netip.Addr{}
@@ -196,4 +196,11 @@ func best(i Interface, f Family, keep netip.Addr) netip.Addr {
 		return r
 	}
 	return slices.MinFunc(usable, func(a, b InterfaceAddr) int { return cmp.Compare(rank(a), rank(b)) }).Prefix.Addr()
+}
+
+// BetweenHosts reports whether addr can be where one host reaches another. IPv6 has a link-local address on every link, so that alone
+// it says nothing (RFC 4007, 6), and an interface that has just come up has no other yet; IPv4 has one where it has no other.
+func BetweenHosts(addr netip.Addr) bool {
+	broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	return !addr.IsUnspecified() && !addr.IsMulticast() && !addr.IsLoopback() && addr != broadcast && !(addr.Is6() && addr.IsLinkLocalUnicast())
 }

@@ -101,7 +101,7 @@ func TestUplinkAddressPreference(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("fd00::d/64"), Dynamic: true},
 		{Prefix: netip.MustParsePrefix("fd00::1/64")},
 	}
-	for _, want := range []string{"fd00::1", "fd00::d", "fd00::7e", "fe80::1"} {
+	for _, want := range []string{"fd00::1", "fd00::d", "fd00::7e"} {
 		up, err := UplinkChoice{}.Choose(s, []Family{IPv6})
 		if err != nil {
 			t.Fatal(err)
@@ -115,6 +115,12 @@ func TestUplinkAddressPreference(t *testing.T) {
 			}
 		}
 	}
+	// An interface that has come up has its link-local address first.
+	for _, choice := range []UplinkChoice{{}, {Interfaces: []string{"fe80::1"}}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fe80")}}} {
+		if up, err := choice.Choose(s, []Family{IPv6}); err == nil || !strings.Contains(err.Error(), "interface eth0 has no ipv6 address that other hosts reach") {
+			t.Errorf("chose %v, %v, want no link-local address", up.Addr.V6, err)
+		}
+	}
 }
 
 // Linux lists the newest IPv6 address first. One that is added, as a virtual address is, must not become the uplink's.
@@ -125,7 +131,7 @@ func TestUplinkKeepsItsAddress(t *testing.T) {
 		{"nothing to keep", "", "fd00::99"},
 		{"the one in use", "fd00::15", "fd00::15"},
 		{"gone", "fd00::7", "fd00::99"},
-		{"worse than others", "fe80::1", "fd00::99"},
+		{"of the link alone", "fe80::1", "fd00::99"},
 	} {
 		for _, choice := range []UplinkChoice{{}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fd00:")}}} {
 			if tt.keep != "" {

@@ -73,6 +73,7 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"unknown flag", []string{"--no-such"}, nil, []string{"no-such"}},
 		{"argument", []string{"up"}, nil, []string{`"up"`}},
 		{"family", []string{"--public-ip", "fd00::1"}, nil, []string{"public-ip", "fd00::1", "ipv4"}},
+		{"link-local", []string{"--public-ipv6", "fe80::1"}, nil, []string{"public-ipv6", "fe80::1", "other hosts"}},
 		{"environment", nil, []string{"TULLED_HEALTHZ_PORT=99999"}, []string{"TULLED_HEALTHZ_PORT", "99999", "0 to 65535"}},
 		{"flannel environment", nil, []string{"FLANNELD_IP_MASQ=maybe"}, []string{"FLANNELD_IP_MASQ", "maybe"}},
 		{"margin", []string{"-subnet-lease-renew-margin=0"}, nil, []string{"1 to 1439"}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -60,6 +61,9 @@ func addrOf(f ip.Family, into *netip.Addr) func(string) error {
 		addr, err := netip.ParseAddr(s)
 		if err != nil || ip.FamilyOf(addr) != f || addr.Is4In6() || addr.Zone() != "" {
 			return fmt.Errorf("not an %s address", f)
+		}
+		if !ip.BetweenHosts(addr) {
+			return errors.New("not an address that other hosts reach")
 		}
 		*into = addr
 		return nil

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,16 +66,25 @@ func newWorld(t *testing.T) *world {
 	w.beliefs = watchBeliefs(w.t.Context(), l.Hosts)
 	t.Cleanup(func() { w.history.close(); w.beliefs.close() })
 	w.baseline = make(map[string]string)
-	for _, host := range w.hosts {
-		w.baseline[host.Name] = settledDataPlane(t, host)
+	var wg sync.WaitGroup
+	planes := make([]string, len(w.hosts))
+	errs := make([]error, len(w.hosts))
+	for i, host := range w.hosts {
+		wg.Go(func() { planes[i], errs[i] = settledDataPlane(host) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for i, host := range w.hosts {
+		w.baseline[host.Name] = planes[i]
 	}
 	return w
 }
 
 // settledDataPlane is the data plane of a host once it has stayed the same for two seconds: tulled follows the bridge of the containers, which
 // has only just come.
-func settledDataPlane(t *testing.T, host *lab.Host) string {
-	t.Helper()
+func settledDataPlane(host *lab.Host) (string, error) {
 	const same, most = 20, 300
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -82,17 +92,17 @@ func settledDataPlane(t *testing.T, host *lab.Host) string {
 	for range most {
 		text, err := host.DataPlane()
 		if err != nil {
-			t.Fatal(err)
+			return "", err
 		}
 		if times++; text != last {
 			last, times = text, 0
 		}
 		if times == same {
-			break
+			return last, nil
 		}
 		<-tick.C
 	}
-	return last
+	return "", fmt.Errorf("the data plane of %s still changes after %d looks", host, most)
 }
 
 func (w *world) up() error {
