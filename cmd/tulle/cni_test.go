@@ -222,7 +222,7 @@ func TestCNIInstallBesideAnotherHolder(t *testing.T) {
 		"flannel's network":     {"net.d/10-flannel.conflist", flannels, nil, "CNI network cbr0 holds it by net.d/10-flannel.conflist, and only one"},
 		"its advice":            {"net.d/10-flannel.conflist", flannels, nil, "tulle cni install --as flannel serves that network"},
 		"as flannel":            {"net.d/10-flannel.conflist", flannels, []string{"--as", "flannel"}, ""},
-		"another name":          {"net.d/99-again.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "again"`, 1), nil, "tulle cni uninstall --conf-dir net.d --conf 99-again.conflist"},
+		"another name":          {"net.d/99-again.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "again"`, 1), nil, "stop its containers, and remove the file"},
 		"the same name":         {"net.d/99-again.conflist", sampleConflist, nil, ""},
 		"its own":               {"net.d/10-tulle.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "mine"`, 1), nil, ""},
 		"its own, replaced":     {"net.d/10-tulle.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "mine"`, 1), []string{"--force"}, "CNI network mine holds it"},

@@ -73,7 +73,7 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 	if err := r.notElsewhere(ctx, engine, env); err != nil {
 		return err
 	}
-	if err := checkHolders(r.confDir, defaultCNIData, env.Subnets, holder.Owner{Bridges: []string{docker.DefaultBridge}}); err != nil {
+	if err := checkHolders(r.confDir, defaultCNIData, env, holder.Owner{Bridges: []string{docker.DefaultBridge}}); err != nil {
 		return err
 	}
 	changes, err := file.Configure(settings, env.Subnets, r.force)

@@ -62,7 +62,7 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 			for _, n := range networks {
 				own.Bridges = append(own.Bridges, n.Bridge)
 			}
-			if err := checkHolders(flags.confDir, defaultCNIData, env.Subnets, own); err != nil {
+			if err := checkHolders(flags.confDir, defaultCNIData, env, own); err != nil {
 				return err
 			}
 			if engine.Version.RoutesDirectly() {

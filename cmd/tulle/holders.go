@@ -17,7 +17,7 @@ const (
 )
 
 // checkHolders refuses to give the lease to own while others on this host hand out its addresses.
-func checkHolders(confDir, dataDir string, lease subnet.Subnets, own holder.Owner) error {
+func checkHolders(confDir, dataDir string, env subnet.Env, own holder.Owner) error {
 	confs, err := holder.ReadConfs(confDir)
 	if err != nil {
 		return err
@@ -30,11 +30,11 @@ func checkHolders(confDir, dataDir string, lease subnet.Subnets, own holder.Owne
 	if err != nil {
 		return err
 	}
-	h := holder.Host{Networks: networks, Confs: confs}
+	h := holder.Host{Fabric: env.Network, Networks: networks, Confs: confs}
 	for _, b := range bridges {
 		h.Bridges = append(h.Bridges, holder.Bridge(b))
 	}
-	return h.Check(lease, own)
+	return h.Check(env.Subnets, own)
 }
 
 // checkHolders refuses to write the sample beside others that hand out the lease. A configuration that stays as it is owns what it names.
@@ -48,5 +48,5 @@ func (i *cniInstall) checkHolders() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return checkHolders(i.confDir, i.dataDir, env.Subnets, own)
+	return checkHolders(i.confDir, i.dataDir, env, own)
 }

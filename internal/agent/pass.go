@@ -31,7 +31,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.ground, a.lastGround = nil, a.ground
 	a.work.Passes++
 	a.refused = nil
-	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}}
+	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}, Dropped: a.drops.total} // a pass that ends early has read none
 	changed, err := a.reconcile(ctx, &st)
 	if err != nil {
 		st.Reason = err.Error()
@@ -102,7 +102,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = append(describeAll(d.blocked), describeClosed(d.closed)...)
-	st.Stale = append(stale(v, *a.network), shared(v)...)
+	st.Stale = append(stale(v, *a.network), shared(v, *a.network)...)
 	st.Dropped = a.drops.add(v.snap.Drops)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)

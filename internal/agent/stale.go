@@ -30,15 +30,18 @@ func stale(v view, n subnet.Network) []string {
 	return texts
 }
 
-// shared tells which bridges hold this host's subnet, if more than one does: who made them hand out the same addresses.
-func shared(v view) []string {
+// shared tells which bridges hold this host's subnet, if more than one does: who made them hand out the same addresses. An interface
+// whose prefix is wider than the network is one of the underlay.
+func shared(v view, n subnet.Network) []string {
 	var texts []string
 	for _, f := range ip.Families() {
 		own := v.self.Subnets.Of(f)
 		var names []string
 		for _, i := range v.snap.Interfaces {
 			// An address alone, on a container's veth or a tunnel, hands out none.
-			holds := func(a ip.InterfaceAddr) bool { return own.Overlaps(a.Prefix) && !a.Prefix.IsSingleIP() }
+			holds := func(a ip.InterfaceAddr) bool {
+				return own.Overlaps(a.Prefix) && !a.Prefix.IsSingleIP() && a.Prefix.Bits() >= n.Pools.Of(f).Network.Bits()
+			}
 			if !i.Loopback && slices.ContainsFunc(i.Addrs, holds) && i.Name != v.host.Uplink.Link && !slices.Contains(names, i.Name) {
 				names = append(names, i.Name)
 			}

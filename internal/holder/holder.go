@@ -18,9 +18,10 @@ const dockerBridge = "docker0"
 
 // Host is what is known of a host's allocators.
 type Host struct {
-	Bridges  []Bridge  // of the kernel, Docker's and those of CNI plugins
-	Networks []Network // with addresses that the host-local plugin has handed out
-	Confs    []Conf    // of CNI, that hand out addresses of the lease
+	Fabric   ip.Dual[netip.Prefix] // the whole network; a bridge with a wider prefix is of the underlay
+	Bridges  []Bridge              // of the kernel, Docker's and those of CNI plugins
+	Networks []Network             // with addresses that the host-local plugin has handed out
+	Confs    []Conf                // of CNI, that hand out addresses of the lease
 }
 
 // Bridge is a bridge with addresses.
@@ -65,7 +66,7 @@ func (h Host) Check(lease subnet.Subnets, own Owner) error {
 			fmt.Sprintf("stop them first; if none is left, rm -r %s", n.Dir))
 	}
 	for _, b := range h.Bridges {
-		if held := b.held(lease); len(held) > 0 && !slices.Contains(own.Bridges, b.Name) {
+		if held := b.held(lease, h.Fabric); len(held) > 0 && !slices.Contains(own.Bridges, b.Name) {
 			refuse(fmt.Sprintf("bridge %s holds %s", b.Name, some(held)), b.remedy())
 		}
 	}
@@ -86,10 +87,10 @@ func (h Host) Gateway(lease subnet.Subnets, own string) error {
 	return nil
 }
 
-func (b Bridge) held(lease subnet.Subnets) []netip.Prefix {
+func (b Bridge) held(lease subnet.Subnets, fabric ip.Dual[netip.Prefix]) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(b.Addrs), func(a netip.Prefix) bool {
 		p := lease.Of(ip.FamilyOf(a.Addr()))
-		return !p.IsValid() || !p.Overlaps(a.Masked())
+		return !p.IsValid() || !p.Overlaps(a.Masked()) || a.Bits() < fabric.Of(ip.FamilyOf(a.Addr())).Bits()
 	})
 }
 
@@ -107,7 +108,7 @@ func (b Bridge) remedy() string {
 // remedy is what takes the lease from a CNI network.
 func (c Conf) remedy(own Owner) string {
 	switch {
-	case c.Plugin == "tulle":
+	case c.Plugin == "tulle" && c.Network == "tulle" && filepath.Ext(c.File) == ".conflist": // what tulle cni install writes
 		return fmt.Sprintf("stop its containers, and then: tulle cni uninstall --conf-dir %s --conf %s", filepath.Dir(c.File), filepath.Base(c.File))
 	case c.Plugin == "flannel" && own.Network != "":
 		return "tulle cni install --as flannel serves that network with Tulle's plugin, containers and all; to replace it, stop its containers first, and remove the file"

@@ -71,7 +71,7 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = Host{tt.bridges, networks, confs}.Check(lease(), tt.own)
+			err = Host{Bridges: tt.bridges, Networks: networks, Confs: confs}.Check(lease(), tt.own)
 			var lines []string
 			if err != nil {
 				lines = strings.Split(err.Error(), "\n")
