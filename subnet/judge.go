@@ -97,8 +97,11 @@ func (s *Self) impostor(l *Lease) string {
 	if s.Node == "" || l.Attrs.Node != s.Node {
 		return ""
 	}
-	return fmt.Sprintf("it names this host's node id, and is not this host's lease: end it with tulle leases release '%s', or give the machine at %s a node id of its own",
-		KeyOf(l.Subnets), l.Attrs.Address())
+	text := fmt.Sprintf("it names this host's node id, and is not this host's lease: end it with tulle leases release '%s'", KeyOf(l.Subnets))
+	if addr := l.Attrs.Address(); addr.IsValid() {
+		text += fmt.Sprintf(", or give the machine at %s a node id of its own", addr)
+	}
+	return text
 }
 
 // hearing is what is heard of a lease at once: of most all that they claim.

@@ -102,6 +102,9 @@ func (f *dockerFlags) file(d *docker.Daemon) (docker.File, error) {
 	if path == "" {
 		path = read
 	}
+	if path, err = filepath.Abs(path); err != nil {
+		return docker.File{}, err
+	}
 	file, err := docker.OpenFile(path)
 	if err != nil || d.PID == 0 {
 		return file, err

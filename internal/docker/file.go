@@ -54,7 +54,7 @@ func (f File) Accepting(accept func(path string) error) File {
 func (f File) Readable(v Version) error {
 	d, _, err := f.read()
 	if err == nil && len(d.mark) > 0 && !v.ReadsMark() {
-		err = fmt.Errorf("read %s: it begins with a byte order mark, which Docker %s cannot read: take it out, as with sed -i '1s/^\\xef\\xbb\\xbf//'", f.path, v)
+		err = fmt.Errorf("read %s: it begins with a byte order mark, which Docker %s cannot read: take it out, as with sed -i '1s/^\\xef\\xbb\\xbf//' %s", f.path, v, f.path)
 	}
 	return err
 }
