@@ -15,6 +15,7 @@ import (
 type Standing struct {
 	Subnets int64 // the claim to the subnets
 	Attrs   int64 // that to the public addresses and to what the backend publishes, such as a MAC
+	Gone    int64 // of a lease that is remembered only: since when it is not there
 }
 
 func (l *Lease) subnetsSince() int64 { return cmp.Or(l.Standing.Subnets, l.Created) }
@@ -42,8 +43,9 @@ func compareClaims(a, b *Lease, since, other int64) int {
 	return CompareSubnets(a.Subnets, b.Subnets)
 }
 
-// mostFormer bounds the leases that are remembered after they went. Those that stood for the shortest time are forgotten
-// first, so that whoever makes and deletes leases cannot make a host forget the others.
+// mostFormer bounds the leases that are remembered after they went. Those are forgotten first that have been gone for long by the
+// time for which they stood: whoever makes and deletes leases cannot make a host forget the others, and hosts that will not
+// come back do not stay in the way of those that may.
 const mostFormer = 1 << 14
 
 // Memory gives the leases of each view of the store their standing, by what the views before it showed. The store's own age
@@ -77,7 +79,7 @@ func (m *Memory) Recall(set Set, former []*Lease) {
 		m.last = max(m.last, l.subnetsSince(), l.attrsSince())
 	}
 	for _, l := range former {
-		m.last = max(m.last, l.subnetsSince(), l.attrsSince())
+		m.last = max(m.last, l.subnetsSince(), l.attrsSince(), l.Standing.Gone)
 		m.former[holderOf(l)] = l
 	}
 }
@@ -102,8 +104,9 @@ func (m *Memory) Rank(set Set) []*Lease {
 	v := viewing{memory: m, ranked: make([]*Lease, len(set.Leases)), gone: map[holder]*Lease{}}
 	v.walk(set.Leases)
 	v.place()
+	m.last = max(m.last, set.Revision)
 	m.forget(v.gone)
-	m.seen, m.ranked, m.last = set.Leases, v.ranked, max(m.last, set.Revision)
+	m.seen, m.ranked = set.Leases, v.ranked
 	return m.ranked
 }
 
@@ -113,18 +116,23 @@ func (m *Memory) forget(gone map[holder]*Lease) {
 		m.former = make(map[holder]*Lease, len(gone))
 	}
 	for who, l := range gone {
-		if had := m.former[who]; had == nil || CompareSubnetClaims(l, had) < 0 {
-			m.former[who] = l
+		if had := m.former[who]; had == nil || l.subnetsSince() <= had.subnetsSince() {
+			went := *l
+			went.HeldBack, went.Standing = false, Standing{l.subnetsSince(), l.attrsSince(), m.last}
+			m.former[who] = &went
 		}
 	}
 	if len(m.former) > mostFormer {
 		all := m.Former()
-		slices.SortFunc(all, CompareSubnetClaims)
+		slices.SortFunc(all, func(a, b *Lease) int { return cmp.Or(cmp.Compare(b.worth(), a.worth()), CompareSubnetClaims(a, b)) })
 		for _, l := range all[mostFormer:] {
 			delete(m.former, holderOf(l))
 		}
 	}
 }
+
+// worth is for how much longer a lease stood than it has been gone for, up to what is the same for all.
+func (l *Lease) worth() int64 { return 2*l.Standing.Gone - l.subnetsSince() }
 
 // viewing is the ranking of one view.
 type viewing struct {
@@ -232,7 +240,7 @@ func (v *viewing) place() {
 		}
 		last = at
 		l := v.ranked[p.lease]
-		s := Standing{l.subnetsSince(), l.attrsSince()}
+		s := Standing{Subnets: l.subnetsSince(), Attrs: l.attrsSince()}
 		if p.subnets {
 			s.Subnets = at
 		}

@@ -167,10 +167,10 @@ func TestJudgeByStanding(t *testing.T) {
 		leases []*Lease
 		usable []string
 	}{
-		"the standing counts, not the age":       {[]*Lease{lease("10.5.1.0/24", "", 9, Standing{1, 1}), lease("10.5.1.128/25", "", 2, Standing{})}, []string{"10.5.1.0-24"}},
-		"an old lease with a new address":        {[]*Lease{lease("10.5.1.0/24", "", 5, Standing{}), lease("10.5.9.0/24", "10.5.1.7", 2, Standing{2, 9})}, []string{"10.5.1.0-24"}},
-		"a new lease with an old address":        {[]*Lease{lease("10.5.1.0/24", "", 5, Standing{}), lease("10.5.9.0/24", "10.5.1.7", 9, Standing{9, 2})}, []string{"10.5.9.0-24"}},
-		"its own new address":                    {[]*Lease{lease("10.5.1.0/24", "10.5.1.7", 2, Standing{2, 9})}, nil},
+		"the standing counts, not the age":       {[]*Lease{lease("10.5.1.0/24", "", 9, Standing{Subnets: 1, Attrs: 1}), lease("10.5.1.128/25", "", 2, Standing{})}, []string{"10.5.1.0-24"}},
+		"an old lease with a new address":        {[]*Lease{lease("10.5.1.0/24", "", 5, Standing{}), lease("10.5.9.0/24", "10.5.1.7", 2, Standing{Subnets: 2, Attrs: 9})}, []string{"10.5.1.0-24"}},
+		"a new lease with an old address":        {[]*Lease{lease("10.5.1.0/24", "", 5, Standing{}), lease("10.5.9.0/24", "10.5.1.7", 9, Standing{Subnets: 9, Attrs: 2})}, []string{"10.5.9.0-24"}},
+		"its own new address":                    {[]*Lease{lease("10.5.1.0/24", "10.5.1.7", 2, Standing{Subnets: 2, Attrs: 9})}, nil},
 		"one that is held back gives way":        {[]*Lease{gone(lease("10.5.1.0/24", "", 1, Standing{})), lease("10.5.9.0/24", "10.5.1.7", 9, Standing{})}, []string{"10.5.9.0-24"}},
 		"so does its address":                    {[]*Lease{gone(lease("10.5.1.0/24", "10.5.9.7", 1, Standing{})), lease("10.5.9.0/24", "", 9, Standing{})}, []string{"10.5.9.0-24"}},
 		"among those held back the older counts": {[]*Lease{gone(lease("10.5.1.0/24", "", 1, Standing{})), gone(lease("10.5.1.0/25", "", 9, Standing{}))}, []string{"10.5.1.0-24"}},
@@ -188,7 +188,7 @@ func TestOutranked(t *testing.T) {
 	}
 	mine := lease("10.5.1.0/24", "192.0.2.1", 10)
 	remembered := lease("10.5.1.0/24", "192.0.2.1", 10)
-	remembered.Standing = Standing{1, 1}
+	remembered.Standing = Standing{Subnets: 1, Attrs: 1}
 	gone := lease("10.5.1.128/25", "", 2)
 	gone.HeldBack = true
 	for name, tt := range map[string]struct {

@@ -75,6 +75,7 @@ type keptLease struct {
 type keptStanding struct {
 	Subnets int64 `json:"subnets"`
 	Attrs   int64 `json:"attrs"`
+	Gone    int64 `json:"gone,omitempty"`
 }
 
 func keepLease(l *subnet.Lease) keptLease {
