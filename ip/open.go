@@ -28,7 +28,8 @@ type Passage struct {
 // translated yet, and what is dropped for coming from a wrong bridge shall be.
 //
 // Chains of iptables are meant to be shared, and are opened: in DOCKER-USER where that helps, else at the head of the
-// base chain. Other chains belong to the program that made them, and an accept anywhere else does not undo their drop. But
+// base chain. Flows to or from anywhere are let through after the rules that are there, and only before them where none decides about a
+// part of what they are. Other chains belong to the program that made them, and an accept anywhere else does not undo their drop. But
 // some accept a mark, such as Docker's if told to.
 func Open(filters []Filter, flows []Flow) Passage {
 	var p Passage
@@ -150,15 +151,26 @@ func open(filters []Filter, base Place, flow Flow) (Opening, bool) {
 	}
 	user := base
 	user.Chain = DockerUserChain
-	for _, place := range []Place{user, base} {
-		o := flow.opening(place)
+	candidates := []Opening{flow.opening(user), flow.opening(base)}
+	if flow.unbounded() {
+		if _, _, picked := trace(closed, find(closed, base), flow); picked && !flow.Known {
+			candidates = nil
+		}
+		candidates = append([]Opening{flow.lastOpening(base)}, candidates...)
+	}
+	for _, o := range candidates {
 		if !passes(with(closed, o)) {
 			continue
 		}
-		there := slices.Contains(find(filters, place).Openings(), o)
+		there := slices.Contains(find(filters, o.Place).Openings(), o)
 		return o, !there || passes(filters)
 	}
 	return Opening{}, false
+}
+
+// lastOpening is what lets a flow to or from anywhere pass a chain after the rules that are there.
+func (f Flow) lastOpening(at Place) Opening {
+	return Opening{Place: at, Src: limited(f.Src), Dst: limited(f.Dst), Known: f.Known, DNAT: f.DNAT}
 }
 
 // opening is what lets the flow pass a chain.

@@ -282,6 +282,9 @@ func TestOpenWithinAHost(t *testing.T) {
 		user      = "-t filter -I DOCKER-USER"
 	)
 	all := []string{base + published, base + same, base + other, base + answers}
+	// After the rules that are there, they need not name the bridge.
+	const last = "-t filter -A FORWARD"
+	policy := []string{last + strings.Replace(published, " -o cni0", "", 1), base + same, base + other, last + strings.Replace(answers, " -i cni0", "", 1)}
 	known := strings.Replace(plain, "COMMIT", "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"+
 		"-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT", 1)
 	for name, test := range map[string]struct {
@@ -289,12 +292,13 @@ func TestOpenWithinAHost(t *testing.T) {
 		want []string
 	}{
 		"policy accept":  {strings.Replace(plain, "DROP", "ACCEPT", 1), nil},
-		"policy drop":    {plain, all},
+		"policy drop":    {plain, policy},
+		"some kept out":  {strings.Replace(plain, "COMMIT", "-A FORWARD -s 203.0.113.0/24 -i eth0 -j DROP\nCOMMIT", 1), policy},
 		"user chain":     {strings.Replace(plain, "COMMIT", ":MINE -\n-A FORWARD -j MINE\n-A MINE -j REJECT\nCOMMIT", 1), all},
-		"beside Docker":  {docker20, []string{user + published, user + same, user + other, user + answers}},
+		"beside Docker":  {docker20, []string{policy[0], user + same, user + other, policy[3]}},
 		"accepted":       {known, []string{base + same, base + other}},
 		"Docker in raw":  {docker28, nil},
-		"same bridge in": {strings.Replace(plain, "COMMIT", "-A FORWARD -i cni0 -o cni0 -j ACCEPT\nCOMMIT", 1), []string{base + published, base + other, base + answers}},
+		"same bridge in": {strings.Replace(plain, "COMMIT", "-A FORWARD -i cni0 -o cni0 -j ACCEPT\nCOMMIT", 1), []string{policy[0], base + other, policy[3]}},
 	} {
 		for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
 			filters := iptest.ParseSave(engine, ip.IPv4, test.text)
@@ -305,6 +309,18 @@ func TestOpenWithinAHost(t *testing.T) {
 			}
 			if left := ip.Blocked(filters, passage.Openings, flows); len(left) > 0 {
 				t.Errorf("%s: still blocked at %+v", name, left)
+			}
+		}
+	}
+	// Who may come in somebody has decided: before that decision, nothing is opened.
+	for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
+		for _, rule := range []string{"-s 203.0.113.0/24 -j DROP", "! -s 192.0.2.2/32 -i eth0 -j DROP", "-p tcp -m tcp --dport 3306 -j DROP"} {
+			filters := iptest.ParseSave(engine, ip.IPv4, strings.Replace(plain, "COMMIT", "-A FORWARD "+rule+"\n-A FORWARD -j REJECT\nCOMMIT", 1))
+			passage := ip.Open(filters, flows)
+			want := []string{base + same, base + other, base + answers}
+			slices.Sort(want)
+			if got := commands(passage.Openings); !slices.Equal(got, want) || len(passage.Blockades) != 1 || !slices.Equal(passage.Blockades[0].Flows, flows[2:3]) {
+				t.Errorf("%s of %s: openings\n%q, want\n%q; blocked at %+v", rule, engine, got, want, passage.Blockades)
 			}
 		}
 	}

@@ -45,28 +45,35 @@ const maxDepth = 16
 // drops for a part of the flow's addresses, which somebody wanted, except in the form in which Docker keeps others than
 // the bridge from a container: address of the container, any interface but the bridge.
 func Trace(filters []Filter, base Filter, flow Flow) (fate Fate, at Place) {
+	fate, at, _ = trace(filters, base, flow)
+	return fate, at
+}
+
+// trace is Trace, and tells whether a rule drops a part of the flow that was passed over.
+func trace(filters []Filter, base Filter, flow Flow) (fate Fate, at Place, picked bool) {
 	t := tracing{filters: filters, flow: flow}
 	switch t.walk(base, 0) {
 	case Drop:
 		fate, at = Dropped, t.at
 	case Accept:
-		return Passes, Place{}
+		return Passes, Place{}, t.picked
 	default:
 		if base.Policy != Drop {
-			return Passes, Place{}
+			return Passes, Place{}, t.picked
 		}
 		fate, at = Dropped, base.Place
 	}
 	if t.unsure {
 		fate = Unsure
 	}
-	return fate, at
+	return fate, at, t.picked
 }
 
 type tracing struct {
 	filters []Filter
 	flow    Flow
 	unsure  bool // a rule that is not understood might have accepted
+	picked  bool // a rule drops a part of the flow
 	at      Place
 }
 
@@ -91,6 +98,7 @@ func (t *tracing) walk(chain Filter, depth int) Verdict {
 				t.at = chain.Place
 				return Drop
 			}
+			t.picked = true
 		case Return:
 			if hit == always {
 				return ""

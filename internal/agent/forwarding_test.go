@@ -122,7 +122,7 @@ func TestOpensBridgesThatAreNotDockers(t *testing.T) {
 				a.kernel.Restore(ip.NFTables, ip.IPv4, test.rules)
 				local := func() (n int) {
 					for _, o := range a.owned().Openings {
-						if o.DNAT || o.In == test.bridge {
+						if answers := o.Known && o.Src.IsValid(); o.DNAT || answers || o.In == test.bridge {
 							n++
 						}
 					}

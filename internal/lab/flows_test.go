@@ -155,6 +155,21 @@ func TestFlows(t *testing.T) {
 			iptables(t, w.host, engine, "-P", "FORWARD", "ACCEPT")
 			requireNoOpenings(t, w.host)
 		})
+		t.Run("somebody is kept out, in iptables"+name, func(t *testing.T) {
+			iptables(t, w.host, engine, "-P", "FORWARD", "DROP")
+			for f, program := range map[ip.Family]string{ip.IPv4: "iptables", ip.IPv6: "ip6tables"} {
+				run(t, w.host, "", program+name, "-w", "5", "-I", "FORWARD", "-s", w.outside.addr.Of(f).String(), "-p", "tcp", "--dport", fmt.Sprint(podPort), "-j", "DROP")
+			}
+			for range 2 { // at first, nothing may be open yet
+				w.requireFlows(t, func(r flowRow) bool {
+					return r.opened != byOperator && !(r.from == "outside" && r.to == "published port")
+				})
+			}
+			requireStatus(t, true, "")
+			iptables(t, w.host, engine, "-P", "FORWARD", "ACCEPT")
+			iptables(t, w.host, engine, "-F")
+			requireNoOpenings(t, w.host)
+		})
 		t.Run("user chain of iptables"+name, func(t *testing.T) {
 			iptables(t, w.host, engine, "-N", "MINE")
 			iptables(t, w.host, engine, "-A", "MINE", "-j", "REJECT")
