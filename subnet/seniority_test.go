@@ -97,6 +97,27 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// Hosts that will never come back, as of a group that grows and shrinks, make room for one that has just gone.
+func TestMemoryForgetsTheLongGone(t *testing.T) {
+	var m Memory
+	revision := int64(1)
+	for batch := range 20 {
+		var hosts []*Lease
+		for i := range 1000 {
+			revision++
+			hosts = append(hosts, told(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), fmt.Sprintf("n%d-%d", batch, i), "run", "m", revision))
+		}
+		m.Rank(Set{Revision: revision, Leases: hosts})
+	}
+	mine := told("10.0.0.0/30", "v", "run", "m", revision+1)
+	m.Rank(Set{Revision: revision + 1, Leases: []*Lease{mine}})
+	m.Rank(Set{Revision: revision + 500, Leases: []*Lease{}})
+	back := told("10.0.0.0/30", "v", "run", "m", revision+501)
+	if got := m.Rank(Set{Revision: revision + 501, Leases: []*Lease{back}}); got[0].subnetsSince() != revision+1 {
+		t.Errorf("the lease stands since %d, want %d", got[0].subnetsSince(), revision+1)
+	}
+}
+
 // Whatever comes and goes: what is in two views in a row keeps its order, nothing new comes before it, and the leases are
 // otherwise those of the store.
 func TestMemoryLaws(t *testing.T) {
