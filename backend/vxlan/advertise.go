@@ -22,7 +22,7 @@ func (v *VXLAN) Advertise(host backend.Host, earlier subnet.Attrs) (subnet.Attrs
 	var outranked error
 	for _, f := range v.families {
 		mac := v.mac(f, host, earlier)
-		if elder := announcer(f, host, mac); elder != nil {
+		if elder := v.announcer(f, host, mac); elder != nil {
 			next, ok := v.nextMAC(f, host, mac)
 			if !ok {
 				outranked = errors.Join(outranked, fmt.Errorf("%w: the MAC %s is also that of %s, an older lease, and all others of this host are taken: run: tulle leases release '%s'",
@@ -88,14 +88,14 @@ func (v *VXLAN) nextMAC(f ip.Family, host backend.Host, mac ip.MAC) (next ip.MAC
 }
 
 // announcer returns the oldest lease by which another host announces a MAC, if that is older than this host's by the age of
-// their keys, which is all that a host knows that has seen neither before.
-func announcer(f ip.Family, host backend.Host, mac ip.MAC) (elder *subnet.Lease) {
+// their keys, which is all that a host knows that has seen neither before. A lease that no host uses takes nothing away.
+func (v *VXLAN) announcer(f ip.Family, host backend.Host, mac ip.MAC) (elder *subnet.Lease) {
 	for _, l := range host.Leases {
 		if l == host.Self || l.HeldBack || l.Attrs.BackendType != Name || host.Self != nil && (l.Created > host.Self.Created || l.Left(*host.Self)) {
 			continue
 		}
-		public := l.Attrs.Public.Of(f)
-		if !l.Subnets.Of(f).IsValid() || !public.IsValid() || public == host.Uplink.Public.Of(f) || host.Own[public] {
+		own, pool, public := l.Subnets.Of(f), v.pools.Of(f), l.Attrs.Public.Of(f)
+		if !own.IsValid() || own.Bits() < pool.SubnetLen || !ip.Contains(pool.Network, own) || !public.IsValid() || public == host.Uplink.Public.Of(f) || host.Own[public] {
 			continue
 		}
 		if other, err := vtep(l.Attrs.BackendData.Of(f)); err == nil && other == mac && (elder == nil || l.Created < elder.Created) {

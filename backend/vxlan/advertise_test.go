@@ -52,6 +52,9 @@ func TestMACGivesWay(t *testing.T) {
 	mine.Attrs.Node, mine.Attrs.Instance = "h1", "run"
 	upper := announcing(66, 5, mac)
 	upper.Attrs.BackendData.V4 = fmt.Appendf(nil, `{ "VtepMAC": %q }`, strings.ToUpper(mac.String()))
+	outside, wide := announcing(66, 5, mac), announcing(66, 5, mac)
+	outside.Subnets.V4 = netip.MustParsePrefix("10.99.1.0/24")
+	wide.Subnets.V4 = netip.MustParsePrefix("10.5.64.0/20")
 	for name, tt := range map[string]struct {
 		self  *subnet.Lease
 		other *subnet.Lease
@@ -65,6 +68,8 @@ func TestMACGivesWay(t *testing.T) {
 		"one of another backend":      {mine, alloc, false},
 		"one of the same host":        {mine, same, false},
 		"one that the host has left":  {mine, left, false},
+		"one outside the network":     {mine, outside, false},
+		"one larger than a subnet":    {mine, wide, false},
 	} {
 		h := host(1)
 		h.Leases, h.Self = []*subnet.Lease{tt.other}, tt.self
