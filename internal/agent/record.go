@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 
 	"tulle/internal/atomicfile"
@@ -25,6 +26,9 @@ const maxRecord = 1 << 20
 
 // garbledFile is where a record goes that cannot be read.
 const garbledFile = "host.json.garbled"
+
+// deviceName matches the names that backends give to devices.
+var deviceName = regexp.MustCompile(`^flannel(-v6)?\.[0-9]{1,8}$`)
 
 // errGarbled tells that the record is there and makes no sense.
 var errGarbled = errors.New("not a record of tulled")
@@ -69,6 +73,8 @@ func ReadRecord(dir string) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("read record: %s is %w: %w: restore it or delete it; without it only what the present configuration names is tidied up", path, errGarbled, err)
 	}
+	// What it names will be deleted, and who else may write to the directory shall not choose what.
+	r.Links = slices.DeleteFunc(r.Links, func(name string) bool { return !deviceName.MatchString(name) })
 	return r, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,5 +99,18 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	w.update()
 	if _, err := ReadWanted(dir); err == nil {
 		t.Error("the same was written again")
+	}
+}
+
+// Who may write to the state directory does not choose which interfaces tulled deletes.
+func TestRecordNamesDevicesOnly(t *testing.T) {
+	dir := t.TempDir()
+	text := `{"links":["flannel.1","wg-vpn","flannel-v6.16777215","eth0","lo","flannel.","xflannel.1","flannel.1\u001b"]}`
+	if err := os.WriteFile(filepath.Join(dir, recordFile), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := ReadRecord(dir)
+	if want := []string{"flannel.1", "flannel-v6.16777215"}; err != nil || !slices.Equal(r.Scope().Links, want) {
+		t.Errorf("links %q, %v, want %q", r.Scope().Links, err, want)
 	}
 }
