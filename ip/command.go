@@ -81,7 +81,7 @@ func (t Table) command(verb Verb, _ Object) string {
 		return fmt.Sprintf("nft delete table %s %s", f, TableName)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "nft '%sadd table %s %s;", ifElse(verb == Replace, fmt.Sprintf("delete table %s %s; ", f, TableName), ""), f, TableName)
+	fmt.Fprintf(&b, "%sadd table %s %s;", ifElse(verb == Replace, fmt.Sprintf("delete table %s %s; ", f, TableName), ""), f, TableName)
 	if t.Counts() {
 		fmt.Fprintf(&b, " add counter %s %s %s;", f, TableName, CountSpoofed)
 	}
@@ -93,7 +93,7 @@ func (t Table) command(verb Verb, _ Object) string {
 		}
 		fmt.Fprintf(&b, " add rule %s %s %s %s;", f, TableName, r.Chain, r.Text())
 	}
-	return strings.TrimSuffix(b.String(), ";") + "'"
+	return "nft " + shellWord(strings.TrimSuffix(b.String(), ";"))
 }
 
 // hook is the base chain's declaration in nft(8) syntax.

@@ -15,7 +15,7 @@ const (
 
 	GuardInput   = "input"       // type filter, hook input, priority raw, policy accept
 	GuardForward = "forward"     // type filter, hook forward, priority raw, policy accept
-	GuardPost    = "postrouting" // type nat, hook postrouting, priority srcnat - 2: before others translate, once for each connection
+	GuardPost    = "postrouting" // type nat, hook postrouting, priority -199: before others translate, once for each connection
 
 	// What the first two jump to with the packets for the port of a VXLAN: most packets are for none.
 	GuardIncoming  = "incoming"
@@ -172,13 +172,27 @@ func (g Guard) command(verb Verb, _ Object) string {
 		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
 		fmt.Fprintf(&b, " add rule %s %s udp dport %d jump %s;", table, chain.name, g.Port, chain.port)
 	}
-	fmt.Fprintf(&b, " add chain %s %s { type nat hook postrouting priority srcnat - 2; policy accept; };", table, GuardPost)
+	fmt.Fprintf(&b, " add chain %s %s { type nat hook postrouting priority -199; policy accept; };", table, GuardPost)
+	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,%d,24 != %d accept;", table, GuardPost, g.Port, 8*VNIOffset, g.VNI)
 	fmt.Fprintf(&b, " add rule %s %s udp dport %d iif != 0 iifname != %q snat to %s saddr'", table, GuardPost, g.Port, g.Link, f)
 	return b.String()
 }
 
-// inputRules are what decides about a packet with our VNI.
+// GuestKinds are the kinds of interfaces behind which containers and virtual machines of this host are (ip-link(8), TYPES). One may be an
+// underlay too.
+func GuestKinds() []string { return []string{"bridge", "veth", "tun"} }
+
+// inputRules are what decides about a packet with our VNI: none comes as a peer's through an interface that does not lead there.
 func (g Guard) inputRules(source string) []string {
+	var rules []string
+	for _, kind := range GuestKinds() {
+		rules = append(rules, fmt.Sprintf("meta iifkind %q %s counter name %s drop", kind, unrouted, CountInjected))
+	}
+	return append(rules, g.sourceRules(source)...)
+}
+
+// sourceRules are what decides by the sources.
+func (g Guard) sourceRules(source string) []string {
 	f := nftFamily(g.Family)
 	stranger := fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers)
 	if g.Bits == 0 {

@@ -49,9 +49,9 @@ type Snapshot struct {
 	Interfaces []Interface
 	Defaults   []Route             // default routes of the main table, the preferred one of each family first
 	Paths      map[netip.Addr]Path // an address without a route is absent
-	Drops      Drops
-	Fixed      map[string]bool // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
-	Filters    []Filter        // chains of others at the hooks that packets between containers pass, and those reached from them
+	Drops      Dual[Drops]         // by tables, each of which counts from its own beginning
+	Fixed      map[string]bool     // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
+	Filters    []Filter            // chains of others at the hooks that packets between containers pass, and those reached from them
 }
 
 // Drops counts the packets that Tulle's rules have dropped since each table of them was made.
@@ -60,6 +60,11 @@ type Drops struct {
 	Forged    uint64 // tunnelled packets from a peer, whose inner source is not the peer's
 	Injected  uint64 // tunnelled packets of something behind this host, on their way to other hosts
 	Spoofed   uint64 // packets of this host's containers to those of others, whose source is not theirs
+}
+
+// Plus is the sum of two counts.
+func (d Drops) Plus(e Drops) Drops {
+	return Drops{d.Strangers + e.Strangers, d.Forged + e.Forged, d.Injected + e.Injected, d.Spoofed + e.Spoofed}
 }
 
 // Interface is a network device of the host.

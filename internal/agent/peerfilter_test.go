@@ -198,12 +198,29 @@ func TestDropsAreCountedByKind(t *testing.T) {
 		<-time.After(soon)
 		synctest.Wait()
 		drop("with the tables made anew")
+		h.kernel.RemoveInterface("eth0")
+		<-time.After(soon)
+		synctest.Wait()
+		if got := h.agent.Status(); got.Dropped != want || got.Ready {
+			t.Errorf("without an uplink, dropped are %+v (ready: %t), want %+v", got.Dropped, got.Ready, want)
+		}
 		for _, text := range []string{"packets from peers dropped", "packets of containers dropped"} {
 			if n := strings.Count(log.String(), text); n != 1 {
 				t.Errorf("logged %q %d times, want once:\n%s", text, n, log.String())
 			}
 		}
 	})
+}
+
+// Each family's table counts from its own beginning.
+func TestTallyByFamily(t *testing.T) {
+	var sum tally
+	for _, read := range []struct{ v4, v6, want uint64 }{{100, 100, 200}, {0, 100, 200}, {5, 107, 212}} {
+		got := sum.add(ip.Dual[ip.Drops]{V4: ip.Drops{Strangers: read.v4}, V6: ip.Drops{Strangers: read.v6}})
+		if want := (Dropped{Strangers: read.want}); got != want {
+			t.Errorf("after %d and %d: %+v, want %+v", read.v4, read.v6, got, want)
+		}
+	}
 }
 
 // Switched off, sources are nobody's business, and peers still are.

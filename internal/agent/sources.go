@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -29,15 +30,26 @@ func checkSources(v view, n subnet.Network, want *ip.State) {
 		network, own := n.Pools.Of(t.Family).Network, v.self.Subnets.Of(t.Family)
 		if own.IsValid() {
 			links := fabricLinks(*want, t.Family)
-			t.Rules = append(sourceRules(network, own, links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
+			t.Rules = append(sourceRules(network, own, addrsInside(v.snap, own), links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
 		}
 	}
 }
 
-func sourceRules(network, own netip.Prefix, links, bridges []string) []ip.Rule {
+// addrsInside are the addresses of this host in a prefix.
+func addrsInside(snap ip.Snapshot, p netip.Prefix) []netip.Addr {
+	addrs := slices.DeleteFunc(slices.Collect(maps.Keys(ownAddrs(snap))), func(addr netip.Addr) bool { return !p.Contains(addr) })
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
+
+func sourceRules(network, own netip.Prefix, self []netip.Addr, links, bridges []string) []ip.Rule {
 	inside, here := ip.Match{Prefix: network}, ip.Match{Prefix: own}
 	bridges = slices.DeleteFunc(slices.Clone(bridges), func(name string) bool { return name == "" })
 	rules := []ip.Rule{{Dst: here, Verdict: ip.Accept}} // between its own containers, a bridge does not ask
+	for _, addr := range self {
+		// What this host sends itself is not forwarded. With IPv4 the kernel drops such packets anyway.
+		rules = append(rules, ip.Rule{Src: ip.Match{Prefix: netip.PrefixFrom(addr, addr.BitLen())}, Verdict: ip.DropSpoof})
+	}
 	for _, bridge := range bridges {
 		rules = append(rules, ip.Rule{In: bridge, Src: here, Verdict: ip.Accept})
 	}
@@ -58,25 +70,28 @@ func sourceRules(network, own netip.Prefix, links, bridges []string) []ip.Rule {
 // tally sums up counters that begin anew whenever their table is made anew.
 type tally struct {
 	total Dropped
-	last  ip.Drops
+	last  ip.Dual[ip.Drops]
 }
 
 // add takes in a reading and returns the sums.
-func (t *tally) add(now ip.Drops) Dropped {
-	for _, c := range []struct {
-		total     *uint64
-		last, now uint64
-	}{
-		{&t.total.Strangers, t.last.Strangers, now.Strangers},
-		{&t.total.Forged, t.last.Forged, now.Forged},
-		{&t.total.Injected, t.last.Injected, now.Injected},
-		{&t.total.Spoofed, t.last.Spoofed, now.Spoofed},
-	} {
-		if c.now < c.last {
-			c.last = 0
+func (t *tally) add(read ip.Dual[ip.Drops]) Dropped {
+	for _, f := range ip.Families() {
+		last, now := t.last.Of(f), read.Of(f)
+		for _, c := range []struct {
+			total     *uint64
+			last, now uint64
+		}{
+			{&t.total.Strangers, last.Strangers, now.Strangers},
+			{&t.total.Forged, last.Forged, now.Forged},
+			{&t.total.Injected, last.Injected, now.Injected},
+			{&t.total.Spoofed, last.Spoofed, now.Spoofed},
+		} {
+			if c.now < c.last {
+				c.last = 0
+			}
+			*c.total += c.now - c.last
 		}
-		*c.total += c.now - c.last
 	}
-	t.last = now
+	t.last = read
 	return t.total
 }

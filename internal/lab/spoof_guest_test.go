@@ -52,6 +52,31 @@ func TestGuestsOfOtherBridges(t *testing.T) {
 		s.requireDropped(t, s.victim, "strangers", strangers, 2) // it came as it was
 		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-D", "POSTROUTING", "-s", addr.String(), "-j", "MASQUERADE")
 
+		// Another VXLAN on that port is nobody's business, and is translated as ever.
+		router, err := s.Namespace("router")
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := listen(t, router.Do, s.RouterAddr(f, s.attacker.Segment), 8472)
+		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-A", "POSTROUTING", "-s", addr.String(), "-j", "MASQUERADE")
+		netnstest.SendIP(t, guest.Do, netnstest.UDP(netip.AddrPortFrom(addr, port), addrOf(there), netnstest.VXLAN(42, []byte("another"))))
+		there.SetReadDeadline(time.Now().Add(healTimeout))
+		if _, from, err := there.ReadFromUDPAddrPort(make([]byte, 64)); err != nil || from.Addr().Unmap() != s.attacker.Addr.Of(f) {
+			t.Errorf("%s: another VXLAN comes from %v, %v, want %v", f, from, err, s.attacker.Addr.Of(f))
+		}
+		there.Close()
+		port++
+		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-D", "POSTROUTING", "-s", addr.String(), "-j", "MASQUERADE")
+
+		// Others may translate before iptables does.
+		family := ip.Dual[string]{V4: "ip", V6: "ip6"}.Of(f)
+		run(t, s.attacker, "", "nft", fmt.Sprintf("add table %[1]s early; add chain %[1]s early post { type nat hook postrouting priority -150; policy accept; }; add rule %[1]s early post %[1]s saddr %[2]s masquerade", family, addr))
+		if texts := inject(addr, own, "masqueraded early"); len(texts) > 0 {
+			t.Errorf("%s: what is masqueraded before iptables arrives: %s", f, texts)
+		}
+		s.requireDropped(t, s.victim, "strangers", strangers, 3)
+		run(t, s.attacker, "", "nft", "delete table "+family+" early")
+
 		// An answer leaves with the address that was asked, which is its host's.
 		published := netip.AddrPortFrom(addr, port)
 		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-A", "PREROUTING", "-p", "udp", "--dport", fmt.Sprint(port), "-j", "DNAT", "--to-destination", published.String())
@@ -85,6 +110,24 @@ func TestGuestsOfOtherBridges(t *testing.T) {
 
 func guestAddr(f ip.Family) netip.Addr {
 	return ip.Dual[netip.Addr]{V4: netip.MustParseAddr("203.0.113.2"), V6: netip.MustParseAddr("2001:db8:113::2")}.Of(f)
+}
+
+// Nobody behind a host speaks to its tunnel as a peer, whichever of the host's addresses that is.
+func TestGuestIsNoPeer(t *testing.T) {
+	s := newSpoofing(t, lab.Config{})
+	container := s.victim.Containers[0]
+	for _, f := range s.Config.Families {
+		before := dropped(t, s.victim, "injected")
+		targets := []netip.Addr{s.victim.Addr.Of(f), container.Addr.Of(f).Prev()}
+		for _, to := range targets {
+			payload := s.tunnelled(t, f, s.third.Containers[0].Addr.Of(f), s.inside[f], "by way of "+to.String())
+			netnstest.SendIP(t, container.Do, netnstest.UDP(netip.AddrPortFrom(s.third.Addr.Of(f), 40000), netip.AddrPortFrom(to, 8472), payload))
+		}
+		if texts := s.arrived(t, f, s.inside[f]); len(texts) > 0 {
+			t.Errorf("%s: what comes as a peer's arrives: %s", f, texts)
+		}
+		s.requireDropped(t, s.victim, "injected", before, len(targets))
+	}
 }
 
 // addGuest puts a namespace behind a bridge of the attacker that has nothing to do with the network.

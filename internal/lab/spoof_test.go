@@ -5,6 +5,7 @@ package lab_test
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -263,11 +264,20 @@ func (s *spoofing) spoof(t *testing.T, f ip.Family, backend string, checked bool
 		t.Helper()
 		netnstest.SendIP(t, container.Do, netnstest.UDP(netip.AddrPortFrom(source, 7), addrOf(at), []byte(text)))
 	}
+	gateway := container.Addr.Of(f).Prev()
+	hosts := []netip.Addr{s.attacker.Addr.Of(f), gateway, gateway.Prev()}
+	sources := s.sources(f)
+	if checked { // the guard at the other end lets the last two pass, which the host itself may send from
+		sources["the gateway"], sources["the host's end of the tunnel"] = hosts[1], hosts[2]
+	}
 	for _, at := range []*net.UDPConn{s.inside[f], s.onHost[f]} {
-		for what, source := range s.sources(f) {
+		for what, source := range sources {
+			if backend != "vxlan" && source == hosts[2] {
+				continue // there is none
+			}
 			send(source, at, what)
 			sent++
-			if f == ip.IPv4 && source == s.attacker.Addr.Of(f) {
+			if f == ip.IPv4 && slices.Contains(hosts, source) {
 				sent-- // the kernel drops packets that come in with its own address
 			}
 		}

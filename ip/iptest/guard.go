@@ -42,11 +42,12 @@ func (k *Kernel) readGuards(s *ip.Snapshot) {
 		have := g.Guard
 		have.Peers = slices.Collect(maps.Keys(g.peers))
 		s.Owned.Guards = append(s.Owned.Guards, have)
-		s.Drops.Strangers += g.drops.Strangers
-		s.Drops.Forged += g.drops.Forged
+		s.Drops.Set(g.Family, g.drops)
 	}
-	for _, n := range k.spoofed {
-		s.Drops.Spoofed += n
+	for f, n := range k.spoofed {
+		drops := s.Drops.Of(f)
+		drops.Spoofed = n
+		s.Drops.Set(f, drops)
 	}
 }
 

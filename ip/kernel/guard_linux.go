@@ -24,7 +24,7 @@ func guardChains(t *nftables.Table) []*nftables.Chain {
 		{Table: t, Name: ip.GuardIncoming}, {Table: t, Name: ip.GuardForwarded},
 		chain(ip.GuardInput, nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityRaw),
 		chain(ip.GuardForward, nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityRaw),
-		chain(ip.GuardPost, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource-2),
+		chain(ip.GuardPost, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, -199),
 	}
 }
 
@@ -160,12 +160,14 @@ func (rd *reading) readPeers(c *nftables.Conn, dumps *socket, t *nftables.Table,
 		return nil
 	}
 	g.Peers = peers
+	drops := rd.Drops.Of(g.Family)
 	for name, n := range map[string]*uint64{
-		ip.CountStrangers: &rd.Drops.Strangers, ip.CountForged: &rd.Drops.Forged, ip.CountInjected: &rd.Drops.Injected,
+		ip.CountStrangers: &drops.Strangers, ip.CountForged: &drops.Forged, ip.CountInjected: &drops.Injected,
 	} {
 		if err := readCounter(c, t, name, n); err != nil {
 			return err
 		}
 	}
+	rd.Drops.Set(g.Family, drops)
 	return nil
 }

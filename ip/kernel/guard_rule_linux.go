@@ -33,7 +33,7 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 	src, _ := addressOffsets(g.Family)
 	return map[string][][]expr.Any{
 		ip.GuardInput:    jump(ip.GuardIncoming),
-		ip.GuardIncoming: append([][]expr.Any{other}, encodeInput(g)...),
+		ip.GuardIncoming: slices.Concat([][]expr.Any{other}, fromGuests(), encodeInput(g)),
 		ip.GuardForward:  jump(ip.GuardForwarded),
 		ip.GuardForwarded: {
 			other,
@@ -41,8 +41,25 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 			slices.Concat(translated(), countAndDrop(ip.CountInjected)),
 			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
 		},
-		ip.GuardPost: {slices.Concat(toPort, fromElsewhere(g.Link), keepSource(g.Family))},
+		ip.GuardPost: {
+			slices.Concat(toPort, other),
+			slices.Concat(toPort, fromElsewhere(g.Link), keepSource(g.Family)),
+		},
 	}
+}
+
+// metaIIFKind loads the kind of the interface that a packet comes in through (linux/netfilter/nf_tables.h, NFT_META_IIFKIND).
+const metaIIFKind expr.MetaKey = 26
+
+// fromGuests drops what comes through an interface of guests, as if from where it does not lead.
+func fromGuests() (rules [][]expr.Any) {
+	for _, kind := range ip.GuestKinds() {
+		rules = append(rules, slices.Concat([]expr.Any{
+			&expr.Meta{Key: metaIIFKind, Register: register},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: append([]byte(kind), make([]byte, unix.IFNAMSIZ-len(kind))...)},
+		}, unrouted(), countAndDrop(ip.CountInjected)))
+	}
+	return rules
 }
 
 // encodeInput compiles what decides about a packet that comes in: one lookup, if it may. The rest tells who may not.
@@ -121,15 +138,16 @@ func countAndDrop(counter string) []expr.Any {
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
 	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardPost]
-	if len(jumps) != 1 || len(input) < 2 || len(forward) != 4 || len(post) != 1 {
+	bits := 1 + len(ip.GuestKinds()) // the rule with the length of subnets
+	if len(jumps) != 1 || len(input) <= bits || len(forward) != 4 || len(post) != 2 {
 		return g, false
 	}
 	g.Port = uint16(number(compared(jumps[0], 3)))
 	g.VNI = uint32(number(compared(input[0], 1)))
-	g.Link = linkPattern(compared(post[0], 7))
+	g.Link = linkPattern(compared(post[1], 7))
 	g.Network = insideOf(f, forward[1])
-	if len(input) > 2 && len(input[1]) > 4 {
-		if b, ok := input[1][4].(*expr.Bitwise); ok {
+	if len(input) > bits+1 && len(input[bits]) > 4 {
+		if b, ok := input[bits][4].(*expr.Bitwise); ok {
 			g.Bits = leadingOnes(b.Mask)
 		}
 	}

@@ -141,7 +141,11 @@ func (rd *reading) readTable(c *nftables.Conn, f ip.Family, t *nftables.Table) e
 	}
 	rd.Owned.Tables = append(rd.Owned.Tables, table)
 	if table.Counts() {
-		return readCounter(c, t, ip.CountSpoofed, &rd.Drops.Spoofed)
+		drops := rd.Drops.Of(f)
+		if err := readCounter(c, t, ip.CountSpoofed, &drops.Spoofed); err != nil {
+			return err
+		}
+		rd.Drops.Set(f, drops)
 	}
 	return nil
 }
