@@ -38,6 +38,7 @@ type Guard struct {
 	VNI     uint32
 	Port    uint16       // UDP destination port
 	Link    string       // the device that this host's own packets come from
+	Uplink  string       // the interface that peers' packets come through, or most of them
 	Network netip.Prefix // of containers
 	Bits    int          // length of the peers' subnets; 0: what is inside a packet may come from anybody
 	Peers   []Peer
@@ -88,7 +89,7 @@ func (g Guard) Equal(h Guard) bool { return g.guards(h) && slices.Equal(g.Peers,
 
 // guards reports whether g and h guard the same.
 func (g Guard) guards(h Guard) bool {
-	return g.Family == h.Family && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Network == h.Network && g.Bits == h.Bits
+	return g.Family == h.Family && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits
 }
 
 func sortGuards(guards []Guard) {
@@ -182,29 +183,24 @@ func (g Guard) command(verb Verb, _ Object) string {
 // underlay too.
 func GuestKinds() []string { return []string{"bridge", "veth", "tun"} }
 
-// inputRules are what decides about a packet with our VNI: none comes as a peer's through an interface that does not lead there.
+// inputRules are what decides about a packet with our VNI: at once, if it comes the usual way. None comes as a peer's through an
+// interface of guests that does not lead there.
 func (g Guard) inputRules(source string) []string {
-	var rules []string
+	f := nftFamily(g.Family)
+	accept := fmt.Sprintf("%s saddr @%s accept", f, GuardPeers)
+	var last []string
+	if g.Bits > 0 {
+		ones := Last(netip.PrefixFrom(g.Family.LinkLocal().Addr(), 0))
+		mask := netip.PrefixFrom(ones, g.Bits).Masked().Addr()
+		accept = fmt.Sprintf("@th,%d,16 %#x %s saddr . (%s & 0x%s) @%s accept", 8*EtherTypeOffset, EtherType(g.Family), f, source, hex.EncodeToString(mask.AsSlice()), GuardSources)
+		last = []string{fmt.Sprintf("counter name %s drop", CountForged)}
+	}
+	rules := []string{fmt.Sprintf("iifname %q %s", g.Uplink, accept)}
 	for _, kind := range GuestKinds() {
 		rules = append(rules, fmt.Sprintf("meta iifkind %q %s counter name %s drop", kind, unrouted, CountInjected))
 	}
-	return append(rules, g.sourceRules(source)...)
-}
-
-// sourceRules are what decides by the sources.
-func (g Guard) sourceRules(source string) []string {
-	f := nftFamily(g.Family)
-	stranger := fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers)
-	if g.Bits == 0 {
-		return []string{stranger}
-	}
-	ones := Last(netip.PrefixFrom(g.Family.LinkLocal().Addr(), 0))
-	mask := netip.PrefixFrom(ones, g.Bits).Masked().Addr()
-	return []string{
-		fmt.Sprintf("@th,%d,16 %#x %s saddr . (%s & 0x%s) @%s accept", 8*EtherTypeOffset, EtherType(g.Family), f, source, hex.EncodeToString(mask.AsSlice()), GuardSources),
-		stranger,
-		fmt.Sprintf("counter name %s drop", CountForged),
-	}
+	rules = append(rules, accept, fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers))
+	return append(rules, last...)
 }
 
 // addSet writes a set with those peers for which element is not empty.

@@ -70,7 +70,8 @@ func (p *plan) guard() {
 	slices.SortFunc(p.heard, ip.Peer.Compare)
 	pool := p.v.pools.Of(p.f)
 	p.state.Guards = append(p.state.Guards, ip.Guard{
-		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Link: p.dev, Network: pool.Network, Bits: pool.SubnetLen,
+		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Link: p.dev, Uplink: p.host.Uplink.Link,
+		Network: pool.Network, Bits: pool.SubnetLen,
 		Peers: slices.Compact(p.heard),
 	})
 }

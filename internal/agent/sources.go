@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -30,25 +29,37 @@ func checkSources(v view, n subnet.Network, want *ip.State) {
 		network, own := n.Pools.Of(t.Family).Network, v.self.Subnets.Of(t.Family)
 		if own.IsValid() {
 			links := fabricLinks(*want, t.Family)
-			t.Rules = append(sourceRules(network, own, addrsInside(v.snap, own), links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
+			t.Rules = append(sourceRules(network, own, selfInside(v.snap, own), links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
 		}
 	}
 }
 
-// addrsInside are the addresses of this host in a prefix.
-func addrsInside(snap ip.Snapshot, p netip.Prefix) []netip.Addr {
-	addrs := slices.DeleteFunc(slices.Collect(maps.Keys(ownAddrs(snap))), func(addr netip.Addr) bool { return !p.Contains(addr) })
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs
+// selfInside is what this host has of a prefix that containers must not send as. Nothing that the host sends itself is forwarded; and of what comes
+// in with an address of its own, IPv4 lets nothing through (RFC 1812, 5.3.7).
+func selfInside(snap ip.Snapshot, p netip.Prefix) []netip.Prefix {
+	if p.Addr().Is4() {
+		return nil
+	}
+	var all []netip.Prefix
+	for addr := range ownAddrs(snap) {
+		if p.Contains(addr) {
+			all = append(all, ip.Host(addr))
+		}
+	}
+	slices.SortFunc(all, ip.ComparePrefix)
+	// The device and the bridge have the first two, which one look tells.
+	if first := netip.PrefixFrom(p.Addr(), p.Addr().BitLen()-1); len(all) > 1 && all[0].Addr() == first.Addr() && first.Contains(all[1].Addr()) {
+		all = append([]netip.Prefix{first}, all[2:]...)
+	}
+	return all
 }
 
-func sourceRules(network, own netip.Prefix, self []netip.Addr, links, bridges []string) []ip.Rule {
+func sourceRules(network, own netip.Prefix, self []netip.Prefix, links, bridges []string) []ip.Rule {
 	inside, here := ip.Match{Prefix: network}, ip.Match{Prefix: own}
 	bridges = slices.DeleteFunc(slices.Clone(bridges), func(name string) bool { return name == "" })
 	rules := []ip.Rule{{Dst: here, Verdict: ip.Accept}} // between its own containers, a bridge does not ask
-	for _, addr := range self {
-		// What this host sends itself is not forwarded. With IPv4 the kernel drops such packets anyway.
-		rules = append(rules, ip.Rule{Src: ip.Match{Prefix: netip.PrefixFrom(addr, addr.BitLen())}, Verdict: ip.DropSpoof})
+	for _, p := range self {
+		rules = append(rules, ip.Rule{Src: ip.Match{Prefix: p}, Verdict: ip.DropSpoof})
 	}
 	for _, bridge := range bridges {
 		rules = append(rules, ip.Rule{In: bridge, Src: here, Verdict: ip.Accept})

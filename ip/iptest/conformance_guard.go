@@ -11,7 +11,7 @@ import (
 // guarded is a guard with some peers, and another one of its family.
 func (x fixture) guarded() (g ip.Guard, more ip.Peer) {
 	g = ip.Guard{
-		Family: x.family, VNI: 1, Port: 8472, Link: linkName, Network: x.network,
+		Family: x.family, VNI: 1, Port: 8472, Link: linkName, Uplink: "up0", Network: x.network,
 		Peers: []ip.Peer{{Addr: x.fdb.Dst}, {Addr: x.gateway}},
 	}
 	return g, ip.Peer{Addr: x.gateway.Next()}

@@ -15,7 +15,7 @@ func manyPeers(n int) ip.State {
 	s := hostState()
 	s.FDB, s.Neighbors, s.Routes = nil, nil, nil
 	guard := ip.Guard{
-		Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Network: netip.MustParsePrefix("10.48.0.0/13"), Bits: 30,
+		Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Uplink: "up0", Network: netip.MustParsePrefix("10.48.0.0/13"), Bits: 30,
 	}
 	for i := range n {
 		mac := ip.MAC{2, 1}

@@ -111,11 +111,11 @@ func guards() []ip.Guard {
 	}
 	return []ip.Guard{
 		{
-			Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Network: netip.MustParsePrefix("10.50.0.0/16"), Bits: 22,
+			Family: ip.IPv4, VNI: 1, Port: 8472, Link: "flannel.1", Uplink: "up0", Network: netip.MustParsePrefix("10.50.0.0/16"), Bits: 22,
 			Peers: peers("192.0.2.3", "192.0.2.3 10.50.4.0/22", "192.0.2.4", "192.0.2.4 10.50.8.0/22"),
 		},
 		{
-			Family: ip.IPv6, VNI: 0x0a0b0c, Port: 4789, Link: "flannel-v6.1", Network: netip.MustParsePrefix("fd50::/44"), Bits: 64,
+			Family: ip.IPv6, VNI: 0x0a0b0c, Port: 4789, Link: "flannel-v6.1", Uplink: "up0", Network: netip.MustParsePrefix("fd50::/44"), Bits: 64,
 			Peers: peers("2001:db8::3", "2001:db8::3 fd50:0:0:3::/64", "2001:db8::4"),
 		},
 	}

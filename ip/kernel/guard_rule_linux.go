@@ -33,7 +33,7 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 	src, _ := addressOffsets(g.Family)
 	return map[string][][]expr.Any{
 		ip.GuardInput:    jump(ip.GuardIncoming),
-		ip.GuardIncoming: slices.Concat([][]expr.Any{other}, fromGuests(), encodeInput(g)),
+		ip.GuardIncoming: append([][]expr.Any{other}, encodeInput(g)...),
 		ip.GuardForward:  jump(ip.GuardForwarded),
 		ip.GuardForwarded: {
 			other,
@@ -54,39 +54,40 @@ const metaIIFKind expr.MetaKey = 26
 // fromGuests drops what comes through an interface of guests, as if from where it does not lead.
 func fromGuests() (rules [][]expr.Any) {
 	for _, kind := range ip.GuestKinds() {
-		rules = append(rules, slices.Concat([]expr.Any{
-			&expr.Meta{Key: metaIIFKind, Register: register},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: append([]byte(kind), make([]byte, unix.IFNAMSIZ-len(kind))...)},
-		}, unrouted(), countAndDrop(ip.CountInjected)))
+		rules = append(rules, slices.Concat(through(metaIIFKind, kind), unrouted(), countAndDrop(ip.CountInjected)))
 	}
 	return rules
 }
 
-// encodeInput compiles what decides about a packet that comes in: one lookup, if it may. The rest tells who may not.
+// encodeInput compiles what decides about a packet that comes in: one lookup, if it comes the usual way and may. The rest tells who may not.
 func encodeInput(g ip.Guard) [][]expr.Any {
 	src, _ := addressOffsets(g.Family)
 	size := uint32(g.Family.Bits() / 8)
 	source := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: size}
-	stranger := slices.Concat(
-		[]expr.Any{source, &expr.Lookup{SourceRegister: register, SetName: ip.GuardPeers, Invert: true}},
-		countAndDrop(ip.CountStrangers),
-	)
-	if g.Bits == 0 {
-		return [][]expr.Any{stranger}
-	}
-	second := nextRegister(g.Family)
-	return [][]expr.Any{
-		{
+	fromPeer := []expr.Any{source, &expr.Lookup{SourceRegister: register, SetName: ip.GuardPeers}}
+	var last [][]expr.Any
+	if g.Bits > 0 {
+		second := nextRegister(g.Family)
+		fromPeer = []expr.Any{
 			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ip.EtherTypeOffset, Len: 2},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, ip.EtherType(g.Family))},
 			source,
 			&expr.Payload{DestRegister: second, Base: expr.PayloadBaseTransportHeader, Offset: uint32(ip.InnerSourceOffset(g.Family)), Len: size},
 			&expr.Bitwise{SourceRegister: second, DestRegister: second, Len: size, Mask: mask(g.Family, g.Bits), Xor: make([]byte, size)},
 			&expr.Lookup{SourceRegister: register, SetName: ip.GuardSources},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		},
-		stranger,
-		countAndDrop(ip.CountForged),
+		}
+		last = [][]expr.Any{countAndDrop(ip.CountForged)}
+	}
+	accept := append(fromPeer, &expr.Verdict{Kind: expr.VerdictAccept})
+	stranger := slices.Concat([]expr.Any{source, &expr.Lookup{SourceRegister: register, SetName: ip.GuardPeers, Invert: true}}, countAndDrop(ip.CountStrangers))
+	return slices.Concat([][]expr.Any{slices.Concat(through(expr.MetaKeyIIFNAME, g.Uplink), accept)}, fromGuests(), [][]expr.Any{accept, stranger}, last)
+}
+
+// through matches packets that come in through an interface of the name or kind.
+func through(key expr.MetaKey, name string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: register},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: append([]byte(name), make([]byte, unix.IFNAMSIZ-len(name))...)},
 	}
 }
 
@@ -138,20 +139,20 @@ func countAndDrop(counter string) []expr.Any {
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
 	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardPost]
-	bits := 1 + len(ip.GuestKinds()) // the rule with the length of subnets
-	if len(jumps) != 1 || len(input) <= bits || len(forward) != 4 || len(post) != 2 {
+	if len(jumps) != 1 || len(input) < 2 || len(forward) != 4 || len(post) != 2 {
 		return g, false
 	}
 	g.Port = uint16(number(compared(jumps[0], 3)))
 	g.VNI = uint32(number(compared(input[0], 1)))
 	g.Link = linkPattern(compared(post[1], 7))
 	g.Network = insideOf(f, forward[1])
-	if len(input) > bits+1 && len(input[bits]) > 4 {
-		if b, ok := input[bits][4].(*expr.Bitwise); ok {
+	g.Uplink = linkPattern(compared(input[1], 1))
+	if len(input[1]) > 6 {
+		if b, ok := input[1][6].(*expr.Bitwise); ok {
 			g.Bits = leadingOnes(b.Mask)
 		}
 	}
-	return g, g.Network.IsValid() && len(g.Link) < unix.IFNAMSIZ && reflect.DeepEqual(rules, encodeGuard(g))
+	return g, g.Network.IsValid() && len(g.Link) < unix.IFNAMSIZ && len(g.Uplink) < unix.IFNAMSIZ && reflect.DeepEqual(rules, encodeGuard(g))
 }
 
 // compared is what the i-th expression of a rule compares with.
