@@ -128,7 +128,7 @@ func randomObject(r *rapid.T) ip.Object {
 		network := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.50.0.0/16"), V6: netip.MustParsePrefix("fd50::/48")}.Of(f)
 		return ip.Guard{
 			Family: f, VNI: 1, Port: 8472, Network: network, Bits: ip.Dual[int]{V4: 24, V6: 64}.Of(f),
-			Link:  name, Uplink: name,
+			Link: name, Uplink: name,
 			Peers: []ip.Peer{{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}},
 		}
 	case "peer":
