@@ -37,6 +37,10 @@ func OpenFile(path string) (File, error) {
 		target, _ := os.Readlink(path) // empty if path is not there either
 		return File{path: path, target: target}, nil
 	}
+	if at := new(fs.PathError); err != nil && !errors.As(err, &at) {
+		// Too many links, of which the error names none.
+		return File{}, fmt.Errorf("find docker configuration: %s is a link that leads back to itself, or through too many others (see: namei -l %s): make it lead to a file, or remove it: %w", path, path, err)
+	}
 	if err != nil {
 		return File{}, fmt.Errorf("find docker configuration: %w", err)
 	}
