@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/regularfile"
@@ -153,6 +156,11 @@ func (f File) former(r *record) (document, error) {
 		return parseDocument([]byte(emptyDocument))
 	}
 	text, err := regularfile.Read(f.Backup(), maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Only an operator knows now what was there.
+		keys := strings.Join(slices.Sorted(maps.Keys(r.Settings)), ", ")
+		return document{}, fmt.Errorf("read former docker configuration: %w: put it back there, or set %s in %s right by hand, delete %s, and run this again", err, keys, f.path, f.recordPath())
+	}
 	if err != nil {
 		return document{}, fmt.Errorf("read former docker configuration: %w", err)
 	}

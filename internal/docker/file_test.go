@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // fileWith is a configuration file with the text, in a directory of its own.
@@ -34,4 +36,26 @@ func TestOpenFileLinkLoop(t *testing.T) {
 	}
 	_, err := OpenFile(path)
 	says(t, err, path, "make it lead to a file, or remove it")
+}
+
+// A record says what was set, and the copy what was there before: without the copy an operator has to know the former.
+func TestRecordWithoutCopy(t *testing.T) {
+	f := fileWith(t, `{"mtu":1450}`)
+	if _, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(f.Backup()); err != nil {
+		t.Fatal(err)
+	}
+	before := allFiles(t, filepath.Dir(f.path))
+	remedy := []string{f.Backup(), "set bip, ip-masq in " + f.path + " right by hand, delete " + f.recordPath()}
+	masqueraded := leaseOf("10.5.1.0/24")
+	masqueraded.IPMasq = false
+	_, err := f.configureFor(masqueraded, Version{20, 10}, false)
+	says(t, err, remedy...)
+	_, _, err = f.Unconfigure(nil)
+	says(t, err, remedy...)
+	if diff := cmp.Diff(before, allFiles(t, filepath.Dir(f.path))); diff != "" {
+		t.Errorf("files, -before +now:\n%s", diff)
+	}
 }
