@@ -66,6 +66,11 @@ func must(value json.RawMessage) string {
 // stands there already, and that Configure has not put there, is a *ConflictError unless force is set. A file
 // that Docker could not read either is refused. On any error the file is what it was.
 func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([]Change, error) {
+	return f.configure(settings, lease, force, "have dockerd take its options from its command line: tulle docker configure --env-file FILE")
+}
+
+// configure is Configure, with what an operator can do instead where the file cannot be replaced; empty for nothing.
+func (f File) configure(settings []Setting, lease subnet.Subnets, force bool, instead string) ([]Change, error) {
 	if err := f.edited(); err != nil {
 		return nil, err
 	}
@@ -106,7 +111,7 @@ func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([
 	if old == nil && existed {
 		backup = d.content()
 	}
-	if err := f.write(r.document, backup, r.next); err != nil {
+	if err := f.write(r.document, backup, r.next, instead); err != nil {
 		return nil, err
 	}
 	return r.changes, nil

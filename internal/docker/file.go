@@ -174,9 +174,9 @@ func (f File) former(r *record) (document, error) {
 // write puts the record in place before the file: a crash in between leaves a record of what is not there, which
 // undoes nothing; the other order would leave settings that nobody knows how to undo. backup is the content of the file to
 // keep, nil if it is kept already or there is none. On an error nothing of it stays.
-func (f File) write(d document, backup []byte, r *record) (err error) {
+func (f File) write(d document, backup []byte, r *record, instead string) (err error) {
 	content := d.content()
-	draft, err := newDraft(f.path, f.path, content)
+	draft, err := newDraft(f.path, f.path, instead, content)
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,7 @@ func (f File) write(d document, backup []byte, r *record) (err error) {
 		}
 	}()
 	if backup != nil {
-		if err := replace(f.Backup(), f.path, backup); err != nil {
+		if err := replace(f.Backup(), f.path, instead, backup); err != nil {
 			return err
 		}
 	}

@@ -13,11 +13,12 @@ import (
 )
 
 // draft is a file that is to become another one at once.
-type draft struct{ name, path string }
+type draft struct{ name, path, instead string }
 
-// replace makes the file at path hold content, and be owned, permitted and labelled as the one at like is.
-func replace(path, like string, content []byte) error {
-	d, err := newDraft(path, like, content)
+// replace makes the file at path hold content, and be owned, permitted and labelled as the one at like is. instead is what an
+// operator can do where that is refused, beside mending it; it may be empty.
+func replace(path, like, instead string, content []byte) error {
+	d, err := newDraft(path, like, instead, content)
 	if err != nil {
 		return err
 	}
@@ -27,16 +28,16 @@ func replace(path, like string, content []byte) error {
 
 // newDraft writes content beside path. The draft is like the file at like in all but content; if there is none, root's and
 // for everybody to read.
-func newDraft(path, like string, content []byte) (d draft, err error) {
+func newDraft(path, like, instead string, content []byte) (d draft, err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return d, fmt.Errorf("write %s: %w", path, err)
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".tulle-*")
 	if err != nil {
-		return d, refusedWrite(path, err)
+		return d, refusedWrite(path, instead, err)
 	}
-	d = draft{f.Name(), path}
+	d = draft{f.Name(), path, instead}
 	_, err = f.Write(content)
 	if err == nil {
 		err = liken(f, like)
@@ -51,7 +52,7 @@ func newDraft(path, like string, content []byte) (d draft, err error) {
 // place puts the draft where it belongs, and makes that survive a power cut.
 func (d draft) place() error {
 	if err := os.Rename(d.name, d.path); err != nil {
-		return refusedWrite(d.path, err)
+		return refusedWrite(d.path, d.instead, err)
 	}
 	dir, err := os.Open(filepath.Dir(d.path))
 	if err != nil {
@@ -118,16 +119,18 @@ func attribute(read func([]byte) (int, error)) ([]byte, error) {
 	return b[:max(size, 0)], err
 }
 
-// refusedWrite says why the kernel will not have a file replaced, and what to do about it.
-func refusedWrite(path string, err error) error {
-	const otherwise = "or have dockerd take its options from its command line: tulle docker configure --env-file FILE"
+// refusedWrite says why the kernel will not have a file replaced, and what to do about it, or instead.
+func refusedWrite(path, instead string, err error) error {
+	if instead != "" {
+		instead = ", or " + instead
+	}
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("write %s: a file is mounted there, and cannot be replaced where it is mounted: umount %s, %s: %w", path, path, otherwise, err)
+		return fmt.Errorf("write %s: a file is mounted there, and cannot be replaced where it is mounted: umount %s%s: %w", path, path, instead, err)
 	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("write %s: its file system is read-only: set these where the file is made, %s: %w", path, otherwise, err)
+		return fmt.Errorf("write %s: its file system is read-only: change the file where it is made%s: %w", path, instead, err)
 	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0:
-		return fmt.Errorf("write %s: it or its directory is immutable (see: lsattr -d %s %s): chattr -i, %s: %w", path, path, filepath.Dir(path), otherwise, err)
+		return fmt.Errorf("write %s: it or its directory is immutable (see: lsattr -d %s %s): chattr -i%s: %w", path, path, filepath.Dir(path), instead, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("write %s: run this as root: %w", path, err)
 	}

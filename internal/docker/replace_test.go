@@ -3,6 +3,7 @@ package docker
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,16 +118,43 @@ func TestConfigureDanglingLink(t *testing.T) {
 
 // A file that the kernel will not have replaced is what it was, also in that it was never configured.
 func TestConfigureImmutable(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "daemon.json")
-	if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
+	f := fileWith(t, "{}")
+	makeImmutable(t, f.path)
+	_, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
+	says(t, err, "chattr -i", "--env-file FILE")
+	if diff := cmp.Diff(map[string]string{"daemon.json": "{}"}, allFiles(t, filepath.Dir(f.path))); diff != "" {
+		t.Errorf("files, -want +got:\n%s", diff)
+	}
+}
+
+// On the way out there are no options that dockerd could take from elsewhere.
+func TestUnconfigureImmutable(t *testing.T) {
+	f := fileWith(t, "{}")
+	if _, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false); err != nil {
 		t.Fatal(err)
 	}
+	before := allFiles(t, filepath.Dir(f.path))
+	makeImmutable(t, f.path)
+	for name, docker0 := range map[string][]netip.Prefix{"restore": nil, "leave": {netip.MustParsePrefix("10.5.1.1/24")}} {
+		_, _, err := f.Unconfigure(docker0)
+		says(t, err, "chattr -i")
+		if strings.Contains(fmt.Sprint(err), "--env-file") {
+			t.Errorf("%s: error %v, want none that advises to configure", name, err)
+		}
+	}
+	if diff := cmp.Diff(before, allFiles(t, filepath.Dir(f.path))); diff != "" {
+		t.Errorf("files, -before +now:\n%s", diff)
+	}
+}
+
+// makeImmutable has the kernel refuse to replace the file at path until the test ends.
+func makeImmutable(t *testing.T, path string) {
+	t.Helper()
 	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer file.Close()
+	t.Cleanup(func() { file.Close() })
 	const immutable = 0x10 // FS_IMMUTABLE_FL
 	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
 	if err == nil {
@@ -137,14 +165,7 @@ func TestConfigureImmutable(t *testing.T) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags)
-	_, err = File{path: path}.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
-	if err == nil || !strings.Contains(err.Error(), "chattr -i") {
-		t.Errorf("error %v, want one that names chattr -i", err)
-	}
-	if diff := cmp.Diff(map[string]string{"daemon.json": "{}"}, allFiles(t, dir)); diff != "" {
-		t.Errorf("files, -want +got:\n%s", diff)
-	}
+	t.Cleanup(func() { _ = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags) })
 }
 
 // What is not accepted is not written, and is shown as it would have been.

@@ -66,7 +66,7 @@ func (f File) leave(r *record) (changes []Change, err error) {
 	if addressed {
 		changes, err = f.restore(r)
 	} else {
-		changes, err = f.Configure([]Setting{{"bip", r.formerAddress()}}, subnet.Subnets{}, true)
+		changes, err = f.configure([]Setting{{"bip", r.formerAddress()}}, subnet.Subnets{}, true, "")
 	}
 	if err != nil {
 		return nil, err
@@ -167,11 +167,11 @@ func (f File) restore(r *record) ([]Change, error) {
 	untouched := existed && digest(d.content()) == r.Written
 	switch {
 	case untouched && r.Existed:
-		err = replace(f.path, f.path, former.content())
+		err = replace(f.path, f.path, "", former.content())
 	case untouched:
 		err = remove(f.path)
 	case len(changes) > 0:
-		err = replace(f.path, f.path, restored.content())
+		err = replace(f.path, f.path, "", restored.content())
 	}
 	return changes, err
 }
