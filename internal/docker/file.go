@@ -174,7 +174,7 @@ func (f File) former(r *record) (document, error) {
 // write puts the record in place before the file: a crash in between leaves a record of what is not there, which
 // undoes nothing; the other order would leave settings that nobody knows how to undo. backup is the content of the file to
 // keep, nil if it is kept already or there is none. On an error nothing of it stays.
-func (f File) write(d document, backup []byte, r *record, instead string) (err error) {
+func (f File) write(d document, backup []byte, r *record, instead string) error {
 	content := d.content()
 	draft, err := newDraft(f.path, f.path, instead, content)
 	if err != nil {
@@ -186,29 +186,38 @@ func (f File) write(d document, backup []byte, r *record, instead string) (err e
 			return err
 		}
 	}
+	r.Written = digest(content)
+	undo, err := f.keep(backup, r, instead)
+	if err == nil {
+		err = draft.place()
+	}
+	if err != nil {
+		return errors.Join(err, undo())
+	}
+	return nil
+}
+
+// keep writes what Unconfigure needs. undo takes that back, also after an error, and nothing that was there before.
+func (f File) keep(backup []byte, r *record, instead string) (undo func() error, err error) {
+	var made []string
+	undo = func() error { return remove(made...) }
 	old, err := regularfile.Read(f.recordPath(), maxFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read record of docker configuration: %w", err)
+		return undo, fmt.Errorf("read record of docker configuration: %w", err)
 	}
-	defer func() {
-		switch {
-		case err == nil:
-		case old != nil:
-			err = errors.Join(err, atomicfile.Write(f.recordPath(), old, recordMode))
-		default:
-			err = errors.Join(err, remove(f.recordPath(), f.Backup()))
-		}
-	}()
 	if backup != nil {
 		if err := replace(f.Backup(), f.path, instead, backup); err != nil {
-			return err
+			return undo, err
 		}
+		made = append(made, f.Backup())
 	}
-	r.Written = digest(content)
-	if err := f.writeRecord(r); err != nil {
-		return err
+	if old != nil {
+		undo = func() error { return atomicfile.Write(f.recordPath(), old, recordMode) }
+	} else {
+		// The record goes before what it needs.
+		made = append([]string{f.recordPath()}, made...)
 	}
-	return draft.place()
+	return undo, f.writeRecord(r)
 }
 
 func (f File) writeRecord(r *record) error {

@@ -59,3 +59,24 @@ func TestRecordWithoutCopy(t *testing.T) {
 		t.Errorf("files, -before +now:\n%s", diff)
 	}
 }
+
+// What is in the way stays, an empty directory too.
+func TestConfigureKeepsDirectoryInTheWay(t *testing.T) {
+	for _, name := range []string{"daemon.json.before-tulle", "daemon.json.tulle"} {
+		t.Run(name, func(t *testing.T) {
+			f := fileWith(t, `{}`)
+			dir := filepath.Join(filepath.Dir(f.path), name)
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			_, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
+			says(t, err, dir)
+			if entries, err := os.ReadDir(filepath.Dir(f.path)); err != nil || len(entries) != 2 {
+				t.Errorf("left are %v (%v), want daemon.json and the directory", entries, err)
+			}
+			if text, err := os.ReadFile(f.path); string(text) != `{}` {
+				t.Errorf("daemon.json is %q (%v), want what it was", text, err)
+			}
+		})
+	}
+}
