@@ -64,7 +64,8 @@ func must(value json.RawMessage) string {
 
 // Configure puts the settings into the file and leaves everything else in it as it is, to the byte. A value that
 // stands there already, and that Configure has not put there, is a *ConflictError unless force is set. A file
-// that Docker could not read either is refused. On any error the file is what it was.
+// that Docker could not read either is refused. On any error the file is what it was, except one that says otherwise: that
+// the new content may not survive a power cut.
 func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([]Change, error) {
 	return f.configure(settings, lease, force, "have dockerd take its options from its command line: tulle docker configure --env-file FILE")
 }

@@ -173,7 +173,7 @@ func (f File) former(r *record) (document, error) {
 
 // write puts the record in place before the file: a crash in between leaves a record of what is not there, which
 // undoes nothing; the other order would leave settings that nobody knows how to undo. backup is the content of the file to
-// keep, nil if it is kept already or there is none. On an error nothing of it stays.
+// keep, nil if it is kept already or there is none. On an error nothing of it stays, or all of it does if only settling failed.
 func (f File) write(d document, backup []byte, r *record, instead string) error {
 	content := d.content()
 	draft, err := newDraft(f.path, f.path, instead, content)
@@ -194,7 +194,8 @@ func (f File) write(d document, backup []byte, r *record, instead string) error 
 	if err != nil {
 		return errors.Join(err, undo())
 	}
-	return nil
+	// The settings are in place from here on, and so has to be what undoes them.
+	return draft.settle()
 }
 
 // keep writes what Unconfigure needs. undo takes that back, also after an error, and nothing that was there before.
@@ -206,10 +207,13 @@ func (f File) keep(backup []byte, r *record, instead string) (undo func() error,
 		return undo, fmt.Errorf("read record of docker configuration: %w", err)
 	}
 	if backup != nil {
-		if err := replace(f.Backup(), f.path, instead, backup); err != nil {
+		placed, err := replace(f.Backup(), f.path, instead, backup)
+		if placed {
+			made = append(made, f.Backup())
+		}
+		if err != nil {
 			return undo, err
 		}
-		made = append(made, f.Backup())
 	}
 	if old != nil {
 		undo = func() error { return atomicfile.Write(f.recordPath(), old, recordMode) }

@@ -1,12 +1,14 @@
 package docker
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // fileWith is a configuration file with the text, in a directory of its own.
@@ -79,4 +81,49 @@ func TestConfigureKeepsDirectoryInTheWay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// When the disk fails once the file has its new content, what undoes that stays.
+func TestConfigureNotSettled(t *testing.T) {
+	f := fileWith(t, `{}`)
+	dir := filepath.Dir(f.path)
+	spoilt := f.Accepting(func(string) error { return spoilSync(dir) })
+	_, err := spoilt.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
+	says(t, err, "write "+f.path, "it has its new content")
+	after := allFiles(t, dir)
+	if !strings.Contains(after["daemon.json"], "10.5.1.1/24") || after["daemon.json.before-tulle"] != `{}` || after["daemon.json.tulle"] == "" || len(after) != 3 {
+		t.Errorf("files are %q, want the new content, the copy and the record", after)
+	}
+	if _, _, err := f.Unconfigure(nil); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"daemon.json": `{}`}, allFiles(t, dir)); diff != "" {
+		t.Errorf("unconfigured, files, -want +got:\n%s", diff)
+	}
+}
+
+// spoilSync puts a device that fsync(2) refuses in the place of every directory that this process holds open by the path.
+func spoilSync(dir string) error {
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range open {
+		var fd int
+		if target, err := os.Readlink("/proc/self/fd/" + e.Name()); err != nil || target != dir {
+			continue
+		}
+		if _, err := fmt.Sscan(e.Name(), &fd); err != nil {
+			return err
+		}
+		if err := unix.Dup3(int(null.Fd()), fd, unix.O_CLOEXEC); err != nil {
+			return err
+		}
+	}
+	return nil
 }

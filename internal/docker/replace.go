@@ -13,17 +13,24 @@ import (
 )
 
 // draft is a file that is to become another one at once.
-type draft struct{ name, path, instead string }
+type draft struct {
+	name, path, instead string
+	dir                 *os.File // open from the beginning: once the file is placed, only the disk can fail
+}
 
 // replace makes the file at path hold content, and be owned, permitted and labelled as the one at like is. instead is what an
-// operator can do where that is refused, beside mending it; it may be empty.
-func replace(path, like, instead string, content []byte) error {
+// operator can do where that is refused, beside mending it; it may be empty. placed tells whether the file has the content,
+// which it may have on an error too.
+func replace(path, like, instead string, content []byte) (placed bool, err error) {
 	d, err := newDraft(path, like, instead, content)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer d.discard()
-	return d.place()
+	if err := d.place(); err != nil {
+		return false, err
+	}
+	return true, d.settle()
 }
 
 // newDraft writes content beside path. The draft is like the file at like in all but content; if there is none, root's and
@@ -37,10 +44,13 @@ func newDraft(path, like, instead string, content []byte) (d draft, err error) {
 	if err != nil {
 		return d, refusedWrite(path, instead, err)
 	}
-	d = draft{f.Name(), path, instead}
+	d = draft{name: f.Name(), path: path, instead: instead}
 	_, err = f.Write(content)
 	if err == nil {
 		err = liken(f, like)
+	}
+	if err == nil {
+		d.dir, err = os.Open(dir)
 	}
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		d.discard()
@@ -49,23 +59,27 @@ func newDraft(path, like, instead string, content []byte) (d draft, err error) {
 	return d, nil
 }
 
-// place puts the draft where it belongs, and makes that survive a power cut.
+// place puts the draft where it belongs.
 func (d draft) place() error {
 	if err := os.Rename(d.name, d.path); err != nil {
 		return refusedWrite(d.path, d.instead, err)
 	}
-	dir, err := os.Open(filepath.Dir(d.path))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", d.path, err)
-	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", d.path, err)
+	return nil
+}
+
+// settle makes a placed draft survive a power cut.
+func (d draft) settle() error {
+	if err := d.dir.Sync(); err != nil {
+		return fmt.Errorf("write %s: it has its new content, which a power cut may undo, for the disk fails (see: dmesg): %w", d.path, err)
 	}
 	return nil
 }
 
 // discard removes what has not been placed.
-func (d draft) discard() { _ = os.Remove(d.name) }
+func (d draft) discard() {
+	_ = os.Remove(d.name)
+	_ = d.dir.Close()
+}
 
 // liken gives f the owner, the mode and the extended attributes of the file at path: the last are access control lists,
 // labels of SELinux and whatever else somebody has put there.

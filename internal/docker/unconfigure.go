@@ -167,11 +167,11 @@ func (f File) restore(r *record) ([]Change, error) {
 	untouched := existed && digest(d.content()) == r.Written
 	switch {
 	case untouched && r.Existed:
-		err = replace(f.path, f.path, "", former.content())
+		_, err = replace(f.path, f.path, "", former.content())
 	case untouched:
 		err = remove(f.path)
 	case len(changes) > 0:
-		err = replace(f.path, f.path, "", restored.content())
+		_, err = replace(f.path, f.path, "", restored.content())
 	}
 	return changes, err
 }
