@@ -45,7 +45,9 @@ func newDraft(path, like, instead string, content []byte) (d draft, err error) {
 		return d, refusedWrite(path, instead, err)
 	}
 	d = draft{name: f.Name(), path: path, instead: instead}
-	_, err = f.Write(content)
+	if err = d.alone(); err == nil {
+		_, err = f.Write(content)
+	}
 	if err == nil {
 		err = liken(f, like)
 	}
@@ -57,6 +59,31 @@ func newDraft(path, like, instead string, content []byte) (d draft, err error) {
 		return d, fmt.Errorf("write %s: %w", path, err)
 	}
 	return d, nil
+}
+
+// alone returns an error if the file that is to be replaced has other names: they would keep what it had before.
+func (d draft) alone() error {
+	info, err := os.Lstat(d.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Nlink < 2 {
+		return nil
+	}
+	return fmt.Errorf("it has %d names (hard links), of which only this one would change: remove the others (see: find / -samefile %s), or make it a file of its own: cp -a %s %s.own && mv %s.own %s%s",
+		stat.Nlink, d.path, d.path, d.path, d.path, d.path, otherwise(d.instead))
+}
+
+// otherwise continues a remedy with another one, if there is one.
+func otherwise(instead string) string {
+	if instead == "" {
+		return ""
+	}
+	return ", or " + instead
 }
 
 // place puts the draft where it belongs.
@@ -135,9 +162,7 @@ func attribute(read func([]byte) (int, error)) ([]byte, error) {
 
 // refusedWrite says why the kernel will not have a file replaced, and what to do about it, or instead.
 func refusedWrite(path, instead string, err error) error {
-	if instead != "" {
-		instead = ", or " + instead
-	}
+	instead = otherwise(instead)
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("write %s: a file is mounted there, and cannot be replaced where it is mounted: umount %s%s: %w", path, path, instead, err)

@@ -168,6 +168,44 @@ func makeImmutable(t *testing.T, path string) {
 	t.Cleanup(func() { _ = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags) })
 }
 
+// A replaced file has one name: another would keep the former content, and nobody would be told.
+func TestHardLink(t *testing.T) {
+	f := fileWith(t, "{}")
+	dir, other := filepath.Dir(f.path), filepath.Join(filepath.Dir(f.path), "other")
+	link := func() {
+		t.Helper()
+		if err := os.Link(f.path, other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link()
+	_, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false)
+	says(t, err, "write "+f.path+": it has 2 names", "-samefile "+f.path, "--env-file FILE")
+	if diff := cmp.Diff(map[string]string{"daemon.json": "{}", "other": "{}"}, allFiles(t, dir)); diff != "" {
+		t.Errorf("configure: files, -want +got:\n%s", diff)
+	}
+	if _, _, err := f.Unconfigure(nil); err != nil {
+		t.Errorf("nothing to undo: error %v", err)
+	}
+
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false); err != nil {
+		t.Fatal(err)
+	}
+	link()
+	before := allFiles(t, dir)
+	_, _, err = f.Unconfigure(nil)
+	says(t, err, "write "+f.path+": it has 2 names")
+	if strings.Contains(fmt.Sprint(err), "--env-file") {
+		t.Errorf("error %v, want none that advises to configure", err)
+	}
+	if diff := cmp.Diff(before, allFiles(t, dir)); diff != "" {
+		t.Errorf("unconfigure: files, -want +got:\n%s", diff)
+	}
+}
+
 // What is not accepted is not written, and is shown as it would have been.
 func TestConfigureNotAccepted(t *testing.T) {
 	dir := t.TempDir()
