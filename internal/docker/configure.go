@@ -109,8 +109,10 @@ func (f File) configure(settings []Setting, lease subnet.Subnets, force bool, in
 		return nil, nil
 	}
 	var backup []byte
-	if old == nil && existed {
-		backup = d.content()
+	if old == nil {
+		if backup, err = f.toKeep(d, existed); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.write(r.document, backup, r.next, instead); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@
 package docker
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -169,6 +170,24 @@ func (f File) former(r *record) (document, error) {
 		return d, fmt.Errorf("read %s: %w", f.Backup(), err)
 	}
 	return d, nil
+}
+
+// toKeep returns the former file, which no record speaks of yet; nil if there is none, or if a run that was interrupted has
+// kept it. Anything else where it is to be kept is somebody's, and must not go with Unconfigure later.
+func (f File) toKeep(d document, existed bool) ([]byte, error) {
+	if _, err := os.Lstat(f.Backup()); errors.Is(err, fs.ErrNotExist) {
+		if !existed {
+			return nil, nil
+		}
+		return d.content(), nil
+	} else if err != nil {
+		return nil, fmt.Errorf("keep former docker configuration: %w", err)
+	}
+	if kept, err := regularfile.Read(f.Backup(), maxFile); err == nil && existed && bytes.Equal(kept, d.content()) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("keep former docker configuration: something is at %s, and there is no %s that says that tulle has put it there: move it away, as with: mv %s %s.old",
+		f.Backup(), f.recordPath(), f.Backup(), f.Backup())
 }
 
 // write puts the record in place before the file: a crash in between leaves a record of what is not there, which

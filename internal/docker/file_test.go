@@ -62,6 +62,47 @@ func TestRecordWithoutCopy(t *testing.T) {
 	}
 }
 
+// A copy that no record speaks of is somebody's: it is neither overwritten now nor removed by Unconfigure later.
+func TestConfigureKeepsCopyOfOthers(t *testing.T) {
+	for name, daemonJSON := range map[string]string{"beside a file": `{"debug":true}`, "without a file": ""} {
+		t.Run(name, func(t *testing.T) {
+			f := fileWith(t, daemonJSON)
+			want := map[string]string{"daemon.json": daemonJSON, "daemon.json.before-tulle": "precious"}
+			if daemonJSON == "" {
+				delete(want, "daemon.json")
+				if err := os.Remove(f.path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(f.Backup(), []byte("precious"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, true)
+			says(t, err, f.Backup(), f.recordPath(), "move it away")
+			if diff := cmp.Diff(want, allFiles(t, filepath.Dir(f.path))); diff != "" {
+				t.Errorf("files, -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// A run that ended between the copy and the record has left the copy, of a file that is as it was.
+func TestConfigureAfterOneThatWasInterrupted(t *testing.T) {
+	f := fileWith(t, `{"debug":true}`)
+	if err := os.WriteFile(f.Backup(), []byte(`{"debug":true}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.configureFor(leaseOf("10.5.1.0/24"), Version{20, 10}, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.Unconfigure(nil); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"daemon.json": `{"debug":true}`}, allFiles(t, filepath.Dir(f.path))); diff != "" {
+		t.Errorf("files, -want +got:\n%s", diff)
+	}
+}
+
 // What is in the way stays, an empty directory too.
 func TestConfigureKeepsDirectoryInTheWay(t *testing.T) {
 	for _, name := range []string{"daemon.json.before-tulle", "daemon.json.tulle"} {
