@@ -72,7 +72,7 @@ func (f File) Configure(settings []Setting, lease subnet.Subnets, force bool) ([
 
 // configure is Configure, with what an operator can do instead where the file cannot be replaced; empty for nothing.
 func (f File) configure(settings []Setting, lease subnet.Subnets, force bool, instead string) ([]Change, error) {
-	if err := f.edited(); err != nil {
+	if err := f.begin(); err != nil {
 		return nil, err
 	}
 	d, existed, err := f.read()

@@ -67,6 +67,15 @@ func (f File) Readable(v Version) error {
 	return err
 }
 
+// begin comes before every change. What a run left that was killed goes, and so does what it had written of a file that may be
+// secret.
+func (f File) begin() error {
+	if err := f.edited(); err != nil {
+		return err
+	}
+	return errors.Join(discardDrafts(f.path), discardDrafts(f.Backup()))
+}
+
 // edited returns an error if the file cannot be edited where it is. Docker reads a link that leads nowhere as no file. What is
 // missing may be a file system that is to be mounted there, so that it is not for Tulle to make.
 func (f File) edited() error {

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -167,4 +168,43 @@ func spoilSync(dir string) error {
 		}
 	}
 	return nil
+}
+
+// What a run that was killed has left goes with the next, and nothing of others with it.
+func TestDraftsOfKilledRunsGo(t *testing.T) {
+	lease := leaseOf("10.5.1.0/24")
+	for name, run := range map[string]func(f File) error{
+		"configure":            func(f File) error { _, err := f.configureFor(lease, Version{20, 10}, false); return err },
+		"unconfigure":          func(f File) error { _, _, err := f.Unconfigure(nil); return err },
+		"unconfigure, leaving": func(f File) error { _, _, err := f.Unconfigure([]netip.Prefix{lease.Subnets.V4}); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := fileWith(t, `{}`)
+			if _, err := f.configureFor(lease, Version{20, 10}, false); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Dir(f.path)
+			others := []string{".daemon.json.tulle-", ".daemon.json.tulle-1x", ".other.json.tulle-1", "daemon.json.tulle-1"}
+			drafts := []string{".daemon.json.tulle-123", ".daemon.json.tulle-4", ".daemon.json.before-tulle.tulle-56"}
+			for _, name := range append(drafts, others...) {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte("half"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := run(f); err != nil {
+				t.Fatal(err)
+			}
+			left := allFiles(t, dir)
+			for _, name := range drafts {
+				if _, ok := left[name]; ok {
+					t.Errorf("%s is left", name)
+				}
+			}
+			for _, name := range others {
+				if left[name] != "half" {
+					t.Errorf("%s is %q, want what it was", name, left[name])
+				}
+			}
+		})
+	}
 }

@@ -40,7 +40,7 @@ func newDraft(path, like, instead string, content []byte) (d draft, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return d, fmt.Errorf("write %s: %w", path, err)
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".tulle-*")
+	f, err := os.CreateTemp(dir, draftPrefix(path)+"*")
 	if err != nil {
 		return d, refusedWrite(path, instead, err)
 	}
@@ -107,6 +107,31 @@ func (d draft) discard() {
 	_ = os.Remove(d.name)
 	_ = d.dir.Close()
 }
+
+// discardDrafts removes drafts for path of runs that were killed. One process at a time may write a path.
+func discardDrafts(path string) error {
+	dir := filepath.Dir(path)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find drafts of %s: %w", path, err)
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), draftPrefix(path))
+		if !ok || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
+			continue
+		}
+		if err := remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("discard draft of %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// draftPrefix is what a draft's name has before its number (os.CreateTemp).
+func draftPrefix(path string) string { return "." + filepath.Base(path) + ".tulle-" }
 
 // liken gives f the owner, the mode and the extended attributes of the file at path: the last are access control lists,
 // labels of SELinux and whatever else somebody has put there.

@@ -40,7 +40,7 @@ func (f File) Remember(docker0 []netip.Prefix) error {
 // Docker stores what docker0 had last, and goes on with that unless there is a bip. So if docker0 holds a lease, the file keeps
 // a bip, the address that docker0 had before, and leaving is true: call it again once Docker has restarted.
 func (f File) Unconfigure(docker0 []netip.Prefix) (changes []Change, leaving bool, err error) {
-	if err := f.edited(); err != nil {
+	if err := f.begin(); err != nil {
 		return nil, false, err
 	}
 	r, err := f.readRecord()
