@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -19,7 +20,7 @@ var ErrNotRunning = errors.New("no docker answers")
 
 const (
 	// engineTimeout is for one request; making a network takes Docker a second on a busy host.
-	engineTimeout = 30 * time.Second
+	engineTimeout = 10 * time.Second
 	// maxAnswer bounds what is read of one answer, in bytes.
 	maxAnswer = 64 << 20
 )
@@ -29,24 +30,15 @@ type Engine struct {
 	// Version of the daemon. A build without a release number counts as the release that its API came with.
 	Version Version
 
-	http http.Client
-	base string
-	api  Version
+	socket string
+	http   http.Client
+	base   string
+	api    Version
 }
 
 // Connect asks the Docker behind a unix socket for its version. If none answers, the error is ErrNotRunning.
 func Connect(ctx context.Context, socket string) (*Engine, error) {
-	e := &Engine{base: "http://docker", http: http.Client{
-		Timeout: engineTimeout,
-		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			conn, err := d.DialContext(ctx, "unix", socket)
-			if err != nil {
-				err = fmt.Errorf("%w on %s: %w", ErrNotRunning, socket, err)
-			}
-			return conn, err
-		}},
-	}}
+	e := newEngine(socket)
 	var answer struct{ Version, APIVersion string }
 	if err := e.call(ctx, http.MethodGet, "/version", nil, &answer); err != nil {
 		return nil, err
@@ -58,6 +50,21 @@ func Connect(ctx context.Context, socket string) (*Engine, error) {
 	e.base += "/v" + answer.APIVersion
 	e.Version = releaseOf(answer.Version, e.api)
 	return e, nil
+}
+
+func newEngine(socket string) *Engine {
+	return &Engine{socket: socket, base: "http://docker", http: http.Client{
+		Timeout: engineTimeout,
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			conn, err := d.DialContext(ctx, "unix", socket)
+			// One that hangs runs, and is full at some time: connect(2) of a unix socket says EAGAIN then.
+			if err != nil && !errors.Is(err, syscall.EAGAIN) {
+				err = fmt.Errorf("%w on %s: %w", ErrNotRunning, socket, err)
+			}
+			return conn, err
+		}},
+	}}
 }
 
 // releaseOf reads a release number. Builds from source have none, or that of the Go module, which counts from 2: then
@@ -108,12 +115,12 @@ func (e *Engine) call(ctx context.Context, method, path string, body, answer any
 	request.Header.Set("Content-Type", "application/json")
 	response, err := e.http.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask docker: %w", err)
+		return e.unanswered(ctx, fmt.Errorf("ask docker: %w", err))
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("read answer of docker: %w", err)
+		return e.unanswered(ctx, fmt.Errorf("read answer of docker: %w", err))
 	}
 	if response.StatusCode >= http.StatusBadRequest {
 		return refusal(response.StatusCode, text)
@@ -125,6 +132,21 @@ func (e *Engine) call(ctx context.Context, method, path string, body, answer any
 		return fmt.Errorf("decode answer of docker to %s: %w", path, err)
 	}
 	return nil
+}
+
+// unanswered says what to do if err, of a request, is that Docker hangs.
+func (e *Engine) unanswered(ctx context.Context, err error) error {
+	const remedy = "see what it waits for (journalctl -u docker), restart it (systemctl restart docker), or give another --docker-socket"
+	var timeout net.Error
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("docker takes no more connections on %s: %s: %w", e.socket, remedy, err)
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Errorf("docker does not answer on %s within %v: %s: %w", e.socket, e.http.Timeout, remedy, err)
+	}
+	return err
 }
 
 // refusalError is an answer of Docker's that it will not.
