@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -131,14 +130,13 @@ func validate(ctx context.Context, d *docker.Daemon, path string) error {
 	if err != nil {
 		return nil // removed: there is nobody to ask
 	}
-	help, err := exec.CommandContext(ctx, program, "--help").Output()
-	if err != nil || !bytes.Contains(help, []byte("--validate")) {
+	help, err := command(ctx, program, "--help")
+	if err != nil || !strings.Contains(help, "--validate") {
 		return nil
 	}
 	args := append(slices.Clone(d.Args), "--validate", "--config-file="+path)
-	if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
-		said := strings.ReplaceAll(strings.TrimSpace(string(out)), path, "it")
-		return fmt.Errorf("dockerd would not start with the new content of its configuration, which stays as it is; it says: %s (%w)", said, err)
+	if said, err := command(ctx, program, args...); err != nil {
+		return fmt.Errorf("dockerd would not start with the new content of its configuration, which stays as it is; it says: %s (%w)", strings.ReplaceAll(said, path, "it"), err)
 	}
 	return nil
 }
@@ -178,8 +176,8 @@ func systemctl(ctx context.Context, args ...string) error {
 	if _, running := haveSystemd(); !running {
 		return nil
 	}
-	if out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("run systemctl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	if said, err := command(ctx, "systemctl", args...); err != nil {
+		return fmt.Errorf("run systemctl %s: %w: %s", strings.Join(args, " "), err, said)
 	}
 	return nil
 }
