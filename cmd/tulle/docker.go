@@ -131,6 +131,9 @@ func validate(ctx context.Context, d *docker.Daemon, path string) error {
 		return nil // removed: there is nobody to ask
 	}
 	help, err := command(ctx, program, "--help")
+	if ctx.Err() != nil {
+		return fmt.Errorf("ask %s about the new content: %w", program, ctx.Err())
+	}
 	if err != nil || !strings.Contains(help, "--validate") {
 		return nil
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -64,5 +66,18 @@ func TestCommandWithChildren(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Errorf("the child: %v, want that it has outlived the command's end", err)
+	}
+}
+
+// Who gives up while dockerd is asked has not been told that the new content is good.
+func TestValidateGivenUp(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "dockerd")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho --validate\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := validate(ctx, &docker.Daemon{Program: program}, "/nowhere/daemon.json"); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want %v", err, context.Canceled)
 	}
 }
