@@ -11,18 +11,18 @@ import (
 
 func (l Link) command(verb Verb, old Object) string {
 	if verb == Delete {
-		return "ip link del dev " + l.Name
+		return "ip link del dev " + ShellWord(l.Name)
 	}
 	if verb == Add {
 		c := fmt.Sprintf("ip link add %s address %s mtu %d type vxlan id %d local %s dstport %d %slearning",
-			l.Name, l.MAC, l.MTU, l.VXLAN.VNI, l.VXLAN.Local, l.VXLAN.Port, ifElse(l.VXLAN.Learning, "", "no"))
+			ShellWord(l.Name), l.MAC, l.MTU, l.VXLAN.VNI, l.VXLAN.Local, l.VXLAN.Port, ifElse(l.VXLAN.Learning, "", "no"))
 		if l.VXLAN.GBP {
 			c += " gbp"
 		}
 		return c
 	}
 	was, _ := old.(Link)
-	c := "ip link set dev " + l.Name
+	c := "ip link set dev " + ShellWord(l.Name)
 	if was.MAC != l.MAC {
 		c += " address " + l.MAC.String()
 	}
@@ -35,27 +35,29 @@ func (l Link) command(verb Verb, old Object) string {
 	return c
 }
 
-func (s Sysctl) command(Verb, Object) string { return "sysctl -w " + s.Key + "=" + s.Value }
+func (s Sysctl) command(Verb, Object) string {
+	return "sysctl -w " + ShellWord(s.Key) + "=" + ShellWord(s.Value)
+}
 
 func (a Addr) command(verb Verb, _ Object) string {
 	if verb == Delete {
-		return fmt.Sprintf("ip address del %s dev %s", a.Prefix, shellWord(a.Link))
+		return fmt.Sprintf("ip address del %s dev %s", a.Prefix, ShellWord(a.Link))
 	}
-	return fmt.Sprintf("ip address add %s dev %s%s", a.Prefix, shellWord(a.Link), ifElse(a.Prefix.Addr().Is6(), " nodad", ""))
+	return fmt.Sprintf("ip address add %s dev %s%s", a.Prefix, ShellWord(a.Link), ifElse(a.Prefix.Addr().Is6(), " nodad", ""))
 }
 
 func (f FDB) command(verb Verb, _ Object) string {
 	if verb == Delete {
-		return fmt.Sprintf("bridge fdb del %s dev %s dst %s self", f.MAC, shellWord(f.Link), f.Dst)
+		return fmt.Sprintf("bridge fdb del %s dev %s dst %s self", f.MAC, ShellWord(f.Link), f.Dst)
 	}
-	return fmt.Sprintf("bridge fdb replace %s dev %s dst %s self permanent", f.MAC, shellWord(f.Link), f.Dst)
+	return fmt.Sprintf("bridge fdb replace %s dev %s dst %s self permanent", f.MAC, ShellWord(f.Link), f.Dst)
 }
 
 func (n Neighbor) command(verb Verb, _ Object) string {
 	if verb == Delete {
-		return fmt.Sprintf("ip neigh del %s dev %s", n.IP, shellWord(n.Link))
+		return fmt.Sprintf("ip neigh del %s dev %s", n.IP, ShellWord(n.Link))
 	}
-	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, shellWord(n.Link))
+	return fmt.Sprintf("ip neigh replace %s lladdr %s dev %s nud permanent", n.IP, n.MAC, ShellWord(n.Link))
 }
 
 func (r Route) command(verb Verb, _ Object) string {
@@ -68,7 +70,7 @@ func (r Route) command(verb Verb, _ Object) string {
 	if r.Via.IsValid() {
 		fmt.Fprintf(&b, " via %s", r.Via)
 	}
-	fmt.Fprintf(&b, " dev %s proto %d metric %d", shellWord(r.Link), r.Protocol, r.Metric)
+	fmt.Fprintf(&b, " dev %s proto %d metric %d", ShellWord(r.Link), r.Protocol, r.Metric)
 	if r.OnLink && verb != Delete {
 		b.WriteString(" onlink")
 	}
@@ -93,7 +95,7 @@ func (t Table) command(verb Verb, _ Object) string {
 		}
 		fmt.Fprintf(&b, " add rule %s %s %s %s;", f, TableName, r.Chain, r.Text())
 	}
-	return "nft " + shellWord(strings.TrimSuffix(b.String(), ";"))
+	return "nft " + ShellWord(strings.TrimSuffix(b.String(), ";"))
 }
 
 // hook is the base chain's declaration in nft(8) syntax.
@@ -111,15 +113,15 @@ func (c Chain) hook() string {
 
 func (o Opening) command(verb Verb, _ Object) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s -t %s %s %s", o.program(), o.Table, ifElse(verb == Delete, "-D", ifElse(o.Last(), "-A", "-I")), shellWord(o.Chain))
+	fmt.Fprintf(&b, "%s -t %s %s %s", o.program(), o.Table, ifElse(verb == Delete, "-D", ifElse(o.Last(), "-A", "-I")), ShellWord(o.Chain))
 	for _, option := range []struct {
 		text string
 		set  bool
 	}{
 		{" -s " + o.Src.String(), o.Src.IsValid()},
 		{" -d " + o.Dst.String(), o.Dst.IsValid()},
-		{" -i " + shellWord(o.In), o.In != ""},
-		{" -o " + shellWord(o.Out), o.Out != ""},
+		{" -i " + ShellWord(o.In), o.In != ""},
+		{" -o " + ShellWord(o.Out), o.Out != ""},
 		{" -m conntrack --ctstate RELATED,ESTABLISHED", o.Known},
 		{" -m conntrack --ctstate DNAT", o.DNAT},
 	} {
@@ -142,12 +144,12 @@ func (l Leftover) command(verb Verb, _ Object) string {
 	}
 }
 
-// shellWord quotes a name that others chose for a shell, as operators paste commands. The kernel lets interfaces be called $(reboot).
-func shellWord(name string) string {
+// ShellWord quotes a name or path that others chose for a shell, as operators paste commands. The kernel lets interfaces be called $(reboot).
+func ShellWord(name string) string {
 	plain := func(r rune) bool {
-		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-+:@%", r)
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-+:@%/", r)
 	}
-	if !strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
+	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
 		return name
 	}
 	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
