@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Engine is a packet filter of the kernel. A packet passes all of them, and each can drop it.
@@ -26,9 +27,9 @@ type Place struct {
 // String names the place as the operator's program does.
 func (p Place) String() string {
 	if p.Engine == IPTables {
-		return p.program() + " table " + p.Table + " chain " + p.Chain
+		return p.program() + " table " + ShellWord(p.Table) + " chain " + ShellWord(p.Chain)
 	}
-	return "nft table " + p.space() + " " + p.Table + " chain " + p.Chain
+	return "nft table " + p.space() + " " + ShellWord(p.Table) + " chain " + ShellWord(p.Chain)
 }
 
 // program is the one that writes to the tables of iptables.
@@ -43,7 +44,7 @@ func (p Place) program() string {
 // List is the command that lists the chain.
 func (p Place) List() string {
 	if p.iptables() {
-		return p.program() + " -t " + p.Table + " -S " + p.Chain
+		return p.program() + " -t " + p.Table + " -S " + ShellWord(p.Chain)
 	}
 	return "nft list chain " + p.nft()
 }
@@ -54,9 +55,21 @@ func (p Place) Accept(src, dst netip.Prefix) string {
 	return "nft insert rule " + p.nft() + " " + r.Text()
 }
 
-// nft is how nft(8) addresses the chain.
+// nft is how nft(8) addresses the chain, for a shell.
 func (p Place) nft() string {
-	return p.space() + " " + p.Table + " " + p.Chain
+	return p.space() + " " + nftWord(p.Table) + " " + nftWord(p.Chain)
+}
+
+// nftWord quotes a name for nft(8) and a shell. nft(8) joins its arguments and reads them anew, so that a name with a semicolon would
+// begin a command of its own. It knows no way to write such a name, but refuses the whole line if one stands in quotes.
+func nftWord(name string) string {
+	for i, r := range name {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r == '_' || r == '.'
+		if !letter && (i == 0 || !strings.ContainsRune("0123456789/-", r)) {
+			return ShellWord(`"` + strings.ReplaceAll(name, `"`, "?") + `"`)
+		}
+	}
+	return name
 }
 
 // space is nft(8)'s word for the family of a table.

@@ -28,3 +28,28 @@ func TestNamesInCommandsAreWords(t *testing.T) {
 		}
 	}
 }
+
+// So are those of chains and tables of others, also for nft(8), which reads its words anew.
+func TestNamesOfChainsAreWords(t *testing.T) {
+	dst := netip.MustParsePrefix("10.5.0.0/16")
+	for _, tt := range []struct {
+		place               Place
+		shown, list, accept string // the latter may be empty: there is none
+	}{
+		{Place{NFTables, IPv4, "filter", "DOCKER-USER"}, "nft table ip filter chain DOCKER-USER", "iptables -t filter -S DOCKER-USER", "nft insert rule ip filter DOCKER-USER ip saddr"},
+		{Place{NFTables, 0, "fire.wall/1", "_in"}, "nft table inet fire.wall/1 chain _in", "nft list chain inet fire.wall/1 _in", "nft insert rule inet fire.wall/1 _in ip saddr"},
+		{Place{NFTables, IPv4, "filter", "$(reboot)"}, "nft table ip filter chain '$(reboot)'", "iptables -t filter -S '$(reboot)'", `nft insert rule ip filter '"$(reboot)"' ip saddr`},
+		{Place{NFTables, 0, "a b", `";flush ruleset`}, `nft table inet 'a b' chain '";flush ruleset'`, `nft list chain inet '"a b"' '"?;flush ruleset"'`, `nft insert rule inet '"a b"' '"?;flush ruleset"' ip saddr`},
+		{Place{IPTables, IPv6, "filter", "it's"}, `ip6tables-legacy table filter chain 'it'\''s'`, `ip6tables-legacy -t filter -S 'it'\''s'`, ""},
+	} {
+		if got := tt.place.String(); got != tt.shown {
+			t.Errorf("shows as %s, want %s", got, tt.shown)
+		}
+		if got := tt.place.List(); got != tt.list {
+			t.Errorf("is listed by %s, want %s", got, tt.list)
+		}
+		if got := tt.place.Accept(dst, dst); tt.accept != "" && !strings.HasPrefix(got, tt.accept) {
+			t.Errorf("is opened by %s, want %s", got, tt.accept)
+		}
+	}
+}
