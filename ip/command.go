@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // The commands are what an operator would type. Where ip(8) has no exact counterpart, the nearest one is printed.
@@ -152,7 +153,12 @@ func ShellWord(name string) string {
 	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
 		return name
 	}
-	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+	// Of what does not show as itself, package printable would escape the whole line, backslashes too, and so undo the quoting.
+	unseen := func(r rune) bool {
+		return !unicode.IsPrint(r) || unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Me, r) ||
+			unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
+	}
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, unseen) {
 		// bash(1), ANSI-C quoting
 		quoted := strconv.QuoteToASCII(name)
 		return "$'" + strings.ReplaceAll(quoted[1:len(quoted)-1], "'", `\'`) + "'"

@@ -5,14 +5,21 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"tulle/internal/printable"
 )
 
 // Operators paste what a plan prints: whatever an interface is called, a shell takes it for one word.
 func TestNamesInCommandsAreWords(t *testing.T) {
-	for _, name := range []string{"eth0", "eth0.5@x", "$(reboot)", "a;b", "it's", "`id`", "*", "x\x1b[2J'", `a"`, "\u202e\\", "", "/run/a b"} {
+	for _, name := range []string{"eth0", "eth0.5@x", "$(reboot)", "a;b", "it's", "`id`", "*", "x\x1b[2J'", `a"`, "\u202e\\", "", "/run/a b", "é", "\xff'", "e\u0301'", "\u3164'"} {
 		out, err := exec.CommandContext(t.Context(), "bash", "-c", "LC_ALL=C.UTF-8; set -- "+ShellWord(name)+`; printf "%s words, %s" $# "$1"`).Output()
 		if want := "1 words, " + name; err != nil || string(out) != want {
 			t.Errorf("%q becomes %q in a shell (%v), want %q", name, out, err, want)
+		}
+	}
+	for _, name := range []string{"\xff'", "e\u0301'", "\u3164'"} {
+		if word := ShellWord(name); printable.Text(word, printable.Line) != word {
+			t.Errorf("%q becomes %s, which is escaped when it is shown", name, word)
 		}
 	}
 	for want, ops := range map[string][]Op{
