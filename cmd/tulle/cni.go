@@ -83,7 +83,7 @@ With --as flannel the plugin takes the place of flannel's, and serves the config
 // addFlags adds what tells where things go.
 func (i *cniInstall) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&i.binDir, "bin-dir", "/opt/cni/bin", "`directory` of the runtimes' CNI plugins")
+	flags.StringVar(&i.binDir, "bin-dir", defaultBinDir, "`directory` of the runtimes' CNI plugins")
 	flags.StringVar(&i.confDir, "conf-dir", defaultConfDir, "`directory` of the runtimes' CNI configurations")
 	flags.StringVar(&i.dataDir, "data-dir", defaultCNIData, "`directory` of what CNI plugins know of containers")
 	flags.StringVar(&i.conf, "conf", "10-tulle.conflist", "`name` of the configuration file; runtimes take the first by name")

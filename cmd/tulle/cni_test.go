@@ -220,7 +220,7 @@ func TestCNIInstallBesideAnotherHolder(t *testing.T) {
 		refusal    string // empty: none
 	}{
 		"flannel's network":     {"net.d/10-flannel.conflist", flannels, nil, "CNI network cbr0 holds it by net.d/10-flannel.conflist, and only one"},
-		"its advice":            {"net.d/10-flannel.conflist", flannels, nil, "tulle cni install --as flannel serves that network"},
+		"its advice":            {"net.d/10-flannel.conflist", flannels, nil, "tulle cni install --as flannel --bin-dir bin --data-dir data serves that network"},
 		"as flannel":            {"net.d/10-flannel.conflist", flannels, []string{"--as", "flannel"}, ""},
 		"another name":          {"net.d/99-again.conflist", strings.Replace(sampleConflist, `"name": "tulle"`, `"name": "again"`, 1), nil, "stop its containers, and remove the file"},
 		"the same name":         {"net.d/99-again.conflist", sampleConflist, nil, ""},

@@ -12,6 +12,7 @@ import (
 
 // Where CNI is unless told otherwise.
 const (
+	defaultBinDir  = "/opt/cni/bin"
 	defaultConfDir = "/etc/cni/net.d"
 	defaultCNIData = "/var/lib/cni"
 )
@@ -43,6 +44,11 @@ func (i *cniInstall) checkHolders() error {
 	own := holder.Owner{Bridges: []string{"cni0"}, Network: cniNetwork}
 	if c, err := holder.ReadConf(i.confFile()); err == nil && c.Plugin != "" && !i.force {
 		own = holder.Owner{Bridges: []string{c.Bridge}, Network: c.Network}
+	}
+	for _, f := range []struct{ name, value, usual string }{{"--bin-dir", i.binDir, defaultBinDir}, {"--data-dir", i.dataDir, defaultCNIData}} {
+		if f.value != f.usual {
+			own.Options = append(own.Options, f.name, f.value)
+		}
 	}
 	env, err := subnet.ReadEnv(i.envFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"tulle/internal/printable"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -40,7 +41,8 @@ type Network struct {
 // Owner is who is to hand out the lease: it may be there already.
 type Owner struct {
 	Bridges []string
-	Network string // of CNI; empty for Docker
+	Network string   // of CNI; empty for Docker
+	Options []string // of tulle cni, which lead to this host's directories; none if those are the usual ones
 }
 
 // Check returns an error that names everyone but the owner who hands out addresses of the lease, each with what ends it.
@@ -55,19 +57,19 @@ func (h Host) Check(lease subnet.Subnets, own Owner) error {
 			continue
 		}
 		known[c.Network] = true
-		refuse(fmt.Sprintf("CNI network %s holds it by %s", c.Network, c.File), c.remedy(own))
+		refuse(fmt.Sprintf("CNI network %s holds it by %s", shown(c.Network), shown(c.File)), c.remedy(own))
 	}
 	for _, n := range h.Networks {
 		held := slices.DeleteFunc(slices.Clone(n.Addrs), func(a netip.Addr) bool { return !contains(lease, a) })
 		if n.Name == own.Network || len(held) == 0 || known[n.Name] {
 			continue
 		}
-		refuse(fmt.Sprintf("containers of CNI network %s hold %s (%s)", n.Name, some(held), n.Dir),
-			fmt.Sprintf("stop them first; if none is left, rm -r %s", n.Dir))
+		refuse(fmt.Sprintf("containers of CNI network %s hold %s (%s)", shown(n.Name), some(held), shown(n.Dir)),
+			"stop them first; if none is left, rm -r -- "+ip.ShellWord(n.Dir))
 	}
 	for _, b := range h.Bridges {
 		if held := b.held(lease, h.Fabric); len(held) > 0 && !slices.Contains(own.Bridges, b.Name) {
-			refuse(fmt.Sprintf("bridge %s holds %s", b.Name, some(held)), b.remedy())
+			refuse(fmt.Sprintf("bridge %s holds %s", shown(b.Name), some(held)), b.remedy())
 		}
 	}
 	return errors.Join(errs...)
@@ -81,7 +83,7 @@ func (h Host) Gateway(lease subnet.Subnets, own string) error {
 			if b.Name == own || !p.IsValid() || a.Addr() != p.Masked().Addr().Next() {
 				continue
 			}
-			return fmt.Errorf("bridge %s has %s, the gateway of this host's subnet %s, so two would hand out the same addresses: %s", b.Name, a.Addr(), p, b.remedy())
+			return fmt.Errorf("bridge %s has %s, the gateway of this host's subnet %s, so two would hand out the same addresses: %s", shown(b.Name), a.Addr(), p, b.remedy())
 		}
 	}
 	return nil
@@ -100,21 +102,33 @@ func (b Bridge) remedy() string {
 	case b.Name == dockerBridge:
 		return "to take it from Docker: tulle docker unconfigure --restart"
 	case strings.HasPrefix(b.Name, "br-"):
-		return "for a Docker network, tulle docker status names it, and docker network rm removes it; any other: ip link del " + b.Name
+		return "for a Docker network, tulle docker status names it, and docker network rm removes it; any other: ip link del " + ip.ShellWord(b.Name)
 	}
-	return "once what hangs on it has ended: ip link del " + b.Name
+	return "once what hangs on it has ended: ip link del " + ip.ShellWord(b.Name)
 }
 
 // remedy is what takes the lease from a CNI network.
 func (c Conf) remedy(own Owner) string {
 	switch {
 	case c.Plugin == "tulle" && c.Network == "tulle" && filepath.Ext(c.File) == ".conflist": // what tulle cni install writes
-		return fmt.Sprintf("stop its containers, and then: tulle cni uninstall --conf-dir %s --conf %s", filepath.Dir(c.File), filepath.Base(c.File))
+		return "stop its containers, and then: " + own.cni("uninstall", "--conf-dir", filepath.Dir(c.File), "--conf", filepath.Base(c.File))
 	case c.Plugin == "flannel" && own.Network != "":
-		return "tulle cni install --as flannel serves that network with Tulle's plugin, containers and all; to replace it, stop its containers first, and remove the file"
+		return own.cni("install", "--as", "flannel") + " serves that network with Tulle's plugin, containers and all; to replace it, stop its containers first, and remove the file"
 	}
 	return "stop its containers, and remove the file"
 }
+
+// cni is a command of tulle cni for this host's directories.
+func (o Owner) cni(words ...string) string {
+	c := "tulle cni"
+	for _, w := range append(words, o.Options...) {
+		c += " " + ip.ShellWord(w)
+	}
+	return c
+}
+
+// shown makes a name from a file fit for a line: a line that is not is escaped as a whole, the command in it too.
+func shown(name string) string { return printable.Text(name, printable.Line) }
 
 // name names a lease, which may not be known yet.
 func name(lease subnet.Subnets) string {

@@ -51,7 +51,17 @@ func TestCheck(t *testing.T) {
 		"a bridge configuration": {map[string]string{"conf/05-net.conf": `{"name":"net","type":"bridge","ipam":{"type":"host-local","subnet":"10.5.1.0/24"}}`}, nil, cni, []string{"CNI network net holds it by conf/05-net.conf"}},
 		"no configurations":      {map[string]string{"conf/a.conflist": "{", "conf/b.txt": flannels, "conf/c.conf": "{}"}, nil, cni, nil},
 		"CNI, for Docker":        {map[string]string{"conf/10-tulle.conflist": ours}, []Bridge{bridgeWith("cni0", "10.5.1.1/24")}, docker, []string{"tulle cni uninstall --conf-dir conf --conf 10-tulle.conflist", "ip link del cni0"}},
-		"flannel's, for Docker":  {map[string]string{"conf/10-flannel.conflist": flannels}, nil, docker, []string{"stop its containers, and remove the file"}},
+		"a bridge's name is a word": {nil, []Bridge{bridgeWith("$(reboot)", "10.5.1.1/24"), bridgeWith("br-;id", "10.5.1.1/24")}, cni, []string{
+			"bridge $(reboot) holds 10.5.1.1/24, and only one may hand out addresses of this host's subnet 10.5.1.0/24 and fc00:5:0:1::/64: once what hangs on it has ended: ip link del '$(reboot)'",
+			"any other: ip link del 'br-;id'"}},
+		"a folder's name is a word": {map[string]string{"networks/a\n$(id)'/10.5.1.2": ""}, nil, cni, []string{
+			`containers of CNI network "a\n$(id)'" hold 10.5.1.2 ("networks/a\n$(id)'"), and only one may hand out addresses of this host's subnet 10.5.1.0/24 and fc00:5:0:1::/64: stop them first; if none is left, rm -r -- $'networks/a\n$(id)\''`}},
+		"a file's name is a word":      {map[string]string{"conf/$(id) 1.conflist": ours}, nil, docker, []string{"tulle cni uninstall --conf-dir conf --conf '$(id) 1.conflist'"}},
+		"a network's name is one line": {map[string]string{"conf/1.conflist": strings.Replace(flannels, "cbr0", `c\nrm`, 1)}, nil, cni, []string{`CNI network "c\nrm" holds it by conf/1.conflist`}},
+		"directories of its own": {map[string]string{"conf/10-flannel.conflist": flannels, "conf/9.conflist": ours}, nil, Owner{Network: "mine", Options: []string{"--bin-dir", "/opt/my bin"}}, []string{
+			"tulle cni install --as flannel --bin-dir '/opt/my bin' serves that network",
+			"tulle cni uninstall --conf-dir conf --conf 9.conflist --bin-dir '/opt/my bin'"}},
+		"flannel's, for Docker": {map[string]string{"conf/10-flannel.conflist": flannels}, nil, docker, []string{"stop its containers, and remove the file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
