@@ -123,7 +123,8 @@ func ReadNetworks(dir string) ([]Network, error) {
 	}
 	var networks []Network
 	for _, e := range entries {
-		if !e.IsDir() {
+		// It may be a link to where the addresses are kept.
+		if info, err := os.Stat(filepath.Join(dir, e.Name())); err != nil || !info.IsDir() {
 			continue
 		}
 		n := Network{Name: e.Name(), Dir: filepath.Join(dir, e.Name())}

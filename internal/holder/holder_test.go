@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -106,5 +107,23 @@ func TestGateway(t *testing.T) {
 	h.Bridges[1].Addrs = append(h.Bridges[1].Addrs, netip.MustParsePrefix("fc00:5:0:1::1/64"))
 	if err := h.Gateway(lease(), "cni0"); err == nil || !strings.Contains(err.Error(), "bridge docker0 has fc00:5:0:1::1") {
 		t.Errorf("beside docker0 with the gateway: %v", err)
+	}
+}
+
+// A network's folder may be a link; what leads to no folder is no network.
+func TestNetworksBehindLinks(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(elsewhere, "10.5.1.2"), nil, 0o600), os.Symlink(elsewhere, filepath.Join(dir, "cbr0")),
+		os.Symlink(filepath.Join(elsewhere, "10.5.1.2"), filepath.Join(dir, "file")), os.Symlink("nowhere", filepath.Join(dir, "dangling")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := ReadNetworks(dir)
+	want := []Network{{Name: "cbr0", Dir: filepath.Join(dir, "cbr0"), Addrs: []netip.Addr{netip.MustParseAddr("10.5.1.2")}}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("networks %v, %v; want %v", got, err, want)
 	}
 }
