@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -98,11 +101,10 @@ It prints "valid", and on standard error what is odd; the exit code is 1 if it i
 func readConfig(cmd *cobra.Command, arg string) ([]byte, error) {
 	data := []byte(arg)
 	var err error
-	switch {
-	case arg == "-":
-		data, err = io.ReadAll(cmd.InOrStdin())
-	case arg[:min(1, len(arg))] == "@":
-		data, err = os.ReadFile(arg[1:])
+	if file, ok := strings.CutPrefix(arg, "@"); ok {
+		data, err = readText(cmd.Context(), func() (io.ReadCloser, error) { return os.Open(file) }, file)
+	} else if arg == "-" {
+		data, err = readText(cmd.Context(), func() (io.ReadCloser, error) { return io.NopCloser(cmd.InOrStdin()), nil }, "standard input")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -115,4 +117,36 @@ func readConfig(cmd *cobra.Command, arg string) ([]byte, error) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", d)
 	}
 	return data, nil
+}
+
+// maxConfig is far above what a network configuration takes, in bytes.
+const maxConfig = 1 << 20
+
+// readText returns what is to be read from a source, which may be a pipe: that ends when its writer likes, so when ctx ends it is not
+// waited for. What is then left reading ends with the program.
+func readText(ctx context.Context, open func() (io.ReadCloser, error), source string) ([]byte, error) {
+	type result struct {
+		text []byte
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// To open a named pipe takes a writer already.
+		file, err := open()
+		if err != nil {
+			done <- result{err: err}
+			return
+		}
+		text, err := io.ReadAll(io.LimitReader(file, maxConfig+1))
+		done <- result{text, errors.Join(err, file.Close())}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for %s: %w", source, context.Cause(ctx))
+	case r := <-done:
+		if len(r.text) > maxConfig {
+			return nil, fmt.Errorf("%s has more than %d bytes, which no network configuration takes: name the right file", source, maxConfig)
+		}
+		return r.text, r.err
+	}
 }
