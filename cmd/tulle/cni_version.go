@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -69,17 +70,26 @@ func askVersions(ctx context.Context, program string) ([]string, error) {
 	if _, err := os.Stat(program); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("it does not answer within %s", askTimeout))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = []string{"CNI_COMMAND=VERSION", "PATH=" + os.Getenv("PATH")}
 	cmd.Stdin = strings.NewReader(`{"cniVersion": "` + usualCNIVersion + `"}`)
-	answer, err := cmd.Output()
+	var answer bounded
+	cmd.Stdout = &answer
+	// What the plugin started may keep the pipe when it has ended itself, and its answer is whole then.
+	cmd.WaitDelay = time.Second
+	err := cmd.Run()
 	var info struct {
 		SupportedVersions []string `json:"supportedVersions"`
 	}
-	if err == nil {
-		err = json.Unmarshal(answer, &info)
+	switch {
+	case answer.over:
+		err = fmt.Errorf("it answers with more than %d bytes", maxAnswer)
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+		err = json.Unmarshal(answer.text, &info)
 	}
 	if err == nil && len(info.SupportedVersions) == 0 {
 		err = errors.New("it names none")
@@ -89,4 +99,21 @@ func askVersions(ctx context.Context, program string) ([]string, error) {
 		return nil, fmt.Errorf("ask %s which CNI versions it knows: %s: put the CNI project's plugin there", program, err)
 	}
 	return info.SupportedVersions, nil
+}
+
+// maxAnswer is far above what an answer to VERSION takes, in bytes.
+const maxAnswer = 64 << 10
+
+// bounded keeps what is written to it, up to maxAnswer bytes.
+type bounded struct {
+	text []byte
+	over bool // more was written
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.over = len(b.text)+len(p) > maxAnswer; b.over {
+		return 0, io.ErrShortWrite
+	}
+	b.text = append(b.text, p...)
+	return len(p), nil
 }
