@@ -97,54 +97,6 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 	return nil
 }
 
-func newLeasesReserveCommand(store *storeFlags) *cobra.Command {
-	var node string
-	var public, public6 string
-	cmd := &cobra.Command{
-		Use:   "reserve SUBNET[,SUBNET6]",
-		Short: "Pin subnets to a host, for ever",
-		Long: `Pin subnets to a host: to the one that leases exactly them now, else to the one with the
-given node id or public address. A reservation never expires; release ends it.`,
-		Example: `  tulle leases reserve 10.5.34.0/24 --public-ip 192.0.2.7`,
-		Args:    cobra.ExactArgs(1),
-		RunE: action(func(cmd *cobra.Command, args []string) error {
-			subnets, err := parseSubnets(args[0])
-			if err != nil {
-				return usageError(err)
-			}
-			attrs := subnet.Attrs{Node: node}
-			if node != "" {
-				if err := subnet.CheckNodeID(node); err != nil {
-					return usageError(err)
-				}
-			}
-			for f, text := range map[ip.Family]string{ip.IPv4: public, ip.IPv6: public6} {
-				if text == "" {
-					continue
-				}
-				addr, err := netip.ParseAddr(text)
-				if err != nil || ip.FamilyOf(addr) != f {
-					return usageError(fmt.Errorf("public address %q is not an %s address", text, f))
-				}
-				attrs.Public.Set(f, addr)
-			}
-			return store.do(func(s *etcd.Store) error {
-				lease, err := s.Reserve(cmd.Context(), subnets, attrs)
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "reserved %s for %s\n", subnet.KeyOf(lease.Subnets),
-					cmp.Or(shown(lease.Attrs.Node), strings.Join(publics(lease.Attrs.Public), ",")))
-				return err
-			})
-		}).runE,
-	}
-	cmd.Flags().StringVar(&node, "node-id", "", "node `id` of the host")
-	cmd.Flags().StringVar(&public, "public-ip", "", "public IPv4 `address` of the host")
-	cmd.Flags().StringVar(&public6, "public-ipv6", "", "public IPv6 `address` of the host")
-	return cmd
-}
-
 func newLeasesReleaseCommand(store *storeFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "release SUBNET[,SUBNET6]",
