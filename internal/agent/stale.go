@@ -61,5 +61,5 @@ func move(bridge string, a ip.InterfaceAddr) string {
 		return "run tulle docker configure --restart"
 	}
 	return fmt.Sprintf("for a Docker network, tulle docker status has the command; a CNI bridge moves when, its containers gone, "+
-		"ip address del %s dev %s is run", a.Prefix, bridge)
+		"ip address del %s dev %s is run", a.Prefix, ip.ShellWord(bridge))
 }

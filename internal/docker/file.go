@@ -19,6 +19,7 @@ import (
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/regularfile"
+	"tulle/ip"
 )
 
 // File is Docker's configuration, usually /etc/docker/daemon.json. Beside it Tulle keeps what it needs for
@@ -43,7 +44,7 @@ func OpenFile(path string) (File, error) {
 	}
 	if at := new(fs.PathError); err != nil && !errors.As(err, &at) {
 		// Too many links, of which the error names none.
-		return File{}, fmt.Errorf("find docker configuration: %s is a link that leads back to itself, or through too many others (see: namei -l %s): make it lead to a file, or remove it: %w", path, path, err)
+		return File{}, fmt.Errorf("find docker configuration: %s is a link that leads back to itself, or through too many others (see: namei -l %s): make it lead to a file, or remove it: %w", path, ip.ShellWord(path), err)
 	}
 	if err != nil {
 		return File{}, fmt.Errorf("find docker configuration: %w", err)
@@ -62,7 +63,7 @@ func (f File) Accepting(accept func(path string) error) File {
 func (f File) Readable(v Version) error {
 	d, _, err := f.read()
 	if err == nil && len(d.mark) > 0 && !v.ReadsMark() {
-		err = fmt.Errorf("read %s: it begins with a byte order mark, which Docker %s cannot read: take it out, as with sed -i '1s/^\\xef\\xbb\\xbf//' %s", f.path, v, f.path)
+		err = fmt.Errorf("read %s: it begins with a byte order mark, which Docker %s cannot read: take it out, as with sed -i '1s/^\\xef\\xbb\\xbf//' %s", f.path, v, ip.ShellWord(f.path))
 	}
 	return err
 }
@@ -195,8 +196,8 @@ func (f File) toKeep(d document, existed bool) ([]byte, error) {
 	if kept, err := regularfile.Read(f.Backup(), maxFile); err == nil && existed && bytes.Equal(kept, d.content()) {
 		return nil, nil
 	}
-	return nil, fmt.Errorf("keep former docker configuration: something is at %s, and there is no %s that says that tulle has put it there: move it away, as with: mv %s %s.old",
-		f.Backup(), f.recordPath(), f.Backup(), f.Backup())
+	return nil, fmt.Errorf("keep former docker configuration: something is at %s, and there is no %s that says that tulle has put it there: move it away, as with: mv %s %s",
+		f.Backup(), f.recordPath(), ip.ShellWord(f.Backup()), ip.ShellWord(f.Backup()+".old"))
 }
 
 // write puts the record in place before the file: a crash in between leaves a record of what is not there, which

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tulle/ip"
 )
 
 // draft is a file that is to become another one at once.
@@ -74,8 +76,10 @@ func (d draft) alone() error {
 	if !ok || stat.Nlink < 2 {
 		return nil
 	}
-	return fmt.Errorf("it has %d names (hard links), of which only this one would change: remove the others (see: find / -samefile %s), or make it a file of its own: cp -a %s %s.own && mv %s.own %s%s",
-		stat.Nlink, d.path, d.path, d.path, d.path, d.path, otherwise(d.instead))
+	own := ip.ShellWord(d.path + ".own")
+	path := ip.ShellWord(d.path)
+	return fmt.Errorf("it has %d names (hard links), of which only this one would change: remove the others (see: find / -samefile %s), or make it a file of its own: cp -a %s %s && mv %s %s%s",
+		stat.Nlink, path, path, own, own, path, otherwise(d.instead))
 }
 
 // otherwise continues a remedy with another one, if there is one.
@@ -190,11 +194,11 @@ func refusedWrite(path, instead string, err error) error {
 	instead = otherwise(instead)
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("write %s: a file is mounted there, and cannot be replaced where it is mounted: umount %s%s: %w", path, path, instead, err)
+		return fmt.Errorf("write %s: a file is mounted there, and cannot be replaced where it is mounted: umount %s%s: %w", path, ip.ShellWord(path), instead, err)
 	case errors.Is(err, unix.EROFS):
 		return fmt.Errorf("write %s: its file system is read-only: change the file where it is made%s: %w", path, instead, err)
 	case errors.Is(err, unix.EPERM) && os.Geteuid() == 0:
-		return fmt.Errorf("write %s: it or its directory is immutable (see: lsattr -d %s %s): chattr -i%s: %w", path, path, filepath.Dir(path), instead, err)
+		return fmt.Errorf("write %s: it or its directory is immutable (see: lsattr -d %s %s): chattr -i%s: %w", path, ip.ShellWord(path), ip.ShellWord(filepath.Dir(path)), instead, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("write %s: run this as root: %w", path, err)
 	}
