@@ -22,7 +22,7 @@ func removeBridges(w io.Writer, dryRun bool) error {
 	}
 	for _, b := range marked {
 		if len(b.Ports) > 0 {
-			fmt.Fprintf(w, "# bridge %s stays, for containers hang on it (%s): stop them and repeat this to remove it\n", shown(b.Name), shown(strings.Join(b.Ports, ", ")))
+			fmt.Fprintf(w, "# bridge %s stays, for containers hang on it (%s): stop them and repeat this to remove it\n", shownName(b.Name), shownName(strings.Join(b.Ports, ", ")))
 			continue
 		}
 		fmt.Fprintf(w, "ip link del dev %s\n", ip.ShellWord(b.Name))
@@ -54,7 +54,7 @@ func keptByOthers(snap ip.Snapshot, record agent.Record) ([]string, error) {
 		}
 		for _, a := range i.Addrs {
 			if slices.ContainsFunc(record.Networks, func(n netip.Prefix) bool { return ip.Contains(n, a.Prefix) }) {
-				lines = append(lines, fmt.Sprintf("# %s keeps %s: %s", shown(i.Name), a.Prefix, remedy))
+				lines = append(lines, fmt.Sprintf("# %s keeps %s: %s", shownName(i.Name), a.Prefix, remedy))
 			}
 		}
 	}

@@ -239,7 +239,7 @@ func (i *cniInstall) sayWinner(w io.Writer) error {
 			fmt.Fprintf(w, "runtimes use %s, the first in %s\n", i.conf, i.confDir)
 		} else {
 			fmt.Fprintf(w, "runtimes use %s, which sorts before %s in %s: remove it, or install with --conf and a name that sorts before it\n",
-				e.Name(), i.conf, i.confDir)
+				shownName(e.Name()), i.conf, i.confDir)
 		}
 		return nil
 	}

@@ -126,6 +126,10 @@ func TestCNIInstall(t *testing.T) {
 			"bin/tulle is up to date\nnet.d/10-tulle.conflist written\n" +
 				"runtimes use 05-other.conf, which sorts before 10-tulle.conflist in net.d: remove it, or install with --conf and a name that sorts before it\n",
 			strings.Replace(sampleConflist, "1.0.0", "1.1.0", 1)},
+		{"beside a name with a line in it", func() { d.write(t, filepath.Join(d.conf, "00-x\nrm -r.conf"), "{}") }, []string{"--cni-version", "1.1.0"},
+			"bin/tulle is up to date\nnet.d/10-tulle.conflist is up to date\n" +
+				`runtimes use "00-x\nrm -r.conf", which sorts before 10-tulle.conflist in net.d: remove it, or install with --conf and a name that sorts before it` + "\n",
+			strings.Replace(sampleConflist, "1.0.0", "1.1.0", 1)},
 		{"as flannel", func() {}, []string{"--as", "flannel"}, "bin/flannel written\n", strings.Replace(sampleConflist, "1.0.0", "1.1.0", 1)},
 	} {
 		step.before()

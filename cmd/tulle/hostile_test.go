@@ -15,7 +15,8 @@ import (
 // What others wrote moves no cursor, begins no line, turns no text, and makes no column wide.
 func TestHostileNamesArePrintedQuoted(t *testing.T) {
 	const evil = "h\x1b[2J\n\u202e\x00"
-	const quoted = `"h\x1b[2J; \u202e\x00"`
+	const quoted = `"h\x1b[2J; \u202e\x00"` // of a message, whose lines are joined
+	const quotedName = `"h\x1b[2J\n\u202e\x00"`
 	long := strings.Repeat("x", 30000)
 	prefix := netip.MustParsePrefix("10.5.2.0/24")
 	var out bytes.Buffer
@@ -30,7 +31,7 @@ func TestHostileNamesArePrintedQuoted(t *testing.T) {
 	cell := `"` + strings.Repeat("x", 123) + `..."`
 	line := `"` + strings.Repeat("x", 1019) + `..."`
 	pad := func(s string, width int) string { return s + strings.Repeat(" ", width-len(s)) }
-	want := "h1 is \"not ready: " + quoted[1:] + "\nblocked  " + quoted + "\nleft out " + quoted + ": " + quoted + "\nleft out " + line + ": " + line + "\n\n" +
+	want := "h1 is \"not ready: " + quoted[1:] + "\nblocked  " + quoted + "\nleft out " + quotedName + ": " + quoted + "\nleft out " + line + ": " + line + "\n\n" +
 		pad("PEER", 130) + "SUBNET       PUBLIC  VIA\n" +
 		pad(`"h\x1b[2J\n\u202e\x00"`, 130) + "10.5.2.0/24          vxlan\n" +
 		pad(cell, 130) + "10.5.2.0/24          vxlan\n"
@@ -47,7 +48,7 @@ func TestHostileNamesArePrintedQuoted(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = "SUBNET       NODE                    PUBLIC  " + pad("BACKEND", 130) + "STATE\n" +
-		`10.5.2.0-24  "h\x1b[2J\n\u202e\x00"  -       ` + pad(cell, 130) + "leased\nleft out: " + quoted + ": " + line + "\n"
+		`10.5.2.0-24  "h\x1b[2J\n\u202e\x00"  -       ` + pad(cell, 130) + "leased\nleft out: " + quotedName + ": " + line + "\n"
 	if got := out.String(); got != want {
 		t.Errorf("leases are\n%q, want\n%q", got, want)
 	}

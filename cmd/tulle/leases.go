@@ -92,7 +92,7 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 		return err
 	}
 	for _, p := range set.Problems {
-		fmt.Fprintf(cmd.OutOrStdout(), "left out: %s: %s\n", shown(p.Key), shown(p.Reason))
+		fmt.Fprintf(cmd.OutOrStdout(), "left out: %s: %s\n", shownName(p.Key), shown(p.Reason))
 	}
 	return nil
 }

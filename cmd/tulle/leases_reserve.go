@@ -60,7 +60,7 @@ given node id or public address. A reservation never expires; release ends it.`,
 					return err
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "reserved %s for %s\n", subnet.KeyOf(lease.Subnets),
-					cmp.Or(shown(lease.Attrs.Node), strings.Join(publics(lease.Attrs.Public), ",")))
+					cmp.Or(shownName(lease.Attrs.Node), strings.Join(publics(lease.Attrs.Public), ",")))
 				return err
 			})
 		}).runE,

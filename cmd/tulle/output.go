@@ -32,10 +32,12 @@ func (t table) row(cells ...string) {
 
 func (t table) flush() error { return t.w.Flush() }
 
-// shown makes text from other hosts and programs fit for a line of a terminal.
-func shown(s string) string {
-	return printable.Text(strings.ReplaceAll(s, "\n", "; "), printable.Line)
-}
+// shown makes a message of other hosts and programs, such as joined errors, fit for a line of a terminal: its lines are told apart by
+// semicolons.
+func shown(message string) string { return shownName(strings.ReplaceAll(message, "\n", "; ")) }
+
+// shownName makes a name or a key from elsewhere fit for a line. Any character in it counts: two that differ are shown apart.
+func shownName(name string) string { return printable.Text(name, printable.Line) }
 
 // printJSON prints v for programs and for people.
 func printJSON(w io.Writer, v any) error {

@@ -56,9 +56,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if !st.Ready {
 		state = "not ready: " + st.Reason
 	}
-	fmt.Fprintf(w, "%s is %s\n", shown(st.Node), shown(state))
+	fmt.Fprintf(w, "%s is %s\n", shownName(st.Node), shown(state))
 	if st.Network != nil {
-		fmt.Fprintf(w, "network  %s over %s, configuration at revision %d\n", list(st.Network.Prefixes), shown(st.Network.Backend), st.Network.Revision)
+		fmt.Fprintf(w, "network  %s over %s, configuration at revision %d\n", list(st.Network.Prefixes), shownName(st.Network.Backend), st.Network.Revision)
 	}
 	if st.Lease != nil {
 		kind := "leased"
@@ -68,7 +68,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, "subnet   %s, %s, MTU %d for containers\n", list(st.Lease.Subnets), kind, st.MTU)
 	}
 	if st.Uplink != nil {
-		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", shown(st.Uplink.Link), list(st.Uplink.Addr), list(st.Uplink.Public))
+		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", shownName(st.Uplink.Link), list(st.Uplink.Addr), list(st.Uplink.Public))
 	}
 	if st.Store != "" {
 		fmt.Fprintf(w, "store    %s\n", shown(st.Store))
@@ -108,7 +108,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, "FAULT    %s: this should never be, please report it\n", shown(v.String()))
 	}
 	for _, p := range st.Problems {
-		fmt.Fprintf(w, "left out %s: %s\n", shown(p.Key), shown(p.Reason))
+		fmt.Fprintf(w, "left out %s: %s\n", shownName(p.Key), shown(p.Reason))
 	}
 	if len(st.Peers) == 0 {
 		return nil
