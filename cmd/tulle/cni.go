@@ -145,40 +145,65 @@ func (i *cniInstall) run(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read plugin: %w", err)
 	}
-	if err := i.put(w, i.target(), program, 0o755, true); err != nil {
-		return err
+	files := []placed{{path: i.target(), content: program, mode: 0o755, replace: true}}
+	if i.as == "tulle" {
+		conf, err := i.conflist()
+		if err != nil {
+			return err
+		}
+		files = append(files, placed{path: i.confFile(), content: conf, mode: 0o644, replace: i.force})
+	}
+	for n := range files {
+		if err := files[n].look(); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		if err := f.put(w); err != nil {
+			return err
+		}
 	}
 	if i.as != "tulle" {
 		return nil
-	}
-	conf, err := i.conflist()
-	if err != nil {
-		return err
-	}
-	if err := i.put(w, i.confFile(), conf, 0o644, i.force); err != nil {
-		return err
 	}
 	i.sayMissing(w)
 	return i.sayWinner(w)
 }
 
-// put makes a file hold content, and says what it did.
-func (i *cniInstall) put(w io.Writer, path string, content []byte, mode fs.FileMode, replace bool) error {
-	present, err := regularfile.ReadTarget(path, maxPlugin)
-	switch {
-	case err == nil && bytes.Equal(present, content):
-		fmt.Fprintf(w, "%s is up to date\n", path)
-		return nil
-	case err == nil && !replace:
-		fmt.Fprintf(w, "%s is kept, since it differs from the sample: --force replaces it\n", path)
-		return nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+// placed is a file that is to have some content.
+type placed struct {
+	path    string
+	content []byte
+	mode    fs.FileMode
+	replace bool // another content
+
+	there, same bool // as look has found
+}
+
+// look reads what is there, and returns an error if that can be no such file.
+func (f *placed) look() error {
+	present, err := regularfile.ReadTarget(f.path, maxPlugin)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read what is there: %w", err)
 	}
-	if err := atomicfile.Write(path, content, mode); err != nil {
+	f.there, f.same = err == nil, err == nil && bytes.Equal(present, f.content)
+	return nil
+}
+
+// put makes the file hold the content, once it was looked at, and says what it did.
+func (f *placed) put(w io.Writer) error {
+	switch {
+	case f.same:
+		fmt.Fprintf(w, "%s is up to date\n", f.path)
+		return nil
+	case f.there && !f.replace:
+		fmt.Fprintf(w, "%s is kept, since it differs from the sample: --force replaces it\n", f.path)
+		return nil
+	}
+	if err := atomicfile.Write(f.path, f.content, f.mode); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s written\n", path)
+	fmt.Fprintf(w, "%s written\n", f.path)
 	return nil
 }
 

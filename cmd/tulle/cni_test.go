@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -247,5 +249,41 @@ func TestCNIInstallBesideAnotherHolder(t *testing.T) {
 				t.Error("something is installed in spite of the refusal")
 			}
 		})
+	}
+}
+
+// What cannot be replaced at one of the two places is found before anything is written to the other.
+func TestCNIInstallIsWholeOrNot(t *testing.T) {
+	for name, tt := range map[string]struct {
+		put func(path string) error
+		why string
+	}{
+		"pipe":   {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "is a named pipe and no regular file"},
+		"folder": {func(path string) error { return os.Mkdir(path, 0o755) }, "is a directory and no regular file"},
+		"sparse": {func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 3<<30))
+		}, "has 3221225472 bytes, more than"},
+		"below a file": {func(path string) error {
+			return errors.Join(os.Remove(filepath.Dir(path)), os.WriteFile(filepath.Dir(path), nil, 0o600))
+		}, "not a directory"},
+	} {
+		for _, at := range []string{"net.d/10-tulle.conflist", "bin/tulle"} {
+			t.Run(name+" at "+at, func(t *testing.T) {
+				d := newCNIDirs(t)
+				path := filepath.Join(filepath.Dir(d.plugin), at)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), tt.put(path)); err != nil {
+					t.Fatal(err)
+				}
+				code, says := d.cni(t, "install", "--plugin", d.plugin, "--force")
+				if code != exitFailed || !strings.Contains(says, tt.why) {
+					t.Errorf("exit code %d, says %q; want a refusal with %q", code, says, tt.why)
+				}
+				for _, other := range []string{filepath.Join(d.bin, "tulle"), filepath.Join(d.conf, "10-tulle.conflist")} {
+					if _, err := os.Stat(other); other != path && err == nil {
+						t.Errorf("%s is written in spite of the refusal", other)
+					}
+				}
+			})
+		}
 	}
 }
