@@ -11,7 +11,7 @@ import (
 )
 
 // Write makes the file at path hold content, with the mode. It creates the directory if it is missing. A symbolic link at path
-// is replaced, and what it leads to stays as it is. One process at a time may write a path.
+// is replaced, and what it leads to stays as it is; a directory or a device is not. One process at a time may write a path.
 func Write(path string, content []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -28,8 +28,14 @@ func Write(path string, content []byte, mode fs.FileMode) error {
 }
 
 func replace(dir, path string, content []byte, mode fs.FileMode) (err error) {
-	if info, err := os.Lstat(path); err == nil && info.IsDir() {
-		return errors.New("it is a directory: remove it")
+	if info, err := os.Lstat(path); err == nil {
+		switch {
+		case info.IsDir():
+			return errors.New("it is a directory: remove it")
+		case info.Mode()&fs.ModeDevice != 0:
+			// Whoever gave /dev/null would take it from the whole machine.
+			return errors.New("it is a device: give the path of a file")
+		}
 	}
 	if err := Discard(path); err != nil {
 		return err

@@ -116,3 +116,24 @@ func TestFailureKeepsTheOld(t *testing.T) {
 		t.Errorf("directory holds %v, error %v, want no leftovers", entries, err)
 	}
 }
+
+// Whoever writes to /dev/null as root wants nothing written, and no other /dev/null.
+func TestADeviceStays(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "null")
+	if err := syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|3); err != nil { // /dev/null (Linux, Documentation/admin-guide/devices.txt)
+		if os.Getenv("CI") == "" {
+			t.Skipf("needs root outside of any user namespace, to make a device: %v", err)
+		}
+		t.Fatal(err)
+	}
+	if err := Write(path, []byte("x"), 0o600); err == nil || err.Error() != "write "+path+": it is a device: give the path of a file" {
+		t.Errorf("error %v, want one that names the path and the remedy", err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != fs.ModeDevice|fs.ModeCharDevice {
+		t.Errorf("at the path is %v, %v; want the device", info.Mode(), err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(path)); err != nil || len(entries) != 1 {
+		t.Errorf("directory holds %v, error %v, want no leftovers", entries, err)
+	}
+}
