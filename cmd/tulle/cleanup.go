@@ -61,6 +61,12 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	case !api.Absent(err):
 		return nil, nil, fmt.Errorf("tulled may be running and would put everything back: stop it first: %w", err)
 	}
+	files := append(agent.Files(paths.stateDir, paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
+	for _, path := range files {
+		if _, err := removable(path); err != nil {
+			return nil, nil, err
+		}
+	}
 	record, err := agent.ReadRecord(paths.stateDir)
 	if err != nil {
 		return nil, nil, err
@@ -86,11 +92,36 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	if err := k.Apply(ctx, plan); err != nil {
 		return plan, kept, err
 	}
-	files := append(agent.Files(paths.stateDir, paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
 	for _, path := range files {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return plan, kept, fmt.Errorf("remove file: %w", err)
+		if err := removeFile(path); err != nil {
+			return plan, kept, err
 		}
 	}
 	return plan, kept, nil
+}
+
+// removable reports whether there is a file of a kind that tulled makes or that its operator may have put in its place. Anything else, such
+// as /dev/null given as a file that nobody needs, belongs to somebody else.
+func removable(path string) (there bool, err error) {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look at file: %w", err)
+	}
+	if t := info.Mode().Type(); t != 0 && t != fs.ModeSymlink && t != fs.ModeSocket {
+		return true, fmt.Errorf("%s is no file of tulled's, by its mode %s: name tulled's directories and files with the flags, or remove it by hand", path, info.Mode())
+	}
+	return true, nil
+}
+
+func removeFile(path string) error {
+	if there, err := removable(path); !there || err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove file: %w", err)
+	}
+	return nil
 }

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"tulle/internal/agent"
@@ -53,5 +57,54 @@ func TestCleanupIsRefusedWhileTulledRuns(t *testing.T) {
 				t.Errorf("plan %v, error %v, want a refusal", plan, err)
 			}
 		})
+	}
+}
+
+// Cleanup removes tulled's files, and nothing that is no file: /dev/null given as the subnet file stays the machine's.
+func TestCleanupRemovesFilesOnly(t *testing.T) {
+	for name, tt := range map[string]struct {
+		put  func(path string) error
+		mode string // if it is kept
+	}{
+		"nothing": {func(string) error { return nil }, ""},
+		"file":    {func(path string) error { return os.WriteFile(path, nil, 0o600) }, ""},
+		"link":    {func(path string) error { return os.Symlink("/dev/null", path) }, ""},
+		"socket": {func(path string) error {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err == nil {
+				l.SetUnlinkOnClose(false)
+				err = l.Close()
+			}
+			return err
+		}, ""},
+		"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, "drwx------"},
+		"pipe":      {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "prw-------"},
+		"device":    {func(path string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o600, 1<<8|3) }, "Dcrw-------"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "subnet.env")
+			if err := tt.put(path); errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "" {
+				t.Skipf("needs root outside of any user namespace: %v", err)
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			err := removeFile(path)
+			_, gone := os.Lstat(path)
+			if tt.mode == "" && (err != nil || !errors.Is(gone, fs.ErrNotExist)) {
+				t.Errorf("error %v, then the file's is %v; want it removed", err, gone)
+			}
+			if want := path + " is no file of tulled's, by its mode " + tt.mode + ": name tulled's"; tt.mode != "" && (err == nil || !strings.HasPrefix(err.Error(), want) || gone != nil) {
+				t.Errorf("error %v, then the file's is %v; want it kept, and an error %q", err, gone, want)
+			}
+		})
+	}
+}
+
+// It finds that before it changes anything.
+func TestCleanupLooksFirst(t *testing.T) {
+	dir := t.TempDir()
+	plan, _, err := cleanup(t.Context(), cleanupPaths{runDir: dir, stateDir: dir, subnetFile: "/dev/null"}, true)
+	if err == nil || !strings.HasPrefix(err.Error(), "/dev/null is no file of tulled's") {
+		t.Errorf("plan %v, error %v; want a refusal", plan, err)
 	}
 }
