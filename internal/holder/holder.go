@@ -120,11 +120,11 @@ func (c Conf) remedy(own Owner) string {
 
 // cni is a command of tulle cni for this host's directories.
 func (o Owner) cni(words ...string) string {
-	c := "tulle cni"
-	for _, w := range append(words, o.Options...) {
-		c += " " + ip.ShellWord(w)
+	words = slices.Concat([]string{"tulle", "cni"}, words, o.Options)
+	for i, w := range words {
+		words[i] = ip.ShellWord(w)
 	}
-	return c
+	return strings.Join(words, " ")
 }
 
 // shown makes a name from a file fit for a line: a line that is not is escaped as a whole, the command in it too.
