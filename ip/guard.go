@@ -51,8 +51,10 @@ type Peer struct {
 	Subnet netip.Prefix // of Guard.Bits
 }
 
-// Compare orders peers by address, and each address before its subnets.
-func (p Peer) Compare(q Peer) int { return cmp.Or(p.Addr.Compare(q.Addr), p.Subnet.Compare(q.Subnet)) }
+// Compare orders peers by address, and each address before its subnets. That of prefixes would allocate for each that is zero.
+func (p Peer) Compare(q Peer) int {
+	return cmp.Or(p.Addr.Compare(q.Addr), p.Subnet.Addr().Compare(q.Subnet.Addr()), cmp.Compare(p.Subnet.Bits(), q.Subnet.Bits()))
+}
 
 // String is the address, and the subnet behind it.
 func (p Peer) String() string {
