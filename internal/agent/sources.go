@@ -29,21 +29,32 @@ func checkSources(v view, n subnet.Network, want *ip.State) {
 		network, own := n.Pools.Of(t.Family).Network, v.self.Subnets.Of(t.Family)
 		if own.IsValid() {
 			links := fabricLinks(*want, t.Family)
-			t.Rules = append(sourceRules(network, own, selfInside(v.snap, own), links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
+			t.Rules = append(sourceRules(network, own, selfInside(v.snap, *want, own), links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
 		}
 	}
 }
 
-// selfInside is what this host has of a prefix that containers must not send as. Nothing that the host sends itself is forwarded; and of what comes
-// in with an address of its own, IPv4 lets nothing through (RFC 1812, 5.3.7).
-func selfInside(snap ip.Snapshot, p netip.Prefix) []netip.Prefix {
+// selfInside is what this host has of a prefix that containers must not send as: on its own devices what shall be there, on others what is.
+// Nothing that the host sends itself is forwarded; and of what comes in with an address of its own, IPv4 lets nothing through (RFC 1812, 5.3.7).
+func selfInside(snap ip.Snapshot, want ip.State, p netip.Prefix) []netip.Prefix {
 	if p.Addr().Is4() {
 		return nil
 	}
 	var all []netip.Prefix
-	for addr := range ownAddrs(snap) {
-		if p.Contains(addr) {
-			all = append(all, ip.Host(addr))
+	add := func(addr netip.Addr) {
+		if own := ip.Host(addr); p.Contains(addr) && !slices.Contains(all, own) {
+			all = append(all, own)
+		}
+	}
+	for _, a := range want.Addrs {
+		add(a.Prefix.Addr())
+	}
+	for _, i := range snap.Interfaces {
+		if slices.ContainsFunc(want.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
+			continue
+		}
+		for _, a := range i.Addrs {
+			add(a.Prefix.Addr())
 		}
 	}
 	slices.SortFunc(all, ip.ComparePrefix)
