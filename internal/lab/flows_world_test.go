@@ -3,12 +3,14 @@
 package lab_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,10 +189,15 @@ func runIn(t *testing.T, do func(func() error) error, input, program string, arg
 func (w *flowWorld) connect(from end, source netip.Addr, to end, by netip.AddrPort) (seen netip.Addr, err error) {
 	w.t.Helper()
 	var listener net.Listener
-	if err := to.do(func() (err error) {
-		listener, err = (&net.ListenConfig{}).Listen(w.t.Context(), "tcp", fmt.Sprintf(":%d", podPort))
-		return err
-	}); err != nil {
+	// A program that another test is just starting has a copy of the last listener until it runs.
+	eventually(settleTime, func() bool {
+		err = to.do(func() (err error) {
+			listener, err = (&net.ListenConfig{}).Listen(w.t.Context(), "tcp", fmt.Sprintf(":%d", podPort))
+			return err
+		})
+		return !errors.Is(err, syscall.EADDRINUSE)
+	})
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	served := make(chan struct{})
