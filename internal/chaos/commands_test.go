@@ -12,6 +12,7 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/subnet"
 )
 
@@ -78,6 +79,9 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return script
 }
 
+// raceFactor is how much longer things may take under the race detector.
+const raceFactor = 3
+
 func (r *row) expect(args []string) (err error) {
 	for _, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
@@ -94,6 +98,10 @@ func (r *row) expect(args []string) (err error) {
 		if err != nil {
 			return err
 		}
+	}
+	if labtest.Raced() {
+		// What is allowed is for the programs that ship. These, etcd among them, have races to show, not times.
+		r.recovery, r.gap = raceFactor*r.recovery, raceFactor*r.gap
 	}
 	return r.startStreams()
 }

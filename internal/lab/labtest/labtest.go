@@ -48,7 +48,7 @@ func Main(m *testing.M) {
 // directory in the module that they are looked up from.
 func Build(module, out string, packages ...string) error {
 	line, cgo := []string{"build", "-C", module, "-buildvcs=false", "-o", out}, "CGO_ENABLED=0"
-	if raced() {
+	if Raced() {
 		line, cgo = append(line, "-race"), "CGO_ENABLED=1"
 	}
 	cmd := exec.Command("go", append(line, packages...)...)

@@ -13,8 +13,8 @@ import (
 	"tulle/internal/lab"
 )
 
-// raced reports whether the tests run under the race detector. What they build does then too.
-func raced() bool {
+// Raced reports whether the tests run under the race detector. What they build does then too, and takes several times as long.
+func Raced() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
