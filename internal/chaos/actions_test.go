@@ -144,8 +144,13 @@ func (r *row) members(names []string, do func(*lab.EtcdMember) error) error {
 	return nil
 }
 
-// leader is the name of the member that leads.
-func (w *world) leader() (string, error) {
+// leader is the name of the member that leads; between two, as on a busy machine, there is none for a while.
+func (w *world) leader() (name string, err error) {
+	err = w.await(settleTimeout, func() (err error) { name, err = w.leaderNow(); return err })
+	return name, err
+}
+
+func (w *world) leaderNow() (string, error) {
 	for _, member := range w.lab.Etcd.Members {
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 		status, err := w.etcd.Status(ctx, member.URL())
