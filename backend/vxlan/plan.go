@@ -76,8 +76,8 @@ func (p *plan) guard() {
 	})
 }
 
-// hear lets a host in with what comes from its subnet. One that is smaller than the network's speaks for all around it that is not
-// larger: the guard compares with one length.
+// hear lets a host in with what comes from its subnet. The guard compares with one length, so that a lease longer than SubnetLen may
+// send from the whole subnet of SubnetLen around it.
 func (p *plan) hear(host netip.Addr, own netip.Prefix) {
 	around := netip.PrefixFrom(own.Addr(), p.v.pools.Of(p.f).SubnetLen).Masked()
 	p.heard = append(p.heard, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: around})
