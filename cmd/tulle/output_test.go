@@ -47,7 +47,7 @@ store    etcd at http://127.0.0.1:2379 does not answer
 pending  the configuration at revision 9 differs from the one in force: restart tulled to take it over
 dropped  12 packets from strangers: no peer has the address that they came from
 dropped  3 packets from peers: the source inside is not in the sender's subnet
-dropped  4 packets made by containers for the tunnels of other hosts
+dropped  4 packets made by containers for tunnels of hosts
 dropped  5 packets of containers: their source is not in this host's subnet
 FAULT    whole paths: the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1: this should never be, please report it
 left out /coreos.com/network/subnets/README: not a subnet

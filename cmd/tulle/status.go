@@ -82,7 +82,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 	}{
 		{st.Strangers, "from strangers: no peer has the address that they came from"},
 		{st.Forged, "from peers: the source inside is not in the sender's subnet"},
-		{st.Injected, "made by containers for the tunnels of other hosts"},
+		{st.Injected, "made by containers for tunnels of hosts"},
 		{st.Spoofed, "of containers: their source is not in this host's subnet"},
 	} {
 		if d.packets > 0 {

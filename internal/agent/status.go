@@ -49,7 +49,7 @@ type Status struct {
 type Dropped struct {
 	Strangers uint64 `json:"strangers,omitempty"` // tunnelled: they came from the address of no peer
 	Forged    uint64 `json:"forged,omitempty"`    // tunnelled: they came from a peer, with a source inside that is not in its subnet
-	Injected  uint64 `json:"injected,omitempty"`  // tunnelled: something behind this host sent them to other hosts
+	Injected  uint64 `json:"injected,omitempty"`  // tunnelled: something behind this host made them, for the tunnel of a host
 	Spoofed   uint64 `json:"spoofed,omitempty"`   // from containers of this host, with a source that is not theirs
 }
 

@@ -51,7 +51,7 @@ func metrics() []metric {
 			func(st agent.Status) float64 { return float64(st.Strangers) }},
 		{"tulle_forged_packets_total", "Tunnelled packets dropped: they came from a peer, with a source inside that is not in its subnet.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Forged) }},
-		{"tulle_injected_packets_total", "Tunnelled packets dropped: something behind this host sent them to other hosts.", prometheus.CounterValue,
+		{"tulle_injected_packets_total", "Tunnelled packets dropped: something behind this host made them, for the tunnel of a host.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Injected) }},
 		{"tulle_spoofed_packets_total", "Packets of this host's containers dropped: their source is not in this host's subnet.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Spoofed) }},
