@@ -58,7 +58,7 @@ type Snapshot struct {
 type Drops struct {
 	Strangers uint64 // tunnelled packets that came from no peer
 	Forged    uint64 // tunnelled packets from a peer, whose inner source is not the peer's
-	Injected  uint64 // tunnelled packets of something behind this host, on their way to other hosts
+	Injected  uint64 // tunnelled packets of something behind this host, for the tunnel of another or of this one
 	Spoofed   uint64 // packets of this host's containers to those of others, whose source is not theirs
 }
 
