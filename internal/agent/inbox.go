@@ -53,6 +53,13 @@ func (i *inbox) kernelChanged(by ip.Actor) {
 	i.poke()
 }
 
+// known returns who has changed the kernel since the last call of actors.
+func (i *inbox) known() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.by
+}
+
 // actors returns who has changed the kernel since it was last called.
 func (i *inbox) actors() []string {
 	i.mu.Lock()

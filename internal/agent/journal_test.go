@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -39,5 +40,54 @@ func TestRepairsAreLogged(t *testing.T) {
 			t.Errorf("%d lines about repairs and %d about a contest:\n%s", repairs, contests, log.String())
 		}
 		w.within(contestGap+soon, "contest over", func(*node) bool { return len(h.agent.Status().Contested) == 0 })
+	})
+}
+
+// between is a kernel that another program changes after a pass has begun and before the pass reads it.
+type between struct {
+	ip.Kernel
+	change   func(ip.Op)
+	changes  chan ip.Op
+	notified chan struct{}
+}
+
+func (b between) Watch(ctx context.Context, notify func(ip.Actor)) error {
+	return b.Kernel.Watch(ctx, func(by ip.Actor) {
+		notify(by)
+		if by != (ip.Actor{}) {
+			b.notified <- struct{}{}
+		}
+	})
+}
+
+func (b between) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
+	select {
+	case op := <-b.changes:
+		b.change(op)
+		<-b.notified
+	default:
+	}
+	return b.Kernel.Snapshot(ctx, scope)
+}
+
+// What happens after a pass began and before it reads the kernel is repaired by that pass, whose line names who did it.
+func TestRepairNamesWhoActedDuringThePass(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		var log lines
+		h := w.hosts[0]
+		h.log = log.handler()
+		kernel := between{h.kernel, func(op ip.Op) { h.external(op) }, make(chan ip.Op, 1), make(chan struct{}, 16)}
+		h.change = func(cfg *Config) { cfg.Kernel = kernel }
+		w.start()
+		w.converged(soon)
+		before := len(log.String())
+		kernel.changes <- ip.Op{Verb: ip.Delete, Old: h.owned().Routes[0]}
+		h.agent.inbox.poke()
+		w.within(soon, "undone", func(*node) bool { return len(kernel.changes) == 0 })
+		w.converged(soon)
+		text := log.String()[before:]
+		if repairs := strings.Count(text, "kernel changed"); repairs != 1 || !strings.Contains(text, "after="+iptest.Outsider().String()) {
+			t.Errorf("%d lines about repairs, want one that names %v:\n%s", repairs, iptest.Outsider(), text)
+		}
 	})
 }

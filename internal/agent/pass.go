@@ -186,7 +186,8 @@ func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
 	err := a.change(ctx, plan)
 	var by []string
 	if v.unchanged {
-		by = v.by
+		// Who acted while the kernel was being read may be why it had to be repaired, or will be: it is named both times.
+		by = mergeActors(v.by, a.inbox.known())
 	}
 	every := recurring
 	switch repair := v.unchanged && err == nil; {
