@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Kernel is the only door to the network namespace of a host.
@@ -40,6 +41,24 @@ type Scope struct {
 	Networks []netip.Prefix // container networks; routes into them that carry Protocol are Tulle's, as are addresses of them on Tulle's links
 	Sysctls  []Sysctl       // settings to read; their values are ignored
 	Paths    []netip.Addr   // underlay addresses whose route is to be looked up
+}
+
+// Join returns a scope that also owns what another one owns. Of settings and paths it has its own.
+func (s Scope) Join(o Scope) Scope {
+	s.Links = union(s.Links, o.Links)
+	s.Networks = union(s.Networks, o.Networks)
+	return s
+}
+
+// union returns a with what of b it lacks.
+func union[T comparable](a, b []T) []T {
+	out := slices.Clone(a)
+	for _, v := range b {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // Snapshot is one reading of a host.

@@ -1,8 +1,10 @@
 package subnet
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/netip"
+	"reflect"
 
 	"tulle/ip"
 )
@@ -15,6 +17,26 @@ type Network struct {
 	Pools    ip.Dual[Pool] // a zero Pool: the family is off
 	Backend  Backend
 	Revision int64 // of the configuration key in the store
+}
+
+// Same reports whether two configurations say the same, written at whatever revision and with whatever white space.
+func (n Network) Same(o Network) bool {
+	return n.Pools == o.Pools && n.Backend.Type == o.Backend.Type && sameJSON(n.Backend.Options, o.Backend.Options)
+}
+
+func sameJSON(a, b json.RawMessage) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	var values [2]any
+	for i, text := range [][]byte{a, b} {
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber()
+		if d.Decode(&values[i]) != nil {
+			return false
+		}
+	}
+	return reflect.DeepEqual(values[0], values[1])
 }
 
 // Pool is the address space of one family and how it is cut into subnets.

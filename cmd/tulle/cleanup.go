@@ -10,8 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tulle/internal/agent"
 	"tulle/internal/api"
+	"tulle/internal/hostfiles"
+	"tulle/internal/identity"
 	"tulle/ip"
 	"tulle/ip/kernel"
 )
@@ -61,13 +62,13 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	case !api.Absent(err):
 		return nil, nil, fmt.Errorf("tulled may be running and would put everything back: stop it first: %w", err)
 	}
-	files := append(agent.Files(paths.stateDir, paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
+	files := append(hostfiles.Files(paths.stateDir, paths.runDir), identity.InstancePath(paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
 	for _, path := range files {
 		if _, err := removable(path); err != nil {
 			return nil, nil, err
 		}
 	}
-	record, err := agent.ReadRecord(paths.stateDir)
+	record, err := hostfiles.ReadRecord(paths.stateDir)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"tulle/internal/agent"
 	"tulle/internal/docker"
+	"tulle/internal/hostfiles"
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
 )
@@ -37,7 +37,7 @@ func removeBridges(w io.Writer, dryRun bool) error {
 }
 
 // keptByOthers tells which interfaces but Tulle's and the marked bridges have addresses of the network, and how they lose them.
-func keptByOthers(snap ip.Snapshot, record agent.Record) ([]string, error) {
+func keptByOthers(snap ip.Snapshot, record hostfiles.Record) ([]string, error) {
 	marked, err := bridge.ListMarked()
 	if err != nil {
 		return nil, err

@@ -13,13 +13,14 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/api"
+	"tulle/internal/hostfiles"
 )
 
 type running struct{}
 
 func (running) Status() agent.Status { return agent.Status{Ready: true} }
 
-func (running) Wanted(context.Context) (agent.Wanted, error) { return agent.Wanted{}, nil }
+func (running) Wanted(context.Context) (hostfiles.Wanted, error) { return hostfiles.Wanted{}, nil }
 
 func (running) Summary() agent.Status { return agent.Status{Ready: true} }
 func (running) Alive() error          { return nil }

@@ -21,6 +21,7 @@ import (
 	"tulle/internal/agent"
 	"tulle/internal/api"
 	"tulle/internal/backends"
+	"tulle/internal/identity"
 	"tulle/ip/kernel"
 	"tulle/subnet"
 	"tulle/subnet/etcd"
@@ -70,11 +71,11 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 
 // serve wires the parts together and runs them until ctx ends or one of them fails.
 func serve(ctx context.Context, opts options, log *slog.Logger) error {
-	node, made, err := agent.NodeID(opts.nodeID, "/etc/machine-id", opts.stateDir)
+	node, made, err := identity.NodeID(opts.nodeID, "/etc/machine-id", opts.stateDir)
 	if err != nil {
 		return err
 	}
-	instance, err := agent.Instance(opts.runDir)
+	instance, err := identity.Instance(opts.runDir)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	systemd := notifier{socket: opts.notifySocket, log: log}
 	a, err := agent.New(agent.Config{
 		Store: store, Kernel: krn, Backends: backends.All(), Log: log,
-		Node: node, NewNode: made, Instance: instance, Hardware: agent.Hardware("/sys"), Uplink: opts.uplink, IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, TTL: opts.leaseTTL, Renumber: opts.renumber,
+		Node: node, NewNode: made, Instance: instance, Hardware: identity.Hardware("/sys"), Uplink: opts.uplink, IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, TTL: opts.leaseTTL, Renumber: opts.renumber,
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
 		Endpoints: opts.etcd.Endpoints, ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
 		Etcd: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },

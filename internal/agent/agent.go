@@ -14,6 +14,7 @@ import (
 
 	"tulle/backend"
 	"tulle/internal/backoff"
+	"tulle/internal/hostfiles"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -67,16 +68,16 @@ type Agent struct {
 	keeper *keeper
 	inbox  inbox
 	status published
-	scope  recorded
-	wanted *wanted
-	asked  chan chan<- Wanted // by others than the loop, for what is wanted now
-	views  *archive
-	kept   *kept     // nil once past has been read from it, or need not be
-	past   *fallback // nil: none, or the store has shown all that is needed
+	record *hostfiles.RecordFile
+	wanted *hostfiles.WantedFile
+	asked  chan chan<- hostfiles.Wanted // by others than the loop, for what is wanted now
+	cache  *hostfiles.ViewFile
+	opened bool            // past has been read from the cache, or need not be
+	past   *hostfiles.View // nil: none, or the store has shown all that is needed
 
-	holdback     subnet.Holdback // between the kept view and what the store shows first
-	rewound      bool            // the store shows older data than the kept view, and that has not been taken in
-	compareUntil time.Time       // what the kept view had and the store lacks stays in force
+	holdback     subnet.Holdback // between the cached view and what the store shows first
+	rewound      bool            // the store shows older data than the cached view, and that has not been taken in
+	compareUntil time.Time       // what the cached view had and the store lacks stays in force
 
 	network    *subnet.Network // the configuration in force: the first valid one
 	backend    backend.Backend
@@ -84,7 +85,7 @@ type Agent struct {
 	lease      subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
 	underlay   ip.Dual[netip.Addr] // addresses of the uplink in use
 	applied    bool                // the kernel has been made right once
-	resumed    bool                // from the kept view: lease and subnets are those of an earlier run
+	resumed    bool                // from the cached view: lease and subnets are those of an earlier run
 	journal    journal
 	work       Work
 	ground     *ground // nil: only a pass over everything will do
@@ -102,18 +103,23 @@ type Agent struct {
 
 // New prepares an agent. It reads the record of an earlier run from the state directory.
 func New(cfg Config) (*Agent, error) {
-	scope, err := openRecord(cfg.StateDir, cfg.Log)
+	record, err := hostfiles.OpenRecord(cfg.StateDir, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	a := &Agent{
-		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, scope: scope,
-		journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, views: newArchive(cfg.StateDir, cfg.Log), born: time.Now(),
+		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, record: record,
+		journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, born: time.Now(),
 	}
-	a.wanted, a.asked = newWanted(cfg.RunDir, a.inbox.poke), make(chan chan<- Wanted)
-	a.lease = scope.record.lease()
+	a.wanted, a.asked = hostfiles.NewWantedFile(cfg.RunDir, a.inbox.poke), make(chan chan<- hostfiles.Wanted)
+	unwritten := nag{}
+	a.cache = hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints}, func(err error) {
+		if err != nil && unwritten.due("write", lasting) {
+			cfg.Log.Warn("view not cached: this host could not start without the store", "err", err)
+		}
+	})
+	a.lease = record.Record().Lease()
 	a.underlay = a.lease.Attrs.Public
-	a.kept = &kept{cfg: cfg, mine: a.lease}
 	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.hurry)
 	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
 	return a, nil
@@ -130,8 +136,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.watchStore(working) })
 	g.Go(func() error { return a.watchKernel(working) })
 	g.Go(func() error { return a.keeper.run(working) })
-	g.Go(func() error { return a.views.run(working) })
-	g.Go(func() error { return a.wanted.run(working) })
+	g.Go(func() error { return a.cache.Run(working) })
+	g.Go(func() error { return a.wanted.Run(working) })
 	g.Go(func() error { return a.loop(working) })
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
@@ -140,8 +146,8 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 // Wanted returns what the kernel is wanted to look like now. It waits for a pass to end.
-func (a *Agent) Wanted(ctx context.Context) (Wanted, error) {
-	answer := make(chan Wanted, 1)
+func (a *Agent) Wanted(ctx context.Context) (hostfiles.Wanted, error) {
+	answer := make(chan hostfiles.Wanted, 1)
 	select {
 	case a.asked <- answer:
 		w := <-answer
@@ -150,7 +156,7 @@ func (a *Agent) Wanted(ctx context.Context) (Wanted, error) {
 		}
 		return w, nil
 	case <-ctx.Done():
-		return Wanted{}, fmt.Errorf("ask for what is wanted: %w", context.Cause(ctx))
+		return hostfiles.Wanted{}, fmt.Errorf("ask for what is wanted: %w", context.Cause(ctx))
 	}
 }
 
@@ -214,10 +220,10 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case answer := <-a.asked:
-			answer <- a.wanted.now()
+			answer <- a.wanted.Now()
 		case <-beat.C:
 			a.alive()
-			a.wanted.update()
+			a.wanted.Update()
 			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {
 				a.inbox.poke()
 			}
@@ -255,6 +261,6 @@ func (a *Agent) loop(ctx context.Context) error {
 
 // flush writes what the last pass handed over: those who write beside the passes may have ended before it did.
 func (a *Agent) flush() {
-	a.wanted.flush()
-	a.views.write()
+	a.wanted.Flush()
+	a.cache.Flush()
 }

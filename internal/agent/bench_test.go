@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -150,25 +149,4 @@ func (k timed) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error
 	started := time.Now()
 	defer func() { *k.spent += time.Since(started) }()
 	return k.Kernel.Snapshot(ctx, scope)
-}
-
-// BenchmarkKeepView writes and reads a view of ten thousand leases.
-func BenchmarkKeepView(b *testing.B) {
-	const leases = 10_000
-	set := crowd(b, "vxlan", leases)
-	dir := b.TempDir()
-	for b.Loop() {
-		view := newKeptView(Config{}, set, *set.Network, time.Time{})
-		if err := view.write(dir); err != nil {
-			b.Fatal(err)
-		}
-		if got, err := readView(dir); err != nil || len(got.Leases) != leases {
-			b.Fatal(err)
-		}
-	}
-	info, err := os.Stat(filepath.Join(dir, viewFile))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportMetric(float64(info.Size()), "bytes")
 }

@@ -11,18 +11,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/ip"
 )
-
-func writeFile(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // A disk that cannot be written makes the host say so; forwarding follows the other hosts all the same.
 func TestUnwritableFiles(t *testing.T) {
@@ -47,7 +38,7 @@ func TestUnwritableFiles(t *testing.T) {
 				if err := os.RemoveAll(disk); err != nil {
 					t.Fatal(err)
 				}
-				writeFile(t, disk, "")
+				hostfilestest.Write(t, disk, "")
 				h.move(201)
 				late.start()
 				knows := func(o *node) bool { return o != h || len(h.agent.Status().Peers) == 2 }
@@ -74,7 +65,7 @@ func TestGarbledRecordIsSetAside(t *testing.T) {
 		h := w.hosts[0]
 		was, subnets := h.owned().String(), h.agent.Status().Lease.Subnets
 		h.stop()
-		writeFile(t, filepath.Join(h.dir, "state", recordFile), `{"subnets": "10.5`)
+		hostfilestest.Write(t, filepath.Join(h.dir, "state", "host.json"), `{"subnets": "10.5`)
 		h.start()
 		w.converged(soon)
 		if got := h.agent.Status().Lease.Subnets; !slices.Equal(got, subnets) {
@@ -83,7 +74,7 @@ func TestGarbledRecordIsSetAside(t *testing.T) {
 		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
 			t.Error(diff)
 		}
-		if aside, err := os.ReadFile(filepath.Join(h.dir, "state", garbledFile)); err != nil || string(aside) != `{"subnets": "10.5` {
+		if aside, err := os.ReadFile(filepath.Join(h.dir, "state", "host.json.garbled")); err != nil || string(aside) != `{"subnets": "10.5` {
 			t.Errorf("set aside: %q, %v", aside, err)
 		}
 	})
@@ -96,7 +87,7 @@ func TestRestWritesNothing(t *testing.T) {
 		w.converged(soon)
 		<-time.After(resyncEvery + soon) // what passes over a few leases wanted is on disk
 		files := map[string]os.FileInfo{}
-		for _, name := range []string{"subnet.env", "state/" + recordFile, "run/" + wantedFile} {
+		for _, name := range []string{"subnet.env", "state/host.json", "run/wanted.json"} {
 			info, err := os.Stat(filepath.Join(h.dir, name))
 			if err != nil {
 				t.Fatal(err)
@@ -123,14 +114,14 @@ func TestRestWritesNothing(t *testing.T) {
 	})
 }
 
-// A restart that finds the store as it was leaves the kept view as it is: with many peers it is the costliest file.
-func TestRestartKeepsTheKeptView(t *testing.T) {
+// A restart that finds the store as it was leaves the cached view as it is: with many peers it is the costliest file.
+func TestRestartKeepsTheCachedView(t *testing.T) {
 	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
 		w.converged(soon)
 		h.stop()
-		path := filepath.Join(h.dir, "state", viewFile)
+		path := filepath.Join(h.dir, "state", "view.json.gz")
 		before, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)

@@ -161,8 +161,8 @@ func (a *Agent) few(ctx context.Context) bool {
 	g.want.Exchange(gone, come)
 	g.peers = exchange(g.peers, n.gone, peerViews(n.come, come.Routes, a.backend.Scope(nil).Links))
 	g.set = set
-	a.wanted.amend(g.want)
-	a.views.offer(a.cfg, set, a.network, &a.memory)
+	a.wanted.Amend(g.want)
+	a.cache.Offer(set, a.network, &a.memory)
 	st := a.status.get()
 	a.work.Few++
 	st.peers, st.PeerCount, st.Revision, st.Work = g.peers, len(g.peers), set.Revision, a.work

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"reflect"
 
 	"tulle/backend"
 	"tulle/subnet"
@@ -23,7 +22,7 @@ func (a *Agent) configure(set subnet.Set, st *Status) error {
 	}
 	st.Network = networkStatus(*a.network)
 	st.Problems = append(st.Problems, a.doubtful()...)
-	if !sameNetwork(*a.network, *set.Network) {
+	if !a.network.Same(*set.Network) {
 		st.Pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled to take it over", set.Network.Revision)
 	}
 	return nil
@@ -46,10 +45,4 @@ func (a *Agent) doubtful() []subnet.Problem {
 		ps = append(ps, subnet.Problem{Key: a.cfg.ConfigKey, Reason: d})
 	}
 	return ps
-}
-
-// sameNetwork ignores the revision: writing the same configuration again changes nothing.
-func sameNetwork(a, b subnet.Network) bool {
-	a.Revision, b.Revision = 0, 0
-	return reflect.DeepEqual(a, b)
 }

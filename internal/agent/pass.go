@@ -71,9 +71,9 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 
 // keep has what the next run needs written.
 func (a *Agent) keep(set sight) {
-	a.wanted.update()
+	a.wanted.Update()
 	if a.applied && a.keeper.holds() && !set.past {
-		a.views.offer(a.cfg, set.Set, a.network, &a.memory)
+		a.cache.Offer(set.Set, a.network, &a.memory)
 	}
 }
 
@@ -97,7 +97,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 
 	d := a.decide(v)
-	v.unchanged = a.wanted.last.Equal(d.want)
+	v.unchanged = a.wanted.Last().Equal(d.want)
 	st.peers = a.peerViews(v, d)
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
@@ -106,8 +106,8 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	st.Dropped = a.drops.add(v.snap.Drops)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
-	a.wanted.note(v.scope, d.want)
-	v.unrecorded = errors.Join(v.unrecorded, a.wanted.trouble())
+	a.wanted.Note(v.scope, d.want)
+	v.unrecorded = errors.Join(v.unrecorded, a.wanted.Trouble())
 	plan := ip.Diff(have, d.want)
 	if set.past {
 		plan = cautious(plan)
@@ -237,4 +237,15 @@ func (a *Agent) writeEnv(self subnet.Lease, mtu int) error {
 		a.cfg.Log.Info("subnet file written", "path", a.cfg.SubnetFile, "subnet", subnet.KeyOf(self.Subnets))
 	}
 	return nil
+}
+
+// union returns a with what of b it lacks.
+func union[T comparable](a, b []T) []T {
+	out := slices.Clone(a)
+	for _, v := range b {
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/hostfiles"
 	"tulle/subnet"
 )
 
@@ -90,7 +91,7 @@ func TestDormantForgery(t *testing.T) {
 				w.store.Put(key, value, 0)
 			},
 			"restart of the observer": func(w *world, _ string) {
-				<-time.After(2 * keepEvery)
+				<-time.After(2 * hostfiles.ViewEvery)
 				w.hosts[0].stop()
 				w.store.Delete(w.hosts[1].key())
 				<-time.After(time.Second)

@@ -17,7 +17,7 @@ type sight struct {
 }
 
 // see returns the newest view of the store; while it has shown no configuration, and a start has waited long enough, the
-// kept one.
+// cached one.
 func (a *Agent) see() (sight, error) {
 	set, ok := a.inbox.view()
 	if !ok && time.Since(a.born) < storePatience {
@@ -39,29 +39,29 @@ func (a *Agent) see() (sight, error) {
 		a.resumed = true
 		a.keeper.inUse()
 	}
-	past, why := a.past.set, "the store has not been reached"
+	past, why := a.past.Set, "the store has not been reached"
 	if ok {
 		why = a.noNetwork(set).Error()
 		past.Revision, past.Problems = set.Revision, set.Problems
 		past.Leases, _ = subnet.Keep(set.Leases, past.Leases)
 	}
-	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.time)
+	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.Time)
 	return sight{Set: a.remember(past), past: true, degraded: text}, nil
 }
 
-// recall reads the kept view, once, unless the store shows that very view.
+// recall reads the cached view, once, unless the store shows that very view.
 func (a *Agent) recall(set subnet.Set, ok bool) {
-	if a.kept == nil {
+	if a.opened {
 		return
 	}
-	if ok && set.Network != nil && a.kept.shows(set) {
-		a.views.read(set)
+	a.opened = true
+	if ok && set.Network != nil && a.cache.Holds(set) {
+		a.cache.Written(set)
 		a.keeper.hurry()
-	} else if a.past = a.kept.open(); a.past != nil {
-		a.views.read(a.past.set)
-		a.memory.Recall(a.past.set, a.past.former)
+	} else if a.past = a.cachedView(); a.past != nil {
+		a.cache.Written(a.past.Set)
+		a.memory.Recall(a.past.Set, a.past.Former)
 	}
-	a.kept = nil
 }
 
 // cautious is the part of a plan that may be carried out on a view of the past. Nothing goes away, and what leads to peers
@@ -76,11 +76,11 @@ func cautious(plan ip.Plan) ip.Plan {
 	})
 }
 
-// resume begins to compare what the store shows with the kept view: if the store lost its data while this host was
+// resume begins to compare what the store shows with the cached view: if the store lost its data while this host was
 // down, the others need time to assert their leases again, as they do after any sudden loss.
 func (a *Agent) resume(set subnet.Set) {
-	a.holdback.Admit(a.past.set, false)
-	a.rewound = set.Revision < a.past.set.Revision
+	a.holdback.Admit(a.past.Set, false)
+	a.rewound = set.Revision < a.past.Set.Revision
 	a.compareUntil = time.Now().Add(subnet.HoldbackTime)
 	time.AfterFunc(subnet.HoldbackTime, a.inbox.poke)
 }

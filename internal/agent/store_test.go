@@ -32,7 +32,7 @@ func (silent) Watch(ctx context.Context, _ func(subnet.Set)) error {
 	return ctx.Err()
 }
 
-// Without a kept view there is nothing to work from.
+// Without a cached view there is nothing to work from.
 func TestNoStoreNoChange(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		w.start()
@@ -40,7 +40,7 @@ func TestNoStoreNoChange(t *testing.T) {
 		h := w.hosts[0]
 		was := h.owned()
 		h.stop()
-		if err := os.Remove(filepath.Join(h.dir, "state", viewFile)); err != nil {
+		if err := os.Remove(filepath.Join(h.dir, "state", "view.json.gz")); err != nil {
 			t.Fatal(err)
 		}
 		trouble := errors.New("etcd at http://127.0.0.1:2379 does not answer: connection refused")

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"testing"
 
+	"tulle/internal/hostfiles"
+	"tulle/internal/hostfiles/hostfilestest"
+	"tulle/internal/sealed"
 	"tulle/ip"
 )
 
@@ -23,14 +26,14 @@ type leftovers struct {
 func (l leftovers) write(t *testing.T, h *node) {
 	t.Helper()
 	state := filepath.Join(h.dir, "state")
-	record, err := os.ReadFile(filepath.Join(state, recordFile))
+	record, err := os.ReadFile(filepath.Join(state, "host.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	view := unzip(t, filepath.Join(state, viewFile))
-	writeFile(t, filepath.Join(state, recordFile), l.rewritten(t, string(record), l.record))
-	writeFile(t, filepath.Join(state, viewFile), zip(t, l.rewritten(t, view, l.view)))
-	writeFile(t, filepath.Join(h.dir, "run", wantedFile), l.wanted)
+	view := hostfilestest.Unzip(t, filepath.Join(state, "view.json.gz"))
+	hostfilestest.Write(t, filepath.Join(state, "host.json"), l.rewritten(t, string(record), l.record))
+	hostfilestest.Write(t, filepath.Join(state, "view.json.gz"), hostfilestest.Zip(t, l.rewritten(t, view, l.view)))
+	hostfilestest.Write(t, filepath.Join(h.dir, "run", "wanted.json"), l.wanted)
 }
 
 func (l leftovers) rewritten(t *testing.T, text string, change func(members)) string {
@@ -46,7 +49,7 @@ func (l leftovers) rewritten(t *testing.T, text string, change func(members)) st
 		t.Fatal(err)
 	}
 	if !l.unsealed {
-		data = seal(data)
+		data = sealed.Seal(data)
 	}
 	return string(data)
 }
@@ -61,7 +64,7 @@ func TestFilesOfOtherVersions(t *testing.T) {
 		},
 		"newer, of another form": {
 			record: func(m members) { m["links"] = members{"flannel.1": members{"kind": "vxlan"}} },
-			view:   func(m members) { m["format"] = viewFormat + 1; m["leases"] = "elsewhere" },
+			view:   func(m members) { m["format"] = m["format"].(float64) + 1; m["leases"] = "elsewhere" },
 			wanted: `{"State":"elsewhere"}`,
 		},
 		"newer, with attributes of another form": {
@@ -110,13 +113,14 @@ func startsAsBefore(t *testing.T, w *world, h *node) {
 	}
 	h.stop()
 	state := filepath.Join(h.dir, "state")
-	if k, err := readView(state); err != nil || len(k.Leases) != len(w.hosts) {
-		t.Errorf("view %+v, %v, want one of %d leases", k, err, len(w.hosts))
+	origin := hostfiles.Origin{ConfigKey: "config", Endpoints: []string{"memory"}}
+	if v, err := hostfiles.ReadView(state, origin); err != nil || len(v.Set.Leases) != len(w.hosts) {
+		t.Errorf("view %+v, %v, want one of %d leases", v, err, len(w.hosts))
 	}
-	if r, err := ReadRecord(state); err != nil || r.lease().Attrs.Node != h.name {
+	if r, err := hostfiles.ReadRecord(state); err != nil || r.Lease().Attrs.Node != h.name {
 		t.Errorf("record %+v, %v, want the lease of %s", r, err, h.name)
 	}
-	if _, err := ReadWanted(filepath.Join(h.dir, "run")); err != nil {
+	if _, err := hostfiles.ReadWanted(filepath.Join(h.dir, "run")); err != nil {
 		t.Error(err)
 	}
 }

@@ -36,9 +36,8 @@ func (a *Agent) look(ctx context.Context, set sight) (view, error) {
 	scope := a.backend.Scope(set.Leases)
 	scope.Networks = a.network.Prefixes()
 	// A disk that is full or read-only must not keep this host from following the others.
-	v.unrecorded = a.scope.extend(scope)
-	scope.Links = union(scope.Links, a.scope.record.Links)
-	scope.Networks = union(scope.Networks, a.scope.record.Networks)
+	v.unrecorded = a.record.Extend(scope)
+	scope = scope.Join(a.record.Record().Scope())
 	scope.Sysctls = append(scope.Sysctls, forwarding(*a.network)...)
 	if a.cfg.Uplink.CanReach.IsValid() {
 		scope.Paths = append(scope.Paths, a.cfg.Uplink.CanReach)
@@ -79,7 +78,7 @@ func (a *Agent) claim(v *view) error {
 			return err
 		}
 		a.lease = lease
-		v.unrecorded = errors.Join(v.unrecorded, a.scope.remember(lease))
+		v.unrecorded = errors.Join(v.unrecorded, a.record.Remember(lease))
 	} else {
 		v.notHeld = err
 	}

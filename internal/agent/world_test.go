@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tulle/internal/backends"
+	"tulle/internal/hostfiles"
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
@@ -171,7 +172,9 @@ func (h *node) drift() ip.Plan {
 	h.t.Helper()
 	wanted := h.agent.Wanted
 	if h.stop == nil {
-		wanted = func(context.Context) (Wanted, error) { return ReadWanted(filepath.Join(h.dir, "run")) }
+		wanted = func(context.Context) (hostfiles.Wanted, error) {
+			return hostfiles.ReadWanted(filepath.Join(h.dir, "run"))
+		}
 	}
 	want, err := wanted(context.Background())
 	if err != nil {
@@ -187,7 +190,7 @@ func (h *node) drift() ip.Plan {
 // owned is what Tulle has made on the host.
 func (h *node) owned() ip.State {
 	h.t.Helper()
-	rec, err := ReadRecord(filepath.Join(h.dir, "state"))
+	rec, err := hostfiles.ReadRecord(filepath.Join(h.dir, "state"))
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"tulle/internal/agent"
+	"tulle/internal/hostfiles"
 	"tulle/internal/printable"
 )
 
@@ -22,7 +23,7 @@ type Daemon interface {
 	// Alive returns nil while the reconcile loop runs.
 	Alive() error
 	// Wanted is what the kernel is wanted to look like now.
-	Wanted(ctx context.Context) (agent.Wanted, error)
+	Wanted(ctx context.Context) (hostfiles.Wanted, error)
 }
 
 // Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tulle/internal/agent"
+	"tulle/internal/hostfiles"
 	"tulle/ip"
 )
 
@@ -22,13 +23,13 @@ import (
 type daemon struct {
 	status agent.Status
 	alive  error
-	wanted agent.Wanted
+	wanted hostfiles.Wanted
 }
 
 func (d daemon) Status() agent.Status { return d.status }
 
-func (d daemon) Summary() agent.Status                        { return d.status }
-func (d daemon) Wanted(context.Context) (agent.Wanted, error) { return d.wanted, d.alive }
+func (d daemon) Summary() agent.Status                            { return d.status }
+func (d daemon) Wanted(context.Context) (hostfiles.Wanted, error) { return d.wanted, d.alive }
 
 func (d daemon) Alive() error { return d.alive }
 
@@ -137,7 +138,7 @@ func TestWantedIsThatOfTheDaemonElseOfTheFile(t *testing.T) {
 	if got := link(); got != "old" {
 		t.Errorf("without a daemon: of %s, want that of the file", got)
 	}
-	d := &daemon{wanted: agent.Wanted{Scope: ip.Scope{Links: []string{"new"}}}}
+	d := &daemon{wanted: hostfiles.Wanted{Scope: ip.Scope{Links: []string{"new"}}}}
 	serve(t, dir, d)
 	if got := link(); got != "new" {
 		t.Errorf("with a daemon: of %s, want its own", got)

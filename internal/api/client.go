@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tulle/internal/agent"
+	"tulle/internal/hostfiles"
 )
 
 // maxAnswer bounds what a client reads, in bytes: ten thousand peers take about two million.
@@ -55,12 +56,12 @@ func decodeStatus(body []byte) (agent.Status, error) {
 }
 
 // Wanted returns what the kernel of this host is wanted to look like: what the daemon says or, if none answers, what the last one left.
-func (c *Client) Wanted(ctx context.Context) (agent.Wanted, error) {
+func (c *Client) Wanted(ctx context.Context) (hostfiles.Wanted, error) {
 	code, body, err := c.get(ctx, "/v1/wanted")
 	if err != nil || code != http.StatusOK {
-		return agent.ReadWanted(filepath.Dir(c.socket))
+		return hostfiles.ReadWanted(filepath.Dir(c.socket))
 	}
-	var w agent.Wanted
+	var w hostfiles.Wanted
 	if err := json.Unmarshal(body, &w); err != nil {
 		return w, fmt.Errorf("decode what is wanted: %w", err)
 	}

@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"tulle/internal/agent"
+	"tulle/internal/hostfiles"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -175,7 +175,7 @@ func (h *host) alter(n int, change func(*ip.Link)) {
 
 // owned is what Tulle has made on the host, as far as its record tells.
 func (h *host) owned() ip.State {
-	rec, err := agent.ReadRecord(h.path("state"))
+	rec, err := hostfiles.ReadRecord(h.path("state"))
 	if err != nil {
 		return ip.State{}
 	}

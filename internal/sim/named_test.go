@@ -19,10 +19,10 @@ func TestNamedSeeds(t *testing.T) {
 		// internal/agent: TestScheduleAfterAStopInTheMiddleOfAPass
 		"stopped in the middle of a pass": {41, 2},
 		// A lease that nobody uses, since it is too wide, kept a host from starting without the store.
-		// internal/agent: TestKeptViewWithALeaseThatNobodyUses
-		"a wide lease in the kept view": {142, 2},
+		// internal/agent: TestCachedViewWithALeaseThatNobodyUses
+		"a wide lease in the cached view": {142, 2},
 		// A lease inside of its subnet, younger than its own, did so too.
-		"a young lease in the kept view": {752, 1},
+		"a young lease in the cached view": {752, 1},
 		// After a restore the store used revisions again, and a host took another's lease for what it had written.
 		// subnet/subnettest: TestSameRevisionAfterRestore
 		"another's lease with the same revision": {199, 2},

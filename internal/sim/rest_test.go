@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tulle/internal/agent"
+	"tulle/internal/hostfiles"
 	"tulle/internal/invariant"
 	"tulle/ip"
 	"tulle/subnet"
@@ -174,7 +174,7 @@ func (f *fleet) atRest() {
 
 // judge holds a host's kernel against what its agent wants, and returns what is in it.
 func (f *fleet) judge(h *host) invariant.Host {
-	wanted, err := agent.ReadWanted(h.path("run"))
+	wanted, err := hostfiles.ReadWanted(h.path("run"))
 	if err != nil {
 		f.fail("%s: %v", h.name, err)
 		return invariant.Host{Name: h.name}

@@ -1,4 +1,4 @@
-package agent
+package identity
 
 import (
 	"os"
@@ -30,7 +30,9 @@ func put(t *testing.T, path, content string) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, path, content)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestHardware(t *testing.T) {

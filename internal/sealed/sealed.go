@@ -1,4 +1,5 @@
-package agent
+// Package sealed puts a checksum into files of JSON, so that one that was cut off or changed is told from a whole one.
+package sealed
 
 import (
 	"bytes"
@@ -12,13 +13,14 @@ import (
 // that do not know the member pass over it, and the sum holds for members that this version does not know.
 const sealStart = `{"sha256":"`
 
+// What Check finds wrong.
 var (
-	errUnsealed = errors.New("it has no checksum")
-	errBroken   = errors.New("its checksum does not match")
+	ErrNone   = errors.New("it has no checksum")
+	ErrBroken = errors.New("its checksum does not match")
 )
 
-// seal puts its checksum into an encoded JSON object.
-func seal(object []byte) []byte {
+// Seal puts its checksum into an encoded JSON object.
+func Seal(object []byte) []byte {
 	rest := []byte(`"`)
 	if len(object) > len(`{}`) {
 		rest = append(rest, ',')
@@ -27,15 +29,15 @@ func seal(object []byte) []byte {
 	return slices.Concat([]byte(sealStart), sumOf(rest), rest)
 }
 
-// unseal returns errUnsealed for a file without a checksum and errBroken if the file is not what was sealed.
-func unseal(file []byte) error {
+// Check returns ErrNone for a file without a checksum and ErrBroken if the file is not what was sealed.
+func Check(file []byte) error {
 	after, ok := bytes.CutPrefix(file, []byte(sealStart))
 	if !ok {
-		return errUnsealed
+		return ErrNone
 	}
 	size := hex.EncodedLen(sha256.Size)
 	if len(after) < size || !bytes.Equal(after[:size], sumOf(after[size:])) {
-		return errBroken
+		return ErrBroken
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/hostfiles"
+	"tulle/internal/hostfiles/hostfilestest"
+	"tulle/internal/sealed"
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
@@ -95,7 +99,7 @@ func TestStartsWithoutTheStore(t *testing.T) {
 	})
 }
 
-func TestKeptViewTakesNothingAway(t *testing.T) {
+func TestCachedViewTakesNothingAway(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		w.start()
 		w.converged(soon)
@@ -154,7 +158,7 @@ func TestStartsWithoutConfiguration(t *testing.T) {
 }
 
 // Seed 75 of internal/sim.
-func TestKeptViewWithALeaseThatNobodyUses(t *testing.T) {
+func TestCachedViewWithALeaseThatNobodyUses(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		w.store.Put("subnets/10.5.0.0-17", flannelLease("172.30.0.66", "02:00:00:00:00:66"), 0)
 		w.store.Put("subnets/10.5.128.0-17", flannelLease("172.30.0.67", "02:00:00:00:00:67"), 0)
@@ -165,7 +169,7 @@ func TestKeptViewWithALeaseThatNobodyUses(t *testing.T) {
 		h := w.hosts[0]
 		// Later than this host's lease, and so nobody's either.
 		w.store.Put("subnets/10.5.7.128-25", flannelLease("172.30.0.68", "02:00:00:00:00:68"), 0)
-		<-time.After(2 * keepEvery)
+		<-time.After(2 * hostfiles.ViewEvery)
 		h.stop()
 		h.reboot()
 		h.store = silent{}
@@ -178,7 +182,7 @@ func TestKeptViewWithALeaseThatNobodyUses(t *testing.T) {
 	})
 }
 
-func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
+func TestCachedViewOfOthersIsPassedOver(t *testing.T) {
 	for name, tt := range map[string]struct {
 		spoil  func(t *testing.T, h *node, path string)
 		change func(*Config)
@@ -189,26 +193,32 @@ func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, reason: "of no use"},
-		"garbled": {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, "x") }, reason: "of no use"},
-		"changed": {spoil: func(t *testing.T, _ *node, path string) { writeFile(t, path, tampered(t, path)) }, reason: "checksum"},
+		"garbled": {spoil: func(t *testing.T, _ *node, path string) { hostfilestest.Write(t, path, "x") }, reason: "of no use"},
+		"changed": {spoil: func(t *testing.T, _ *node, path string) {
+			text := hostfilestest.Unzip(t, path)
+			hostfilestest.Write(t, path, hostfilestest.Zip(t, strings.Replace(text, `"revision":`, `"revision":1`, 1)))
+		}, reason: "checksum"},
 		"of a newer format": {spoil: func(t *testing.T, _ *node, path string) {
-			writeFile(t, path, zip(t, string(seal([]byte(`{"format":2,"leases":"elsewhere"}`)))))
+			hostfilestest.Write(t, path, hostfilestest.Zip(t, string(sealed.Seal([]byte(`{"format":2,"leases":"elsewhere"}`)))))
 		}, reason: "its format is 2"},
 		"of another prefix":  {change: func(c *Config) { c.ConfigKey = "other/config" }, reason: "not of other/config"},
 		"of another cluster": {change: func(c *Config) { c.Endpoints = []string{"http://192.0.2.1:2379"} }, reason: "192.0.2.1"},
 		"on other hardware":  {change: func(c *Config) { c.Hardware = []string{"another"} }, reason: "other hardware"},
 		"of another node":    {change: func(c *Config) { c.Node = "other" }, reason: "node other"},
-		"of a lost lease": {spoil: func(t *testing.T, h *node, _ string) {
-			k, err := readView(filepath.Join(h.dir, "state"))
+		"of a lost lease": {spoil: func(t *testing.T, _ *node, path string) {
+			var view members
+			if err := json.Unmarshal([]byte(hostfilestest.Unzip(t, path)), &view); err != nil {
+				t.Fatal(err)
+			}
+			delete(view, "sha256")
+			for _, l := range view["leases"].([]any) {
+				l.(members)["attrs"].(members)["Tulle"].(members)["Node"] = "thief"
+			}
+			data, err := json.Marshal(view)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i := range k.Leases {
-				k.Leases[i].Attrs.Node = "thief"
-			}
-			if err := k.write(filepath.Join(h.dir, "state")); err != nil {
-				t.Fatal(err)
-			}
+			hostfilestest.Write(t, path, hostfilestest.Zip(t, string(sealed.Seal(data))))
 		}, reason: "thief"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -219,7 +229,7 @@ func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
 				h.stop()
 				h.reboot()
 				if tt.spoil != nil {
-					tt.spoil(t, h, filepath.Join(h.dir, "state", viewFile))
+					tt.spoil(t, h, filepath.Join(h.dir, "state", "view.json.gz"))
 				}
 				var log bytes.Buffer
 				h.store, h.change, h.log = silent{}, tt.change, slog.NewTextHandler(&log, nil)
@@ -230,85 +240,10 @@ func TestKeptViewOfOthersIsPassedOver(t *testing.T) {
 					t.Errorf("status %+v, want nothing done", st)
 				}
 				h.stop()
-				if got := log.String(); strings.Count(got, "kept view passed over") != 1 || !strings.Contains(got, tt.reason) {
+				if got := log.String(); strings.Count(got, "cached view passed over") != 1 || !strings.Contains(got, tt.reason) {
 					t.Errorf("log %q, want one line with %q", got, tt.reason)
 				}
 			})
 		})
 	}
-}
-
-// tampered is a view with other content under the same sum.
-func tampered(t *testing.T, path string) string {
-	t.Helper()
-	k, err := readView(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := k.write(dir); err != nil {
-		t.Fatal(err)
-	}
-	text := unzip(t, filepath.Join(dir, viewFile))
-	return zip(t, strings.Replace(text, `"revision":`, `"revision":1`, 1))
-}
-
-func TestViewIsWrittenAtIntervals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, viewFile)
-		v := newArchive(dir, slog.New(slog.DiscardHandler))
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- v.run(ctx) }()
-		network := &subnet.Network{}
-		set := func(revision int64) subnet.Set {
-			l := &subnet.Lease{Revision: revision, Attrs: subnet.Attrs{Node: "h1"}}
-			l.Subnets.V4 = netip.MustParsePrefix("10.5.1.0/24")
-			return subnet.Set{Revision: revision, Leases: []*subnet.Lease{l}}
-		}
-		written := func(want bool, what string) {
-			t.Helper()
-			synctest.Wait()
-			err := os.Remove(path)
-			if (err == nil) != want {
-				t.Errorf("%s: written: %v, want %v", what, err == nil, want)
-			}
-		}
-		v.offer(Config{}, set(1), network, &subnet.Memory{})
-		written(true, "the first")
-		v.offer(Config{}, set(2), network, &subnet.Memory{})
-		<-time.After(keepEvery - time.Second)
-		v.offer(Config{}, set(3), network, &subnet.Memory{})
-		written(false, "soon after it")
-		<-time.After(2 * time.Second)
-		if k, err := readView(dir); err != nil || k.Revision != 3 {
-			t.Errorf("view %+v, %v, want the newest", k, err)
-		}
-		written(true, "later")
-		<-time.After(time.Minute)
-		v.offer(Config{}, set(3), network, &subnet.Memory{})
-		<-time.After(time.Minute)
-		written(false, "the same")
-		v.offer(Config{}, set(4), network, &subnet.Memory{})
-		written(true, "after a while")
-		<-time.After(time.Minute)
-
-		// What could not be written is tried again.
-		writeFile(t, filepath.Join(path, "x"), "")
-		v.offer(Config{}, set(5), network, &subnet.Memory{})
-		synctest.Wait()
-		if err := os.RemoveAll(path); err != nil {
-			t.Fatal(err)
-		}
-		written(false, "in a bad folder")
-		<-time.After(keepEvery + time.Second)
-		written(true, "in a good one")
-		v.offer(Config{}, set(6), network, &subnet.Memory{})
-		cancel()
-		if err := <-done; err == nil {
-			t.Error("run ended without its context's error")
-		}
-		written(true, "at the end")
-	})
 }

@@ -1,4 +1,4 @@
-package agent
+package hostfiles
 
 import (
 	"compress/gzip"
@@ -13,7 +13,7 @@ import (
 	"tulle/subnet"
 )
 
-// stamp tells one view from others without all that is in it. It is in the header of the kept view's file (RFC 1952, FEXTRA),
+// stamp tells one view from others without all that is in it. It is in the header of the cached view's file (RFC 1952, FEXTRA),
 // where programs that do not know it pass over it.
 type stamp struct {
 	revision int64
@@ -27,7 +27,7 @@ func (s stamp) encode() []byte {
 	return append(binary.LittleEndian.AppendUint64([]byte(stampID), uint64(s.revision)), s.sum[:]...)
 }
 
-// readStamp reads the stamp of the kept view below dir, and nothing else of it.
+// readStamp reads the stamp of the cached view below dir, and nothing else of it.
 func readStamp(dir string) (s stamp, err error) {
 	f, err := regularfile.Open(filepath.Join(dir, viewFile))
 	if err != nil {
@@ -48,9 +48,9 @@ func readStamp(dir string) (s stamp, err error) {
 }
 
 // sumView sums up a view, the configuration in force, and where they come from. A lease that changes has another revision.
-func sumView(cfg Config, set subnet.Set, network subnet.Network) (sum [sha256.Size]byte) {
+func sumView(from Origin, set subnet.Set, network subnet.Network) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %v %q %s %d\n", cfg.ConfigKey, cfg.Endpoints, network.Pools, network.Backend.Type, network.Backend.Options, network.Revision)
+	fmt.Fprintf(h, "%q %q %v %q %s %d\n", from.ConfigKey, from.Endpoints, network.Pools, network.Backend.Type, network.Backend.Options, network.Revision)
 	var line []byte
 	for _, l := range set.Leases {
 		line = line[:0]

@@ -1,4 +1,4 @@
-package agent
+package identity
 
 import (
 	"crypto/sha256"

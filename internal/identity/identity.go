@@ -1,4 +1,5 @@
-package agent
+// Package identity tells which host this is: the node id that owns its lease, and what tells this machine from a copy of it.
+package identity
 
 import (
 	"crypto/rand"
@@ -33,13 +34,13 @@ func NodeID(explicit, machineIDPath, stateDir string) (id string, made bool, err
 // maxID bounds files with an id, in bytes.
 const maxID = 4 << 10
 
-// instanceFile lies below the run directory.
-const instanceFile = "instance"
+// InstancePath is the file below the run directory that holds what Instance returns.
+func InstancePath(runDir string) string { return filepath.Join(runDir, "instance") }
 
 // Instance returns what tells this machine, since it booted, from a clone that has the same node id. It lies in runDir,
 // which does not survive a reboot and is in no image.
 func Instance(runDir string) (string, error) {
-	id, _, err := stored(filepath.Join(runDir, instanceFile))
+	id, _, err := stored(InstancePath(runDir))
 	return id, err
 }
 

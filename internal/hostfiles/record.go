@@ -1,4 +1,4 @@
-package agent
+package hostfiles
 
 import (
 	"encoding/json"
@@ -14,6 +14,7 @@ import (
 
 	"tulle/internal/atomicfile"
 	"tulle/internal/regularfile"
+	"tulle/internal/sealed"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -44,7 +45,8 @@ type Record struct {
 // Scope is everything that Tulle may own on this host by the record.
 func (r Record) Scope() ip.Scope { return ip.Scope{Links: r.Links, Networks: r.Networks} }
 
-func (r Record) lease() subnet.Lease {
+// Lease is the lease that was held last; zero if none was.
+func (r Record) Lease() subnet.Lease {
 	subnets, err := subnet.ParseKey(r.Subnets)
 	if err != nil || r.Attrs == nil {
 		return subnet.Lease{}
@@ -66,8 +68,8 @@ func ReadRecord(dir string) (Record, error) {
 		return Record{}, fmt.Errorf("read record: %w", err)
 	}
 	var r Record
-	err = unseal(data)
-	if err == nil || errors.Is(err, errUnsealed) { // earlier versions wrote none
+	err = sealed.Check(data)
+	if err == nil || errors.Is(err, sealed.ErrNone) { // earlier versions wrote none
 		err = json.Unmarshal(data, &r)
 	}
 	if err != nil {
@@ -78,15 +80,15 @@ func ReadRecord(dir string) (Record, error) {
 	return r, nil
 }
 
-// recorded is the record as it is on disk.
-type recorded struct {
+// RecordFile is the record as it is on disk.
+type RecordFile struct {
 	dir    string
 	record Record
 }
 
-// openRecord reads the record, and sets one aside that is garbled: the store knows the lease by the node id, and the
+// OpenRecord reads the record, and sets one aside that is garbled: the store knows the lease by the node id, and the
 // rest only says what earlier configurations may have left behind.
-func openRecord(dir string, log *slog.Logger) (recorded, error) {
+func OpenRecord(dir string, log *slog.Logger) (*RecordFile, error) {
 	r, err := ReadRecord(dir)
 	if errors.Is(err, errGarbled) {
 		aside := filepath.Join(dir, garbledFile)
@@ -94,22 +96,25 @@ func openRecord(dir string, log *slog.Logger) (recorded, error) {
 		log.Warn("record set aside: what earlier configurations left on this host is not tidied up", "to", aside, "err", err)
 		r, err = Record{}, nil
 	}
-	return recorded{dir: dir, record: r}, err
+	return &RecordFile{dir: dir, record: r}, err
 }
 
-// extend adds the scope to what the record names, before anything in it is made.
-func (r *recorded) extend(scope ip.Scope) error {
+// Record is what the file holds.
+func (r *RecordFile) Record() Record { return r.record }
+
+// Extend adds the scope to what the record names, before anything in it is made.
+func (r *RecordFile) Extend(scope ip.Scope) error {
 	next := r.record
-	next.Links = union(next.Links, scope.Links)
-	next.Networks = union(next.Networks, scope.Networks)
+	all := next.Scope().Join(scope)
+	next.Links, next.Networks = all.Links, all.Networks
 	if len(next.Links) == len(r.record.Links) && len(next.Networks) == len(r.record.Networks) {
 		return nil
 	}
 	return r.write(next)
 }
 
-// remember notes the lease.
-func (r *recorded) remember(l subnet.Lease) error {
+// Remember notes the lease.
+func (r *RecordFile) Remember(l subnet.Lease) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
 	next.Attrs = &l.Attrs
@@ -119,32 +124,14 @@ func (r *recorded) remember(l subnet.Lease) error {
 	return r.write(next)
 }
 
-func (r *recorded) write(next Record) error {
+func (r *RecordFile) write(next Record) error {
 	data, err := json.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), seal(data), 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(r.dir, recordFile), sealed.Seal(data), 0o600); err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	r.record = next
 	return nil
-}
-
-func union[T comparable](a, b []T) []T {
-	out := slices.Clone(a)
-	for _, v := range b {
-		if !slices.Contains(out, v) {
-			out = append(out, v)
-		}
-	}
-	return out
-}
-
-// Files lists what an agent keeps on disk. The node id is left out: it is the host's for good.
-func Files(stateDir, runDir string) []string {
-	return []string{
-		filepath.Join(stateDir, recordFile), filepath.Join(stateDir, garbledFile), filepath.Join(stateDir, viewFile),
-		filepath.Join(runDir, wantedFile), filepath.Join(runDir, instanceFile),
-	}
 }

@@ -1,4 +1,4 @@
-package agent
+package hostfiles
 
 import (
 	"encoding/json"
@@ -48,9 +48,9 @@ func ReadWanted(runDir string) (Wanted, error) {
 	return w, nil
 }
 
-// wanted writes the file when its content changes.
-type wanted struct {
-	*shelf
+// WantedFile writes what is wanted when it changes.
+type WantedFile struct {
+	*writer
 	dir    string
 	scope  ip.Scope
 	last   ip.State
@@ -58,10 +58,10 @@ type wanted struct {
 	failed atomic.Pointer[error]
 }
 
-// newWanted returns a wanted for dir. changed is called when writing begins to fail, or ends to.
-func newWanted(dir string, changed func()) *wanted {
-	w := &wanted{dir: dir}
-	w.shelf = newShelf(wantedEvery, func(err error) {
+// NewWantedFile returns the file below dir. changed is called when writing begins to fail, or ends to.
+func NewWantedFile(dir string, changed func()) *WantedFile {
+	w := &WantedFile{dir: dir}
+	w.writer = newWriter(wantedEvery, func(err error) {
 		if last := w.failed.Swap(&err); (last != nil && *last != nil) != (err != nil) {
 			changed()
 		}
@@ -69,44 +69,47 @@ func newWanted(dir string, changed func()) *wanted {
 	return w
 }
 
-// note takes note of what is wanted now, and leaves the file as it is.
-func (w *wanted) note(scope ip.Scope, state ip.State) {
+// Last is the state that was noted last. It must not be changed.
+func (w *WantedFile) Last() ip.State { return w.last }
+
+// Note takes note of what is wanted now, and leaves the file as it is.
+func (w *WantedFile) Note(scope ip.Scope, state ip.State) {
 	if !w.last.Equal(state) {
 		w.scope, w.last, w.late = scope, state, true
 	}
 }
 
-// amend takes note of a state that may have been changed in place.
-func (w *wanted) amend(state ip.State) { w.last, w.late = state, true }
+// Amend takes note of a state that may have been changed in place.
+func (w *WantedFile) Amend(state ip.State) { w.last, w.late = state, true }
 
-// now returns what is wanted now, for others to keep.
-func (w *wanted) now() Wanted {
+// Now returns what is wanted now, for others to keep.
+func (w *WantedFile) Now() Wanted {
 	now := Wanted{Time: time.Now(), Scope: w.scope, State: w.last.Clone()}
 	now.Scope.Paths = nil
 	return now
 }
 
-// update has the file written if it is behind. Since boot, the first is on disk when update returns.
-func (w *wanted) update() {
+// Update has the file written if it is behind. Since boot, the first is on disk when update returns.
+func (w *WantedFile) Update() {
 	if !w.late {
 		return
 	}
 	w.late = false
-	now := w.now()
+	now := w.Now()
 	w.put(func() error { return now.save(w.dir) })
 	if _, err := os.Lstat(filepath.Join(w.dir, wantedFile)); errors.Is(err, fs.ErrNotExist) {
 		w.write()
 	}
 }
 
-// flush writes the file now if it is behind.
-func (w *wanted) flush() {
-	w.update()
+// Flush writes the file now if it is behind.
+func (w *WantedFile) Flush() {
+	w.Update()
 	w.write()
 }
 
-// trouble is why the file could not be written, nil if it could.
-func (w *wanted) trouble() error {
+// Trouble is why the file could not be written, nil if it could.
+func (w *WantedFile) Trouble() error {
 	if err := w.failed.Load(); err != nil {
 		return *err
 	}

@@ -1,6 +1,8 @@
-package agent
+package hostfiles
 
 import (
+	"bytes"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/hostfiles/hostfilestest"
+	"tulle/internal/sealed"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -19,7 +23,7 @@ var netipCompare = cmp.Options{
 }
 
 func TestRecordGrowsAndIsReadBack(t *testing.T) {
-	r := recorded{dir: t.TempDir()}
+	r := RecordFile{dir: t.TempDir()}
 	lease := subnet.Lease{Attrs: subnet.Attrs{Node: "h1", Instance: "x", BackendType: "vxlan"}}
 	lease.Subnets.V4 = netip.MustParsePrefix("10.5.1.0/24")
 	lease.Attrs.Public.V4 = netip.MustParseAddr("172.30.0.1")
@@ -29,11 +33,11 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 		{Links: []string{"flannel.1"}, Networks: []netip.Prefix{network}},
 		{Links: []string{"flannel.2", "flannel.1"}, Networks: []netip.Prefix{network}},
 	} {
-		if err := r.extend(scope); err != nil {
+		if err := r.Extend(scope); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.remember(lease); err != nil {
+	if err := r.Remember(lease); err != nil {
 		t.Fatal(err)
 	}
 	got, err := ReadRecord(r.dir)
@@ -44,7 +48,7 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	if diff := cmp.Diff(want, got, netipCompare); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(lease, got.lease(), netipCompare); diff != "" {
+	if diff := cmp.Diff(lease, got.Lease(), netipCompare); diff != "" {
 		t.Errorf("lease (-want +got):\n%s", diff)
 	}
 
@@ -52,10 +56,10 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.dir, recordFile)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.extend(ip.Scope{Links: []string{"flannel.1"}}); err != nil {
+	if err := r.Extend(ip.Scope{Links: []string{"flannel.1"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.remember(lease); err != nil {
+	if err := r.Remember(lease); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := ReadRecord(r.dir); err != nil || got.Subnets != "" {
@@ -64,15 +68,15 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 }
 
 func TestRecordOfAHostWithoutOne(t *testing.T) {
-	if r, err := ReadRecord(filepath.Join(t.TempDir(), "none")); err != nil || r.lease().Subnets != (subnet.Subnets{}) {
+	if r, err := ReadRecord(filepath.Join(t.TempDir(), "none")); err != nil || r.Lease().Subnets != (subnet.Subnets{}) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, recordFile), `{"subnets":"nonsense","attrs":{}}`)
-	if r, err := ReadRecord(dir); err != nil || r.lease().Subnets != (subnet.Subnets{}) {
+	hostfilestest.Write(t, filepath.Join(dir, recordFile), `{"subnets":"nonsense","attrs":{}}`)
+	if r, err := ReadRecord(dir); err != nil || r.Lease().Subnets != (subnet.Subnets{}) {
 		t.Errorf("%+v, %v, want no lease", r, err)
 	}
-	writeFile(t, filepath.Join(dir, recordFile), `{`)
+	hostfilestest.Write(t, filepath.Join(dir, recordFile), `{`)
 	if _, err := ReadRecord(dir); err == nil {
 		t.Error("a garbled record is no error for those who only read it")
 	}
@@ -80,14 +84,14 @@ func TestRecordOfAHostWithoutOne(t *testing.T) {
 
 func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	dir := t.TempDir()
-	w := newWanted(dir, func() {})
+	w := NewWantedFile(dir, func() {})
 	state := ip.State{Routes: []ip.Route{{Dst: netip.MustParsePrefix("10.5.2.0/24"), Via: netip.MustParseAddr("172.30.0.2"), Link: "eth0", Metric: 7, Protocol: ip.Protocol}}}
 	scope := ip.Scope{Links: []string{"flannel.1"}, Paths: []netip.Addr{netip.MustParseAddr("172.30.0.2")}}
 	if _, err := ReadWanted(dir); !os.IsNotExist(err) && err == nil {
 		t.Error("there is nothing to read, and no error")
 	}
-	w.note(scope, state)
-	w.update()
+	w.Note(scope, state)
+	w.Update()
 	got, err := ReadWanted(dir)
 	if err != nil || !got.State.Equal(state) || len(got.Scope.Links) != 1 || len(got.Scope.Paths) != 0 || got.Time.IsZero() {
 		t.Errorf("read back %+v, %v", got, err)
@@ -95,8 +99,8 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, wantedFile)); err != nil {
 		t.Fatal(err)
 	}
-	w.note(scope, state)
-	w.update()
+	w.Note(scope, state)
+	w.Update()
 	if _, err := ReadWanted(dir); err == nil {
 		t.Error("the same was written again")
 	}
@@ -112,5 +116,25 @@ func TestRecordNamesDevicesOnly(t *testing.T) {
 	r, err := ReadRecord(dir)
 	if want := []string{"flannel.1", "flannel-v6.16777215"}; err != nil || !slices.Equal(r.Scope().Links, want) {
 		t.Errorf("links %q, %v, want %q", r.Scope().Links, err, want)
+	}
+}
+
+func TestRecordIsSealed(t *testing.T) {
+	r := RecordFile{dir: t.TempDir()}
+	if err := r.write(Record{Subnets: "10.5.1.0-24"}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(r.dir, recordFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostfilestest.Write(t, path, string(bytes.Replace(data, []byte("10.5.1"), []byte("10.5.2"), 1)))
+	if _, err := ReadRecord(r.dir); !errors.Is(err, errGarbled) || !errors.Is(err, sealed.ErrBroken) {
+		t.Errorf("%v, want a broken checksum", err)
+	}
+	hostfilestest.Write(t, path, `{"subnets":"10.5.3.0-24"}`) // of an earlier version
+	if got, err := ReadRecord(r.dir); err != nil || got.Subnets != "10.5.3.0-24" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package identity
 
 import (
 	"os"
@@ -33,13 +33,13 @@ func TestNodeID(t *testing.T) {
 		t.Errorf("stored id: %v, %v", info, err)
 	}
 	for _, unset := range []string{"", "\n", "uninitialized\n"} {
-		writeFile(t, machineID, unset)
+		put(t, machineID, unset)
 		if got := get(""); got != random {
 			t.Errorf("machine id %q: %q, want the stored one %q", unset, got, random)
 		}
 	}
 	const machine = "0123456789abcdef0123456789abcdef"
-	writeFile(t, machineID, machine+"\n")
+	put(t, machineID, machine+"\n")
 	derived := get("")
 	if derived == random || strings.Contains(machine, derived) || derived != get("") {
 		t.Errorf("derived %q from %q", derived, machine)
@@ -56,7 +56,7 @@ func TestNodeID(t *testing.T) {
 
 func TestStoredIDIsNotGuessed(t *testing.T) {
 	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "node-id"), "\x00\x00")
+	put(t, filepath.Join(dir, "node-id"), "\x00\x00")
 	if id, _, err := NodeID("", filepath.Join(dir, "none"), dir); err == nil || !strings.Contains(err.Error(), "delete the file") {
 		t.Errorf("%q, %v, want an error with the remedy", id, err)
 	}

@@ -1,0 +1,79 @@
+package hostfiles
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// writer writes the newest of what it is given to disk, so that nobody else waits for it: the first at once, later ones at
+// intervals. What cannot be written is tried again.
+type writer struct {
+	every  time.Duration
+	result func(error) // is told how each write went
+	wake   chan struct{}
+
+	mu      sync.Mutex
+	newest  func() error // writes; nil: it has been
+	writing sync.Mutex
+}
+
+func newWriter(every time.Duration, result func(error)) *writer {
+	return &writer{every: every, result: result, wake: make(chan struct{}, 1)}
+}
+
+// put replaces what is to be written.
+func (w *writer) put(write func() error) {
+	w.mu.Lock()
+	w.newest = write
+	w.mu.Unlock()
+	w.signal()
+}
+
+func (w *writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run writes until ctx ends, and then what is left.
+func (w *writer) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			w.write()
+			return ctx.Err()
+		case <-w.wake:
+		}
+		w.write()
+		select {
+		case <-ctx.Done():
+		case <-time.After(w.every):
+		}
+	}
+}
+
+// write writes what is there, if it has not been written.
+func (w *writer) write() {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.mu.Lock()
+	newest := w.newest
+	w.newest = nil
+	w.mu.Unlock()
+	if newest == nil {
+		return
+	}
+	err := newest()
+	w.result(err)
+	if err == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.newest == nil {
+		w.newest = newest
+	}
+	w.signal()
+}
