@@ -7,14 +7,13 @@ import (
 	"fmt"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"tulle/internal/settings"
 )
 
-// Where things are unless the configuration says otherwise. The first two are the flannel plugin's.
+// What counts unless the configuration says otherwise.
 const (
-	defaultSubnetFile = "/run/flannel/subnet.env"
-	defaultDataDir    = "/var/lib/cni/flannel"
-	defaultRunDir     = "/run/tulle"
-
+	defaultDataDir  = "/var/lib/cni/flannel" // the flannel plugin's
 	defaultDelegate = "bridge"
 	defaultIPAM     = "host-local"
 )
@@ -46,9 +45,9 @@ func parseConf(stdin []byte) (conf, error) {
 		return c, types.NewError(types.ErrDecodingFailure, "network configuration: "+err.Error(), "")
 	}
 	c.attachments = all[validAttachments]
-	c.SubnetFile = cmp.Or(c.SubnetFile, defaultSubnetFile)
+	c.SubnetFile = cmp.Or(c.SubnetFile, settings.DefaultSubnetFile)
 	c.DataDir = cmp.Or(c.DataDir, defaultDataDir)
-	c.RunDir = cmp.Or(c.RunDir, defaultRunDir)
+	c.RunDir = cmp.Or(c.RunDir, settings.DefaultRunDir)
 	return c, nil
 }
 

@@ -45,20 +45,17 @@ type Scope struct {
 
 // Join returns a scope that also owns what another one owns. Of settings and paths it has its own.
 func (s Scope) Join(o Scope) Scope {
-	s.Links = union(s.Links, o.Links)
-	s.Networks = union(s.Networks, o.Networks)
-	return s
-}
-
-// union returns a with what of b it lacks.
-func union[T comparable](a, b []T) []T {
-	out := slices.Clone(a)
-	for _, v := range b {
-		if !slices.Contains(out, v) {
-			out = append(out, v)
+	for _, l := range o.Links {
+		if !slices.Contains(s.Links, l) {
+			s.Links = append(slices.Clip(s.Links), l)
 		}
 	}
-	return out
+	for _, n := range o.Networks {
+		if !slices.Contains(s.Networks, n) {
+			s.Networks = append(slices.Clip(s.Networks), n)
+		}
+	}
+	return s
 }
 
 // Snapshot is one reading of a host.

@@ -153,3 +153,26 @@ func FuzzParseNetwork(f *testing.F) {
 		}
 	})
 }
+
+func TestSameNetwork(t *testing.T) {
+	parse := func(text string, revision int64) Network {
+		t.Helper()
+		n, _, err := ParseNetwork([]byte(text), revision)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	was := parse(`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7,"Port":8472}}`, 1)
+	for text, same := range map[string]bool{
+		`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7,"Port":8472}}`:                                true,
+		"{\n\t\"Backend\": {\"Port\": 8472, \"Type\": \"vxlan\", \"VNI\": 7},\n\t\"Network\": \"10.5.0.0/16\"\n}": true,
+		`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":8,"Port":8472}}`:                                false,
+		`{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw","VNI":7,"Port":8472}}`:                              false,
+		`{"Network":"10.5.0.0/16","SubnetLen":25,"Backend":{"Type":"vxlan","VNI":7,"Port":8472}}`:                 false,
+	} {
+		if got := parse(text, 2).Same(was); got != same {
+			t.Errorf("%s: the same: %t, want %t", text, got, same)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"tulle/internal/api"
 	"tulle/internal/hostfiles"
 	"tulle/internal/identity"
+	"tulle/internal/settings"
 	"tulle/ip"
 	"tulle/ip/kernel"
 )
@@ -47,9 +48,9 @@ Forwarding (ip_forward) stays on, since others may depend on it.`,
 		}).runE,
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&paths.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
-	flags.StringVar(&paths.stateDir, "state-dir", setting("STATE_DIR", "/var/lib/tulle"), "tulled's state `directory`")
-	flags.StringVar(&paths.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet `file`")
+	settings.RunDir().Define(flags, &paths.runDir)
+	settings.StateDir().Define(flags, &paths.stateDir)
+	settings.SubnetFile().Define(flags, &paths.subnetFile)
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be removed and leave it")
 	return cmd
 }

@@ -19,6 +19,7 @@ import (
 	"tulle/internal/atomicfile"
 	"tulle/internal/holder"
 	"tulle/internal/regularfile"
+	"tulle/internal/settings"
 )
 
 // cniInstall is where the plugin and its configuration go.
@@ -75,8 +76,8 @@ With --as flannel the plugin takes the place of flannel's, and serves the config
 		"`version` of the configuration (default: "+usualCNIVersion+", or an older one if a plugin does not know that); 1.1.0 adds STATUS and GC, which older runtimes and plugins do not know")
 	flags.StringVar(&i.plugin, "plugin", "", "`path` of tulle-cni (default: beside this program)")
 	flags.BoolVar(&i.force, "force", false, "replace a configuration that was changed by hand")
-	flags.StringVar(&i.runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
-	flags.StringVar(&i.envFile, "subnet-file", setting("SUBNET_FILE", defaultSubnetFile), "tulled's subnet `file`")
+	settings.RunDir().Define(flags, &i.runDir)
+	settings.SubnetFile().Define(flags, &i.envFile)
 	return cmd
 }
 
@@ -221,10 +222,10 @@ func (i *cniInstall) conflist() ([]byte, error) {
 		Capabilities map[string]bool `json:"capabilities,omitempty"`
 	}
 	fabric := plugin{Type: i.as, Delegate: &delegate{HairpinMode: true, IsDefaultGateway: true}}
-	if i.envFile != defaultSubnetFile {
+	if i.envFile != settings.DefaultSubnetFile {
 		fabric.SubnetFile = i.envFile
 	}
-	if i.runDir != defaultRunDir {
+	if i.runDir != settings.DefaultRunDir {
 		fabric.RunDir = i.runDir
 	}
 	text, err := json.MarshalIndent(struct {

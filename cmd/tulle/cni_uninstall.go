@@ -17,6 +17,7 @@ import (
 	cniplugin "tulle/cni-plugin"
 
 	"tulle/internal/regularfile"
+	"tulle/internal/settings"
 )
 
 // cniProgram is what the plugin is built from, as every binary says of itself.
@@ -116,7 +117,7 @@ func (i cniInstall) wrote(text []byte) bool {
 		return false
 	}
 	i.cniVersion = c.CNIVersion
-	i.envFile, i.runDir = cmp.Or(c.Plugins[0].SubnetFile, defaultSubnetFile), cmp.Or(c.Plugins[0].RunDir, defaultRunDir)
+	i.envFile, i.runDir = cmp.Or(c.Plugins[0].SubnetFile, settings.DefaultSubnetFile), cmp.Or(c.Plugins[0].RunDir, settings.DefaultRunDir)
 	sample, err := i.conflist()
 	return err == nil && bytes.Equal(sample, text)
 }

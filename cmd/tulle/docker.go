@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/docker"
+	"tulle/internal/settings"
 	"tulle/subnet"
 )
 
@@ -48,7 +49,7 @@ func (f *dockerFlags) define(cmd *cobra.Command) {
 	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix `socket`")
 	flags.StringVar(&f.daemonJSON, "daemon-json", "", "Docker's configuration `file`, instead of asking dockerd")
 	flags.StringVar(&f.confDir, "cni-conf-dir", defaultConfDir, "`directory` of CNI configurations, which may hold the subnet already")
-	flags.StringVar(&f.subnetFile, "subnet-file", setting("SUBNET_FILE", "/run/flannel/subnet.env"), "tulled's subnet `file`")
+	settings.SubnetFile().Define(flags, &f.subnetFile)
 }
 
 // lease reads what tulled has leased.

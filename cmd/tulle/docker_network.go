@@ -14,6 +14,7 @@ import (
 	"tulle/internal/api"
 	"tulle/internal/docker"
 	"tulle/internal/holder"
+	"tulle/internal/settings"
 	"tulle/subnet"
 )
 
@@ -86,7 +87,7 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 			return errors.Join(err, adviseMark(cmd, flags, engine))
 		}).runE,
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
+	settings.RunDir().Define(cmd.Flags(), &runDir)
 	cmd.Flags().StringSliceVar(&trusted, "trust", nil, "further `links` that Docker 28.2 and newer lets other hosts' traffic in by")
 	return cmd
 }

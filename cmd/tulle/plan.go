@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/api"
+	"tulle/internal/settings"
 	"tulle/ip"
 	"tulle/ip/kernel"
 )
@@ -46,7 +47,7 @@ mends within moments, so that a plan usually shows something only while tulled i
 			return err
 		}).runE,
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
+	settings.RunDir().Define(cmd.Flags(), &runDir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 
 	"github.com/spf13/cobra"
 )
@@ -11,13 +12,16 @@ func newRootCommand() *cobra.Command {
 		Use:   "tulle",
 		Short: "Operate a Tulle network",
 		Long: `Operate a Tulle network. status, plan and cleanup act on this host, leases and config on the store, and lab runs
-whole networks on this machine. What reads the store takes the settings of tulled from TULLED_ETCD_... variables too.
+whole networks on this machine. Settings that are tulled's too may be given as it takes them: --some-flag is TULLED_SOME_FLAG.
 Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
 		Version:       version,
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags(), os.LookupEnv)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(
 		newStatusCommand(),

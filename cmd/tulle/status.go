@@ -10,12 +10,7 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/api"
-)
-
-// tulled's defaults.
-const (
-	defaultRunDir     = "/run/tulle"
-	defaultSubnetFile = "/run/flannel/subnet.env"
+	"tulle/internal/settings"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -43,7 +38,7 @@ with the reason. The exit code is 1 if it is not ready.`,
 			return err
 		}).runE,
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", setting("RUN_DIR", defaultRunDir), "tulled's run `directory`")
+	settings.RunDir().Define(cmd.Flags(), &runDir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -99,7 +99,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		Store: store, Kernel: krn, Backends: backends.All(), Log: log,
 		Node: node, NewNode: made, Instance: instance, Hardware: identity.Hardware("/sys"), Uplink: opts.uplink, IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, TTL: opts.leaseTTL, Renumber: opts.renumber,
 		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
-		Endpoints: opts.etcd.Endpoints, ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
+		Endpoints: opts.endpointList(), ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
 		Etcd: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
 	})

@@ -7,9 +7,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
-	"strings"
 	"time"
 
+	"tulle/internal/settings"
 	"tulle/ip"
 	"tulle/subnet"
 	"tulle/subnet/etcd"
@@ -17,6 +17,7 @@ import (
 
 // options are the daemon's settings. Flags have flannel's names wherever they mean the same.
 type options struct {
+	endpoints   string
 	etcd        etcd.Config
 	uplink      ip.UplinkChoice
 	nodeID      string
@@ -65,21 +66,14 @@ func parse(args []string, lookup func(string) (string, bool), help io.Writer) (o
 }
 
 func (o *options) define(fs *flag.FlagSet) {
-	o.etcd.Endpoints = []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}
-	fs.Func("etcd-endpoints", "comma-separated `URLs` of etcd (default \"http://127.0.0.1:4001,http://127.0.0.1:2379\")", func(s string) error {
-		o.etcd.Endpoints = nil
-		for endpoint := range strings.SplitSeq(s, ",") {
-			o.etcd.Endpoints = append(o.etcd.Endpoints, strings.TrimSpace(endpoint))
-		}
-		return nil
-	})
-	fs.StringVar(&o.etcd.Prefix, "etcd-prefix", etcd.DefaultPrefix, "`prefix` of Tulle's keys in etcd")
-	fs.StringVar(&o.etcd.KeyFile, "etcd-keyfile", "", "private key `file` for client authentication, read again at each handshake")
-	fs.StringVar(&o.etcd.CertFile, "etcd-certfile", "", "certificate `file` for client authentication")
-	fs.StringVar(&o.etcd.CAFile, "etcd-cafile", "", "`file` with the certificates that etcd's must be signed by")
-	fs.StringVar(&o.etcd.Username, "etcd-username", "", "`user` for etcd's authentication")
-	fs.StringVar(&o.etcd.Password, "etcd-password", "", "`password` for etcd's authentication; better given in a file")
-	fs.StringVar(&o.etcd.PasswordFile, "etcd-password-file", "", "`file` that holds the password")
+	settings.EtcdEndpoints().Define(fs, &o.endpoints)
+	settings.EtcdPrefix().Define(fs, &o.etcd.Prefix)
+	settings.EtcdKeyFile().Define(fs, &o.etcd.KeyFile)
+	settings.EtcdCertFile().Define(fs, &o.etcd.CertFile)
+	settings.EtcdCAFile().Define(fs, &o.etcd.CAFile)
+	settings.EtcdUsername().Define(fs, &o.etcd.Username)
+	settings.EtcdPassword().Define(fs, &o.etcd.Password)
+	settings.EtcdPasswordFile().Define(fs, &o.etcd.PasswordFile)
 
 	fs.Func("iface", "uplink by `name or address`; may be repeated, the first that works is used", func(s string) error {
 		o.uplink.Interfaces = append(o.uplink.Interfaces, s)
@@ -100,9 +94,9 @@ func (o *options) define(fs *flag.FlagSet) {
 		}
 		return subnet.CheckNodeID(s)
 	})
-	fs.StringVar(&o.subnetFile, "subnet-file", "/run/flannel/subnet.env", "`file` to write for Docker and CNI plugins")
-	fs.StringVar(&o.stateDir, "state-dir", "/var/lib/tulle", "`directory` for what must survive a reboot")
-	fs.StringVar(&o.runDir, "run-dir", "/run/tulle", "`directory` for the socket and what must not survive a reboot")
+	settings.SubnetFile().Define(fs, &o.subnetFile)
+	settings.StateDir().Define(fs, &o.stateDir)
+	settings.RunDir().Define(fs, &o.runDir)
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
 	o.peerFilter = true
 	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer, and those that containers make (default on)", switchInto(&o.peerFilter))
@@ -132,10 +126,12 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 }
 
+func (o *options) endpointList() []string { return settings.List(o.endpoints) }
+
 // store completes the settings of the store.
 func (o *options) store(log *slog.Logger) etcd.Config {
 	c := o.etcd
-	c.Logger = log
+	c.Endpoints, c.Logger = o.endpointList(), log
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tulle/subnet"
+	"tulle/subnet/etcd"
 )
 
 func env(pairs ...string) func(string) (string, bool) {
@@ -34,12 +35,26 @@ func TestFlagsWinOverEnvironment(t *testing.T) {
 	if want := []string{"eth1", "eth2"}; !slices.Equal(o.uplink.Interfaces, want) {
 		t.Errorf("interfaces %v, want %v", o.uplink.Interfaces, want)
 	}
-	if want := []string{"http://a:1", "http://b:2"}; !slices.Equal(o.etcd.Endpoints, want) {
-		t.Errorf("endpoints %v, want %v", o.etcd.Endpoints, want)
+	if want := []string{"http://a:1", "http://b:2"}; !slices.Equal(o.endpointList(), want) {
+		t.Errorf("endpoints %v, want %v", o.endpointList(), want)
 	}
 	if !o.ipMasq || o.etcd.Prefix != "/flannel" || o.healthPort != 8081 || o.logLevel != slog.LevelDebug ||
 		o.uplink.Public.V4 != netip.MustParseAddr("192.0.2.1") || o.subnetFile != "/run/flannel/subnet.env" {
 		t.Errorf("options %+v", o)
+	}
+}
+
+// What nobody says is what flannel takes for granted.
+func TestDefaultsAreFlannels(t *testing.T) {
+	o, err := parse(nil, env(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}; !slices.Equal(o.endpointList(), want) {
+		t.Errorf("endpoints %v, want %v", o.endpointList(), want)
+	}
+	if o.etcd.Prefix != etcd.DefaultPrefix || o.subnetFile != "/run/flannel/subnet.env" {
+		t.Errorf("prefix %s, subnet file %s", o.etcd.Prefix, o.subnetFile)
 	}
 }
 

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
+	"tulle/internal/settings"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -22,27 +22,15 @@ func fromEnvironment(fs *flag.FlagSet, lookup func(string) (string, bool)) error
 		if given[f.Name] || failed != nil || f.Name == "version" {
 			return
 		}
-		for _, prefix := range []string{"TULLED_", "FLANNELD_"} {
-			name := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-			value, ok := lookup(name)
-			if !ok || value == "" {
-				continue
-			}
-			if err := fs.Set(f.Name, value); err != nil {
-				failed = fmt.Errorf("environment variable %s: invalid value %q for --%s: %w", name, redact(f.Name, value), f.Name, err)
-			}
+		variable, value, ok := settings.FromEnvironment(f.Name, lookup)
+		if !ok {
 			return
+		}
+		if err := fs.Set(f.Name, value); err != nil {
+			failed = fmt.Errorf("environment variable %s: invalid value %q for --%s: %w", variable, value, f.Name, err)
 		}
 	})
 	return failed
-}
-
-// redact keeps passwords out of messages.
-func redact(flagName, value string) string {
-	if flagName == "etcd-password" {
-		return "***"
-	}
-	return value
 }
 
 func addrInto(into *netip.Addr) func(string) error {

@@ -4,12 +4,6 @@ package hostfiles
 
 import "path/filepath"
 
-// Where the files are unless tulled is told otherwise.
-const (
-	DefaultStateDir = "/var/lib/tulle" // survives a reboot
-	DefaultRunDir   = "/run/tulle"     // does not
-)
-
 // Files lists them all.
 func Files(stateDir, runDir string) []string {
 	return []string{
