@@ -57,22 +57,9 @@ func (h *Holdback) Doubt() string {
 // others will be too.
 func suddenLoss(last, now []*Lease) bool {
 	lost := 0
-	for i, j := 0, 0; i < len(last); i++ { // both are in order, and share what is the same in both
-		if j < len(now) && last[i] == now[j] {
-			j++
-			continue
-		}
-		for j < len(now) && CompareSubnets(now[j].Subnets, last[i].Subnets) < 0 {
-			j++
-		}
-		switch {
-		case j == len(now) || now[j].Subnets != last[i].Subnets:
+	for i, j := range Changes(last, now) {
+		if i >= 0 && (j < 0 || now[j].Created != last[i].Created) {
 			lost++
-		case now[j].Created != last[i].Created:
-			lost++
-			j++
-		default:
-			j++
 		}
 	}
 	return 2*lost > len(last)

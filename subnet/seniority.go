@@ -153,13 +153,13 @@ type placing struct {
 // walk compares two views, both ordered by subnet, and carries over what has stood before.
 func (v *viewing) walk(leases []*Lease) {
 	m := v.memory
-	i := 0
-	for j, l := range leases {
-		for i < len(m.seen) && CompareSubnets(m.seen[i].Subnets, l.Subnets) < 0 {
+	for i, j := range Changes(m.seen, leases) {
+		if j < 0 {
 			v.leave(m.ranked[i])
-			i++
+			continue
 		}
-		if i == len(m.seen) || m.seen[i].Subnets != l.Subnets {
+		l := leases[j]
+		if i < 0 {
 			v.ranked[j] = l
 			v.come = append(v.come, j)
 			continue
@@ -175,10 +175,6 @@ func (v *viewing) walk(leases []*Lease) {
 			v.ranked[j] = l
 			v.come = append(v.come, j)
 		}
-		i++
-	}
-	for ; i < len(m.seen); i++ {
-		v.leave(m.ranked[i])
 	}
 	for _, j := range v.come {
 		l := leases[j]

@@ -47,8 +47,8 @@ func TestSettingsThatCannotBeWritten(t *testing.T) {
 		work := st.Work
 		w.store.Put("subnets/10.5.77.0-24&fc00:5:0:77::-64", `{"PublicIP":"172.30.0.77","PublicIPv6":"fd30::77","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:77"},"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:06:77"}}`, 0)
 		w.within(soon, "followed", func(o *node) bool { return len(o.agent.Status().Peers) == 3 })
-		if now := h.agent.Status().Work; now.Few == work.Few {
-			t.Errorf("a lease that came took passes over everything: %+v, then %+v", work, now)
+		if now := h.agent.Status().Work; now.Incremental == work.Incremental {
+			t.Errorf("a lease that came took full passes: %+v, then %+v", work, now)
 		}
 		work = h.agent.Status().Work
 		<-time.After(time.Hour)

@@ -79,23 +79,23 @@ type Agent struct {
 	rewound      bool            // the store shows older data than the cached view, and that has not been taken in
 	compareUntil time.Time       // what the cached view had and the store lacks stays in force
 
-	network    *subnet.Network // the configuration in force: the first valid one
-	backend    backend.Backend
-	doubts     []string
-	lease      subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
-	underlay   ip.Dual[netip.Addr] // addresses of the uplink in use
-	applied    bool                // the kernel has been made right once
-	resumed    bool                // from the cached view: lease and subnets are those of an earlier run
-	journal    journal
-	work       Work
-	ground     *ground // nil: only a pass over everything will do
-	lastGround *ground // that a pass over everything began with
-	judged     judgement
-	announced  advertised
-	memory     subnet.Memory   // of the leases that views have shown
-	refused    map[string]bool // settings that the kernel has not taken in this pass
-	contests   contests
-	drops      tally
+	network      *subnet.Network // the configuration in force: the first valid one
+	backend      backend.Backend
+	doubts       []string
+	lease        subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
+	underlay     ip.Dual[netip.Addr] // addresses of the uplink in use
+	applied      bool                // the kernel has been made right once
+	resumed      bool                // from the cached view: lease and subnets are those of an earlier run
+	journal      journal
+	work         Work
+	baseline     *baseline // nil: only a full pass will do
+	lastBaseline *baseline // that a full pass began with
+	judged       judgement
+	announced    advertised
+	memory       subnet.Memory   // of the leases that views have shown
+	refused      map[string]bool // settings that the kernel has not taken in this pass
+	contests     contests
+	drops        tally
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
@@ -133,12 +133,24 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.inbox.poke()
 		}
 	}).Stop()
-	g.Go(func() error { return a.watchStore(working) })
-	g.Go(func() error { return a.watchKernel(working) })
-	g.Go(func() error { return a.keeper.run(working) })
-	g.Go(func() error { return a.cache.Run(working) })
-	g.Go(func() error { return a.wanted.Run(working) })
-	g.Go(func() error { return a.loop(working) })
+	for _, task := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"watch the store", a.watchStore},
+		{"watch the kernel", a.watchKernel},
+		{"keep the lease", a.keeper.run},
+		{"write the cached view", a.cache.Run},
+		{"write the wanted state", a.wanted.Run},
+		{"reconcile", a.loop},
+	} {
+		g.Go(func() error {
+			if err := task.run(working); err != nil {
+				return fmt.Errorf("%s: %w", task.name, err)
+			}
+			return nil
+		})
+	}
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
 	}
@@ -231,16 +243,16 @@ func (a *Agent) loop(ctx context.Context) error {
 			switch {
 			case a.inbox.urgent():
 				next.by(time.Now())
-			case a.ground != nil && a.inbox.onlyLeases():
+			case a.baseline != nil && a.inbox.onlyLeases():
 				next.leases()
 			default:
 				next.wake()
 			}
 		case <-next.timer.C:
 			started := time.Now()
-			if next.isFew() {
-				if a.few(ctx) {
-					next.passedFew(started)
+			if next.isIncremental() {
+				if a.incrementalPass(ctx) {
+					next.passedIncremental(started)
 				} else {
 					next.tooMany()
 				}
@@ -254,6 +266,9 @@ func (a *Agent) loop(ctx context.Context) error {
 			next.passed(started, status.Ready, changed)
 			if end, ok := a.contests.end(); ok {
 				next.by(end)
+			}
+			if time.Now().Before(a.compareUntil) {
+				next.by(a.compareUntil)
 			}
 		}
 	}

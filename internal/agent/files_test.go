@@ -85,7 +85,7 @@ func TestRestWritesNothing(t *testing.T) {
 		h := w.hosts[0]
 		w.start()
 		w.converged(soon)
-		<-time.After(resyncEvery + soon) // what passes over a few leases wanted is on disk
+		<-time.After(resyncEvery + soon) // what incremental passes wanted is on disk
 		files := map[string]os.FileInfo{}
 		for _, name := range []string{"subnet.env", "state/host.json", "run/wanted.json"} {
 			info, err := os.Stat(filepath.Join(h.dir, name))

@@ -15,11 +15,11 @@ type inbox struct {
 	set  subnet.Set
 	full bool
 	now  bool     // the pass that is asked for should not wait
-	all  bool     // more than leases has changed since the last pass over everything began, or may have
+	all  bool     // more than leases has changed since the last full pass began, or may have
 	by   []string // who has changed the kernel since the last pass began
 }
 
-// poke asks for a pass over everything.
+// poke asks for a full pass.
 func (i *inbox) poke() {
 	i.mu.Lock()
 	i.all = true
@@ -27,7 +27,7 @@ func (i *inbox) poke() {
 	i.signal()
 }
 
-// hurry asks for a pass over everything without delay.
+// hurry asks for a full pass without delay.
 func (i *inbox) hurry() {
 	i.mu.Lock()
 	i.now = true
@@ -92,7 +92,7 @@ func (i *inbox) urgent() bool {
 	return i.now
 }
 
-// begin takes note that a pass over everything begins.
+// begin takes note that a full pass begins.
 func (i *inbox) begin() {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -9,26 +9,25 @@ import (
 	"time"
 
 	"tulle/backend"
+	"tulle/internal/decision"
 	"tulle/ip"
 	"tulle/subnet"
 )
 
-// settleRounds is how often one pass applies and looks again before it leaves the rest to the next pass.
-const settleRounds = 3
+// maxRounds is how often one pass applies and looks again before it leaves the rest to the next pass.
+const maxRounds = 3
 
-// decision is what one pass wants.
-type decision struct {
-	want     ip.State
+// decided is what one pass wants, from the leases that may be used.
+type decided struct {
+	decision.Decision
 	usable   []*subnet.Lease
-	problems []subnet.Problem
-	blocked  []ip.Blockade // where packets are dropped all the same
-	closed   []ip.Blockade // where packets to and from the world outside are
+	problems []subnet.Problem // leases that are refused or not served
 }
 
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
 func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.inbox.begin()
-	a.ground, a.lastGround = nil, a.ground
+	a.baseline, a.lastBaseline = nil, a.baseline
 	a.work.Passes++
 	a.refused = nil
 	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}, Dropped: a.drops.total} // a pass that ends early has read none
@@ -39,7 +38,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	if st.Store = a.trouble(); st.Store != "" && errors.Is(err, errNoView) {
 		st.Reason = st.Store
 	}
-	a.lastGround = nil
+	a.lastBaseline = nil
 	st.Ready, st.Loss, st.Work = err == nil, a.keeper.lastLoss(), a.work
 	return st, changed
 }
@@ -59,7 +58,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 	}
 	defer a.keep(set)
 	var plan ip.Plan
-	for range settleRounds {
+	for range maxRounds {
 		plan, err = a.round(ctx, set, st)
 		if len(plan) == 0 || err != nil {
 			return changed || len(plan) > 0, err
@@ -97,18 +96,18 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	}
 
 	d := a.decide(v)
-	v.unchanged = a.wanted.Last().Equal(d.want)
+	v.unchanged = a.wanted.Last().Equal(d.Want)
 	st.peers = a.peerViews(v, d)
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
-	st.Blocked = append(describeAll(d.blocked), describeClosed(d.closed)...)
+	st.Blocked = append(decision.Describe(d.Blocked), decision.DescribeClosed(d.Closed)...)
 	st.Stale = append(stale(v, *a.network), shared(v, *a.network)...)
 	st.Dropped = a.drops.add(v.snap.Drops)
 	have := v.snap.Owned
-	have.Routes = append(have.Routes, abandoned(v.snap.Foreign, d.want, set.Leases)...)
-	a.wanted.Note(v.scope, d.want)
+	have.Routes = append(have.Routes, d.Abandoned...)
+	a.wanted.Note(v.scope, d.Want)
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.Trouble())
-	plan := ip.Diff(have, d.want)
+	plan := ip.Diff(have, d.Want)
 	if set.past {
 		plan = cautious(plan)
 	}
@@ -116,8 +115,12 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	advice, unfit := advise(unset)
 	st.Advice = append(advice, a.identity()...)
 	fit := d
-	fit.want = accept(d.want, unset)
-	st.Violations = union(st.Violations, a.violations(v, fit, have, plan))
+	fit.Want = accept(d.Want, unset)
+	for _, violation := range a.violations(v, fit, have, plan) {
+		if !slices.Contains(st.Violations, violation) {
+			st.Violations = append(st.Violations, violation)
+		}
+	}
 	if len(plan) > 0 {
 		err = a.apply(ctx, plan, v)
 	}
@@ -131,12 +134,12 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 		v.outranked = errors.Join(v.outranked, a.outranked())
 	}
 	if len(st.Violations) == 0 {
-		a.settle(v, d, st.peers)
+		a.setBaseline(v, d, st.peers)
 	}
 	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}
-	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, unfit, cutOff(d.blocked))
+	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, unfit, decision.CutOff(d.Blocked))
 }
 
 // outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
@@ -158,26 +161,22 @@ func (a *Agent) keyed(ps []subnet.Problem) []subnet.Problem {
 	return out
 }
 
-// decide is the pure part: from what is seen to what is wanted.
-func (a *Agent) decide(v view) decision {
-	self := a.judging(v.self.Subnets, a.precious(v))
-	var d decision
-	var refused, unserved []subnet.Problem
-	d.usable, refused = a.judged.judge(a.network, v.set.Leases, self)
-	d.want, unserved = a.backend.Plan(v.host, v.self, d.usable)
-	a.filter(&d.want)
-	d.want.Add(host(*a.network, v.self.Subnets, a.cfg.IPMasq))
-	if a.cfg.SourceCheck {
-		checkSources(v, *a.network, &d.want)
-	}
-	var passage ip.Passage
-	passage, d.closed = forwarded(v, *a.network, d.want)
-	d.want.Openings = passage.Openings
-	d.blocked = passage.Blockades
-	mark(d.want.Tables, passage.Marked)
-	d.want.Sort()
-	d.problems = slices.Concat(refused, unserved)
+// decide says which leases may be used, and what is wanted.
+func (a *Agent) decide(v view) decided {
+	usable, refused := a.judged.judge(a.network, v.set.Leases, a.judging(v.self.Subnets, a.precious(v)))
+	in := a.inputs(v.host, v.self)
+	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
+	d := decided{Decision: decision.Decide(in), usable: usable}
+	d.problems = slices.Concat(refused, d.Unserved)
 	return d
+}
+
+// inputs are those of a decision, without leases.
+func (a *Agent) inputs(host backend.Host, self subnet.Lease) decision.Inputs {
+	return decision.Inputs{
+		Network: a.network, Backend: a.backend, Host: host, Self: self,
+		Options: decision.Options{IPMasq: a.cfg.IPMasq, PeerFilter: a.cfg.PeerFilter, SourceCheck: a.cfg.SourceCheck},
+	}
 }
 
 // apply carries out a plan. Where nothing else is wanted than before, others have changed the kernel and the plan is a
@@ -237,15 +236,4 @@ func (a *Agent) writeEnv(self subnet.Lease, mtu int) error {
 		a.cfg.Log.Info("subnet file written", "path", a.cfg.SubnetFile, "subnet", subnet.KeyOf(self.Subnets))
 	}
 	return nil
-}
-
-// union returns a with what of b it lacks.
-func union[T comparable](a, b []T) []T {
-	out := slices.Clone(a)
-	for _, v := range b {
-		if !slices.Contains(out, v) {
-			out = append(out, v)
-		}
-	}
-	return out
 }

@@ -15,11 +15,11 @@ type peerView struct {
 }
 
 // peerViews tells of each usable peer how its subnets are routed.
-func (a *Agent) peerViews(v view, d decision) []peerView {
-	if g := a.lastGround; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
+func (a *Agent) peerViews(v view, d decided) []peerView {
+	if g := a.lastBaseline; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
 		return g.peers
 	}
-	return peerViews(d.usable, d.want.Routes, a.backend.Scope(nil).Links)
+	return peerViews(d.usable, d.Want.Routes, a.backend.Scope(nil).Links)
 }
 
 // peerViews tells of each usable peer how its subnets are routed; overlay are the backend's own links. The routes must be

@@ -70,7 +70,7 @@ func TestScheduleAnswersAtOnceAfterCalm(t *testing.T) {
 			woken := time.Now()
 			s.wake()
 			<-s.timer.C
-			if waited := time.Since(woken); waited > 2*settle {
+			if waited := time.Since(woken); waited > 2*debounce {
 				t.Errorf("a pass %v after the wake-up, want it at once", waited)
 			}
 			s.passed(time.Now(), true, true)
@@ -94,7 +94,7 @@ func TestScheduleAfterAStopInTheMiddleOfAPass(t *testing.T) {
 	})
 }
 
-// Passes over a few leases take their part of the time, and put off none over everything.
+// Incremental passes take their part of the time, and put off no full one.
 func TestScheduleOfFewLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const takes = 10 * time.Millisecond
@@ -103,24 +103,24 @@ func TestScheduleOfFewLeases(t *testing.T) {
 		<-s.timer.C
 		s.passed(time.Now(), true, false)
 		end := time.After(time.Minute)
-		few, all := 0, 0
+		incremental, full := 0, 0
 		for {
 			s.leases()
 			select {
 			case <-end:
-				if most := int(time.Minute / (takes * (1 + fewSlowdown))); few < most*9/10 || few > most || all != 1 && all != 2 {
-					t.Errorf("%d passes over a few leases in a minute, want some %d; %d over everything, want one every %v", few, most, all, resyncEvery)
+				if most := int(time.Minute / (takes * (1 + incrementalSlowdown))); incremental < most*9/10 || incremental > most || full != 1 && full != 2 {
+					t.Errorf("%d incremental passes in a minute, want some %d; %d full ones, want one every %v", incremental, most, full, resyncEvery)
 				}
 				return
 			case <-s.timer.C:
 			}
 			started := time.Now()
 			<-time.After(takes)
-			if s.isFew() {
-				few++
-				s.passedFew(started)
+			if s.isIncremental() {
+				incremental++
+				s.passedIncremental(started)
 			} else {
-				all++
+				full++
 				s.passed(started, true, false)
 			}
 		}
@@ -136,14 +136,14 @@ func TestScheduleTooMany(t *testing.T) {
 		<-time.After(time.Second)
 		s.leases()
 		<-s.timer.C
-		if !s.isFew() {
-			t.Fatal("a pass over everything is due")
+		if !s.isIncremental() {
+			t.Fatal("a full pass is due")
 		}
 		found := time.Now()
 		s.tooMany()
 		<-s.timer.C
-		if waited := time.Since(found); s.isFew() || waited > 2*settle {
-			t.Errorf("over a few again: %t; after %v, want one over everything at once", s.isFew(), waited)
+		if waited := time.Since(found); s.isIncremental() || waited > 2*debounce {
+			t.Errorf("incremental again: %t; after %v, want a full pass at once", s.isIncremental(), waited)
 		}
 	})
 }

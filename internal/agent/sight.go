@@ -82,7 +82,6 @@ func (a *Agent) resume(set subnet.Set) {
 	a.holdback.Admit(a.past.Set, false)
 	a.rewound = set.Revision < a.past.Set.Revision
 	a.compareUntil = time.Now().Add(subnet.HoldbackTime)
-	time.AfterFunc(subnet.HoldbackTime, a.inbox.poke)
 }
 
 // remember gives the leases of a view their standing.

@@ -55,11 +55,11 @@ type Dropped struct {
 
 // Work is what the agent has done since it started.
 type Work struct {
-	Passes  uint64        `json:"passes"`  // over everything
-	Few     uint64        `json:"few"`     // over a few leases
-	Changes uint64        `json:"changes"` // operations applied to the kernel
-	Applied time.Duration `json:"applied"` // time that these took, nanoseconds
-	Calls   uint64        `json:"calls"`   // system calls for reading and applying routes, neighbours and forwarding entries
+	Passes      uint64        `json:"passes"`      // full ones
+	Incremental uint64        `json:"incremental"` // passes over the leases that changed
+	Changes     uint64        `json:"changes"`     // operations applied to the kernel
+	Applied     time.Duration `json:"applied"`     // time that these took, nanoseconds
+	Calls       uint64        `json:"calls"`       // system calls for reading and applying routes, neighbours and forwarding entries
 }
 
 // NetworkStatus is the configuration in force.

@@ -11,6 +11,9 @@ import (
 	"tulle/ip"
 )
 
+// protocolBoot is what flanneld marks its routes with (rtnetlink(7), RTPROT_BOOT).
+const protocolBoot = 3
+
 func TestTakesOverFromFlanneld(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
 		mac, err := ip.ParseMAC("4e:f3:a5:78:97:d4")

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"tulle/backend"
+	"tulle/internal/decision"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -38,7 +39,7 @@ func (a *Agent) look(ctx context.Context, set sight) (view, error) {
 	// A disk that is full or read-only must not keep this host from following the others.
 	v.unrecorded = a.record.Extend(scope)
 	scope = scope.Join(a.record.Record().Scope())
-	scope.Sysctls = append(scope.Sysctls, forwarding(*a.network)...)
+	scope.Sysctls = append(scope.Sysctls, decision.Forwarding(*a.network)...)
 	if a.cfg.Uplink.CanReach.IsValid() {
 		scope.Paths = append(scope.Paths, a.cfg.Uplink.CanReach)
 	}

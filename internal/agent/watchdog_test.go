@@ -62,7 +62,7 @@ func TestViolationIsTold(t *testing.T) {
 	})
 }
 
-// A pass over a few leases that would do wrong leaves it to one over everything, which tells. None counts again what another has.
+// An incremental pass that would do wrong leaves it to a full one, which tells. None counts again what another has.
 func TestViolationByFewLeases(t *testing.T) {
 	peer := ip.MAC{2, 0, 0, 0, 0, 0xc8}
 	has := func(s *ip.State) bool {
@@ -86,12 +86,12 @@ func TestViolationByFewLeases(t *testing.T) {
 				h.change = withFault(fault)
 				w.store.Put("subnets/10.5.20.0-24", flannelLease("172.30.0.20", "02:00:00:00:00:20"), 0) // routes lead over eth0
 				w.start()
-				h.grounded(w)
+				h.hasBaseline(w)
 				w.store.Put("subnets/10.5.200.0-24", flannelLease("192.0.2.200", peer.String()), 0)
 				<-time.After(time.Second)
 				told := h.agent.Status()
-				if told.Violated == 0 || told.Work.Few > 0 {
-					t.Errorf("%d violations, %d passes over a few leases", told.Violated, told.Work.Few)
+				if told.Violated == 0 || told.Work.Incremental > 0 {
+					t.Errorf("%d violations, %d incremental passes", told.Violated, told.Work.Incremental)
 				}
 				w.store.Delete("subnets/10.5.200.0-24")
 				<-time.After(time.Second)

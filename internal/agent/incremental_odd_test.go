@@ -10,9 +10,9 @@ import (
 	"tulle/ip"
 )
 
-// TestFewLeasesThatConcernOthers makes one change after another to leases that were plain. Soon after each, without a
-// resync, the kernel is as a pass over everything leaves it.
-func TestFewLeasesThatConcernOthers(t *testing.T) {
+// TestIncrementalPassThatConcernOthers makes one change after another to leases that were plain. Soon after each, without a
+// resync, the kernel is as a full pass leaves it.
+func TestIncrementalPassThatConcernOthers(t *testing.T) {
 	type lease struct{ key, public, mac string }
 	gone := func(key string) lease { return lease{key: key} }
 	const tunnel, direct = `{"Network":"10.5.0.0/16"}`, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`
@@ -79,7 +79,7 @@ func TestFewLeasesThatConcernOthers(t *testing.T) {
 }
 
 // A route that a flanneld left goes when the lease of its subnet comes.
-func TestFewLeasesAndAnAbandonedRoute(t *testing.T) {
+func TestIncrementalPassAndAnAbandonedRoute(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.store.Put("subnets/10.5.20.0-24", flannelLease("172.30.0.20", "02:00:00:00:00:20"), 0)
@@ -96,17 +96,17 @@ func TestFewLeasesAndAnAbandonedRoute(t *testing.T) {
 }
 
 // A configuration that waits for a restart is told at once.
-func TestFewLeasesAndAnotherConfiguration(t *testing.T) {
+func TestIncrementalPassAndAnotherConfiguration(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
 		w.start()
 		h := w.hosts[0]
-		h.grounded(w)
+		h.hasBaseline(w)
 		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":4789}}`, 0)
 		w.within(time.Second, "pending", func(h *node) bool { return h.agent.Status().Pending != "" })
 	})
 }
 
-// asAfterAll fails if a pass over everything still finds something to do, or tells of something else.
+// asAfterAll fails if a full pass still finds something to do, or tells of something else.
 func (h *node) asAfterAll(when string) {
 	h.t.Helper()
 	synctest.Wait()
@@ -115,11 +115,11 @@ func (h *node) asAfterAll(when string) {
 	<-time.After(time.Second)
 	synctest.Wait()
 	if after := h.agent.work.Changes; after != before {
-		h.t.Errorf("%s: a pass over everything had %d things to do", when, after-before)
+		h.t.Errorf("%s: a full pass had %d things to do", when, after-before)
 	}
 	now := h.agent.Status()
 	if fmt.Sprint(now.Peers, now.Problems) != fmt.Sprint(told.Peers, told.Problems) {
-		h.t.Errorf("%s: peers and problems %v %v, were %v %v before a pass over everything", when, now.Peers, now.Problems, told.Peers, told.Problems)
+		h.t.Errorf("%s: peers and problems %v %v, were %v %v before a full pass", when, now.Peers, now.Problems, told.Peers, told.Problems)
 	}
 	if d := h.drift(); len(d) > 0 {
 		h.t.Errorf("%s: the kernel lacks %s", when, d[0])

@@ -1,4 +1,4 @@
-package agent
+package decision
 
 import (
 	"errors"
@@ -8,86 +8,7 @@ import (
 	"strings"
 
 	"tulle/ip"
-	"tulle/subnet"
 )
-
-// flows are the packets between this host's containers and those of others, by every way that they take.
-func flows(v view, n subnet.Network, want ip.State) []ip.Flow {
-	var all []ip.Flow
-	for _, f := range n.Families() {
-		network, own := n.Pools.Of(f).Network, v.self.Subnets.Of(f)
-		if !own.IsValid() {
-			continue
-		}
-		links := fabricLinks(want, f)
-		for _, bridge := range bridges(v.snap.Interfaces, own, links) {
-			for _, link := range links {
-				all = append(all,
-					ip.Flow{Src: network, Dst: own, In: link, Out: bridge, Inbound: true},
-					ip.Flow{Src: own, Dst: network, In: bridge, Out: link})
-			}
-		}
-	}
-	return all
-}
-
-// exits are the packets between this host's containers and the world outside.
-func exits(v view, n subnet.Network, want ip.State) []ip.Flow {
-	var all []ip.Flow
-	for _, f := range n.Families() {
-		i := slices.IndexFunc(v.snap.Defaults, func(r ip.Route) bool { return ip.FamilyOf(r.Dst.Addr()) == f })
-		own := v.self.Subnets.Of(f)
-		if i < 0 || !own.IsValid() {
-			continue
-		}
-		link, anywhere := v.snap.Defaults[i].Link, v.snap.Defaults[i].Dst
-		for _, bridge := range bridges(v.snap.Interfaces, own, fabricLinks(want, f)) {
-			all = append(all,
-				ip.Flow{Src: own, Dst: anywhere, In: bridge, Out: link},
-				ip.Flow{Src: anywhere, Dst: own, In: link, Out: bridge, Inbound: true, Known: true})
-		}
-	}
-	return all
-}
-
-// remaining are the filters that will be there once the leftovers are gone: what a flanneld accepts does not count.
-func remaining(s ip.Snapshot) []ip.Filter {
-	return slices.DeleteFunc(slices.Clone(s.Filters), func(f ip.Filter) bool {
-		return slices.Contains(s.Owned.Leftovers, ip.Leftover(f.Place))
-	})
-}
-
-// fabricLinks are the interfaces that lead to other hosts: Tulle's own and those of its routes.
-func fabricLinks(want ip.State, f ip.Family) []string {
-	var links []string
-	for _, a := range want.Addrs {
-		if ip.FamilyOf(a.Prefix.Addr()) == f {
-			links = union(links, []string{a.Link})
-		}
-	}
-	for _, r := range want.Routes {
-		if ip.FamilyOf(r.Dst.Addr()) == f {
-			links = union(links, []string{r.Link})
-		}
-	}
-	slices.Sort(links)
-	return links
-}
-
-// bridges are the interfaces that lead to this host's containers; one without a name if there is none yet.
-func bridges(interfaces []ip.Interface, own netip.Prefix, except []string) []string {
-	var names []string
-	for _, i := range interfaces {
-		inside := func(a ip.InterfaceAddr) bool { return own.Contains(a.Prefix.Addr()) }
-		if !i.Loopback && !slices.Contains(except, i.Name) && slices.ContainsFunc(i.Addrs, inside) {
-			names = append(names, i.Name)
-		}
-	}
-	if names == nil {
-		names = []string{""}
-	}
-	return names
-}
 
 // Tables that their owners name so.
 const (
@@ -95,8 +16,8 @@ const (
 	firewalldTable = "firewalld"
 )
 
-// describeAll says where packets are dropped, and what to do about it.
-func describeAll(blocked []ip.Blockade) []string {
+// Describe says where packets are dropped, and what to do about it.
+func Describe(blocked []ip.Blockade) []string {
 	var texts []string
 	for _, b := range blocked {
 		texts = append(texts, describe(b))
@@ -104,8 +25,8 @@ func describeAll(blocked []ip.Blockade) []string {
 	return texts
 }
 
-// cutOff is an error if packets are dropped for sure.
-func cutOff(blocked []ip.Blockade) error {
+// CutOff is an error if packets are dropped for sure.
+func CutOff(blocked []ip.Blockade) error {
 	var errs []error
 	for _, b := range blocked {
 		if b.Sure {
@@ -128,8 +49,8 @@ func describe(b ip.Blockade) string {
 	return fmt.Sprintf("%s %s packets between %s: %s", b.At, verb, between, remedy(b))
 }
 
-// describeClosed says where packets to and from the world outside are dropped.
-func describeClosed(closed []ip.Blockade) []string {
+// DescribeClosed says where packets to and from the world outside are dropped.
+func DescribeClosed(closed []ip.Blockade) []string {
 	var texts []string
 	for _, b := range closed {
 		var what []string

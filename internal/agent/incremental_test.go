@@ -14,8 +14,8 @@ import (
 	"tulle/ip"
 )
 
-// However leases come, change and go, passes over the few that did leave what a pass over everything would: it finds nothing to do.
-func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
+// However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do.
+func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 	for name, config := range map[string]string{
 		"vxlan":     `{"Network":"10.5.0.0/16"}`,
 		"open":      `{"Network":"10.5.0.0/16"}`, // to strangers
@@ -52,14 +52,14 @@ func TestFewLeasesAreAsGoodAsAll(t *testing.T) {
 					<-time.After(3 * time.Second)
 					synctest.Wait()
 					if after := h.agent.work.Changes; after != before {
-						t.Fatalf("step %d: a pass over everything had %d things to do", step, after-before)
+						t.Fatalf("step %d: a full pass had %d things to do", step, after-before)
 					}
 					if d := h.drift(); len(d) > 0 {
 						t.Fatalf("step %d: the kernel lacks %s", step, d[0])
 					}
 				}
-				if few := h.agent.Status().Work.Few; few < 20 {
-					t.Errorf("%d passes over a few leases in 200 steps", few)
+				if n := h.agent.Status().Work.Incremental; n < 20 {
+					t.Errorf("%d incremental passes in 200 steps", n)
 				}
 			})
 		})
@@ -96,14 +96,14 @@ func (w *world) churn(r *rand.Rand, backend string) {
 	w.store.Put(key, strings.Replace(flannelLease(public, mac), `"vxlan"`, strconv.Quote(backend), 1), 0)
 }
 
-// grounded waits until passes over a few leases may go on from the last one.
-func (h *node) grounded(w *world) {
+// hasBaseline waits until incremental passes may go on from the last one.
+func (h *node) hasBaseline(w *world) {
 	h.t.Helper()
-	w.within(time.Minute, "ready for passes over a few leases", func(n *node) bool { return n != h || h.agent.ground != nil })
+	w.within(time.Minute, "ready for incremental passes", func(n *node) bool { return n != h || h.agent.baseline != nil })
 }
 
 // When the last peer behind a link goes, what let packets through there goes as well.
-func TestFewLeasesLeaveNoOpening(t *testing.T) {
+func TestIncrementalPassLeaveNoOpening(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`, 1, func(t *testing.T, w *world) {
 		w.start()
 		h := w.hosts[0]
@@ -115,22 +115,22 @@ func TestFewLeasesLeaveNoOpening(t *testing.T) {
 		const near = "subnets/10.5.77.0-24"
 		openings := func() int { return len(h.owned().Openings) }
 		w.within(soon, "openings of the tunnel", func(*node) bool { return openings() > 0 })
-		h.grounded(w)
+		h.hasBaseline(w)
 		without := openings()
 		w.store.Put(near, flannelLease("172.30.0.77", "02:00:00:00:00:77"), 0)
 		w.within(soon, "direct route and its openings", func(*node) bool { return openings() > without })
-		h.grounded(w)
+		h.hasBaseline(w)
 		w.store.Delete(near)
 		w.within(soon, "openings gone", func(*node) bool { return openings() == without })
 	})
 }
 
-// What the kernel refuses a pass over a few leases is tried again at once, by one over everything.
-func TestFewLeasesRefusedByTheKernel(t *testing.T) {
+// What the kernel refuses an incremental pass is tried again at once, by a full one.
+func TestIncrementalPassRefusedByTheKernel(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
 		w.start()
 		h := w.hosts[0]
-		h.grounded(w)
+		h.hasBaseline(w)
 		refused := 0
 		h.kernel.Refuse(func(op ip.Op) error {
 			if _, ok := op.New.(ip.Route); ok && refused == 0 {
@@ -145,18 +145,18 @@ func TestFewLeasesRefusedByTheKernel(t *testing.T) {
 	})
 }
 
-// After a pass over everything that did not come to an end, only another will do.
-func TestNoGroundAfterAFailure(t *testing.T) {
+// After a full pass that did not come to an end, only another will do.
+func TestNoBaselineAfterAFailure(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
 		w.start()
 		w.converged(soon)
 		h := w.hosts[0]
-		h.grounded(w)
+		h.hasBaseline(w)
 		h.kernel.Refuse(func(ip.Op) error { return errors.New("out of memory") })
 		h.external(ip.Op{Verb: ip.Delete, Old: h.owned().Routes[0]})
 		<-time.After(time.Second)
-		if synctest.Wait(); h.agent.ground != nil {
-			t.Error("a pass over a few leases would go on from one that failed")
+		if synctest.Wait(); h.agent.baseline != nil {
+			t.Error("an incremental pass would go on from one that failed")
 		}
 	})
 }

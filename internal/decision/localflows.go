@@ -1,4 +1,4 @@
-package agent
+package decision
 
 import (
 	"net/netip"
@@ -7,17 +7,16 @@ import (
 	"strings"
 
 	"tulle/ip"
-	"tulle/subnet"
 )
 
 // localFlows are the packets between containers of this host. A bridge that is called by br_netfilter has those between its own
 // ports filtered too, and with IPv6 the multicast by which they find each other. Docker's bridges protect their containers from each other
 // and from others (`"icc": false`, ports that are not published), and are left alone.
-func localFlows(v view, n subnet.Network, want ip.State) []ip.Flow {
+func localFlows(in Inputs, want ip.State) []ip.Flow {
 	var all []ip.Flow
-	for _, f := range n.Families() {
-		own := v.self.Subnets.Of(f)
-		plain, dockers := plainBridges(v, own, fabricLinks(want, f))
+	for _, f := range in.Network.Families() {
+		own := in.Self.Subnets.Of(f)
+		plain, dockers := plainBridges(in, own, FabricLinks(want, f))
 		for i, bridge := range plain {
 			all = append(all,
 				ip.Flow{Src: own, Dst: own, In: bridge, Out: bridge, Local: true},
@@ -33,11 +32,11 @@ func localFlows(v view, n subnet.Network, want ip.State) []ip.Flow {
 
 // publishedFlows are the connections from anywhere to a port of this host that somebody has translated to a container, and what the
 // container answers.
-func publishedFlows(v view, n subnet.Network, want ip.State) []ip.Flow {
+func publishedFlows(in Inputs, want ip.State) []ip.Flow {
 	var all []ip.Flow
-	for _, f := range n.Families() {
-		own, world := v.self.Subnets.Of(f), anywhere(f)
-		plain, _ := plainBridges(v, own, fabricLinks(want, f))
+	for _, f := range in.Network.Families() {
+		own, world := in.Self.Subnets.Of(f), anywhere(f)
+		plain, _ := plainBridges(in, own, FabricLinks(want, f))
 		for _, bridge := range plain {
 			all = append(all,
 				ip.Flow{Src: world, Dst: own, Out: bridge, Local: true, DNAT: true},
@@ -48,14 +47,14 @@ func publishedFlows(v view, n subnet.Network, want ip.State) []ip.Flow {
 }
 
 // plainBridges are the interfaces that lead to this host's containers and are not Docker's, and whether there are others that are.
-func plainBridges(v view, own netip.Prefix, except []string) (plain []string, dockers bool) {
+func plainBridges(in Inputs, own netip.Prefix, except []string) (plain []string, dockers bool) {
 	if !own.IsValid() {
 		return nil, false
 	}
-	for _, name := range bridges(v.snap.Interfaces, own, except) {
+	for _, name := range bridges(in.Kernel.Interfaces, own, except) {
 		switch {
 		case name == "":
-		case dockersBridge(v.snap.Filters, name):
+		case dockersBridge(in.Kernel.Filters, name):
 			dockers = true
 		default:
 			plain = append(plain, name)
@@ -92,10 +91,10 @@ func dockersChain(name string) bool {
 }
 
 // forwarded decides how flows get through the filters: what is opened, what is marked, and where they end.
-func forwarded(v view, n subnet.Network, want ip.State) (passage ip.Passage, closed []ip.Blockade) {
-	filters := remaining(v.snap)
-	passage = ip.Open(filters, slices.Concat(flows(v, n, want), localFlows(v, n, want)))
-	published, out := publishedFlows(v, n, want), exits(v, n, want)
+func forwarded(in Inputs, want ip.State) (passage ip.Passage, closed []ip.Blockade) {
+	filters := remaining(in.Kernel)
+	passage = ip.Open(filters, slices.Concat(flows(in, want), localFlows(in, want)))
+	published, out := publishedFlows(in, want), exits(in, want)
 	opened := ip.Open(filters, published).Openings
 	passage.Openings = union(passage.Openings, append(opened, ip.OpenLast(filters, out)...))
 	return passage, closedTo(filters, passage, append(published, out...))

@@ -1,4 +1,4 @@
-package agent
+package decision
 
 import (
 	"net/netip"
@@ -13,14 +13,15 @@ const protocolBoot = 3
 
 // host returns what every backend needs: forwarding switched on, and the packet filter rules.
 func host(n subnet.Network, own subnet.Subnets, masquerade bool) ip.State {
-	s := ip.State{Sysctls: forwarding(n)}
+	s := ip.State{Sysctls: Forwarding(n)}
 	for _, f := range n.Families() {
 		s.Tables = append(s.Tables, table(f, n.Pools.Of(f), own.Of(f), masquerade))
 	}
 	return s
 }
 
-func forwarding(n subnet.Network) []ip.Sysctl {
+// Forwarding is what lets a host forward packets of the network: settings that are wanted on every host.
+func Forwarding(n subnet.Network) []ip.Sysctl {
 	var s []ip.Sysctl
 	for _, f := range n.Families() {
 		key := "net/ipv4/ip_forward"

@@ -1,19 +1,18 @@
-package agent
+package decision
 
 import (
 	"net/netip"
 	"slices"
 
 	"tulle/ip"
-	"tulle/subnet"
 )
 
-// filter takes out of what a backend wants what is switched off.
-func (a *Agent) filter(s *ip.State) {
-	if !a.cfg.PeerFilter {
+// applyFilters takes out of what a backend wants what is switched off.
+func applyFilters(s *ip.State, o Options) {
+	if !o.PeerFilter {
 		s.Guards = nil
 	}
-	if !a.cfg.SourceCheck {
+	if !o.SourceCheck {
 		for i, g := range s.Guards {
 			s.Guards[i] = g.Unchecked()
 		}
@@ -23,13 +22,13 @@ func (a *Agent) filter(s *ip.State) {
 // checkSources puts first in the tables what drops packets on their way to other hosts' containers whose source is not of this host's
 // subnet. From the bridges of containers, no other source goes out but what this host routes back to that bridge, and so knows to
 // be behind it. From elsewhere, a source in the network must be routed to where it comes from, unless other hosts send that way.
-func checkSources(v view, n subnet.Network, want *ip.State) {
+func checkSources(in Inputs, want *ip.State) {
 	for i := range want.Tables {
 		t := &want.Tables[i]
-		network, own := n.Pools.Of(t.Family).Network, v.self.Subnets.Of(t.Family)
+		network, own := in.Network.Pools.Of(t.Family).Network, in.Self.Subnets.Of(t.Family)
 		if own.IsValid() {
-			links := fabricLinks(*want, t.Family)
-			t.Rules = append(sourceRules(network, own, selfInside(v.snap, *want, own), links, bridges(v.snap.Interfaces, own, links)), t.Rules...)
+			links := FabricLinks(*want, t.Family)
+			t.Rules = append(sourceRules(network, own, selfInside(in.Kernel, *want, own), links, bridges(in.Kernel.Interfaces, own, links)), t.Rules...)
 		}
 	}
 }
@@ -87,33 +86,4 @@ func sourceRules(network, own netip.Prefix, self []netip.Prefix, links, bridges 
 		rules[i].Chain = ip.Forward
 	}
 	return rules
-}
-
-// tally sums up counters that begin anew whenever their table is made anew.
-type tally struct {
-	total Dropped
-	last  ip.Dual[ip.Drops]
-}
-
-// add takes in a reading and returns the sums.
-func (t *tally) add(read ip.Dual[ip.Drops]) Dropped {
-	for _, f := range ip.Families() {
-		last, now := t.last.Of(f), read.Of(f)
-		for _, c := range []struct {
-			total     *uint64
-			last, now uint64
-		}{
-			{&t.total.Strangers, last.Strangers, now.Strangers},
-			{&t.total.Forged, last.Forged, now.Forged},
-			{&t.total.Injected, last.Injected, now.Injected},
-			{&t.total.Spoofed, last.Spoofed, now.Spoofed},
-		} {
-			if c.now < c.last {
-				c.last = 0
-			}
-			*c.total += c.now - c.last
-		}
-	}
-	t.last = read
-	return t.total
 }

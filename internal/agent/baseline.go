@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"tulle/internal/decision"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// baseline is what a full pass leaves, and what an incremental pass goes on from. There is one only while all leases are
+// independent: each a subnet of the network's length that overlaps no other, of a host of its own that lies outside of the
+// network, and served by the backend. Then what one lease is worth depends on no other.
+type baseline struct {
+	set      subnet.Set   // of the store
+	view     view         // without what is kept here
+	precious []netip.Addr // that no lease may capture
+	paths    map[netip.Addr]ip.Path
+	want     ip.State
+	links    ip.Dual[[]string] // that routes lead over
+	peers    []peerView
+	usage    usage
+}
+
+// usage counts the leases that use a subnet or a host's address.
+type usage struct {
+	subnets map[netip.Prefix]int
+	hosts   map[netip.Addr]int
+}
+
+func newUsage(leases []*subnet.Lease) usage {
+	u := usage{make(map[netip.Prefix]int, len(leases)), make(map[netip.Addr]int, len(leases))}
+	for _, l := range leases {
+		u.add(l, 1)
+	}
+	return u
+}
+
+// add counts a lease n times.
+func (u usage) add(l *subnet.Lease, n int) {
+	for _, f := range ip.Families() {
+		if p := l.Subnets.Of(f); p.IsValid() {
+			count(u.subnets, p, n)
+		}
+		if h := l.Attrs.Public.Of(f); h.IsValid() {
+			count(u.hosts, h, n)
+		}
+	}
+}
+
+// apply counts the leases of a view instead of those of the one before.
+func (u usage) apply(d leaseDiff) {
+	for _, l := range d.removed {
+		u.add(l, -1)
+	}
+	for _, l := range d.added {
+		u.add(l, 1)
+	}
+}
+
+func count[K comparable](counts map[K]int, key K, n int) {
+	if counts[key] += n; counts[key] == 0 {
+		delete(counts, key)
+	}
+}
+
+// independent reports whether a lease, which has been counted, concerns no other.
+func (u usage) independent(n *subnet.Network, l *subnet.Lease) bool {
+	if !n.Fits(l.Subnets) {
+		return false
+	}
+	for _, f := range ip.Families() {
+		p, h := l.Subnets.Of(f), l.Attrs.Public.Of(f)
+		if p.IsValid() && u.subnets[p] != 1 || h.IsValid() && u.hosts[h] != 1 {
+			return false
+		}
+		if network := n.Pools.Of(f).Network; network.IsValid() && network.Contains(h) {
+			return false
+		}
+	}
+	return true
+}
+
+// setBaseline takes note of what a full pass has left, if an incremental pass may go on from there.
+func (a *Agent) setBaseline(v view, d decided, peers []peerView) {
+	if v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.past || a.holdback.Doubt() != "" {
+		return
+	}
+	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
+		return
+	}
+	b := &baseline{set: v.set.Set, view: v, precious: a.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
+	b.view.set, b.view.snap.Owned, b.view.snap.Paths, b.view.host.Paths = sight{}, ip.State{}, nil, nil
+	for _, f := range ip.Families() {
+		b.links.Set(f, decision.FabricLinks(d.Want, f))
+	}
+	if last := a.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) {
+		b.usage = last.usage // all of them were independent
+		a.baseline = b
+		return
+	}
+	b.usage = newUsage(b.set.Leases)
+	for _, l := range b.set.Leases {
+		if !b.usage.independent(a.network, l) {
+			return
+		}
+	}
+	a.baseline = b
+}
+
+// setPaths keeps the paths to the hosts of leases that were added, and forgets those of leases that were removed.
+func (b *baseline) setPaths(d leaseDiff, paths map[netip.Addr]ip.Path) {
+	for _, l := range d.removed {
+		for _, f := range ip.Families() {
+			delete(b.paths, l.Attrs.Public.Of(f))
+		}
+	}
+	maps.Copy(b.paths, paths)
+}
+
+// linksKnown reports whether the routes of a state lead over links that have routes already: other links need other openings.
+func (b *baseline) linksKnown(s ip.State) bool {
+	for _, r := range s.Routes {
+		if !slices.Contains(b.links.Of(ip.FamilyOf(r.Dst.Addr())), r.Link) {
+			return false
+		}
+	}
+	return true
+}
+
+// linkUnused reports whether no route leads any longer over a link that those of a former state led over: its openings may go.
+func (b *baseline) linkUnused(former ip.State) bool {
+	for _, r := range former.Routes {
+		f := ip.FamilyOf(r.Dst.Addr())
+		over := func(o ip.Route) bool { return o.Link == r.Link && ip.FamilyOf(o.Dst.Addr()) == f }
+		own := func(l ip.Link) bool { return l.Name == r.Link }
+		if !slices.ContainsFunc(b.want.Links, own) && !slices.ContainsFunc(b.want.Routes, over) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,63 @@
+// Package decision says what the kernel of a host should look like. It goes from values to values.
+package decision
+
+import (
+	"tulle/backend"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Inputs is everything that a decision depends on.
+type Inputs struct {
+	Network *subnet.Network
+	Backend backend.Backend
+	Options Options
+	Host    backend.Host
+	Self    subnet.Lease    // of this host
+	Leases  []*subnet.Lease // of all hosts
+	Usable  []*subnet.Lease // those of them that may be programmed, as subnet.Judge says
+	Kernel  ip.Snapshot     // what else is on the host
+}
+
+// Options are the operator's.
+type Options struct {
+	IPMasq      bool // masquerade what leaves the network
+	PeerFilter  bool // drop tunnelled packets that come from no peer, or are not made by this host
+	SourceCheck bool // drop packets whose source is not of the subnet that they come from
+}
+
+// Decision is what is wanted, and what is in its way.
+type Decision struct {
+	Want      ip.State         // sorted
+	Unserved  []subnet.Problem // usable leases that the backend cannot serve
+	Abandoned []ip.Route       // that a flanneld left behind
+	Blocked   []ip.Blockade    // where packets between containers are dropped all the same
+	Closed    []ip.Blockade    // where packets to and from the world outside are
+}
+
+// Decide says what is wanted for all usable leases and for the host itself.
+func Decide(in Inputs) Decision {
+	var d Decision
+	d.Want, d.Unserved = Peers(in)
+	d.Want.Add(host(*in.Network, in.Self.Subnets, in.Options.IPMasq))
+	if in.Options.SourceCheck {
+		checkSources(in, &d.Want)
+	}
+	var passage ip.Passage
+	passage, d.Closed = forwarded(in, d.Want)
+	d.Want.Openings = passage.Openings
+	d.Blocked = passage.Blockades
+	mark(d.Want.Tables, passage.Marked)
+	d.Abandoned = abandoned(in.Kernel.Foreign, d.Want, in.Leases)
+	d.Want.Sort()
+	return d
+}
+
+// Peers is the part of Decide that depends on the usable leases. For some of them alone it is their part of what is wanted for all, and
+// beside it what the backend wants for any.
+func Peers(in Inputs) (ip.State, []subnet.Problem) {
+	want, unserved := in.Backend.Plan(in.Host, in.Self, in.Usable)
+	applyFilters(&want, in.Options)
+	want.Sort()
+	return want, unserved
+}
