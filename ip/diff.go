@@ -68,7 +68,7 @@ func Diff(have, want State) Plan {
 	diff(&p, have.Neighbors, want.Neighbors, neighborKey, drop)
 	below := len(p.set)
 	diff(&p, have.Routes, want.Routes, routeKey, drop)
-	p.set = append(p.set[:below], pave(p.set[below:], have.Routes)...)
+	p.set = append(p.set[:below], insertGatewayRoutes(p.set[below:], have.Routes)...)
 	diffTables(&p, have.Tables, want.Tables)
 	diff(&p, have.Openings, want.Openings, openingKey, drop)
 	for _, l := range have.Leftovers {

@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// pave puts a passing route to the gateway before some of the route changes in set, and takes it away after.
+// insertGatewayRoutes puts a passing route to the gateway before some of the route changes in set, and takes it away after.
 //
 // Linux takes an IPv6 address for no gateway on a link, even if told that it is one, as long as the best route to that
 // address goes through another link (ip6_route_check_nh_onlink in net/ipv6/route.c). So it is with each route that moves
 // to another link, because its gateway lies in the subnet that it leads to. The passing route is more specific, and
 // spares us to take the old one away first.
-func pave(set Plan, have []Route) Plan {
+func insertGatewayRoutes(set Plan, have []Route) Plan {
 	if !slices.ContainsFunc(set, func(op Op) bool { return hasGateway6(op.New.(Route)) }) {
 		return set
 	}

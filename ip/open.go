@@ -69,11 +69,11 @@ func OpenLast(filters []Filter, flows []Flow) []Opening {
 				continue
 			}
 			o := flow.opening(base.Place)
-			if fate, _ := Trace(closed, base, flow); fate == Passes || slices.Contains(openings, o) {
+			if outcome, _ := Trace(closed, base, flow); outcome == Passes || slices.Contains(openings, o) {
 				continue
 			}
 			open := with(closed, o)
-			if fate, _ := Trace(open, find(open, base.Place), flow); fate == Passes {
+			if outcome, _ := Trace(open, find(open, base.Place), flow); outcome == Passes {
 				openings = append(openings, o)
 			}
 		}
@@ -107,14 +107,14 @@ func accepts(filters []Filter, base Filter, flow Flow) bool {
 		return false
 	}
 	flow.Mark = Mark
-	fate, _ := Trace(filters, base, flow)
-	return fate == Passes && base.Hook == AtForward
+	outcome, _ := Trace(filters, base, flow)
+	return outcome == Passes && base.Hook == AtForward
 }
 
 // block adds the chain in which the flow ends.
 func block(blockades []Blockade, filters []Filter, base Filter, flow Flow) []Blockade {
-	fate, at := Trace(filters, base, flow)
-	if fate == Passes {
+	outcome, at := Trace(filters, base, flow)
+	if outcome == Passes {
 		return blockades
 	}
 	i := slices.IndexFunc(blockades, func(b Blockade) bool { return b.At == at && b.Hook == base.Hook })
@@ -123,7 +123,7 @@ func block(blockades []Blockade, filters []Filter, base Filter, flow Flow) []Blo
 		blockades = append(blockades, Blockade{At: at, Hook: base.Hook, Shared: shared(base.Place)})
 	}
 	blockades[i].Flows = append(blockades[i].Flows, flow)
-	blockades[i].Sure = blockades[i].Sure || fate == Dropped
+	blockades[i].Sure = blockades[i].Sure || outcome == Dropped
 	return blockades
 }
 
@@ -139,8 +139,8 @@ func (f Flow) at(h Hook) Flow {
 // the flow is dropped all the same. Where somebody has put a rule before an opening, that is how it shall be.
 func open(filters []Filter, base Place, flow Flow) (Opening, bool) {
 	passes := func(filters []Filter) bool {
-		fate, _ := Trace(filters, find(filters, base), flow)
-		return fate == Passes
+		outcome, _ := Trace(filters, find(filters, base), flow)
+		return outcome == Passes
 	}
 	closed := closeAll(filters)
 	if passes(closed) {

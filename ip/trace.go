@@ -21,14 +21,14 @@ type Flow struct {
 	Mark    uint32 // that Tulle has put on the packets
 }
 
-// Fate is what becomes of a flow.
-type Fate uint8
+// Outcome is what becomes of a flow.
+type Outcome uint8
 
-// The fates.
+// The outcomes.
 const (
-	Passes  Fate = iota
-	Unsure       // dropped, unless a rule that is not understood accepts it
-	Dropped      // wholly, or for some addresses in it
+	Passes  Outcome = iota
+	Unsure          // dropped, unless a rule that is not understood accepts it
+	Dropped         // wholly, or for some addresses in it
 )
 
 // dockerChain is where Docker decides about packets to its bridges. Docker 28.0 asks an ipset whether they go there,
@@ -44,29 +44,29 @@ const maxDepth = 16
 // Rules that name ports, marks and the like decide about packets that nobody asks for here: they are passed over. So are
 // drops for a part of the flow's addresses, which somebody wanted, except in the form in which Docker keeps others than
 // the bridge from a container: address of the container, any interface but the bridge.
-func Trace(filters []Filter, base Filter, flow Flow) (fate Fate, at Place) {
-	fate, at, _ = trace(filters, base, flow)
-	return fate, at
+func Trace(filters []Filter, base Filter, flow Flow) (outcome Outcome, at Place) {
+	outcome, at, _ = trace(filters, base, flow)
+	return outcome, at
 }
 
 // trace is Trace, and tells whether a rule drops a part of the flow that was passed over.
-func trace(filters []Filter, base Filter, flow Flow) (fate Fate, at Place, picked bool) {
+func trace(filters []Filter, base Filter, flow Flow) (outcome Outcome, at Place, picked bool) {
 	t := tracing{filters: filters, flow: flow}
 	switch t.walk(base, 0) {
 	case Drop:
-		fate, at = Dropped, t.at
+		outcome, at = Dropped, t.at
 	case Accept:
 		return Passes, Place{}, t.picked
 	default:
 		if base.Policy != Drop {
 			return Passes, Place{}, t.picked
 		}
-		fate, at = Dropped, base.Place
+		outcome, at = Dropped, base.Place
 	}
 	if t.unsure {
-		fate = Unsure
+		outcome = Unsure
 	}
-	return fate, at, t.picked
+	return outcome, at, t.picked
 }
 
 type tracing struct {

@@ -46,19 +46,19 @@ func Judge(n Network, leases []*Lease, self Self) (usable []*Lease, refused []Pr
 			judged = append(judged, i)
 		}
 	}
-	byAge := hearings(leases, judged)
+	byAge := claims(leases, judged)
 	for _, f := range n.Families() {
-		court := newCourt(f, n.Pools.Of(f), leases, &self)
+		judgment := newJudgment(f, n.Pools.Of(f), leases, &self)
 		for _, c := range byAge {
 			if c.address {
-				court.hearAddress(c.lease)
+				judgment.judgeAddress(c.lease)
 			}
 			if c.subnets {
-				court.hearSubnet(c.lease)
+				judgment.judgeSubnet(c.lease)
 			}
 		}
 		for _, i := range judged {
-			p, reason := court.verdict(i)
+			p, reason := judgment.verdict(i)
 			kept[i].Set(f, p)
 			if reason != "" {
 				reasons[i] = append(reasons[i], reason)
@@ -104,34 +104,34 @@ func (s *Self) impostor(l *Lease) string {
 	return text
 }
 
-// hearing is what is heard of a lease at once: of most all that they claim.
-type hearing struct {
+// claimed is what is judged of a lease at once: of most all that they claim.
+type claimed struct {
 	lease            int // index
 	address, subnets bool
 }
 
-// hearings returns what some leases claim, that which counts more first.
-func hearings(leases []*Lease, some []int) []hearing {
-	all := make([]hearing, 0, len(some))
+// claims returns what some leases claim, that which counts more first.
+func claims(leases []*Lease, some []int) []claimed {
+	all := make([]claimed, 0, len(some))
 	for _, i := range some {
 		if leases[i].attrsSince() == leases[i].subnetsSince() {
-			all = append(all, hearing{i, true, true})
+			all = append(all, claimed{i, true, true})
 			continue
 		}
-		all = append(all, hearing{lease: i, address: true}, hearing{lease: i, subnets: true})
+		all = append(all, claimed{lease: i, address: true}, claimed{lease: i, subnets: true})
 	}
-	since := func(c hearing) int64 {
+	since := func(c claimed) int64 {
 		if c.subnets {
 			return leases[c.lease].subnetsSince()
 		}
 		return leases[c.lease].attrsSince()
 	}
-	slices.SortFunc(all, func(a, b hearing) int { return compareClaims(leases[a.lease], leases[b.lease], since(a), since(b)) })
+	slices.SortFunc(all, func(a, b claimed) int { return compareClaims(leases[a.lease], leases[b.lease], since(a), since(b)) })
 	return all
 }
 
-// court judges the leases of one family, those that count more first.
-type court struct {
+// judgment judges the leases of one family, those that count more first.
+type judgment struct {
 	family   ip.Family
 	pool     Pool
 	reserved []reservedRange
@@ -143,8 +143,8 @@ type court struct {
 	reasons  []string       // against each lease's subnet
 }
 
-func newCourt(f ip.Family, pool Pool, leases []*Lease, self *Self) *court {
-	c := &court{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
+func newJudgment(f ip.Family, pool Pool, leases []*Lease, self *Self) *judgment {
+	c := &judgment{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
 	c.captors, c.reasons = make([]netip.Prefix, len(leases)), make([]string, len(leases))
 	own := self.addresses(f)
 	count := len(leases)
@@ -185,7 +185,7 @@ func hostPrefix(addr netip.Addr) netip.Prefix {
 	return ip.Host(addr)
 }
 
-func (c *court) hearAddress(i int) {
+func (c *judgment) judgeAddress(i int) {
 	if addr := c.leases[i].Attrs.Public.Of(c.family); addr.IsValid() {
 		if c.captors[i] = c.hosts[i].overlapped(); !c.captors[i].IsValid() {
 			c.hosts[i].useHost(addr)
@@ -193,7 +193,7 @@ func (c *court) hearAddress(i int) {
 	}
 }
 
-func (c *court) hearSubnet(i int) {
+func (c *judgment) judgeSubnet(i int) {
 	p := c.leases[i].Subnets.Of(c.family)
 	if !p.IsValid() {
 		return
@@ -209,7 +209,7 @@ func (c *court) hearSubnet(i int) {
 
 // verdict returns the subnet of lease i if it may be used, else the reason against it; neither if the lease has no subnet
 // of the family.
-func (c *court) verdict(i int) (netip.Prefix, string) {
+func (c *judgment) verdict(i int) (netip.Prefix, string) {
 	p, captor := c.leases[i].Subnets.Of(c.family), c.captors[i]
 	switch {
 	case !p.IsValid():
@@ -223,7 +223,7 @@ func (c *court) verdict(i int) (netip.Prefix, string) {
 }
 
 // misfit says what is wrong with p whatever other leases there are.
-func (c *court) misfit(p netip.Prefix) string {
+func (c *judgment) misfit(p netip.Prefix) string {
 	switch {
 	case p != p.Masked():
 		return fmt.Sprintf("%s is not a network address, which would be %s", p, p.Masked())
@@ -241,7 +241,7 @@ func (c *court) misfit(p netip.Prefix) string {
 }
 
 // capture says what p would take away from those who count more.
-func (c *court) capture(p *place) string {
+func (c *judgment) capture(p *place) string {
 	if other := p.overlapped(); other.IsValid() {
 		return fmt.Sprintf("%s overlaps %s, %s", p.prefix, other, c.whose(other))
 	}
@@ -251,7 +251,7 @@ func (c *court) capture(p *place) string {
 	return ""
 }
 
-func (c *court) whose(p netip.Prefix) string {
+func (c *judgment) whose(p netip.Prefix) string {
 	if p == c.mine {
 		return "this host's own subnet"
 	}

@@ -26,7 +26,7 @@ func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease
 			problems = append(problems, subnet.Problem{Key: subnet.KeyOf(self.Subnets), Reason: fmt.Sprintf("this host's lease lacks %s", f)})
 			continue
 		}
-		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), heard: make([]ip.Peer, 0, 2*len(peers))}
+		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), admitted: make([]ip.Peer, 0, 2*len(peers))}
 		p.device(own, mac)
 		problems = append(problems, p.peers(mac, peers)...)
 		p.guard()
@@ -36,13 +36,13 @@ func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease
 
 // plan is the planning of one family.
 type plan struct {
-	v      *VXLAN
-	f      ip.Family
-	host   backend.Host
-	dev    string
-	state  *ip.State
-	owners map[ip.MAC]owner
-	heard  []ip.Peer // those that packets go to, and their subnets
+	v        *VXLAN
+	f        ip.Family
+	host     backend.Host
+	dev      string
+	state    *ip.State
+	owners   map[ip.MAC]owner
+	admitted []ip.Peer // those that packets go to, and their subnets
 }
 
 // owner is the host that counts as a MAC's: of all that announce it the one that has done so for longest. A host that comes
@@ -67,20 +67,20 @@ func (p *plan) device(own netip.Prefix, mac ip.MAC) {
 
 // guard drops what does not come from a host that packets go to, and from a subnet of that host; it may have several leases.
 func (p *plan) guard() {
-	slices.SortFunc(p.heard, ip.Peer.Compare)
+	slices.SortFunc(p.admitted, ip.Peer.Compare)
 	pool := p.v.pools.Of(p.f)
 	p.state.Guards = append(p.state.Guards, ip.Guard{
 		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Link: p.dev, Uplink: p.host.Uplink.Link,
 		Network: pool.Network, Bits: pool.SubnetLen,
-		Peers: slices.Compact(p.heard),
+		Peers: slices.Compact(p.admitted),
 	})
 }
 
-// hear lets a host in with what comes from its subnet. The guard compares with one length, so that a lease longer than SubnetLen may
+// admit lets a host in with what comes from its subnet. The guard compares with one length, so that a lease longer than SubnetLen may
 // send from the whole subnet of SubnetLen around it.
-func (p *plan) hear(host netip.Addr, own netip.Prefix) {
+func (p *plan) admit(host netip.Addr, own netip.Prefix) {
 	around := netip.PrefixFrom(own.Addr(), p.v.pools.Of(p.f).SubnetLen).Masked()
-	p.heard = append(p.heard, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: around})
+	p.admitted = append(p.admitted, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: around})
 }
 
 // endpoint is where a peer receives what is sent over the device.
@@ -130,7 +130,7 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 		return endpoint{}, err
 	}
 	if path := p.host.Paths[public]; p.v.opts.DirectRouting && path.OnLink() {
-		p.hear(public, peer.Subnets.Of(p.f)) // its own route may lead through the tunnel
+		p.admit(public, peer.Subnets.Of(p.f)) // its own route may lead through the tunnel
 		p.state.Routes = append(p.state.Routes, backend.DirectRoute(peer.Subnets.Of(p.f), public, path.Link))
 		return endpoint{}, nil
 	}
@@ -140,7 +140,7 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 
 func (p *plan) tunnel(dst netip.Prefix, end endpoint) {
 	s := p.state
-	p.hear(end.host, dst)
+	p.admit(end.host, dst)
 	if owner := p.owners[end.mac]; !owner.placed {
 		owner.placed = true
 		p.owners[end.mac] = owner

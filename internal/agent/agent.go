@@ -109,10 +109,10 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, record: record,
-		journal: journal{log: cfg.Log, nag: nag{}}, contests: contests{}, born: time.Now(),
+		journal: journal{log: cfg.Log, throttle: logThrottle{}}, contests: contests{}, born: time.Now(),
 	}
 	a.wanted, a.asked = hostfiles.NewWantedFile(cfg.RunDir, a.inbox.poke), make(chan chan<- hostfiles.Wanted)
-	unwritten := nag{}
+	unwritten := logThrottle{}
 	a.cache = hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints}, func(err error) {
 		if err != nil && unwritten.due("write", lasting) {
 			cfg.Log.Warn("view not cached: this host could not start without the store", "err", err)
@@ -199,7 +199,7 @@ func (a *Agent) watchStore(ctx context.Context) error {
 
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
 func (a *Agent) watchKernel(ctx context.Context) error {
-	broken := nag{}
+	broken := logThrottle{}
 	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	for {
 		started := time.Now()

@@ -92,7 +92,7 @@ func (a *Agent) setBaseline(v view, d decided, peers []peerView) {
 		return
 	}
 	b := &baseline{set: v.set.Set, view: v, precious: a.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
-	b.view.set, b.view.snap.Owned, b.view.snap.Paths, b.view.host.Paths = sight{}, ip.State{}, nil, nil
+	b.view.set, b.view.snap.Owned, b.view.snap.Paths, b.view.host.Paths = storeView{}, ip.State{}, nil, nil
 	for _, f := range ip.Families() {
 		b.links.Set(f, decision.FabricLinks(d.Want, f))
 	}

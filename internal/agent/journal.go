@@ -20,14 +20,14 @@ const (
 // journal logs what is new, so that neither a lasting trouble nor ten thousand bad leases fill a disk.
 type journal struct {
 	log      *slog.Logger
-	nag      nag
+	throttle logThrottle
 	reported map[subnet.Problem]bool // in the last pass
 }
 
 // applied logs that the kernel was changed, and who had changed it before, if somebody had: the same as often as every says.
 func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 	first := plan[0].Brief()
-	if !j.nag.due(first, every) {
+	if !j.throttle.due(first, every) {
 		return
 	}
 	log := j.log
@@ -44,20 +44,20 @@ func (j *journal) passed(last, now Status) {
 		every = recurring
 	}
 	// What is wrong with the store is the store's to log.
-	if now.Reason != "" && now.Reason != now.Store && j.nag.due(now.Reason, every) {
+	if now.Reason != "" && now.Reason != now.Store && j.throttle.due(now.Reason, every) {
 		level := slog.LevelWarn
 		if now.Reason == errNoView.Error() || now.Reason == errAcquiring.Error() {
 			level = slog.LevelDebug // every start comes by here
 		}
 		j.log.Log(context.Background(), level, "not ready", "reason", now.Reason)
 	}
-	if now.Degraded != "" && now.Degraded != last.Degraded && j.nag.due(now.Degraded, every) {
+	if now.Degraded != "" && now.Degraded != last.Degraded && j.throttle.due(now.Degraded, every) {
 		j.log.Warn("degraded", "reason", now.Degraded)
 	}
-	if now.Degraded == "" && last.Degraded != "" && j.nag.due("confirmed", recurring) {
+	if now.Degraded == "" && last.Degraded != "" && j.throttle.due("confirmed", recurring) {
 		j.log.Info("the store is in force again", "rev", now.Revision)
 	}
-	if now.Ready && !last.Ready && j.nag.due("ready", recurring) {
+	if now.Ready && !last.Ready && j.throttle.due("ready", recurring) {
 		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", now.PeerCount)
 	}
 	if now.Pending != last.Pending && now.Pending != "" {
@@ -65,23 +65,23 @@ func (j *journal) passed(last, now Status) {
 	}
 	j.dropped(last.Dropped, now.Dropped)
 	for _, where := range now.Blocked {
-		if !strings.Contains(now.Reason, where) && j.nag.due(where, lasting) {
+		if !strings.Contains(now.Reason, where) && j.throttle.due(where, lasting) {
 			j.log.Warn("packets may be dropped", "where", where)
 		}
 	}
 	for _, what := range now.Advice {
-		if !slices.Contains(last.Advice, what) && j.nag.due(what, lasting) {
+		if !slices.Contains(last.Advice, what) && j.throttle.due(what, lasting) {
 			j.log.Warn("advice", "what", what)
 		}
 	}
 	j.contested(now.Contested)
 	for _, bridge := range now.Stale {
-		if j.nag.due(bridge, lasting) {
+		if j.throttle.due(bridge, lasting) {
 			j.log.Warn("bridge hands out wrong addresses", "bridge", bridge)
 		}
 	}
 	for _, v := range now.Violations {
-		if j.nag.due(v.String(), lasting) {
+		if j.throttle.due(v.String(), lasting) {
 			j.log.Error("invariant violated", "invariant", v.Invariant, "detail", v.Detail)
 		}
 	}
@@ -99,7 +99,7 @@ func (j *journal) dropped(last, now Dropped) {
 		{"tunnelled packets of containers dropped", last.Injected, now.Injected},
 		{"packets of containers dropped: not their own source", last.Spoofed, now.Spoofed},
 	} {
-		if kind.now > kind.last && j.nag.due(kind.what, lasting) {
+		if kind.now > kind.last && j.throttle.due(kind.what, lasting) {
 			j.log.Warn(kind.what, "packets", kind.now)
 		}
 	}
@@ -109,7 +109,7 @@ func (j *journal) dropped(last, now Dropped) {
 func (j *journal) contested(all []string) {
 	fresh := slices.DeleteFunc(slices.Clone(all), func(what string) bool {
 		_, object, _ := strings.Cut(what, ": ")
-		return !j.nag.due("contested: "+object, lasting)
+		return !j.throttle.due("contested: "+object, lasting)
 	})
 	switch len(fresh) {
 	case 0:
@@ -138,18 +138,18 @@ func (j *journal) problems(ps []subnet.Problem) {
 	j.reported = reported
 }
 
-// nag tells which texts are worth a line: those that have not had one for a while.
-type nag map[string]time.Time
+// logThrottle tells which texts are worth a line: those that have not had one for a while.
+type logThrottle map[string]time.Time
 
-func (n nag) due(text string, every time.Duration) bool {
+func (t logThrottle) due(text string, every time.Duration) bool {
 	const most = 64 // texts; when more are needed they differ in some number, and the old ones do not come again
 	now := time.Now()
-	if at, ok := n[text]; ok && now.Sub(at) < every {
+	if at, ok := t[text]; ok && now.Sub(at) < every {
 		return false
 	}
-	if len(n) >= most {
-		clear(n)
+	if len(t) >= most {
+		clear(t)
 	}
-	n[text] = now
+	t[text] = now
 	return true
 }

@@ -94,14 +94,14 @@ func TestRefusedOperationCostsOnlyItself(t *testing.T) {
 	})
 }
 
-// rival is a kernel on which another program undoes at once what the agent does.
-type rival struct {
+// opponent is a kernel on which another program undoes at once what the agent does.
+type opponent struct {
 	*iptest.Kernel
 	t    *testing.T
 	undo func(ip.Op) bool
 }
 
-func (r rival) Apply(ctx context.Context, plan ip.Plan) error {
+func (r opponent) Apply(ctx context.Context, plan ip.Plan) error {
 	err := r.Kernel.Apply(ctx, plan)
 	for _, op := range plan {
 		if op.New != nil && r.undo(op) {
@@ -141,7 +141,7 @@ func TestContestIsToldAndCostsLittle(t *testing.T) {
 		h := w.hosts[0]
 		h.log = log.handler()
 		h.change = func(c *Config) {
-			c.Kernel = rival{h.kernel, t, func(op ip.Op) bool { _, isRoute := op.New.(ip.Route); return isRoute }}
+			c.Kernel = opponent{h.kernel, t, func(op ip.Op) bool { _, isRoute := op.New.(ip.Route); return isRoute }}
 		}
 		w.start()
 		w.within(soon, "told", func(o *node) bool {

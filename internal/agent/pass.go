@@ -47,7 +47,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 var errNoView = errors.New("waiting for the store's first answer")
 
 func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err error) {
-	set, err := a.see()
+	set, err := a.currentView()
 	if err != nil {
 		return false, err
 	}
@@ -69,7 +69,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 }
 
 // keep has what the next run needs written.
-func (a *Agent) keep(set sight) {
+func (a *Agent) keep(set storeView) {
 	a.wanted.Update()
 	if a.applied && a.keeper.holds() && !set.past {
 		a.cache.Offer(set.Set, a.network, &a.memory)
@@ -77,7 +77,7 @@ func (a *Agent) keep(set sight) {
 }
 
 // round looks, decides and applies. It returns what there was to apply.
-func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, error) {
+func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, error) {
 	v, err := a.look(ctx, set)
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (a *Agent) round(ctx context.Context, set sight, st *Status) (ip.Plan, erro
 	v.unrecorded = errors.Join(v.unrecorded, a.wanted.Trouble())
 	plan := ip.Diff(have, d.Want)
 	if set.past {
-		plan = cautious(plan)
+		plan = additive(plan)
 	}
 	plan, unset := v.snap.Settable(plan, a.refused)
 	advice, unfit := advise(unset)

@@ -15,7 +15,7 @@ import (
 
 // view is everything that one pass decides from.
 type view struct {
-	set   sight
+	set   storeView
 	scope ip.Scope
 	snap  ip.Snapshot
 	host  backend.Host
@@ -32,7 +32,7 @@ type view struct {
 }
 
 // look reads the kernel, chooses the uplink and has the lease announce it.
-func (a *Agent) look(ctx context.Context, set sight) (view, error) {
+func (a *Agent) look(ctx context.Context, set storeView) (view, error) {
 	v := view{set: set, by: a.inbox.actors()}
 	scope := a.backend.Scope(set.Leases)
 	scope.Networks = a.network.Prefixes()

@@ -35,7 +35,7 @@ func (f *fleet) boot(ctx context.Context, out *Fleet) error {
 	return err
 }
 
-// settleTime is how long after a start of many a host may do what belongs to it: its watch comes back from looking away.
+// settleTime is how long after a start of many a host may do what belongs to it: its watch comes back from its pause.
 const settleTime = 5 * time.Second
 
 func (f *fleet) steady(ctx context.Context, out *Fleet) error {

@@ -26,18 +26,18 @@ func (r *row) fight(args []string) error {
 	if err := ns.Do(cmd.Start); err != nil {
 		return fmt.Errorf("run %s in %s: %w", args[1], args[0], err)
 	}
-	r.rivals = append(r.rivals, cmd)
+	r.opponents = append(r.opponents, cmd)
 	return nil
 }
 
 // peace ends what fights. A program that ended by itself did not fight for as long as it was to.
 func (r *row) peace() (err error) {
-	for _, cmd := range r.rivals {
+	for _, cmd := range r.opponents {
 		err = errors.Join(err, cmd.Cancel())
 		if waited := cmd.Wait(); cmd.ProcessState == nil || cmd.ProcessState.Exited() {
 			err = errors.Join(err, fmt.Errorf("%s ended by itself: %w", strings.Join(cmd.Args, " "), waited))
 		}
 	}
-	r.rivals = nil
+	r.opponents = nil
 	return err
 }

@@ -35,11 +35,11 @@ type row struct {
 	lossy    []string      // hosts whose streams may lose packets
 	gap      time.Duration // for how long at most
 
-	streams []stream
-	rivals  []*exec.Cmd // that fight with tulled
-	step    time.Time   // when the last step ended
-	log     func(format string, args ...any)
-	logs    map[string]int64
+	streams   []stream
+	opponents []*exec.Cmd // that fight with tulled
+	step      time.Time   // when the last step ended
+	log       func(format string, args ...any)
+	logs      map[string]int64
 
 	outcome outcome
 }

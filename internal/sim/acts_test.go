@@ -51,7 +51,7 @@ func (f *fleet) newHost(name, node string) *host {
 	h := &host{fleet: f, name: name, node: node, addr: f.address(), dir: filepath.Join(f.dir, name)}
 	h.boot()
 	h.latency = f.plan.delays(len(f.hosts))
-	h.way.Latency = h.latency
+	h.connection.Latency = h.latency
 	f.reachability(h)
 	f.mu.Lock()
 	f.hosts = append(f.hosts, h)

@@ -93,7 +93,7 @@ func (d *door) Apply(ctx context.Context, plan ip.Plan) error {
 		_ = d.Kernel.Apply(ctx, plan[:fuse])
 		f.note("%s: dies after %d of %d operations", d.host.name, fuse, len(plan))
 		d.kill()
-		d.store.SetWay(subnettest.Way{Stopped: true})
+		d.store.SetConnection(subnettest.Connection{Stopped: true})
 		d.host.died.Store(true)
 		runtime.Goexit()
 	}

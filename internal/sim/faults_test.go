@@ -13,11 +13,11 @@ func (d dice) on(at time.Duration, h int, text string, do func(*host)) {
 	d.add(at, fmt.Sprintf("h%d: %s", h+1, text), func(f *fleet) { do(f.hosts[h]) })
 }
 
-// during makes two events: a way that gets worse and good again.
-func (d dice) during(at time.Duration, h int, text string, change func(w *subnettest.Way, bad bool)) {
+// during makes two events: a connection that gets worse and good again.
+func (d dice) during(at time.Duration, h int, text string, change func(w *subnettest.Connection, bad bool)) {
 	spell := d.spell()
-	d.on(at, h, fmt.Sprintf("%s for %v", text, spell), func(h *host) { h.setWay(func(w *subnettest.Way) { change(w, true) }) })
-	d.on(at+spell, h, "no longer "+text, func(h *host) { h.setWay(func(w *subnettest.Way) { change(w, false) }) })
+	d.on(at, h, fmt.Sprintf("%s for %v", text, spell), func(h *host) { h.setConnection(func(w *subnettest.Connection) { change(w, true) }) })
+	d.on(at+spell, h, "no longer "+text, func(h *host) { h.setConnection(func(w *subnettest.Connection) { change(w, false) }) })
 }
 
 func (d dice) crash(at time.Duration, h int) {
@@ -45,12 +45,12 @@ func (d dice) crashMidway(at time.Duration, h int) {
 func (d dice) crashUnanswered(at time.Duration, h int) {
 	d.on(at, h, "the daemon restarts, and its requests go unanswered", func(h *host) {
 		h.crash()
-		h.setWay(func(w *subnettest.Way) { w.Mute = true })
+		h.setConnection(func(w *subnettest.Connection) { w.NoAnswers = true })
 		h.start()
 	})
 	d.on(at+time.Duration(d.IntN(2000))*time.Millisecond, h, "the daemon crashes", (*host).crash)
 	d.on(at+d.spell(), h, "the daemon starts", func(h *host) {
-		h.setWay(func(w *subnettest.Way) { w.Mute = false })
+		h.setConnection(func(w *subnettest.Connection) { w.NoAnswers = false })
 		h.start()
 	})
 }
@@ -67,29 +67,29 @@ func (d dice) reboot(at time.Duration, h int) {
 func (d dice) rebootAlone(at time.Duration, h int) {
 	spell := 20*time.Second + d.spell()
 	d.on(at, h, fmt.Sprintf("the machine goes down, and is cut off from the store for %v", spell), func(h *host) {
-		h.setWay(func(w *subnettest.Way) { w.Cut = true })
+		h.setConnection(func(w *subnettest.Connection) { w.Cut = true })
 		h.reboot()
 	})
 	d.on(at+time.Second, h, "the machine comes up", (*host).start)
 	d.on(at+11*time.Second, h, "should be forwarding again", (*host).forwards)
-	d.on(at+spell, h, "no longer cut off from the store", func(h *host) { h.setWay(func(w *subnettest.Way) { w.Cut = false }) })
+	d.on(at+spell, h, "no longer cut off from the store", func(h *host) { h.setConnection(func(w *subnettest.Connection) { w.Cut = false }) })
 }
 
 func (d dice) cut(at time.Duration, h int) {
-	d.during(at, h, "cut off from the store", func(w *subnettest.Way, bad bool) { w.Cut = bad })
+	d.during(at, h, "cut off from the store", func(w *subnettest.Connection, bad bool) { w.Cut = bad })
 }
 
 func (d dice) deaf(at time.Duration, h int) {
-	d.during(at, h, "without news from the store", func(w *subnettest.Way, bad bool) { w.Deaf = bad })
+	d.during(at, h, "without news from the store", func(w *subnettest.Connection, bad bool) { w.NoEvents = bad })
 }
 
 func (d dice) mute(at time.Duration, h int) {
-	d.during(at, h, "without answers from the store", func(w *subnettest.Way, bad bool) { w.Mute = bad })
+	d.during(at, h, "without answers from the store", func(w *subnettest.Connection, bad bool) { w.NoAnswers = bad })
 }
 
 func (d dice) lagging(at time.Duration, h int) {
 	lag := time.Duration(d.IntN(20000)) * time.Millisecond
-	d.during(at, h, fmt.Sprintf("seeing the store as it was %v ago", lag), func(w *subnettest.Way, bad bool) {
+	d.during(at, h, fmt.Sprintf("seeing the store as it was %v ago", lag), func(w *subnettest.Connection, bad bool) {
 		if w.Lag = 0; bad {
 			w.Lag = lag
 		}

@@ -286,8 +286,8 @@ func (f *fleet) reachability(h *host) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	h.settle()
-	w := h.way
-	ok := !f.down && !w.Cut && !w.Stopped && !w.Deaf && !w.Mute && w.Lag == 0
+	w := h.connection
+	ok := !f.down && !w.Cut && !w.Stopped && !w.NoEvents && !w.NoAnswers && w.Lag == 0
 	if !ok {
 		h.okSince = time.Time{}
 	} else if h.okSince.IsZero() {

@@ -20,18 +20,18 @@ import (
 
 // host is a machine: a kernel and directories, and the agent that runs there, if one does.
 type host struct {
-	fleet   *fleet
-	name    string
-	node    string // id; two hosts have one if one is a clone of the other
-	addr    int    // which address of the segment it has
-	boots   int
-	kernel  *iptest.Kernel
-	dir     string
-	proc    *process // nil: none runs
-	way     subnettest.Way
-	latency func() time.Duration // of its requests; nil: none
-	died    atomic.Bool          // the process killed itself
-	stop    bool                 // the process is stopped
+	fleet      *fleet
+	name       string
+	node       string // id; two hosts have one if one is a clone of the other
+	addr       int    // which address of the segment it has
+	boots      int
+	kernel     *iptest.Kernel
+	dir        string
+	proc       *process // nil: none runs
+	connection subnettest.Connection
+	latency    func() time.Duration // of its requests; nil: none
+	died       atomic.Bool          // the process killed itself
+	stop       bool                 // the process is stopped
 
 	applied atomic.Int32 // plans
 
@@ -86,7 +86,7 @@ func (h *host) start() {
 	}
 	f := h.fleet
 	p := &process{door: &door{Kernel: h.kernel, host: h, store: f.store.Another(), fuse: -1}, done: make(chan error, 1)}
-	p.store.SetWay(h.way)
+	p.store.SetConnection(h.connection)
 	log := slog.New(slog.DiscardHandler)
 	if f.verbose {
 		log = slog.New(slog.NewTextHandler(f.t.Output(), nil)).With("host", h.name)
@@ -115,9 +115,9 @@ func (h *host) crash() {
 		return
 	}
 	p.kill()
-	way := h.way
-	way.Stopped = true // from now on it does nothing to the store
-	p.store.SetWay(way)
+	connection := h.connection
+	connection.Stopped = true // from now on it does nothing to the store
+	p.store.SetConnection(connection)
 	p.cancel()
 	if err := p.store.Close(); err != nil {
 		h.fleet.t.Error(err)
@@ -154,17 +154,17 @@ func (h *host) forwards() {
 	}
 	f.mu.Unlock()
 	st, runs := h.status()
-	if kept && runs && h.way.Cut && (st.Lease == nil || len(h.owned().Routes) == 0) {
+	if kept && runs && h.connection.Cut && (st.Lease == nil || len(h.owned().Routes) == 0) {
 		f.fail("%s was up before, and is not 10 s after a start without the store: %s", h.name, st.Reason)
 	}
 }
 
-// setWay changes how the host reaches the store.
-func (h *host) setWay(change func(*subnettest.Way)) {
-	change(&h.way)
+// setConnection changes how the host reaches the store.
+func (h *host) setConnection(change func(*subnettest.Connection)) {
+	change(&h.connection)
 	h.fleet.reachability(h)
 	if h.proc != nil {
-		h.proc.store.SetWay(h.way)
+		h.proc.store.SetConnection(h.connection)
 	}
 }
 
@@ -176,7 +176,7 @@ func (h *host) setStopped(stopped bool) {
 	if h.proc != nil {
 		h.proc.halt(stopped)
 	}
-	h.setWay(func(w *subnettest.Way) { w.Stopped = stopped })
+	h.setConnection(func(w *subnettest.Connection) { w.Stopped = stopped })
 }
 
 // status is what the host's daemon says; false if none runs or it is stopped.

@@ -75,7 +75,7 @@ func (f *fleet) heal() {
 			h.crash()
 		}
 		h.setStopped(false)
-		h.setWay(func(w *subnettest.Way) { *w = subnettest.Way{Latency: h.latency} })
+		h.setConnection(func(w *subnettest.Connection) { *w = subnettest.Connection{Latency: h.latency} })
 		h.start()
 	}
 }

@@ -17,28 +17,28 @@ func (d dice) compacted(at time.Duration, _ int) {
 // compactedUnseen compacts what a host has not heard of: once it hears again, it must read everything anew.
 func (d dice) compactedUnseen(at time.Duration, h int) {
 	spell := d.spell()
-	ways := []struct {
+	faults := []struct {
 		text   string
-		change func(w *subnettest.Way, bad bool)
+		change func(w *subnettest.Connection, bad bool)
 	}{
-		{"cut off from the store", func(w *subnettest.Way, bad bool) { w.Cut = bad }},
-		{"without news from the store", func(w *subnettest.Way, bad bool) { w.Deaf = bad }},
-		{"seeing the store late", func(w *subnettest.Way, bad bool) {
+		{"cut off from the store", func(w *subnettest.Connection, bad bool) { w.Cut = bad }},
+		{"without news from the store", func(w *subnettest.Connection, bad bool) { w.NoEvents = bad }},
+		{"seeing the store late", func(w *subnettest.Connection, bad bool) {
 			if w.Lag = 0; bad {
 				w.Lag = spell / 2
 			}
 		}},
 	}
-	way := ways[d.IntN(len(ways))]
+	fault := faults[d.IntN(len(faults))]
 	set := func(bad bool) func(*host) {
-		return func(h *host) { h.setWay(func(w *subnettest.Way) { way.change(w, bad) }) }
+		return func(h *host) { h.setConnection(func(w *subnettest.Connection) { fault.change(w, bad) }) }
 	}
-	d.on(at, h, fmt.Sprintf("%s for %v", way.text, spell), set(true))
+	d.on(at, h, fmt.Sprintf("%s for %v", fault.text, spell), set(true))
 	if d.IntN(2) == 0 {
 		d.on(at+spell/4, (h+1)%d.hosts, "gets another address", (*host).move)
 	}
 	d.compacted(at+spell/2, h)
-	d.on(at+spell, h, "no longer "+way.text, set(false))
+	d.on(at+spell, h, "no longer "+fault.text, set(false))
 }
 
 // compact is preceded by a change, so that there is something to have missed.
@@ -51,11 +51,11 @@ func (f *fleet) compact() {
 func (d dice) sleep(at time.Duration, h int) {
 	asleep := d.spell()
 	d.on(at, h, fmt.Sprintf("the machine is suspended for %v, and wakes up without the store", asleep), func(h *host) {
-		h.setWay(func(w *subnettest.Way) { w.Cut = true })
+		h.setConnection(func(w *subnettest.Connection) { w.Cut = true })
 		h.sleep(asleep)
 	})
 	d.on(at+time.Duration(d.IntN(8000))*time.Millisecond, h, "no longer without the store", func(h *host) {
-		h.setWay(func(w *subnettest.Way) { w.Cut = false })
+		h.setConnection(func(w *subnettest.Connection) { w.Cut = false })
 	})
 }
 

@@ -47,7 +47,7 @@ type acquisition struct {
 	past     []subnet.Past    // nil: not read yet
 	lost     int              // races
 	blocked  []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
-	dead     map[string]bool  // rivals that did not answer
+	dead     map[string]bool  // duplicates that did not answer
 	settled  bool             // the claim goes on with the lease of an earlier run: nobody disputes it
 	granted  clientv3.LeaseID // for this claim, to be revoked on failure
 	term     term             // of the etcd lease in use
@@ -161,69 +161,69 @@ func (a *acquisition) block(place subnet.Placement) {
 
 // disputes reports whether another host, which may live, uses the claim's identity in l.
 func (a *acquisition) disputes(l *subnet.Lease) bool {
-	rivals := subnet.Rivals([]*subnet.Lease{l}, a.claim)
-	return len(rivals) > 0 && !a.settled && !a.dead[rivalKey(l)]
+	duplicates := subnet.Duplicates([]*subnet.Lease{l}, a.claim)
+	return len(duplicates) > 0 && !a.settled && !a.dead[duplicateKey(l)]
 }
 
-func rivalKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.Instance }
+func duplicateKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.Instance }
 
 // settle asks all who use the claim's identity whether they live. It returns the conflict with the first who does, else the
 // leases, of which one may have become the claim's.
 func (a *acquisition) settle(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
 	a.settled = false
-	rivals := subnet.Rivals(leases, a.claim)
+	duplicates := subnet.Duplicates(leases, a.claim)
 	alive := map[string]bool{} // by node id, of those who have been asked
-	for i, rival := range rivals {
-		if !a.dead[rivalKey(rival.Lease)] {
-			if _, asked := alive[rival.Lease.Attrs.Node]; !asked {
-				if err := a.store.askAll(ctx, a.claim, a.unsettled(rivals[i:]), alive); err != nil {
+	for i, duplicate := range duplicates {
+		if !a.dead[duplicateKey(duplicate.Lease)] {
+			if _, asked := alive[duplicate.Lease.Attrs.Node]; !asked {
+				if err := a.store.askAll(ctx, a.claim, a.unsettled(duplicates[i:]), alive); err != nil {
 					return nil, err
 				}
 			}
-			if err := a.challenge(rival, alive[rival.Lease.Attrs.Node]); err != nil {
+			if err := a.challenge(duplicate, alive[duplicate.Lease.Attrs.Node]); err != nil {
 				return nil, err
 			}
 		}
-		if rival.Settles() {
+		if duplicate.SameMachine {
 			a.settled = true
-			return rival.Inherit(leases, a.claim), nil
+			return duplicate.Inherit(leases, a.claim), nil
 		}
 	}
 	return leases, nil
 }
 
-// unsettled returns the node ids to ask next: that of the first rival if its silence settles the matter, else all others' too.
-func (a *acquisition) unsettled(rivals []subnet.Rival) []string {
-	if rivals[0].Settles() {
-		rivals = rivals[:1]
+// unsettled returns the node ids to ask next: that of the first duplicate if its silence settles the matter, else all others' too.
+func (a *acquisition) unsettled(duplicates []subnet.Duplicate) []string {
+	if duplicates[0].SameMachine {
+		duplicates = duplicates[:1]
 	}
 	var nodes []string
-	for _, r := range rivals {
-		if node := r.Lease.Attrs.Node; !a.dead[rivalKey(r.Lease)] && !slices.Contains(nodes, node) {
+	for _, r := range duplicates {
+		if node := r.Lease.Attrs.Node; !a.dead[duplicateKey(r.Lease)] && !slices.Contains(nodes, node) {
 			nodes = append(nodes, node)
 		}
 	}
 	return nodes
 }
 
-// challenge returns the conflict with one rival that was asked, if it lives, or may live.
-func (a *acquisition) challenge(rival subnet.Rival, alive bool) error {
-	owner := rival.Lease.Attrs
+// challenge returns the conflict with one duplicate that was asked, if it lives, or may live.
+func (a *acquisition) challenge(duplicate subnet.Duplicate, alive bool) error {
+	owner := duplicate.Lease.Attrs
 	if alive {
-		return rival.Conflict
+		return duplicate.Conflict
 	}
-	if err := rival.Unanswered(); err != nil {
+	if err := duplicate.Unanswered(); err != nil {
 		return err
 	}
-	a.dead[rivalKey(rival.Lease)] = true
-	switch name := subnet.KeyOf(rival.Lease.Subnets); {
+	a.dead[duplicateKey(duplicate.Lease)] = true
+	switch name := subnet.KeyOf(duplicate.Lease.Subnets); {
 	case owner.Node == a.claim.Attrs.Node:
-	case rival.Settles():
+	case duplicate.SameMachine:
 		a.store.log.Warn("lease of an earlier run on this machine, which had another node id, is taken over",
 			"subnet", name, "node", owner.Node)
 	default:
 		a.store.log.Warn("public address was another node's, whose subnet stays leased until it expires",
-			"address", rival.Conflict.Value, "node", owner.Node, "subnet", name)
+			"address", duplicate.Conflict.Value, "node", owner.Node, "subnet", name)
 	}
 	return nil
 }

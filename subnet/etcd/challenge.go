@@ -19,20 +19,20 @@ const challengeTTL = time.Minute
 
 // dialogue is the value of a challenge key: a question, and the answer if the owner lives.
 type dialogue struct {
-	Question party
-	Answer   *party `json:",omitempty"`
+	Question instance
+	Answer   *instance `json:",omitempty"`
 }
 
-// party says who speaks.
-type party struct {
+// instance says who speaks.
+type instance struct {
 	Node     string
 	Instance string `json:",omitempty"`
 	Address  string `json:",omitempty"`
 	Subnets  string `json:",omitempty"` // as a lease key has them
 }
 
-func partyOf(a subnet.Attrs) party {
-	p := party{Node: a.Node, Instance: a.Instance}
+func instanceOf(a subnet.Attrs) instance {
+	p := instance{Node: a.Node, Instance: a.Instance}
 	if address := a.Address(); address.IsValid() {
 		p.Address = address.String()
 	}
@@ -71,24 +71,24 @@ func (s *Store) askAll(ctx context.Context, claim subnet.Claim, nodes []string, 
 
 // ask reports whether the owner of a node id lives. It does if its Held answers in time.
 func (s *Store) ask(ctx context.Context, claim subnet.Claim, node string) (bool, error) {
-	value, err := json.Marshal(dialogue{Question: partyOf(claim.Attrs)})
+	value, err := json.Marshal(dialogue{Question: instanceOf(claim.Attrs)})
 	if err != nil {
 		return false, fmt.Errorf("encode question to node %s: %w", node, err)
 	}
 	for {
-		alive, told, err := s.askOnce(ctx, s.layout.challenge(node), string(value))
+		alive, conclusive, err := s.askOnce(ctx, s.layout.challenge(node), string(value))
 		if err != nil {
 			return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
 		}
-		if told {
+		if conclusive {
 			return alive, nil
 		}
 	}
 }
 
-// askOnce returns nothing told if the question is gone: another host has asked meanwhile, and took its own question
+// askOnce is not conclusive if the question is gone: another host has asked meanwhile, and took its own question
 // away, which had replaced this one. An answer to it may have gone unseen.
-func (s *Store) askOnce(ctx context.Context, key, question string) (alive, told bool, err error) {
+func (s *Store) askOnce(ctx context.Context, key, question string) (alive, conclusive bool, err error) {
 	id, _, err := s.grant(ctx, challengeTTL)
 	if err != nil {
 		return false, false, err
@@ -136,7 +136,7 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 		return nil
 	}
 	mine := h.Lease()
-	who := partyOf(mine.Attrs)
+	who := instanceOf(mine.Attrs)
 	who.Subnets = subnet.KeyOf(mine.Subnets)
 	if d.Question.Node == who.Node && d.Question.Instance == who.Instance {
 		return nil
@@ -155,7 +155,7 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)
 	}
 	// A clone asks again and again; that is no news.
-	maps.DeleteFunc(h.askers, func(_ party, told time.Time) bool { return time.Since(told) > remind })
+	maps.DeleteFunc(h.askers, func(_ instance, told time.Time) bool { return time.Since(told) > remind })
 	if _, told := h.askers[d.Question]; !told {
 		h.askers[d.Question] = time.Now()
 		h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)

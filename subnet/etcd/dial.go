@@ -78,7 +78,7 @@ func (d *dialer) closeHomeless() {
 	var homeless []*conn
 	d.mu.Lock()
 	for c := range d.conns {
-		if !atHome(c.LocalAddr(), own) {
+		if !isOwnAddress(c.LocalAddr(), own) {
 			homeless = append(homeless, c)
 		}
 	}
@@ -89,8 +89,8 @@ func (d *dialer) closeHomeless() {
 	}
 }
 
-// atHome reports whether local is an address of this host. Those that need no interface always are.
-func atHome(local net.Addr, own []netip.Addr) bool {
+// isOwnAddress reports whether local is an address of this host. Those that need no interface always are.
+func isOwnAddress(local net.Addr, own []netip.Addr) bool {
 	tcp, ok := local.(*net.TCPAddr)
 	if !ok || tcp.IP.IsLoopback() {
 		return true

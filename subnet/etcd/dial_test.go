@@ -27,8 +27,8 @@ func TestAtHome(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := atHome(local, own); got != want {
-			t.Errorf("atHome(%s) = %t, want %t", text, got, want)
+		if got := isOwnAddress(local, own); got != want {
+			t.Errorf("isOwnAddress(%s) = %t, want %t", text, got, want)
 		}
 	}
 }

@@ -66,8 +66,8 @@ const (
 	pulseInTrouble = 5 * time.Second
 )
 
-// feelPulse finds out early that etcd is away, or back. Watches and leases wait for it without a word.
-func (s *Store) feelPulse(ctx context.Context) {
+// probe finds out early that etcd is away, or back. Watches and leases wait for it without a word.
+func (s *Store) probe(ctx context.Context) {
 	changed := time.Now()
 	due := time.NewTimer(pulseSoon)
 	defer due.Stop()

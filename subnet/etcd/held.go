@@ -25,8 +25,8 @@ type held struct {
 	done  chan struct{} // closed when nothing keeps the lease alive any more
 	turn  chan struct{} // holds a token while the key is read or written
 
-	askers map[party]time.Time // when a question of theirs was last logged; guarded by turn
-	noted  time.Time           // when it was last noted that the subnets are this host's; used by keep alone
+	askers map[instance]time.Time // when a question of theirs was last logged; guarded by turn
+	noted  time.Time              // when it was last noted that the subnets are this host's; used by keep alone
 
 	mu    sync.Mutex
 	mine  entry
@@ -51,7 +51,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
 
-		askers: map[party]time.Time{},
+		askers: map[instance]time.Time{},
 		noted:  time.Now(),
 		mine:   *mine,
 		until:  granted.until,

@@ -7,17 +7,17 @@ import (
 	"tulle/internal/backoff"
 )
 
-// storm tells a watch to look away for a while. Of a thousand hosts that start at once each writes a lease, and etcd tells each of
+// storm tells a watch to pause for a while. Of a thousand hosts that start at once each writes a lease, and etcd tells each of
 // them of every one: a million messages, one by one to whoever watches at the time. Who comes back later gets in one message
 // all that there was meanwhile.
 //
-// Only a watch that has known no calm looks away, and only while it is young. After that it hears of each change at once.
+// Only a watch that has known no calm pauses, and only while it is young. After that it hears of each change at once.
 type storm struct {
 	calm     bool
 	end      time.Time // when there is calm in any case
 	away     bool      // the next message tells of what there was meanwhile
 	last     time.Time // when a message came, or the watch began
-	patience float64   // messages until it looks away
+	patience float64   // messages until it pauses
 	pause    backoff.Backoff
 }
 
@@ -41,8 +41,8 @@ func newStorm() storm {
 	return storm{end: now.Add(stormMost), last: now, patience: stormPatience, pause: backoff.Backoff{First: time.Second, Most: 4 * time.Second}}
 }
 
-// hear takes in a message with a number of changes, and reports whether to look away.
-func (s *storm) hear(changes int) bool {
+// observe takes in a message with a number of changes, and reports whether to pause.
+func (s *storm) observe(changes int) bool {
 	now := time.Now()
 	passed := now.Sub(s.last)
 	s.last = now

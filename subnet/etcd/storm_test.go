@@ -21,7 +21,7 @@ func TestStorm(t *testing.T) {
 	const ms = time.Millisecond
 	for name, test := range map[string]struct {
 		messages []message
-		away     int // how often the watch looks away
+		away     int // how often the watch pauses
 	}{
 		"a small network starts":              {repeat(message{0, 1}, stormPatience), 0},
 		"a slow trickle":                      {repeat(message{500 * ms, 1}, 1000), 0},
@@ -35,12 +35,12 @@ func TestStorm(t *testing.T) {
 				s, away := newStorm(), 0
 				for _, m := range test.messages {
 					<-time.After(m.after)
-					if s.hear(m.changes) {
+					if s.observe(m.changes) {
 						away++
 					}
 				}
 				if away != test.away {
-					t.Errorf("looks away %d times, want %d", away, test.away)
+					t.Errorf("pauses %d times, want %d", away, test.away)
 				}
 			})
 		})

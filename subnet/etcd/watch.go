@@ -30,7 +30,7 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	defer s.watching.CompareAndSwap(w, nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.deliver(ctx, deliver) })
-	wg.Go(func() { s.feelPulse(ctx) })
+	wg.Go(func() { s.probe(ctx) })
 	retry := connectBackoff()
 	for ctx.Err() == nil {
 		start := time.Now()
@@ -121,7 +121,7 @@ func (w *watcher) follow(ctx context.Context) error {
 			if r.Header.Revision < w.view.revision {
 				return errRewound
 			}
-			if w.apply(r); w.storm.hear(len(r.Events)) {
+			if w.apply(r); w.storm.observe(len(r.Events)) {
 				return errStorm
 			}
 			continue

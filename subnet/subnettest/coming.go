@@ -23,12 +23,12 @@ func (s *Store) acquired(claim subnet.Claim) {
 // lives reports whether a host with the given node id holds a lease, or is about to, and can speak for itself.
 func (w *world) lives(node string) bool {
 	for _, c := range w.coming {
-		if c.node == node && c.session.open() && !c.session.way.Stopped {
+		if c.node == node && c.session.open() && !c.session.connection.Stopped {
 			return true
 		}
 	}
 	for _, h := range w.live {
-		if h.claim.Attrs.Node == node && h.session.open() && !h.session.way.Stopped {
+		if h.claim.Attrs.Node == node && h.session.open() && !h.session.connection.Stopped {
 			return true
 		}
 	}

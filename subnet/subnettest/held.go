@@ -72,11 +72,11 @@ func (h *held) keep(ctx context.Context) {
 	}
 }
 
-// turn does what is due, as far as the way to the store allows, and returns what tells that the way has changed.
+// turn does what is due, as far as the connection to the store allows, and returns what tells that the connection has changed.
 func (h *held) turn(look *bool) (moved <-chan struct{}, loss error) {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
-	if *look && h.session.open() && !h.session.way.Stopped {
+	if *look && h.session.open() && !h.session.connection.Stopped {
 		*look = false
 		if err := h.inspect(); err != nil {
 			return nil, err

@@ -25,12 +25,12 @@ const (
 // testing/synctest drives it. Keys are relative to the prefix: "config", "subnets/10.5.34.0-24".
 type Store struct {
 	*world
-	way    Way
-	born   time.Time
-	slept  time.Duration   // of the time since
-	ctx    context.Context // ends with the store
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	connection Connection
+	born       time.Time
+	slept      time.Duration   // of the time since
+	ctx        context.Context // ends with the store
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
 }
 
 var _ subnet.Store = (*Store)(nil)
@@ -44,7 +44,7 @@ type world struct {
 	live     []*held
 	coming   []coming
 	down     bool          // nobody reaches it
-	moved    chan struct{} // closed when the way of a host changes
+	moved    chan struct{} // closed when the connection of a host changes
 	leases   *subnet.Set   // what the keys say, nil if it must be read again
 	observer func(subnet.Set)
 	history
@@ -70,7 +70,7 @@ func NewStore() *Store {
 // Open returns the store as another host sees it.
 func (s *Store) Open() subnet.Store { return s.Another() }
 
-// Another is Open for those who also change the way to the store.
+// Another is Open for those who also change the connection to the store.
 func (s *Store) Another() *Store { return open(s.world) }
 
 // Observe calls fn with the leases and the revision after every change, until there is another fn. It must not call the store.
@@ -217,7 +217,7 @@ func (w *world) changed(key string) {
 
 // notify tells that the key has changed, if the host can hear it.
 func (h *held) notify() {
-	if !h.session.way.Deaf {
+	if !h.session.connection.NoEvents {
 		signal(h.wake)
 	}
 }
@@ -276,15 +276,15 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 	if set.Revision != s.revision {
 		set = s.all()
 	}
-	for _, rival := range subnet.Rivals(set.Leases, claim) {
-		if s.lives(rival.Lease.Attrs.Node) {
-			return subnet.Lease{}, rival.Conflict
+	for _, duplicate := range subnet.Duplicates(set.Leases, claim) {
+		if s.lives(duplicate.Lease.Attrs.Node) {
+			return subnet.Lease{}, duplicate.Conflict
 		}
-		if err := rival.Unanswered(); err != nil {
+		if err := duplicate.Unanswered(); err != nil {
 			return subnet.Lease{}, err
 		}
-		if rival.Settles() {
-			set.Leases = rival.Inherit(set.Leases, claim)
+		if duplicate.SameMachine {
+			set.Leases = duplicate.Inherit(set.Leases, claim)
 			break
 		}
 	}

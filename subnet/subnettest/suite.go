@@ -31,7 +31,7 @@ type Harness interface {
 	Keys() []string
 }
 
-// Far is a store as seen by a host whose way to it can be cut and mended, and whose machine can be suspended: its timers stand
+// Far is a store as seen by a host whose connection to it can be cut and mended, and whose machine can be suspended: its timers stand
 // still, and its uptime goes on.
 type Far struct {
 	subnet.Store

@@ -55,17 +55,17 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	}
 }
 
-// news waits until there is something new to see, or it is time to look again, and for the way to see it; not ok at the end of ctx.
+// news waits until there is something new to see, or it is time to look again, and for the connection to see it; not ok at the end of ctx.
 func (s *Store) news(ctx context.Context, v *view, again <-chan time.Time) (set subnet.Set, confirm, ok bool) {
 	fresh := false
 	for {
 		s.mu.Lock()
-		way, moved := s.way, s.moved
-		if (fresh || confirm) && s.open() && !(way.Deaf && !confirm) && !way.Stopped {
+		connection, moved := s.connection, s.moved
+		if (fresh || confirm) && s.open() && !(connection.NoEvents && !confirm) && !connection.Stopped {
 			v.follow(s.world)
 			set = v.set(s.world)
 			s.mu.Unlock()
-			return set, confirm, s.age(ctx, way)
+			return set, confirm, s.age(ctx, connection)
 		}
 		s.mu.Unlock()
 		select {
@@ -80,18 +80,18 @@ func (s *Store) news(ctx context.Context, v *view, again <-chan time.Time) (set 
 	}
 }
 
-// age waits for as long as the way delays a view; false at the end of ctx.
-func (s *Store) age(ctx context.Context, way Way) bool {
-	if way.Latency != nil {
-		way.Lag += way.Latency()
+// age waits for as long as the connection delays a view; false at the end of ctx.
+func (s *Store) age(ctx context.Context, connection Connection) bool {
+	if connection.Latency != nil {
+		connection.Lag += connection.Latency()
 	}
-	if way.Lag == 0 {
+	if connection.Lag == 0 {
 		return true
 	}
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(way.Lag):
+	case <-time.After(connection.Lag):
 		return true
 	}
 }

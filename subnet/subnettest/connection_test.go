@@ -21,7 +21,7 @@ func TestSameRevisionAfterRestore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.SetWay(Way{Cut: true})
+		s.SetConnection(Connection{Cut: true})
 		s.Restore(backup)
 		twin := s.Open().(*Store)
 		defer twin.Close()
@@ -34,7 +34,7 @@ func TestSameRevisionAfterRestore(t *testing.T) {
 		if a, b := first.Lease(), second.Lease(); a.Subnets != b.Subnets || a.Revision != b.Revision {
 			t.Fatalf("leases %v at %d and %v at %d, want the same", a.Subnets, a.Revision, b.Subnets, b.Revision)
 		}
-		s.SetWay(Way{})
+		s.SetConnection(Connection{})
 		select {
 		case err := <-first.Lost():
 			if !errors.Is(err, subnet.ErrLost) {

@@ -12,23 +12,23 @@ var errAway = errors.New("the store does not answer")
 // requestTimeout is how long a request waits for a store out of reach.
 const requestTimeout = 5 * time.Second
 
-// Way is what lies between one host and the store. The zero Way is a good one.
-type Way struct {
-	Stopped bool                 // the host's process does not run
-	Cut     bool                 // nothing gets through
-	Deaf    bool                 // requests get through, news of changes does not
-	Mute    bool                 // requests take effect, and their answers are lost
-	Lag     time.Duration        // views are delivered as they were so long ago
-	Latency func() time.Duration // of each request; nil: none
+// Connection is what lies between one host and the store. The zero Connection is a good one.
+type Connection struct {
+	Stopped   bool                 // the host's process does not run
+	Cut       bool                 // nothing gets through
+	NoEvents  bool                 // requests get through, news of changes does not
+	NoAnswers bool                 // requests take effect, and their answers are lost
+	Lag       time.Duration        // views are delivered as they were so long ago
+	Latency   func() time.Duration // of each request; nil: none
 }
 
-// SetWay changes the way of this host.
-func (s *Store) SetWay(w Way) {
+// SetConnection changes the connection of this host.
+func (s *Store) SetConnection(w Connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	healed := s.way.Cut && !w.Cut || s.way.Deaf && !w.Deaf
-	s.way = w
-	s.wayChanged()
+	healed := s.connection.Cut && !w.Cut || s.connection.NoEvents && !w.NoEvents
+	s.connection = w
+	s.connectionChanged()
 	if healed {
 		s.changedAll()
 	}
@@ -37,14 +37,14 @@ func (s *Store) SetWay(w Way) {
 // OpenAfar is Another as the suite takes it.
 func (s *Store) OpenAfar() Far {
 	far := s.Another()
-	return Far{Store: far, Cut: func() { far.SetWay(Way{Cut: true}) }, Mend: func() { far.SetWay(Way{}) }, Sleep: far.Sleep}
+	return Far{Store: far, Cut: func() { far.SetConnection(Connection{Cut: true}) }, Mend: func() { far.SetConnection(Connection{}) }, Sleep: far.Sleep}
 }
 
-// Way returns the way of this host.
-func (s *Store) Way() Way {
+// Connection returns the connection of this host.
+func (s *Store) Connection() Connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.way
+	return s.connection
 }
 
 // SetDown takes the whole store away from all hosts, or gives it back. Leases do not expire meanwhile, and then have
@@ -61,17 +61,17 @@ func (w *world) SetDown(down bool) {
 			}
 		}
 	}
-	w.wayChanged()
+	w.connectionChanged()
 }
 
-// wayChanged wakes all who wait for a way. The lock is held, here and below.
-func (w *world) wayChanged() {
+// connectionChanged wakes all who wait for a connection. The lock is held, here and below.
+func (w *world) connectionChanged() {
 	close(w.moved)
 	w.moved = make(chan struct{})
 }
 
 // open reports whether a host's requests get through.
-func (s *Store) open() bool { return !s.way.Cut && !s.down }
+func (s *Store) open() bool { return !s.connection.Cut && !s.down }
 
 // request waits until a request has gone through, or fails for want of an answer. The lock is not held. A process that
 // is stopped notices nothing, not even the time.
@@ -82,7 +82,7 @@ func (s *Store) request(ctx context.Context) error {
 	patience := time.After(requestTimeout)
 	for {
 		s.mu.Lock()
-		stopped, open, moved := s.way.Stopped, s.open(), s.moved
+		stopped, open, moved := s.connection.Stopped, s.open(), s.moved
 		s.mu.Unlock()
 		if !stopped && open {
 			return ctx.Err()
@@ -101,9 +101,9 @@ func (s *Store) request(ctx context.Context) error {
 	}
 }
 
-// travel takes the time that the way takes.
+// travel takes the time that the connection takes.
 func (s *Store) travel(ctx context.Context) error {
-	latency := s.Way().Latency
+	latency := s.Connection().Latency
 	if latency == nil {
 		return ctx.Err()
 	}
@@ -117,7 +117,7 @@ func (s *Store) travel(ctx context.Context) error {
 
 // answer waits for the answer to a request that took effect.
 func (s *Store) answer(ctx context.Context) error {
-	if !s.Way().Mute {
+	if !s.Connection().NoAnswers {
 		return nil
 	}
 	select {

@@ -9,31 +9,31 @@ import (
 	"tulle/subnet"
 )
 
-// sight is the view of the store that one pass decides from.
-type sight struct {
+// storeView is the view of the store that one pass decides from.
+type storeView struct {
 	subnet.Set
 	past     bool   // of an earlier run: the store has not been reached since this one began
 	degraded string // what that means, for people
 }
 
-// see returns the newest view of the store; while it has shown no configuration, and a start has waited long enough, the
+// currentView returns the newest view of the store; while it has shown no configuration, and a start has waited long enough, the
 // cached one.
-func (a *Agent) see() (sight, error) {
+func (a *Agent) currentView() (storeView, error) {
 	set, ok := a.inbox.view()
 	if !ok && time.Since(a.born) < storePatience {
-		return sight{}, errNoView
+		return storeView{}, errNoView
 	}
-	a.recall(set, ok)
+	a.openCache(set, ok)
 	if ok && set.Network != nil && a.past != nil {
 		a.resume(set)
 		a.past = nil
 		a.keeper.hurry()
 	}
 	if ok && a.past == nil {
-		return sight{Set: a.remember(a.compare(set))}, nil
+		return storeView{Set: a.remember(a.compare(set))}, nil
 	}
 	if a.past == nil || time.Since(a.born) < storePatience {
-		return sight{}, errNoView
+		return storeView{}, errNoView
 	}
 	if !a.resumed {
 		a.resumed = true
@@ -46,11 +46,11 @@ func (a *Agent) see() (sight, error) {
 		past.Leases, _ = subnet.Keep(set.Leases, past.Leases)
 	}
 	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.Time)
-	return sight{Set: a.remember(past), past: true, degraded: text}, nil
+	return storeView{Set: a.remember(past), past: true, degraded: text}, nil
 }
 
-// recall reads the cached view, once, unless the store shows that very view.
-func (a *Agent) recall(set subnet.Set, ok bool) {
+// openCache reads the cached view, once, unless the store shows that very view.
+func (a *Agent) openCache(set subnet.Set, ok bool) {
 	if a.opened {
 		return
 	}
@@ -64,9 +64,9 @@ func (a *Agent) recall(set subnet.Set, ok bool) {
 	}
 }
 
-// cautious is the part of a plan that may be carried out on a view of the past. Nothing goes away, and what leads to peers
+// additive is the part of a plan that may be carried out on a view of the past. Nothing goes away, and what leads to peers
 // and is there stays as it is: an earlier run may have made it from a newer view.
-func cautious(plan ip.Plan) ip.Plan {
+func additive(plan ip.Plan) ip.Plan {
 	return slices.DeleteFunc(plan, func(op ip.Op) bool {
 		switch op.New.(type) {
 		case ip.Guard, ip.FDB, ip.Neighbor, ip.Route:

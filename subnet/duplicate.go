@@ -11,30 +11,33 @@ import (
 	"tulle/ip"
 )
 
-// Rival is a lease whose owner stands against a claim if it lives.
-type Rival struct {
+// Duplicate is a lease whose owner stands against a claim if it lives.
+type Duplicate struct {
 	Lease    *Lease
 	Conflict *ConflictError
-	Here     bool // the owner ran on the claim's machine
+
+	// SameMachine tells that the owner was an earlier run on the claim's machine, where two cannot run at once. Its silence makes the
+	// lease the claim's; whoever else uses the node id or the public address has come later, or is wrong.
+	SameMachine bool
 }
 
-// Rivals returns the owners in leases that stand against a claim if they live: another instance with its node id, and
+// Duplicates returns the owners in leases that stand against a claim if they live: another instance with its node id, and
 // other nodes with its public address. A lease without node id has no owner that could be asked.
 //
-// A claim whose instance has written one of the leases goes on with that one, and has no rivals: else anybody who may write to
-// the store could keep a host from starting again. Those that ran on the claim's machine come first: see Rival.Settles.
-func Rivals(leases []*Lease, claim Claim) []Rival {
+// A claim whose instance has written one of the leases goes on with that one, and has no duplicates: else anybody who may write to
+// the store could keep a host from starting again. Those that ran on the claim's machine come first: see Duplicate.SameMachine.
+func Duplicates(leases []*Lease, claim Claim) []Duplicate {
 	if slices.ContainsFunc(leases, claim.wrote) {
 		return nil
 	}
-	var rivals []Rival
+	var duplicates []Duplicate
 	for _, l := range leases {
 		if c := claim.conflict(l); c != nil {
-			rivals = append(rivals, Rival{Lease: l, Conflict: c, Here: l.Attrs.sharesHardware(claim.Attrs)})
+			duplicates = append(duplicates, Duplicate{Lease: l, Conflict: c, SameMachine: l.Attrs.sharesHardware(claim.Attrs)})
 		}
 	}
-	slices.SortStableFunc(rivals, func(a, b Rival) int { return cmp.Compare(a.order(claim), b.order(claim)) })
-	return rivals
+	slices.SortStableFunc(duplicates, func(a, b Duplicate) int { return cmp.Compare(a.order(claim), b.order(claim)) })
+	return duplicates
 }
 
 // conflict is that with the owner of l if it lives, nil if there is none.
@@ -59,40 +62,36 @@ func (c Claim) conflict(l *Lease) *ConflictError {
 	return nil
 }
 
-// order is by how much the silence of a rival tells.
-func (r Rival) order(claim Claim) int {
+// order is by how much the silence of a duplicate tells.
+func (d Duplicate) order(claim Claim) int {
 	switch {
-	case r.Here && r.Lease.Attrs.Node == claim.Attrs.Node:
+	case d.SameMachine && d.Lease.Attrs.Node == claim.Attrs.Node:
 		return 0
-	case r.Here:
+	case d.SameMachine:
 		return 1
 	}
 	return 2
 }
 
-// Settles reports whether the silence of the owner makes the lease the claim's. It was an earlier run on the same machine, where
-// two cannot run at once; whoever else uses the node id or the public address has come later, or is wrong.
-func (r Rival) Settles() bool { return r.Here }
-
 // Unanswered returns what it means that the owner was asked whether it lives, and is silent. On the claim's own hardware
 // it cannot live; elsewhere it may be cut off, and believe in its lease until that ends.
-func (r Rival) Unanswered() error {
-	if !r.Conflict.Elsewhere {
+func (d Duplicate) Unanswered() error {
+	if !d.Conflict.Elsewhere {
 		return nil
 	}
-	silent := *r.Conflict
+	silent := *d.Conflict
 	silent.Silent = true
 	return &silent
 }
 
-// Inherit returns leases with the rival's as one of the claim's node. A machine that keeps no node id has another one with each
+// Inherit returns leases with the duplicate's as one of the claim's node. A machine that keeps no node id has another one with each
 // run, and would leave a lease behind each time.
-func (r Rival) Inherit(leases []*Lease, claim Claim) []*Lease {
-	heir := *r.Lease
+func (d Duplicate) Inherit(leases []*Lease, claim Claim) []*Lease {
+	heir := *d.Lease
 	heir.Attrs.Node = claim.Attrs.Node
 	leases = slices.Clone(leases)
 	for i, l := range leases {
-		if l == r.Lease {
+		if l == d.Lease {
 			leases[i] = &heir
 		}
 	}
