@@ -40,6 +40,15 @@ const (
 	ownerHardware = "Hardware"
 )
 
+// EncodeLease returns the value of a lease's key.
+func EncodeLease(s Subnets, a Attrs) (string, error) {
+	value, err := json.Marshal(a)
+	if err != nil {
+		return "", fmt.Errorf("encode lease %s: %w", KeyOf(s), err)
+	}
+	return string(value), nil
+}
+
 // MarshalJSON writes the value of a lease key: flannel's fields as flannel writes them, Tulle's own, then Extra by name.
 func (a Attrs) MarshalJSON() ([]byte, error) {
 	var w objectWriter

@@ -31,7 +31,7 @@ func NewClient(runDir string) *Client {
 	socket := filepath.Join(runDir, SocketName)
 	return &Client{socket: socket, http: http.Client{
 		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
 		}},
@@ -40,19 +40,36 @@ func NewClient(runDir string) *Client {
 
 // Status returns how things stand on this host.
 func (c *Client) Status(ctx context.Context) (agent.Status, error) {
-	_, body, err := c.get(ctx, "/v1/status")
-	if err != nil {
-		return agent.Status{}, err
-	}
-	return decodeStatus(body)
+	var st agent.Status
+	return st, c.DecodeStatus(ctx, &st)
 }
 
-func decodeStatus(body []byte) (agent.Status, error) {
-	var st agent.Status
-	if err := json.Unmarshal(body, &st); err != nil {
-		return st, fmt.Errorf("decode status: %w", err)
+// DecodeStatus is Status for those who need some of its fields only: v points to a struct that has them.
+func (c *Client) DecodeStatus(ctx context.Context, v any) error {
+	code, body, err := c.get(ctx, "/v1/status")
+	if err != nil {
+		return err
 	}
-	return st, nil
+	if code != http.StatusOK {
+		return fmt.Errorf("ask tulled for its status: %s: %s", http.StatusText(code), strings.TrimSpace(string(body)))
+	}
+	return decodeStatus(body, v)
+}
+
+func decodeStatus(body []byte, v any) error {
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode status: %w", err)
+	}
+	return nil
+}
+
+// Metrics returns what tulled counts, in Prometheus' text format.
+func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
+	code, body, err := c.get(ctx, "/metrics")
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("ask tulled for its metrics: %s", http.StatusText(code))
+	}
+	return body, err
 }
 
 // Wanted returns what the kernel of this host is wanted to look like: what the daemon says or, if none answers, what the last one left.

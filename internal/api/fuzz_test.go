@@ -48,7 +48,8 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if st, err := decodeStatus(text); err == nil && st.Lease != nil {
+		var st agent.Status
+		if err := decodeStatus(text, &st); err == nil && st.Lease != nil {
 			for _, p := range st.Lease.Subnets {
 				_ = p.String() // as tulle status prints it
 			}

@@ -3,8 +3,8 @@
 package bench
 
 import (
+	"bytes"
 	"context"
-	"net"
 	"os"
 	"time"
 )
@@ -69,8 +69,9 @@ func (w *world) etcdCounters(ctx context.Context) (counters, error) {
 }
 
 func (w *world) daemonCounters(ctx context.Context) (counters, error) {
-	return scrape(ctx, "http://tulled/metrics", func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", w.host.Socket())
-	})
+	text, err := w.host.Metrics(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return parseCounters(bytes.NewReader(text))
 }

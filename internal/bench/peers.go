@@ -4,7 +4,6 @@ package bench
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 
@@ -67,11 +66,7 @@ func (p peer) key() string { return "subnets/" + subnet.KeyOf(p.subnets()) }
 
 // value is what the key holds. Each generation has another MAC address.
 func (p peer) value(generation byte) (string, error) {
-	value, err := json.Marshal(p.attrs(generation))
-	if err != nil {
-		return "", fmt.Errorf("encode lease of peer %d: %w", p.number, err)
-	}
-	return string(value), nil
+	return subnet.EncodeLease(p.subnets(), p.attrs(generation))
 }
 
 func (p peer) mac(f ip.Family, generation byte) ip.MAC {

@@ -4,11 +4,7 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"tulle/internal/api"
 	"tulle/internal/netns"
 	"tulle/ip"
 )
@@ -61,7 +58,7 @@ func (h *Host) Namespace() *netns.Namespace { return h.ns }
 func (h *Host) SubnetFile() string { return filepath.Join(h.Dir, "subnet.env") }
 
 // Socket is the path of the daemon's API.
-func (h *Host) Socket() string { return filepath.Join(h.runDir(), "tulled.sock") }
+func (h *Host) Socket() string { return filepath.Join(h.runDir(), api.SocketName) }
 
 func (h *Host) runDir() string { return filepath.Join(h.Dir, "run") }
 
@@ -193,51 +190,29 @@ func (h *Host) WaitReady(ctx context.Context) error {
 
 // Ready asks tulled whether it is ready; if not, reason says what is missing.
 func (h *Host) Ready(ctx context.Context) (ready bool, reason string) {
-	status, body, err := h.get(ctx, "/readyz")
-	if err != nil {
-		return false, err.Error()
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := api.NewClient(h.runDir()).Ready(ctx); err != nil {
+		return false, strings.TrimPrefix(err.Error(), "not ready: ")
 	}
-	return status == http.StatusOK, strings.TrimSpace(string(body))
+	return true, ""
 }
 
-// Status decodes tulled's status into v.
+// Status decodes tulled's status into v, which has the fields of it that the caller needs.
 func (h *Host) Status(ctx context.Context, v any) error {
-	status, body, err := h.get(ctx, "/v1/status")
-	if err != nil {
-		return err
-	}
-	if status != http.StatusOK {
-		return fmt.Errorf("get status of %s: %s: %s", h, http.StatusText(status), body)
-	}
-	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("decode status of %s: %w", h, err)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if err := api.NewClient(h.runDir()).DecodeStatus(ctx, v); err != nil {
+		return fmt.Errorf("status of %s: %w", h, err)
 	}
 	return nil
 }
 
-func (h *Host) get(ctx context.Context, path string) (status int, body []byte, err error) {
+// Metrics returns what tulled counts, in Prometheus' text format.
+func (h *Host) Metrics(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var dialer net.Dialer
-			return dialer.DialContext(ctx, "unix", h.Socket())
-		},
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tulled"+path, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return 0, nil, fmt.Errorf("get %s of %s: %w", path, h, err)
-	}
-	defer response.Body.Close()
-	if body, err = io.ReadAll(response.Body); err != nil {
-		return 0, nil, fmt.Errorf("get %s of %s: %w", path, h, err)
-	}
-	return response.StatusCode, body, nil
+	return api.NewClient(h.runDir()).Metrics(ctx)
 }
 
 const (

@@ -1,9 +1,7 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -264,17 +262,17 @@ func (a *acquisition) etcdLease(ctx context.Context, old *entry) (clientv3.Lease
 
 // adopt makes a present lease this claim's.
 func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs, id clientv3.LeaseID) (*entry, error) {
-	before, err := json.Marshal(old.Attrs)
+	before, err := subnet.EncodeLease(old.Subnets, old.Attrs)
 	if err != nil {
-		return nil, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(old.Subnets), err)
+		return nil, err
 	}
-	value, err := json.Marshal(attrs)
+	value, err := subnet.EncodeLease(old.Subnets, attrs)
 	if err != nil {
-		return nil, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(old.Subnets), err)
+		return nil, err
 	}
 	mine := &entry{old.Lease, id}
 	mine.Attrs, mine.Reserved = attrs, id == 0
-	if bytes.Equal(before, value) && id == old.id {
+	if before == value && id == old.id {
 		return mine, nil
 	}
 	r, err := a.store.rewrite(ctx, old, value, id)
@@ -290,11 +288,11 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 }
 
 // rewrite gives a lease key that is as it was seen another value and etcd lease, and its guards with it.
-func (s *Store) rewrite(ctx context.Context, old *entry, value []byte, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+func (s *Store) rewrite(ctx context.Context, old *entry, value string, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
 	key := s.layout.lease(old.Subnets)
 	t := txn{
 		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", old.Revision)},
-		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))},
+		then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
 	}
 	for _, g := range s.layout.guards(old.Subnets) {
 		t.then = append(t.then, clientv3.OpPut(g, subnet.KeyOf(old.Subnets), clientv3.WithLease(id)))

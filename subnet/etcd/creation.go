@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -36,16 +35,16 @@ func (s *Store) newCreation(v *view) *creation {
 
 // try creates a lease on etcd lease id, in place of the old lease if there is one. It returns nil if the race is lost.
 func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet.Attrs, id clientv3.LeaseID, old *entry) (*entry, error) {
-	value, err := json.Marshal(attrs)
+	value, err := subnet.EncodeLease(subnets, attrs)
 	if err != nil {
-		return nil, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(subnets), err)
+		return nil, err
 	}
 	l := c.store.layout
 	key := l.lease(subnets)
 	from, end := c.place(subnets)
 	t := txn{
 		when:      c.conditions(subnets, old),
-		then:      []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithLease(id))},
+		then:      []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
 		otherwise: []clientv3.Op{clientv3.OpGet(from, clientv3.WithRange(end))},
 	}
 	for _, g := range l.guards(subnets) {

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -114,11 +113,11 @@ func (h *held) reclaim(ctx context.Context, kv *mvccpb.KeyValue) error {
 	}
 	seen.Subnets, seen.Revision, seen.Created, seen.Reserved = mine.Subnets, kv.ModRevision, kv.CreateRevision, seen.id == 0
 	seen.Attrs = mine.Attrs.Over(now.Attrs)
-	value, err := json.Marshal(seen.Attrs)
+	value, err := subnet.EncodeLease(mine.Subnets, seen.Attrs)
 	if err != nil {
-		return fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+		return err
 	}
-	if string(value) != string(kv.Value) || int64(seen.id) != kv.Lease {
+	if value != string(kv.Value) || int64(seen.id) != kv.Lease {
 		r, err := h.store.rewrite(ctx, &seen, value, seen.id)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			var t term

@@ -1,9 +1,7 @@
 package etcd
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -284,15 +282,15 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 	mine := h.entry()
 	key := h.store.layout.lease(mine.Subnets)
 	attrs = attrs.Over(mine.Attrs)
-	before, err := json.Marshal(mine.Attrs)
+	before, err := subnet.EncodeLease(mine.Subnets, mine.Attrs)
 	if err != nil {
-		return false, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+		return false, err
 	}
-	value, err := json.Marshal(attrs)
+	value, err := subnet.EncodeLease(mine.Subnets, attrs)
 	if err != nil {
-		return false, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+		return false, err
 	}
-	if bytes.Equal(before, value) {
+	if before == value {
 		return true, nil
 	}
 	r, err := h.store.commit(ctx, txn{
@@ -300,7 +298,7 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 			clientv3.Compare(clientv3.ModRevision(key), "=", mine.Revision),
 			clientv3.Compare(clientv3.LeaseValue(key), "=", mine.id), // a restore from a backup brings revisions again, never this id
 		},
-		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())},
+		then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithIgnoreLease())},
 	})
 	if err != nil {
 		return false, fmt.Errorf("update lease %s: %w", subnet.KeyOf(mine.Subnets), err)

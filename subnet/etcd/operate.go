@@ -3,7 +3,6 @@ package etcd
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -114,9 +113,9 @@ func (s *Store) pin(ctx context.Context, e entry) (lease subnet.Lease, done bool
 	if e.Reserved {
 		return e.Lease, true, nil
 	}
-	value, err := json.Marshal(e.Attrs)
+	value, err := subnet.EncodeLease(e.Subnets, e.Attrs)
 	if err != nil {
-		return lease, false, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(e.Subnets), err)
+		return lease, false, err
 	}
 	r, err := s.rewrite(ctx, &e, value, 0)
 	if err != nil || !r.Succeeded {

@@ -3,7 +3,6 @@ package subnettest
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -146,16 +145,16 @@ func (h *held) inspect() error {
 }
 
 func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
-	value, err := json.Marshal(attrs)
+	value, err := subnet.EncodeLease(h.mine.Subnets, attrs)
 	if err != nil {
-		return fmt.Errorf("encode lease %s: %w", subnet.KeyOf(h.mine.Subnets), err)
+		return err
 	}
 	r, ok := h.store.keys[h.key()]
-	if !ok || r.value != string(value) || (ttl == 0) != (r.expiry == nil) {
+	if !ok || r.value != value || (ttl == 0) != (r.expiry == nil) {
 		if !ok {
 			h.store.note(h.mine.Subnets, h.claim.Attrs.Node, false)
 		}
-		h.store.put(h.key(), string(value), ttl)
+		h.store.put(h.key(), value, ttl)
 		r = h.store.keys[h.key()]
 	}
 	h.mine.Attrs, h.mine.Created, h.mine.Revision = attrs, r.created, r.modified

@@ -3,7 +3,6 @@ package subnettest
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -344,21 +343,21 @@ func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease
 	if mine.Reserved {
 		ttl = 0
 	}
-	value, err := json.Marshal(mine.Attrs)
+	value, err := subnet.EncodeLease(mine.Subnets, mine.Attrs)
 	if err != nil {
-		return mine, fmt.Errorf("encode lease %s: %w", subnet.KeyOf(mine.Subnets), err)
+		return mine, err
 	}
 	key := leasesDir + subnet.KeyOf(mine.Subnets)
 	if place.Held && place.Subnets != place.Mine.Subnets {
 		w.delete(leasesDir + subnet.KeyOf(place.Mine.Subnets))
 	}
-	if r, ok := w.keys[key]; ok && r.value == string(value) && (ttl == 0) == (r.expiry == nil) {
+	if r, ok := w.keys[key]; ok && r.value == value && (ttl == 0) == (r.expiry == nil) {
 		w.renew(key, ttl)
 	} else {
 		if !ok {
 			w.note(mine.Subnets, claim.Attrs.Node, false)
 		}
-		w.put(key, string(value), ttl)
+		w.put(key, value, ttl)
 	}
 	mine.Created, mine.Revision = w.keys[key].created, w.keys[key].modified
 	return mine, nil
