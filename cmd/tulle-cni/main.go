@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command tulle-cni is the CNI plugin. Container runtimes start it under the name tulle, or flannel, once per container and command.
 package main
 

@@ -28,13 +28,9 @@ Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
 		newPlanCommand(),
 		newLeasesCommand(),
 		newConfigCommand(),
-		newCNICommand(),
-		newDockerCommand(),
-		newCleanupCommand(),
 		newEtcdCommand(),
-		newLabCommand(),
-		newBenchCommand(),
 	)
+	root.AddCommand(hostCommands()...)
 	return root
 }
 

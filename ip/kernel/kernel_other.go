@@ -40,3 +40,6 @@ func (*Kernel) Lookup(context.Context, []netip.Addr) (map[netip.Addr]ip.Path, er
 
 // Watch returns errors.ErrUnsupported.
 func (*Kernel) Watch(context.Context, func(ip.Actor)) error { return errors.ErrUnsupported }
+
+// Calls returns 0.
+func (*Kernel) Calls() uint64 { return 0 }
