@@ -24,8 +24,8 @@ type Store interface {
 	// It returns *ConflictError if another host that lives, or may live, uses the claim's identity or address, ErrNoNetwork while there is
 	// no valid configuration, and ErrExhausted if no subnet is free.
 	Acquire(ctx context.Context, claim Claim) (Held, error)
-	// Watch delivers the whole view at once and after every change, the newest only, until ctx ends or the store says
-	// that it never will (bad credentials). It heals itself after compaction, reconnects and leader loss. deliver must not block for long.
+	// Watch delivers the whole view at once and after every change, the newest only, until ctx ends or the store is closed. Whatever
+	// goes wrong meanwhile, bad credentials among it, it tries again. deliver must not block for long.
 	//
 	// A sudden loss is held back (see Holdback): a view from which more than half of the leases of the last one delivered
 	// went, or that is of older data, is delivered with those leases until all are there again or a second complete read,
