@@ -23,7 +23,7 @@ type UplinkChoice struct {
 	Patterns   []*regexp.Regexp // tried next, against each address and then each name
 	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
 	Public     Dual[netip.Addr] // advertised instead of the interface's own
-	Keep       Dual[netip.Addr] // in use so far: taken of an interface whose other addresses are no better
+	Current    Dual[netip.Addr] // in use so far: taken of an interface whose other addresses are no better
 }
 
 // explicit reports whether the operator named an interface in any way.
@@ -38,7 +38,7 @@ func (c UplinkChoice) explicit() bool {
 func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
 	var reasons []error
 	for _, candidate := range c.candidates(snap, families) {
-		up, err := candidate.uplink(snap, families, c.Keep)
+		up, err := candidate.uplink(snap, families, c.Current)
 		if err != nil {
 			reasons = append(reasons, err)
 			continue

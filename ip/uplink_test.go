@@ -135,7 +135,7 @@ func TestUplinkKeepsItsAddress(t *testing.T) {
 	} {
 		for _, choice := range []UplinkChoice{{}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fd00:")}}} {
 			if tt.keep != "" {
-				choice.Keep.V6 = netip.MustParseAddr(tt.keep)
+				choice.Current.V6 = netip.MustParseAddr(tt.keep)
 			}
 			up, err := choice.Choose(snap, []Family{IPv6})
 			if err != nil || up.Addr.V6 != netip.MustParseAddr(tt.want) {

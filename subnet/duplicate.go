@@ -118,9 +118,9 @@ func (c Claim) Owns(l Lease) bool {
 	return mine && (l.Attrs.Node == "" || l.Attrs.Instance == c.Attrs.Instance)
 }
 
-// Left reports whether l is a lease that the host which holds mine has left: one of its own, elsewhere, which a restore
+// AbandonedBy reports whether l is a lease that the host which holds mine has abandoned: one of its own, elsewhere, which a restore
 // from a backup has brought back. A reservation is the operator's.
-func (l Lease) Left(mine Lease) bool {
+func (l Lease) AbandonedBy(mine Lease) bool {
 	return l.Subnets != mine.Subnets && !l.Reserved && l.Attrs.Node != "" &&
 		l.Attrs.Node == mine.Attrs.Node && l.Attrs.Instance == mine.Attrs.Instance
 }

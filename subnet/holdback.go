@@ -28,7 +28,7 @@ func (h *Holdback) Admit(set Set, back bool) Set {
 		h.doubt = true
 	}
 	if h.doubt {
-		set.Leases, h.kept = Keep(set.Leases, h.last)
+		set.Leases, h.kept = HoldBack(set.Leases, h.last)
 		h.doubt = h.kept > 0
 	}
 	h.last = set.Leases
@@ -65,10 +65,10 @@ func suddenLoss(last, now []*Lease) bool {
 	return 2*lost > len(last)
 }
 
-// Keep returns leases with those of an earlier view that are missing, by subnet, and how many these are. A lease that
+// HoldBack returns leases with those of an earlier view that are missing, by subnet, and how many these are. A lease that
 // overlaps one that is there is not kept: the subnet belongs to somebody else now. Of a lease that is there in an older
 // version, the newer one is kept. What is missing and kept is marked as held back.
-func Keep(leases, earlier []*Lease) (all []*Lease, kept int) {
+func HoldBack(leases, earlier []*Lease) (all []*Lease, kept int) {
 	all = slices.Clone(leases)
 	at := make(map[Subnets]int, len(leases))
 	for i, l := range leases {

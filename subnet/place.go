@@ -26,7 +26,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 	}
 	wanted := claim.Previous
 	mine, held := Mine(set, claim)
-	moves := held && claim.Keep && mine.Subnets != wanted // containers use wanted, whatever the store came to say meanwhile
+	moves := held && claim.Only && mine.Subnets != wanted // containers use wanted, whatever the store came to say meanwhile
 	if moves && mine.Attrs.Node == "" {
 		mine, held = Lease{}, false // a reservation waits for a restart
 	}
@@ -53,7 +53,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 	if p.Subnets, err = allocateAgain(*set.Network, others, claim, lost); err != nil {
 		return p, err
 	}
-	if claim.Keep && p.Subnets != wanted {
+	if claim.Only && p.Subnets != wanted {
 		return p, taken(wanted, others.Leases)
 	}
 	return p, nil

@@ -54,7 +54,7 @@ func TestPlace(t *testing.T) {
 }
 
 func TestPlaceKeepsOrFails(t *testing.T) {
-	claim := Claim{Attrs: Attrs{Node: "h1"}, Previous: Subnets{V4: netip.MustParsePrefix("10.5.34.0/24")}, Keep: true}
+	claim := Claim{Attrs: Attrs{Node: "h1"}, Previous: Subnets{V4: netip.MustParsePrefix("10.5.34.0/24")}, Only: true}
 	p, err := Place(placed(), claim)
 	if err != nil || p.Subnets != claim.Previous {
 		t.Errorf("placed at %s, %v, want the free previous subnet", KeyOf(p.Subnets), err)

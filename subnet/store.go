@@ -38,10 +38,10 @@ type Store interface {
 type Held interface {
 	// Lease returns the lease as last written.
 	Lease() Lease
-	// Left returns how long the lease is this host's without another word from the store, by a clock that also counts
+	// Remaining returns how long the lease is this host's without another word from the store, by a clock that also counts
 	// the time in which the machine is suspended. At zero or less another host may have the subnet. The lease that never
 	// expires has Forever left.
-	Left() time.Duration
+	Remaining() time.Duration
 	// Update publishes other attributes. The subnets stay.
 	Update(ctx context.Context, attrs Attrs) error
 	// Lost receives the reason, once, when the lease is no longer this host's.
@@ -54,7 +54,7 @@ type Held interface {
 type Claim struct {
 	Attrs    Attrs         // to be published; Node must be set
 	Previous Subnets       // held before, by local record: taken again only if free
-	Keep     bool          // Previous or nothing: containers use it already
+	Only     bool          // Previous or nothing: containers use it already
 	TTL      time.Duration // zero: DefaultTTL; Forever: the lease is a reservation, and stays until it is released
 }
 

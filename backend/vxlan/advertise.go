@@ -91,7 +91,7 @@ func (v *VXLAN) nextMAC(f ip.Family, host backend.Host, mac ip.MAC) (next ip.MAC
 // their keys, which is all that a host knows that has seen neither before. A lease that no host uses takes nothing away.
 func (v *VXLAN) announcer(f ip.Family, host backend.Host, mac ip.MAC) (elder *subnet.Lease) {
 	for _, l := range host.Leases {
-		if l == host.Self || l.HeldBack || l.Attrs.BackendType != Name || host.Self != nil && (l.Created > host.Self.Created || l.Left(*host.Self)) {
+		if l == host.Self || l.HeldBack || l.Attrs.BackendType != Name || host.Self != nil && (l.Created > host.Self.Created || l.AbandonedBy(*host.Self)) {
 			continue
 		}
 		own, pool, public := l.Subnets.Of(f), v.pools.Of(f), l.Attrs.Public.Of(f)

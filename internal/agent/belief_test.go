@@ -76,4 +76,4 @@ func TestStatusIsRightAtOnce(t *testing.T) {
 
 type ranOut struct{ subnet.Held }
 
-func (ranOut) Left() time.Duration { return 0 }
+func (ranOut) Remaining() time.Duration { return 0 }

@@ -76,7 +76,7 @@ type owned struct {
 }
 
 func (o owned) Lease() subnet.Lease { return o.lease }
-func (o owned) Left() time.Duration { return subnet.Forever }
+func (o owned) Remaining() time.Duration { return subnet.Forever }
 
 // BenchmarkPass is a pass over an unchanged world, and one in which a single host has come or gone.
 func BenchmarkPass(b *testing.B) {

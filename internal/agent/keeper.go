@@ -104,7 +104,7 @@ func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 	if k.held == nil {
 		return subnet.Lease{}, false, k.err
 	}
-	if k.held.Left() <= 0 {
+	if k.held.Remaining() <= 0 {
 		return k.held.Lease(), false, errRanOut
 	}
 	return k.held.Lease(), true, k.err
@@ -191,7 +191,7 @@ func (k *keeper) step(ctx context.Context) error {
 		return nil
 	}
 	if k.held == nil {
-		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Keep: k.insists(), TTL: k.ttl})
+		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Only: k.insists(), TTL: k.ttl})
 		if err != nil {
 			return err
 		}

@@ -56,7 +56,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 	if err := a.configure(set.Set, st); err != nil {
 		return false, err
 	}
-	defer a.keep(set)
+	defer a.saveView(set)
 	var plan ip.Plan
 	for range maxRounds {
 		plan, err = a.round(ctx, set, st)
@@ -68,8 +68,8 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 	return true, fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief())
 }
 
-// keep has what the next run needs written.
-func (a *Agent) keep(set storeView) {
+// saveView has what the next run needs written.
+func (a *Agent) saveView(set storeView) {
 	a.wanted.Update()
 	if a.applied && a.keeper.holds() && !set.past {
 		a.cache.Offer(set.Set, a.network, &a.memory)

@@ -43,7 +43,7 @@ func (a *Agent) currentView() (storeView, error) {
 	if ok {
 		why = a.noNetwork(set).Error()
 		past.Revision, past.Problems = set.Revision, set.Problems
-		past.Leases, _ = subnet.Keep(set.Leases, past.Leases)
+		past.Leases, _ = subnet.HoldBack(set.Leases, past.Leases)
 	}
 	text := fmt.Sprintf("%s; the view of %s is in force", why, a.past.Time)
 	return storeView{Set: a.remember(past), past: true, degraded: text}, nil

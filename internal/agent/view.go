@@ -49,7 +49,7 @@ func (a *Agent) look(ctx context.Context, set storeView) (view, error) {
 		return v, fmt.Errorf("read kernel: %w", err)
 	}
 	choice := a.cfg.Uplink
-	choice.Keep = a.underlay
+	choice.Current = a.underlay
 	uplink, err := choice.Choose(v.snap, a.network.Families())
 	if err != nil {
 		return v, err

@@ -67,7 +67,7 @@ func (h *held) etcdLease(ctx context.Context, had clientv3.LeaseID) (clientv3.Le
 func (h *held) leave(ctx context.Context, v *view) error {
 	mine := h.Lease()
 	for _, e := range v.leases {
-		if !e.Left(mine) {
+		if !e.AbandonedBy(mine) {
 			continue
 		}
 		gone, err := h.store.remove(ctx, e.Subnets, "", e.Revision)

@@ -73,7 +73,7 @@ func (h *held) renewal(ctx context.Context, id clientv3.LeaseID) error {
 	third := time.Duration(seconds(h.claim.TTL)) * time.Second / 3
 	for {
 		wait := time.Duration(0)
-		if due := h.Left() - 2*third; due > 0 {
+		if due := h.Remaining() - 2*third; due > 0 {
 			wait = min(backoff.Jitter(due), lookEvery)
 		} else if err := h.renewNow(ctx, id); errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return err
@@ -106,7 +106,7 @@ func (h *held) confirm(t term) {
 }
 
 // Left implements subnet.Held.
-func (h *held) Left() time.Duration {
+func (h *held) Remaining() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mine.id == 0 {

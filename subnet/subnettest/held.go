@@ -136,7 +136,7 @@ func (h *held) inspect() error {
 			}
 		}
 		for _, other := range leases {
-			if other.Left(h.mine) {
+			if other.AbandonedBy(h.mine) {
 				s.delete(leasesDir + subnet.KeyOf(other.Subnets))
 			}
 		}
@@ -163,7 +163,7 @@ func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
 }
 
 // Left implements subnet.Held.
-func (h *held) Left() time.Duration {
+func (h *held) Remaining() time.Duration {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	if h.mine.Reserved {

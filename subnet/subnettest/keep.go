@@ -210,7 +210,7 @@ func reservationDeletedInUse(t *testing.T, h Harness) {
 func keptSubnetBeforeOthers(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
 	claim := claimOf(1)
-	claim.Previous.V4, claim.Keep = prefix("10.5.34.0/24"), true
+	claim.Previous.V4, claim.Only = prefix("10.5.34.0/24"), true
 	h.Put("subnets/10.5.35.0-24", encode(t, claimOf(1).Attrs), time.Hour)
 	h.Put("subnets/10.5.36.0-24", `{"PublicIP":"192.0.2.2"}`, 0)
 	if got := start(t, h, claim).subnets(); got != claim.Previous {
@@ -218,7 +218,7 @@ func keptSubnetBeforeOthers(t *testing.T, h Harness) {
 	}
 	wantLeaseKeys(t, h, "subnets/10.5.34.0-24", "subnets/10.5.36.0-24")
 	claim = claimOf(2)
-	claim.Previous.V4, claim.Keep = prefix("10.5.37.0/24"), true
+	claim.Previous.V4, claim.Only = prefix("10.5.37.0/24"), true
 	if got := start(t, h, claim).subnets(); got != claim.Previous {
 		t.Errorf("subnets = %v beside a reservation, want %v", got, claim.Previous)
 	}

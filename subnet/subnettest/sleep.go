@@ -26,12 +26,12 @@ func beliefEndsInASleep(t *testing.T, h Harness) {
 	x, far := startAfar(t, h, asleep())
 	far.Cut()
 	far.Sleep(asleep().TTL)
-	if left := x.held.Left(); left > 0 {
+	if left := x.held.Remaining(); left > 0 {
 		t.Errorf("after a sleep as long as the lease, %v are left", left)
 	}
 	wantKept(t, x) // that nobody else has it, it must hear from the store
 	far.Mend()
-	for deadline := time.After(patience); x.held.Left() <= 0; {
+	for deadline := time.After(patience); x.held.Remaining() <= 0; {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-deadline:
@@ -46,7 +46,7 @@ func beliefOutlivesAShortSleep(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
 	x, far := startAfar(t, h, asleep())
 	far.Sleep(asleep().TTL / 2)
-	if left := x.held.Left(); left <= 0 || left > asleep().TTL/2 {
+	if left := x.held.Remaining(); left <= 0 || left > asleep().TTL/2 {
 		t.Errorf("after a sleep half as long as the lease, %v are left", left)
 	}
 }

@@ -25,13 +25,13 @@ func beliefEndsFirst(t *testing.T, h Harness) {
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for end := time.Now().Add(2 * claim.TTL); time.Now().Before(end); <-ticker.C {
-		if left := x.held.Left(); left <= 0 || left > claim.TTL {
+		if left := x.held.Remaining(); left <= 0 || left > claim.TTL {
 			t.Fatalf("%v left of a lease of %v that is kept alive", left, claim.TTL)
 		}
 	}
 	x.kill()
 	for deadline := time.Now().Add(patience); ; <-ticker.C {
-		left := x.held.Left()
+		left := x.held.Remaining()
 		if _, _, there := h.Get(key); !there && left > 0 {
 			t.Fatalf("%v left of a lease that has run out", left)
 		}
@@ -52,8 +52,8 @@ func leaseForever(t *testing.T, h Harness) {
 	x := start(t, h, claim)
 	fixed := func() {
 		t.Helper()
-		if _, expires, there := h.Get(keyOf(x.subnets())); expires || !there || !x.held.Lease().Reserved || x.held.Left() != subnet.Forever {
-			t.Errorf("lease %+v, expires: %v, there: %v, left: %v, want one that never expires", x.held.Lease(), expires, there, x.held.Left())
+		if _, expires, there := h.Get(keyOf(x.subnets())); expires || !there || !x.held.Lease().Reserved || x.held.Remaining() != subnet.Forever {
+			t.Errorf("lease %+v, expires: %v, there: %v, left: %v, want one that never expires", x.held.Lease(), expires, there, x.held.Remaining())
 		}
 	}
 	fixed()
@@ -93,7 +93,7 @@ func ordinaryLeaseBecomesFixed(t *testing.T, h Harness) {
 func reservationIsHeldForever(t *testing.T, h Harness) {
 	h.Put("config", config4, 0)
 	h.Put("subnets/10.5.34.0-24", `{"PublicIP":"192.0.2.1"}`, 0)
-	if left := start(t, h, claimOf(1)).held.Left(); left != subnet.Forever {
+	if left := start(t, h, claimOf(1)).held.Remaining(); left != subnet.Forever {
 		t.Errorf("%v left of a reservation", left)
 	}
 }
