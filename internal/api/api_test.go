@@ -107,8 +107,8 @@ func TestSocket(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(agent.Status{})); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
-	if err := client.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not ready: acquiring a lease") {
-		t.Errorf("Ready = %v, want the reason", err)
+	if ready, text, err := client.Readiness(t.Context()); err != nil || ready || text != "acquiring a lease" {
+		t.Errorf("Readiness = %t, %q, %v, want the reason", ready, text, err)
 	}
 
 	if _, err := ListenSocket(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "another tulled answers") {
@@ -160,7 +160,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, dir, daemon{status: agent.Status{Ready: true}})
-	if err := NewClient(dir).Ready(t.Context()); err != nil {
+	if ready, _, err := NewClient(dir).Readiness(t.Context()); err != nil || !ready {
 		t.Error(err)
 	}
 }

@@ -85,16 +85,10 @@ func (c *Client) Wanted(ctx context.Context) (hostfiles.Wanted, error) {
 	return w, nil
 }
 
-// Ready returns nil if the daemon is ready, else the reason why not.
-func (c *Client) Ready(ctx context.Context) error {
+// Readiness reports whether the daemon is ready. The text says why not, or what else there is to say, such as that it is degraded.
+func (c *Client) Readiness(ctx context.Context) (ready bool, text string, err error) {
 	code, body, err := c.get(ctx, "/readyz")
-	if err != nil {
-		return err
-	}
-	if code != http.StatusOK {
-		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(body)))
-	}
-	return nil
+	return code == http.StatusOK, strings.TrimSpace(string(body)), err
 }
 
 func (c *Client) get(ctx context.Context, path string) (code int, body []byte, err error) {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -188,14 +187,15 @@ func (h *Host) WaitReady(ctx context.Context) error {
 	return fmt.Errorf("wait for tulled on %s: %s\n%s", h, reason, logTail(h.Log()))
 }
 
-// Ready asks tulled whether it is ready; if not, reason says what is missing.
-func (h *Host) Ready(ctx context.Context) (ready bool, reason string) {
+// Ready asks tulled whether it is ready. The text is what /readyz says: what is missing, or what else there is to say.
+func (h *Host) Ready(ctx context.Context) (ready bool, text string) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if err := api.NewClient(h.runDir()).Ready(ctx); err != nil {
-		return false, strings.TrimPrefix(err.Error(), "not ready: ")
+	ready, text, err := api.NewClient(h.runDir()).Readiness(ctx)
+	if err != nil {
+		return false, err.Error()
 	}
-	return true, ""
+	return ready, text
 }
 
 // Status decodes tulled's status into v, which has the fields of it that the caller needs.
