@@ -75,7 +75,7 @@ type owned struct {
 	lease subnet.Lease
 }
 
-func (o owned) Lease() subnet.Lease { return o.lease }
+func (o owned) Lease() subnet.Lease      { return o.lease }
 func (o owned) Remaining() time.Duration { return subnet.Forever }
 
 // BenchmarkPass is a pass over an unchanged world, and one in which a single host has come or gone.

@@ -79,9 +79,6 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	return script
 }
 
-// raceFactor is how much longer things may take under the race detector.
-const raceFactor = 3
-
 func (r *row) expect(args []string) (err error) {
 	for _, arg := range args {
 		name, value, _ := strings.Cut(arg, "=")
@@ -99,10 +96,7 @@ func (r *row) expect(args []string) (err error) {
 			return err
 		}
 	}
-	if labtest.Raced() {
-		// What is allowed is for the programs that ship. These, etcd among them, have races to show, not times.
-		r.recovery, r.gap = raceFactor*r.recovery, raceFactor*r.gap
-	}
+	r.recovery, r.gap = labtest.Limit(r.recovery), labtest.Limit(r.gap)
 	return r.startStreams()
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/internal/lab/machinetest"
 	"tulle/ip"
 )
@@ -178,7 +179,7 @@ func forwardingHeals(t *testing.T, l *lab.Lab, engine ip.Engine) {
 	var stopping sync.WaitGroup
 	for _, s := range streams {
 		stopping.Go(func() {
-			if report := s.Stop(); report.LongestGap > healTimeout {
+			if report := s.Stop(); report.LongestGap > labtest.Limit(healTimeout) {
 				t.Errorf("%s: cut off for %v", s.name, report.LongestGap)
 			}
 		})
@@ -290,7 +291,7 @@ func TestForwardingMarks(t *testing.T) {
 	if !eventually(healTimeout, func() bool { return !marks() }) {
 		t.Error("marked without need")
 	}
-	if report := stream.Stop(); report.LongestGap > healTimeout {
+	if report := stream.Stop(); report.LongestGap > labtest.Limit(healTimeout) {
 		t.Errorf("cut off for %v", report.LongestGap)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -82,7 +83,7 @@ func TestHeals(t *testing.T) {
 func eventually(timeout time.Duration, done func() bool) bool {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
-	deadline := time.After(timeout)
+	deadline := time.After(labtest.Limit(timeout))
 	for !done() {
 		select {
 		case <-ticker.C:

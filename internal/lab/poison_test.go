@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -115,13 +116,15 @@ func startStream(t *testing.T, from, to *lab.Host, family ip.Family, perSecond i
 	return runningStream{name: fmt.Sprintf("%s from %s to %s", family, from, to), Stream: stream}
 }
 
-// stopAll fails the test if a stream has lost a packet.
+// stopAll fails the test if a stream has lost a packet. Under the race detector a host may make its lease anew later than others see
+// that it is gone, and lose the packets in between.
 func stopAll(t *testing.T, streams []runningStream) {
 	t.Helper()
 	for _, stream := range streams {
 		report := stream.Stop()
 		t.Logf("%s: %v", stream.name, report)
-		if report.Lost != 0 || report.Sent == 0 {
+		slow := labtest.Raced() && report.LongestGap < labtest.Limit(healTimeout)
+		if report.Lost != 0 && !slow || report.Sent == 0 {
 			t.Errorf("%s: %v, want none lost", stream.name, report)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/internal/netns"
 	"tulle/internal/netns/netnstest"
 	"tulle/ip"
@@ -60,7 +61,7 @@ func TestGuestsOfOtherBridges(t *testing.T) {
 		there := listen(t, router.Do, s.RouterAddr(f, s.attacker.Segment), 8472)
 		run(t, s.attacker, "", program+"-nft", "-w", "5", "-t", "nat", "-A", "POSTROUTING", "-s", addr.String(), "-j", "MASQUERADE")
 		netnstest.SendIP(t, guest.Do, netnstest.UDP(netip.AddrPortFrom(addr, port), addrOf(there), netnstest.VXLAN(42, []byte("another"))))
-		there.SetReadDeadline(time.Now().Add(healTimeout))
+		there.SetReadDeadline(time.Now().Add(labtest.Limit(healTimeout)))
 		if _, from, err := there.ReadFromUDPAddrPort(make([]byte, 64)); err != nil || from.Addr().Unmap() != s.attacker.Addr.Of(f) {
 			t.Errorf("%s: another VXLAN comes from %v, %v, want %v", f, from, err, s.attacker.Addr.Of(f))
 		}
@@ -83,7 +84,7 @@ func TestGuestsOfOtherBridges(t *testing.T) {
 		at := listen(t, guest.Do, addr, port)
 		question := netnstest.UDP(netip.AddrPortFrom(s.victim.Addr.Of(f), 8472), netip.AddrPortFrom(s.attacker.Addr.Of(f), port), []byte("hello"))
 		netnstest.SendIP(t, s.victim.Do, question)
-		at.SetReadDeadline(time.Now().Add(healTimeout))
+		at.SetReadDeadline(time.Now().Add(labtest.Limit(healTimeout)))
 		if _, err := at.Read(make([]byte, 16)); err != nil {
 			t.Fatal(err)
 		}
