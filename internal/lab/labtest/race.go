@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"testing"
-	"time"
 
 	"tulle/internal/lab"
 )
@@ -18,18 +17,6 @@ import (
 func Raced() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
-}
-
-// raceFactor is how much longer things may take under the race detector.
-const raceFactor = 5
-
-// Limit is a limit of time for programs that ship, as it is for those under test. Under the race detector these, etcd among them, have
-// races to show, not times.
-func Limit(d time.Duration) time.Duration {
-	if Raced() {
-		return raceFactor * d
-	}
-	return d
 }
 
 // requireNoRace fails the test if a program of the lab has reported a data race: to its log, since most are killed and have no exit code.
