@@ -4,9 +4,12 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
+	"tulle/internal/api"
 	"tulle/internal/netns"
 	"tulle/ip"
 	"tulle/subnet"
@@ -39,6 +42,38 @@ func (l *Lab) StartContainers(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// awaitBridges waits until tulled on every host has taken in the bridge, so that its rules hold for what the containers send.
+func (l *Lab) awaitBridges(ctx context.Context) error {
+	for _, host := range l.Hosts {
+		var err error
+		if failed := poll(ctx, readyTimeout, func() bool {
+			var known bool
+			known, err = host.knowsBridge(ctx)
+			return known
+		}); failed != nil {
+			return fmt.Errorf("wait for tulled on %s to take in its bridge: %w", host, errors.Join(failed, err))
+		}
+	}
+	return nil
+}
+
+// knowsBridge reports whether the rules that tulled wants name the bridge, if there are any that name bridges.
+func (h *Host) knowsBridge(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	wanted, err := api.NewClient(h.runDir()).Wanted(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range wanted.State.Tables {
+		named := slices.ContainsFunc(t.Rules, func(r ip.Rule) bool { return r.In == containerBridge })
+		if t.Counts() && !named {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // StartContainers gives the host its bridge and containers.

@@ -95,6 +95,7 @@ func (l *Lab) Up(ctx context.Context) error {
 		{l.Configure, "network configuration: " + l.NetworkConfig()},
 		{l.StartDaemons, "tulled: ready on every host"},
 		{l.StartContainers, "containers: attached to the bridge of every host"},
+		{l.awaitBridges, "tulled: knows the bridge of every host"},
 	} {
 		if err := step.run(ctx); err != nil {
 			return err
