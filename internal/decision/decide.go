@@ -38,7 +38,7 @@ type Decision struct {
 // Decide says what is wanted for all usable leases and for the host itself.
 func Decide(in Inputs) Decision {
 	var d Decision
-	d.Want, d.Unserved = Peers(in)
+	d.Want, d.Unserved = peers(in)
 	d.Want.Add(host(*in.Network, in.Self.Subnets, in.Options.IPMasq))
 	if in.Options.SourceCheck {
 		checkSources(in, &d.Want)
@@ -56,8 +56,14 @@ func Decide(in Inputs) Decision {
 // Peers is the part of Decide that depends on the usable leases. For some of them alone it is their part of what is wanted for all, and
 // beside it what the backend wants for any.
 func Peers(in Inputs) (ip.State, []subnet.Problem) {
+	want, unserved := peers(in)
+	want.Sort()
+	return want, unserved
+}
+
+// peers is Peers, unsorted: Decide has more to put in order.
+func peers(in Inputs) (ip.State, []subnet.Problem) {
 	want, unserved := in.Backend.Plan(in.Host, in.Self, in.Usable)
 	applyFilters(&want, in.Options)
-	want.Sort()
 	return want, unserved
 }
