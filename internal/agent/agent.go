@@ -90,7 +90,7 @@ type Agent struct {
 	work         Work
 	baseline     *baseline // nil: only a full pass will do
 	lastBaseline *baseline // that a full pass began with
-	judged       judgement
+	verdicts     verdicts
 	announced    advertised
 	memory       subnet.Memory   // of the leases that views have shown
 	refused      map[string]bool // settings that the kernel has not taken in this pass

@@ -146,7 +146,7 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 // stands to lose more of its peers with each that is made anew.
 func (a *Agent) outranked() error {
 	var errs []error
-	for _, p := range a.judged.over {
+	for _, p := range a.verdicts.over {
 		errs = append(errs, fmt.Errorf("%w, for the older lease %s%s: %s: run: tulle leases release '%s'", backend.ErrOutranked, a.cfg.LeaseDir, p.Key, p.Reason, p.Key))
 	}
 	return errors.Join(errs...)
@@ -163,7 +163,7 @@ func (a *Agent) keyed(ps []subnet.Problem) []subnet.Problem {
 
 // decide says which leases may be used, and what is wanted.
 func (a *Agent) decide(v view) decided {
-	usable, refused := a.judged.judge(a.network, v.set.Leases, a.judging(v.self.Subnets, a.precious(v)))
+	usable, refused := a.verdicts.judge(a.network, v.set.Leases, a.judging(v.self.Subnets, a.precious(v)))
 	in := a.inputs(v.host, v.self)
 	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
 	d := decided{Decision: decision.Decide(in), usable: usable}

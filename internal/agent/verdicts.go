@@ -8,8 +8,8 @@ import (
 	"tulle/subnet"
 )
 
-// judgement is the last one: most passes see the same leases, and judging ten thousand takes as long as reading the kernel.
-type judgement struct {
+// verdicts are the last ones, and what they were about: most passes see the same leases, and judging ten thousand takes as long as reading the kernel.
+type verdicts struct {
 	network *subnet.Network
 	leases  []*subnet.Lease
 	self    subnet.Self
@@ -20,14 +20,14 @@ type judgement struct {
 }
 
 // judge is subnet.Judge. What it returns must not be changed.
-func (j *judgement) judge(n *subnet.Network, leases []*subnet.Lease, self subnet.Self) ([]*subnet.Lease, []subnet.Problem) {
-	same := j.network == n && j.self.Node == self.Node && j.self.Instance == self.Instance && j.self.Subnets == self.Subnets && slices.Equal(j.self.Underlay, self.Underlay)
-	if !same || !slices.Equal(j.leases, leases) {
-		*j = judgement{network: n, leases: leases, self: self}
-		j.usable, j.refused = subnet.Judge(*n, leases, self)
-		j.over = subnet.Outranked(*n, leases, self.Subnets)
+func (v *verdicts) judge(n *subnet.Network, leases []*subnet.Lease, self subnet.Self) ([]*subnet.Lease, []subnet.Problem) {
+	same := v.network == n && v.self.Node == self.Node && v.self.Instance == self.Instance && v.self.Subnets == self.Subnets && slices.Equal(v.self.Underlay, self.Underlay)
+	if !same || !slices.Equal(v.leases, leases) {
+		*v = verdicts{network: n, leases: leases, self: self}
+		v.usable, v.refused = subnet.Judge(*n, leases, self)
+		v.over = subnet.Outranked(*n, leases, self.Subnets)
 	}
-	return j.usable, j.refused
+	return v.usable, v.refused
 }
 
 // advertised is what the backend last had this host announce, and from what: most passes see the same leases.

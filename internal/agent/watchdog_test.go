@@ -63,7 +63,7 @@ func TestViolationIsTold(t *testing.T) {
 }
 
 // An incremental pass that would do wrong leaves it to a full one, which tells. None counts again what another has.
-func TestViolationByFewLeases(t *testing.T) {
+func TestViolationInAnIncrementalPass(t *testing.T) {
 	peer := ip.MAC{2, 0, 0, 0, 0, 0xc8}
 	has := func(s *ip.State) bool {
 		return slices.ContainsFunc(s.Neighbors, func(n ip.Neighbor) bool { return n.MAC == peer })

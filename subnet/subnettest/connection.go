@@ -23,11 +23,11 @@ type Connection struct {
 }
 
 // SetConnection changes the connection of this host.
-func (s *Store) SetConnection(w Connection) {
+func (s *Store) SetConnection(c Connection) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	healed := s.connection.Cut && !w.Cut || s.connection.NoEvents && !w.NoEvents
-	s.connection = w
+	healed := s.connection.Cut && !c.Cut || s.connection.NoEvents && !c.NoEvents
+	s.connection = c
 	s.connectionChanged()
 	if healed {
 		s.changedAll()
