@@ -155,25 +155,26 @@ func (g Guard) command(verb Verb, _ Object) string {
 	for _, name := range []string{CountStrangers, CountForged, CountInjected} {
 		fmt.Fprintf(&b, " add counter %s %s;", table, name)
 	}
+	usual, rest := g.inputRules(source)
+	// Where the VNI cannot be read, as in a fragment, it counts as ours.
+	others := []string{"meta l4proto != udp accept", fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)}
 	for _, chain := range []struct {
 		name, hook, port string
 		rules            []string
 	}{
-		{GuardInput, "input priority raw", GuardIncoming, g.inputRules(source)},
-		{GuardForward, "forward priority raw", GuardForwarded, []string{
+		{GuardInput, "input priority raw", GuardIncoming, slices.Concat([]string{usual}, others, rest)},
+		{GuardForward, "forward priority raw", GuardForwarded, append(others,
 			fmt.Sprintf("%s saddr %s counter name %s drop", f, g.Network, CountInjected),
 			fmt.Sprintf("ct status snat,dnat counter name %s drop", CountInjected),
 			fmt.Sprintf("%s counter name %s drop", unrouted, CountInjected),
-		}},
+		)},
 	} {
-		// Where the VNI cannot be read, as in a fragment, it counts as ours.
-		other := fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)
 		fmt.Fprintf(&b, " add chain %s %s;", table, chain.port)
-		for _, rule := range append([]string{other}, chain.rules...) {
+		for _, rule := range chain.rules {
 			fmt.Fprintf(&b, " add rule %s %s %s;", table, chain.port, rule)
 		}
 		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
-		fmt.Fprintf(&b, " add rule %s %s udp dport %d jump %s;", table, chain.name, g.Port, chain.port)
+		fmt.Fprintf(&b, " add rule %s %s th dport %d jump %s;", table, chain.name, g.Port, chain.port)
 	}
 	fmt.Fprintf(&b, " add chain %s %s { type nat hook postrouting priority -199; policy accept; };", table, GuardPost)
 	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,%d,24 != %d accept;", table, GuardPost, g.Port, 8*VNIOffset, g.VNI)
@@ -185,9 +186,9 @@ func (g Guard) command(verb Verb, _ Object) string {
 // underlay too.
 func GuestKinds() []string { return []string{"bridge", "veth", "tun"} }
 
-// inputRules are what decides about a packet with our VNI: at once, if it comes the usual way. None comes as a peer's through an
-// interface of guests that does not lead there.
-func (g Guard) inputRules(source string) []string {
+// inputRules are what decides about a packet that comes in for the port: at once, if it comes the usual way, and what of the rest has our VNI. None
+// comes as a peer's through an interface of guests that does not lead there.
+func (g Guard) inputRules(source string) (usual string, rest []string) {
 	f := nftFamily(g.Family)
 	accept := fmt.Sprintf("%s saddr @%s accept", f, GuardPeers)
 	var last []string
@@ -197,12 +198,11 @@ func (g Guard) inputRules(source string) []string {
 		accept = fmt.Sprintf("@th,%d,16 %#x %s saddr . (%s & 0x%s) @%s accept", 8*EtherTypeOffset, EtherType(g.Family), f, source, hex.EncodeToString(mask.AsSlice()), GuardSources)
 		last = []string{fmt.Sprintf("counter name %s drop", CountForged)}
 	}
-	rules := []string{fmt.Sprintf("iifname %q %s", g.Uplink, accept)}
 	for _, kind := range GuestKinds() {
-		rules = append(rules, fmt.Sprintf("meta iifkind %q %s counter name %s drop", kind, unrouted, CountInjected))
+		rest = append(rest, fmt.Sprintf("meta iifkind %q %s counter name %s drop", kind, unrouted, CountInjected))
 	}
-	rules = append(rules, accept, fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers))
-	return append(rules, last...)
+	rest = append(rest, accept, fmt.Sprintf("%s saddr != @%s counter name %s drop", f, GuardPeers, CountStrangers))
+	return fmt.Sprintf("iifname %q %s", g.Uplink, accept), append(rest, last...)
 }
 
 // addSet writes a set with those peers for which element is not empty.

@@ -13,37 +13,45 @@ import (
 	"tulle/ip"
 )
 
-// encodeGuard compiles the rules of a guard, by chain, to what nft(8) makes of them. The first behind each jump lets other
-// VXLANs pass whose VNI can be read: without connection tracking, IPv6 comes here in fragments.
+// encodeGuard compiles the rules of a guard, by chain, to what nft(8) makes of them. Most packets are for no VXLAN, and of the rest most come the
+// usual way: these two are decided by the fewest expressions, and what port stands for, or which VXLAN it is, is asked later. A VXLAN passes whose
+// VNI can be read: without connection tracking, IPv6 comes here in fragments.
 func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 	toPort := []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{unix.IPPROTO_UDP}},
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, g.Port)},
 	}
-	other := []expr.Any{
+	overUDP := func(op expr.CmpOp) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+			&expr.Cmp{Op: op, Register: register, Data: []byte{unix.IPPROTO_UDP}},
+		}
+	}
+	accept := &expr.Verdict{Kind: expr.VerdictAccept}
+	otherVNI := []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ip.VNIOffset, Len: 3},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.BigEndian.AppendUint32(nil, g.VNI)[1:]},
-		&expr.Verdict{Kind: expr.VerdictAccept},
+		accept,
 	}
+	others := [][]expr.Any{append(overUDP(expr.CmpOpNeq), accept), otherVNI}
 	jump := func(chain string) [][]expr.Any {
 		return [][]expr.Any{slices.Concat(toPort, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}})}
 	}
+	usual, rest := encodeInput(g)
+	udpToPort := slices.Concat(overUDP(expr.CmpOpEq), toPort)
 	src, _ := addressOffsets(g.Family)
 	return map[string][][]expr.Any{
 		ip.GuardInput:    jump(ip.GuardIncoming),
-		ip.GuardIncoming: append([][]expr.Any{other}, encodeInput(g)...),
+		ip.GuardIncoming: slices.Concat([][]expr.Any{usual}, others, rest),
 		ip.GuardForward:  jump(ip.GuardForwarded),
-		ip.GuardForwarded: {
-			other,
-			slices.Concat(encodePrefix(g.Family, ip.Match{Prefix: g.Network}, src), countAndDrop(ip.CountInjected)),
+		ip.GuardForwarded: append(others,
+			slices.Concat(encodePrefix(g.Family, g.Network, expr.CmpOpEq, src), countAndDrop(ip.CountInjected)),
 			slices.Concat(translated(), countAndDrop(ip.CountInjected)),
 			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
-		},
+		),
 		ip.GuardPost: {
-			slices.Concat(toPort, other),
-			slices.Concat(toPort, fromElsewhere(g.Link), keepSource(g.Family)),
+			slices.Concat(udpToPort, otherVNI),
+			slices.Concat(udpToPort, fromElsewhere(g.Link), keepSource(g.Family)),
 		},
 	}
 }
@@ -60,7 +68,7 @@ func fromGuests() (rules [][]expr.Any) {
 }
 
 // encodeInput compiles what decides about a packet that comes in: one lookup, if it comes the usual way and may. The rest tells who may not.
-func encodeInput(g ip.Guard) [][]expr.Any {
+func encodeInput(g ip.Guard) (usual []expr.Any, rest [][]expr.Any) {
 	src, _ := addressOffsets(g.Family)
 	size := uint32(g.Family.Bits() / 8)
 	source := &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: src, Len: size}
@@ -80,7 +88,7 @@ func encodeInput(g ip.Guard) [][]expr.Any {
 	}
 	accept := append(fromPeer, &expr.Verdict{Kind: expr.VerdictAccept})
 	stranger := slices.Concat([]expr.Any{source, &expr.Lookup{SourceRegister: register, SetName: ip.GuardPeers, Invert: true}}, countAndDrop(ip.CountStrangers))
-	return slices.Concat([][]expr.Any{slices.Concat(through(expr.MetaKeyIIFNAME, g.Uplink), accept)}, fromGuests(), [][]expr.Any{accept, stranger}, last)
+	return slices.Concat(through(expr.MetaKeyIIFNAME, g.Uplink), accept), slices.Concat(fromGuests(), [][]expr.Any{accept, stranger}, last)
 }
 
 // through matches packets that come in through an interface of the name or kind.
@@ -139,16 +147,16 @@ func countAndDrop(counter string) []expr.Any {
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
 	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardPost]
-	if len(jumps) != 1 || len(input) < 2 || len(forward) != 4 || len(post) != 2 {
+	if len(jumps) != 1 || len(input) < 3 || len(forward) != 5 || len(post) != 2 {
 		return g, false
 	}
-	g.Port = uint16(number(compared(jumps[0], 3)))
-	g.VNI = uint32(number(compared(input[0], 1)))
+	g.Port = uint16(number(compared(jumps[0], 1)))
+	g.VNI = uint32(number(compared(input[2], 1)))
 	g.Link = linkPattern(compared(post[1], 7))
-	g.Network = insideOf(f, forward[1])
-	g.Uplink = linkPattern(compared(input[1], 1))
-	if len(input[1]) > 6 {
-		if b, ok := input[1][6].(*expr.Bitwise); ok {
+	g.Network = insideOf(f, forward[2])
+	g.Uplink = linkPattern(compared(input[0], 1))
+	if len(input[0]) > 6 {
+		if b, ok := input[0][6].(*expr.Bitwise); ok {
 			g.Bits = leadingOnes(b.Mask)
 		}
 	}

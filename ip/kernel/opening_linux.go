@@ -72,8 +72,8 @@ func marked(r *nftables.Rule) bool {
 func encodeOpening(o ip.Opening) []expr.Any {
 	exprs := append(encodeLink(expr.MetaKeyIIFNAME, o.In), encodeLink(expr.MetaKeyOIFNAME, o.Out)...)
 	src, dst := addressOffsets(o.Family)
-	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Src}, src)...)
-	exprs = append(exprs, encodePrefix(o.Family, ip.Match{Prefix: o.Dst}, dst)...)
+	exprs = append(exprs, encodePrefix(o.Family, o.Src, expr.CmpOpEq, src)...)
+	exprs = append(exprs, encodePrefix(o.Family, o.Dst, expr.CmpOpEq, dst)...)
 	if o.Known {
 		exprs = append(exprs, stateMatch(uint16(expr.CtStateBitRELATED|expr.CtStateBitESTABLISHED)))
 	}
@@ -116,18 +116,5 @@ func encodeLink(key expr.MetaKey, name string) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: register},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: append([]byte(name), 0)},
-	}
-}
-
-// encodePrefix compares only the bytes that the prefix covers, if these are whole.
-func encodePrefix(f ip.Family, m ip.Match, offset uint32) []expr.Any {
-	bits := m.Prefix.Bits()
-	if bits < 0 || bits%8 != 0 {
-		exprs, _ := encodeMatch(f, m, offset)
-		return exprs
-	}
-	return []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(bits / 8)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: m.Prefix.Masked().Addr().AsSlice()[:bits/8]},
 	}
 }

@@ -89,16 +89,55 @@ func encodeMatch(f ip.Family, m ip.Match, offset uint32) ([]expr.Any, error) {
 	if ip.FamilyOf(m.Prefix.Addr()) != f {
 		return nil, fmt.Errorf("match %s: not in the family of the table", m.Prefix)
 	}
-	size := uint32(f.Bits() / 8)
 	op := expr.CmpOpEq
 	if m.Not {
 		op = expr.CmpOpNeq
 	}
-	return []expr.Any{
-		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: size, Mask: mask(f, m.Prefix.Bits()), Xor: make([]byte, size)},
-		&expr.Cmp{Op: op, Register: register, Data: m.Prefix.Masked().Addr().AsSlice()},
-	}, nil
+	if op == expr.CmpOpEq && m.Prefix.Bits() > 0 {
+		return encodeWords(m.Prefix, offset), nil
+	}
+	return encodePrefix(f, m.Prefix, op, offset), nil
+}
+
+// wordBits is what the kernel loads, masks and compares without a call, as it does with a half and a quarter of it (nft_payload_fast_ops,
+// nft_bitwise_fast_ops, nft_cmp_fast_ops).
+const wordBits = 32
+
+// encodeWords compares an address in the IP header with a prefix word by word, from the last, in which the subnets of one network differ.
+func encodeWords(p netip.Prefix, offset uint32) (exprs []expr.Any) {
+	addr := p.Masked().Addr().AsSlice()
+	for i := (p.Bits() - 1) / wordBits; i >= 0; i-- {
+		ones := min(p.Bits()-i*wordBits, wordBits)
+		size := ones / 8
+		masked := ones != 8 && ones != 16 && ones != wordBits
+		if masked {
+			size = wordBits / 8
+		}
+		at := i * wordBits / 8
+		exprs = append(exprs, &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset + uint32(at), Len: uint32(size)})
+		if masked {
+			exprs = append(exprs, &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(size), Mask: mask(ip.IPv4, ones), Xor: make([]byte, size)})
+		}
+		exprs = append(exprs, &expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: addr[at : at+size]})
+	}
+	return exprs
+}
+
+// encodePrefix compares an address in the IP header as nft(8) and iptables-nft do: only the bytes that the prefix covers, if these are whole.
+func encodePrefix(f ip.Family, p netip.Prefix, op expr.CmpOp, offset uint32) []expr.Any {
+	if !p.IsValid() {
+		return nil
+	}
+	masked := p.Bits() == 0 || p.Bits()%8 != 0
+	size := p.Bits() / 8
+	if masked {
+		size = f.Bits() / 8
+	}
+	exprs := []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(size)}}
+	if masked {
+		exprs = append(exprs, &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: uint32(size), Mask: mask(f, p.Bits()), Xor: make([]byte, size)})
+	}
+	return append(exprs, &expr.Cmp{Op: op, Register: register, Data: p.Masked().Addr().AsSlice()[:size]})
 }
 
 // addressOffsets are the places of the addresses in the IP header, in bytes (RFC 791, RFC 8200).
@@ -137,7 +176,7 @@ func decodeRule(f ip.Family, exprs []expr.Any) (r ip.Rule, ok bool) {
 	exprs, r.Unrouted = cutSuffix(exprs, unrouted())
 	var load *expr.Payload
 	var masked []byte
-	for _, e := range exprs {
+	for _, e := range joinWords(f, exprs) {
 		switch e := e.(type) {
 		case *expr.Payload:
 			load, masked = e, nil
@@ -201,8 +240,54 @@ func decodeIn(exprs []expr.Any) (in string, rest []expr.Any) {
 	return "", exprs
 }
 
-// decodeMatch understands the form that encodeMatch makes, and the shorter one of nft(8) and iptables-nft, which load
-// only the bytes that a prefix covers if these are whole.
+// joinWords puts what encodeWords has made of an address of several words in the form that encodePrefix makes.
+func joinWords(f ip.Family, exprs []expr.Any) (joined []expr.Any) {
+	src, dst := addressOffsets(f)
+	for len(exprs) > 0 {
+		part, n := exprs[:1], 1
+		for _, offset := range []uint32{src, dst} {
+			if p, words := leadingWords(f, exprs, offset); words > 0 {
+				part, n = encodePrefix(f, p, expr.CmpOpEq, offset), words
+			}
+		}
+		joined, exprs = append(joined, part...), exprs[n:]
+	}
+	return joined
+}
+
+// leadingWords returns the prefix that exprs begin to compare the address at offset with, and how many of them do, if these are several words.
+func leadingWords(f ip.Family, exprs []expr.Any, offset uint32) (p netip.Prefix, n int) {
+	addr := make([]byte, f.Bits()/8)
+	load, ok := exprs[0].(*expr.Payload)
+	if !ok || load.Offset <= offset || load.Offset >= offset+uint32(len(addr)) {
+		return p, 0
+	}
+	at, ones := int(load.Offset-offset), 8*int(load.Len)
+	bits := at * 8
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Bitwise:
+			ones = leadingOnes(e.Mask)
+		case *expr.Cmp:
+			copy(addr[at:], e.Data)
+			at -= wordBits / 8
+		}
+		if at < 0 {
+			break
+		}
+	}
+	whole, _ := netip.AddrFromSlice(addr)
+	if p = netip.PrefixFrom(whole, bits+ones); !p.IsValid() {
+		return p, 0
+	}
+	words := encodeWords(p, offset)
+	if len(words) > len(exprs) || !reflect.DeepEqual(exprs[:len(words)], words) {
+		return netip.Prefix{}, 0
+	}
+	return p, len(words)
+}
+
+// decodeMatch understands what encodePrefix makes, and encodeWords of an address of one word.
 func decodeMatch(f ip.Family, load *expr.Payload, masked []byte, cmp *expr.Cmp) (ip.Match, bool) {
 	if load == nil || load.Base != expr.PayloadBaseNetworkHeader || cmp.Op != expr.CmpOpEq && cmp.Op != expr.CmpOpNeq {
 		return ip.Match{}, false

@@ -190,3 +190,22 @@ func TestFlanneldsTableWithoutRulesIsLeftOver(t *testing.T) {
 		t.Errorf("leftovers = %v, want %v", left, want)
 	}
 }
+
+// TestPrefixesOfEveryLength has the kernel keep rules with them, and reads these back.
+func TestPrefixesOfEveryLength(t *testing.T) {
+	w := newWorld(t)
+	var want ip.State
+	for _, f := range ip.Families() {
+		addr := ip.Dual[netip.Addr]{V4: netip.MustParseAddr("10.50.85.170"), V6: netip.MustParseAddr("fd50:1:2:3:4:5:aa55:55aa")}.Of(f)
+		table := ip.Table{Family: f}
+		for bits := range f.Bits() + 1 {
+			m := ip.Match{Prefix: netip.PrefixFrom(addr, bits).Masked()}
+			table.Rules = append(table.Rules, ip.Rule{Chain: ip.Forward, In: "cni0", Src: m, Dst: m, Verdict: ip.Accept})
+		}
+		want.Tables = append(want.Tables, table)
+	}
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
+	if got := snapshot(t, w.Kernel, podScope).Owned; !got.Equal(want) {
+		t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}
