@@ -134,6 +134,9 @@ func EtherType(f Family) uint16 {
 	return 0x86dd
 }
 
+// fragmentInside matches what is a fragment still after connection tracking has put fragments together.
+const fragmentInside = "ip6 nexthdr != udp ip6 nexthdr != tcp exthdr frag exists"
+
 func (g Guard) command(verb Verb, _ Object) string {
 	f := nftFamily(g.Family)
 	table := f + " " + GuardTable
@@ -159,11 +162,11 @@ func (g Guard) command(verb Verb, _ Object) string {
 	// Where the VNI cannot be read, as in a fragment, it counts as ours.
 	others := []string{"meta l4proto != udp accept", fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)}
 	for _, chain := range []struct {
-		name, hook, port string
-		rules            []string
+		name, hook, port, nested string
+		rules                    []string
 	}{
-		{GuardInput, "input priority raw", GuardIncoming, slices.Concat([]string{usual}, others, rest)},
-		{GuardForward, "forward priority raw", GuardForwarded, append(others,
+		{GuardInput, "input priority raw", GuardIncoming, CountStrangers, slices.Concat([]string{usual}, others, rest)},
+		{GuardForward, "forward priority raw", GuardForwarded, CountInjected, append(others,
 			fmt.Sprintf("%s saddr %s counter name %s drop", f, g.Network, CountInjected),
 			fmt.Sprintf("ct status snat,dnat counter name %s drop", CountInjected),
 			fmt.Sprintf("%s counter name %s drop", unrouted, CountInjected),
@@ -175,6 +178,9 @@ func (g Guard) command(verb Verb, _ Object) string {
 		}
 		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
 		fmt.Fprintf(&b, " add rule %s %s th dport %d jump %s;", table, chain.name, g.Port, chain.port)
+		if g.Family == IPv6 {
+			fmt.Fprintf(&b, " add rule %s %s %s counter name %s drop;", table, chain.name, fragmentInside, chain.nested)
+		}
 	}
 	fmt.Fprintf(&b, " add chain %s %s { type nat hook postrouting priority -199; policy accept; };", table, GuardPost)
 	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,%d,24 != %d accept;", table, GuardPost, g.Port, 8*VNIOffset, g.VNI)

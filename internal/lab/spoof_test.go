@@ -190,6 +190,15 @@ func (s *spoofing) inject(t *testing.T, f ip.Family) {
 					sent-- // the kernel drops packets that come in with its own address
 				}
 			}
+			if f == ip.IPv6 {
+				for as, from := range outer {
+					payload := s.tunnelled(t, f, source, at, what+as+" in fragments of fragments")
+					for _, part := range netnstest.Nested(netnstest.UDP(netip.AddrPortFrom(from, 40002), to, payload)) {
+						netnstest.SendIP(t, container.Do, part)
+						sent++
+					}
+				}
+			}
 			payload := s.tunnelled(t, f, source, at, what+" in fragments")
 			for _, part := range netnstest.Fragments(netnstest.UDP(netip.AddrPortFrom(container.Addr.Of(f), 40001), to, payload), 8, 24) {
 				netnstest.SendIP(t, container.Do, part)

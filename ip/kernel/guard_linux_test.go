@@ -55,7 +55,7 @@ func TestStrangersInFragmentsAreDropped(t *testing.T) {
 }
 
 // TestHiddenPortIsNotDelivered moves the UDP header out of the first fragment by an option header before it, so that no rule can
-// read the port. Linux itself discards such fragments (RFC 7112), with connection tracking and without.
+// read the port. Linux itself discards such fragments (RFC 7112), but not fragments of fragments whose first ends with a header.
 func TestHiddenPortIsNotDelivered(t *testing.T) {
 	for _, tracked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("connection tracking %t", tracked), func(t *testing.T) {
@@ -76,11 +76,9 @@ func TestHiddenPortIsNotDelivered(t *testing.T) {
 			defer conn.Close()
 			from, to := netip.MustParseAddrPort("[2001:db8::9]:4789"), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), guard.Port)
 			whole := netnstest.UDP(from, to, netnstest.VXLAN(guard.VNI, make([]byte, 64)))
-			options := append([]byte{unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0}, whole[40:]...) // one PadN, RFC 8200
-			packet := append(append([]byte{}, whole[:40]...), options...)
-			packet[5], packet[6] = byte(len(options)), unix.IPPROTO_DSTOPTS
+			packet := netnstest.WithOptions(whole, 1)
 			w.send(t, "up0", packet)
-			for _, part := range netnstest.Fragments(packet, 8) {
+			for _, part := range append(netnstest.Fragments(packet, 8), netnstest.Nested(whole)...) {
 				w.send(t, "up0", part)
 			}
 			w.send(t, "up0", netnstest.UDP(from, to, []byte("other VXLANs pass")))
@@ -90,8 +88,8 @@ func TestHiddenPortIsNotDelivered(t *testing.T) {
 			if err != nil || string(buffer[:n]) != "other VXLANs pass" {
 				t.Errorf("read %q (%v), want only what comes last", buffer[:n], err)
 			}
-			if n := strangers(snapshot(t, w.Kernel, podScope)); n != 1 {
-				t.Errorf("%d packets are dropped by the guard, want the one in one piece", n)
+			if n := strangers(snapshot(t, w.Kernel, podScope)); n != 4 {
+				t.Errorf("%d packets are dropped by the guard, want 4: the one in one piece, the first fragment, and both in a fragment", n)
 			}
 		})
 	}

@@ -34,16 +34,20 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 		accept,
 	}
 	others := [][]expr.Any{append(overUDP(expr.CmpOpNeq), accept), otherVNI}
-	jump := func(chain string) [][]expr.Any {
-		return [][]expr.Any{slices.Concat(toPort, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}})}
+	enter := func(chain, counter string) [][]expr.Any {
+		rules := [][]expr.Any{slices.Concat(toPort, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}})}
+		if g.Family == ip.IPv6 {
+			rules = append(rules, slices.Concat(fragmentInside(), countAndDrop(counter)))
+		}
+		return rules
 	}
 	usual, rest := encodeInput(g)
 	udpToPort := slices.Concat(overUDP(expr.CmpOpEq), toPort)
 	src, _ := addressOffsets(g.Family)
 	return map[string][][]expr.Any{
-		ip.GuardInput:    jump(ip.GuardIncoming),
+		ip.GuardInput:    enter(ip.GuardIncoming, ip.CountStrangers),
 		ip.GuardIncoming: slices.Concat([][]expr.Any{usual}, others, rest),
-		ip.GuardForward:  jump(ip.GuardForwarded),
+		ip.GuardForward:  enter(ip.GuardForwarded, ip.CountInjected),
 		ip.GuardForwarded: append(others,
 			slices.Concat(encodePrefix(g.Family, g.Network, expr.CmpOpEq, src), countAndDrop(ip.CountInjected)),
 			slices.Concat(translated(), countAndDrop(ip.CountInjected)),
@@ -54,6 +58,21 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 			slices.Concat(udpToPort, fromElsewhere(g.Link), keepSource(g.Family)),
 		},
 	}
+}
+
+// fragmentInside matches IPv6 packets that are fragments still after connection tracking has put fragments together: fragments of fragments, whose
+// port can be read nowhere, and which the next host puts together.
+func fragmentInside() []expr.Any {
+	const nextHeader, present = 6, 1 // place in the header (RFC 8200); NFT_EXTHDR_F_PRESENT
+	var exprs []expr.Any
+	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} { // most packets, and no fragments
+		exprs = append(exprs,
+			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: nextHeader, Len: 1},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: []byte{protocol}})
+	}
+	return append(exprs,
+		&expr.Exthdr{DestRegister: register, Type: unix.IPPROTO_FRAGMENT, Len: 1, Flags: present, Op: expr.ExthdrOpIpv6},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{1}})
 }
 
 // metaIIFKind loads the kind of the interface that a packet comes in through (linux/netfilter/nf_tables.h, NFT_META_IIFKIND).
@@ -147,7 +166,7 @@ func countAndDrop(counter string) []expr.Any {
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
 	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardPost]
-	if len(jumps) != 1 || len(input) < 3 || len(forward) != 5 || len(post) != 2 {
+	if len(jumps) < 1 || len(input) < 3 || len(forward) != 5 || len(post) != 2 {
 		return g, false
 	}
 	g.Port = uint16(number(compared(jumps[0], 1)))
