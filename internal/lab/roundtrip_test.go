@@ -25,7 +25,7 @@ const tulledEnv = "TULLE_BENCH_TULLED"
 // BenchmarkRoundTrip is what the rules of the peer filter and the source check cost: round trips between containers of two hosts over
 // VXLAN with them, in turn with the rules of a tulled that has both off, or of that which the environment names, as it starts by default.
 // One thread sends and receives on both sides, so that no program has to be woken: what is left is the way of the packets. It
-// reports the medians, the median of the ratios of neighbouring turns, and that of the first rules against themselves.
+// reports the medians, the median of the ratios of neighbouring turns, and that of the other rules against themselves.
 func BenchmarkRoundTrip(b *testing.B) {
 	const rounds, trips = 300, 300
 	for _, f := range ip.Families() {

@@ -148,6 +148,23 @@ func (s *spoofing) requireDropped(t *testing.T, host *lab.Host, kind string, bef
 	}
 }
 
+// TestFragmentsPass sends datagrams between containers of two hosts that take several packets.
+func TestFragmentsPass(t *testing.T) {
+	s := newSpoofing(t, lab.Config{})
+	for _, f := range s.Config.Families {
+		from := listen(t, s.attacker.Containers[0].Do, s.attacker.Containers[0].Addr.Of(f))
+		want := strings.Repeat("x", 4000)
+		if _, err := from.WriteToUDPAddrPort([]byte(want), addrOf(s.inside[f])); err != nil {
+			t.Fatal(err)
+		}
+		buffer := make([]byte, 2*len(want))
+		s.inside[f].SetReadDeadline(time.Now().Add(healTimeout))
+		if n, err := s.inside[f].Read(buffer); err != nil || string(buffer[:n]) != want {
+			t.Errorf("%s: %d bytes arrive (%v), want %d", f, n, err, len(want))
+		}
+	}
+}
+
 // A container injects nothing into another host's overlay, whatever its own host masquerades, in one piece or several.
 func TestContainerInjectsNothing(t *testing.T) {
 	for name, test := range map[string]struct {
