@@ -51,30 +51,14 @@ type Plan []Op
 // neighbour, route, rules) before anything is taken away from the top down. After no prefix of the plan does a route
 // lack the neighbour that it had or needs, and an object that is the same in both is not touched.
 func Diff(have, want State) Plan {
-	links := diffLinks(have.Links, want.Links)
-	have = links.survivors(have)
-
-	var p plan
-	hostSysctls, linkSysctls := splitSysctls(want.Sysctls)
-	diff(&p, have.Sysctls, hostSysctls, sysctlKey, keep)
-	diffGuards(&p, have.Guards, want.Guards)
-	p.set = append(p.set, links.set...)
-	p.del = append(p.del, links.del)
-	diff(&p, have.Sysctls, linkSysctls, sysctlKey, keep)
-	// A new link comes up only now: its settings decide what the kernel does at that moment.
-	p.set = append(p.set, links.up...)
-	diff(&p, have.Addrs, want.Addrs, addrKey, drop)
-	diff(&p, have.FDB, want.FDB, fdbKey, drop)
-	diff(&p, have.Neighbors, want.Neighbors, neighborKey, drop)
-	below := len(p.set)
-	diff(&p, have.Routes, want.Routes, routeKey, drop)
-	p.set = append(p.set[:below], insertGatewayRoutes(p.set[below:], have.Routes)...)
-	diffTables(&p, have.Tables, want.Tables)
-	diff(&p, have.Openings, want.Openings, openingKey, drop)
-	for _, l := range have.Leftovers {
-		p.del = append(p.del, []Op{{Verb: Delete, Old: l}})
+	p := plan{links: diffLinks(have.Links, want.Links)}
+	all := layers()
+	for _, l := range all {
+		l.keepSurvivors(&have, p.links)
 	}
-
+	for _, l := range all {
+		l.diff(&p, &have, &want)
+	}
 	out := p.set
 	for i := len(p.del) - 1; i >= 0; i-- {
 		out = append(out, p.del[i]...)
@@ -84,8 +68,9 @@ func Diff(have, want State) Plan {
 
 // plan collects what Diff finds: what to put in place in order, and what to take away by layer, lowest first.
 type plan struct {
-	set Plan
-	del [][]Op
+	links linkChanges
+	set   Plan
+	del   [][]Op
 }
 
 // What becomes of an object that is there and not wanted.
@@ -172,15 +157,9 @@ func trim[T comparable](have, want []T) (restHave, restWant []T) {
 	return have, want
 }
 
-func splitSysctls(all []Sysctl) (host, link []Sysctl) {
-	for _, s := range all {
-		if s.Link == "" {
-			host = append(host, s)
-		} else {
-			link = append(link, s)
-		}
-	}
-	return host, link
+// hostwide returns the settings that live and die with no link, or else those that do.
+func hostwide(all []Sysctl, yes bool) []Sysctl {
+	return without(all, func(s Sysctl) bool { return (s.Link == "") != yes })
 }
 
 func diffTables(p *plan, have, want []Table) {
@@ -256,16 +235,6 @@ func diffLinks(have, want []Link) linkChanges {
 		}
 	}
 	return c
-}
-
-// survivors is have without what the kernel drops by itself when the links change.
-func (c linkChanges) survivors(have State) State {
-	have.Sysctls = without(have.Sysctls, func(s Sysctl) bool { return c.emptied[s.Link] })
-	have.Addrs = without(have.Addrs, func(a Addr) bool { return c.emptied[a.Link] })
-	have.FDB = without(have.FDB, func(f FDB) bool { return c.emptied[f.Link] })
-	have.Neighbors = without(have.Neighbors, func(n Neighbor) bool { return c.emptied[n.Link] || c.renamed[n.Link] })
-	have.Routes = without(have.Routes, func(r Route) bool { return c.emptied[r.Link] })
-	return have
 }
 
 // without returns the elements for which gone is false; it copies only if there are others.

@@ -19,31 +19,19 @@ func compareRoute(a, b Route) int {
 
 // Exchange takes what serves some peers out of s and puts what serves others into it: forwarding entries, neighbours, routes, and
 // the peers of guards. All three states must be sorted. It changes s in place, in a time that hardly depends on its size.
-func (s *State) Exchange(gone, come State) {
-	s.FDB = exchange(s.FDB, gone.FDB, come.FDB, compareFDB)
-	s.Neighbors = exchange(s.Neighbors, gone.Neighbors, come.Neighbors, compareNeighbor)
-	s.Routes = exchange(s.Routes, gone.Routes, come.Routes, compareRoute)
-	for i, g := range s.Guards {
-		s.Guards[i].Peers = exchange(g.Peers, peersOf(gone, g), peersOf(come, g), Peer.Compare)
+func (s *State) Exchange(removed, added State) {
+	for _, l := range layers() {
+		l.exchange(s, &removed, &added)
 	}
 }
 
-func peersOf(s State, guard Guard) []Peer {
-	for _, g := range s.Guards {
-		if g.guards(guard) {
-			return g.Peers
-		}
-	}
-	return nil
-}
-
-func exchange[T comparable](all, gone, come []T, compare func(a, b T) int) []T {
-	for _, g := range gone {
-		if i, found := slices.BinarySearchFunc(all, g, compare); found && all[i] == g && !slices.Contains(come, g) {
+func exchange[T comparable](all, removed, added []T, compare func(a, b T) int) []T {
+	for _, g := range removed {
+		if i, found := slices.BinarySearchFunc(all, g, compare); found && all[i] == g && !slices.Contains(added, g) {
 			all = slices.Delete(all, i, i+1)
 		}
 	}
-	for _, c := range come {
+	for _, c := range added {
 		if i, found := slices.BinarySearchFunc(all, c, compare); found {
 			all[i] = c
 		} else {
@@ -53,23 +41,18 @@ func exchange[T comparable](all, gone, come []T, compare func(a, b T) int) []T {
 	return all
 }
 
-// Meets reports whether s has an object with the identity of one of come that is not the same and not among gone: an
+// Meets reports whether s has an object with the identity of one of added that is not the same and not among removed: an
 // object of another peer, which Exchange would replace or double. The states must be sorted.
-func (s *State) Meets(gone, come State) bool {
-	return meets(s.FDB, gone.FDB, come.FDB, fdbKey, func(a, b FDB) int {
-		return cmp.Or(cmp.Compare(a.Link, b.Link), slices.Compare(a.MAC[:], b.MAC[:]))
-	}) || meets(s.Neighbors, gone.Neighbors, come.Neighbors, neighborKey, compareNeighbor) ||
-		meets(s.Routes, gone.Routes, come.Routes, routeKey, func(a, b Route) int {
-			return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
-		})
+func (s *State) Meets(removed, added State) bool {
+	return slices.ContainsFunc(layers(), func(l layer) bool { return l.meets(s, &removed, &added) })
 }
 
 // meets looks for the objects by an order in which those of one identity are neighbours.
-func meets[T, K comparable](all, gone, come []T, id func(T) K, compare func(a, b T) int) bool {
-	for _, c := range come {
+func meets[T, K comparable](all, removed, added []T, id func(T) K, compare func(a, b T) int) bool {
+	for _, c := range added {
 		i, found := slices.BinarySearchFunc(all, c, compare)
 		for ; found && i < len(all) && id(all[i]) == id(c); i++ {
-			if !slices.Contains(gone, all[i]) {
+			if !slices.Contains(removed, all[i]) {
 				return true
 			}
 		}

@@ -94,11 +94,27 @@ func (g Guard) guards(h Guard) bool {
 	return g.Family == h.Family && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits
 }
 
-func sortGuards(guards []Guard) {
-	slices.SortFunc(guards, func(a, b Guard) int { return cmp.Compare(a.Family, b.Family) })
-	for _, g := range guards {
-		slices.SortFunc(g.Peers, Peer.Compare)
+func (g Guard) clone() Guard {
+	g.Peers = slices.Clone(g.Peers)
+	return g
+}
+
+// swapPeers is exchange for the peers of guards.
+func swapPeers(all, removed, added []Guard) []Guard {
+	for i, g := range all {
+		all[i].Peers = exchange(g.Peers, peersOf(removed, g), peersOf(added, g), Peer.Compare)
 	}
+	return all
+}
+
+// peersOf returns the peers of that guard of some which guards the same as g.
+func peersOf(some []Guard, g Guard) []Peer {
+	for _, o := range some {
+		if o.guards(g) {
+			return o.Peers
+		}
+	}
+	return nil
 }
 
 func diffGuards(p *plan, have, want []Guard) {

@@ -1,9 +1,7 @@
 package ip
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -88,50 +86,34 @@ type Leftover Place // without a chain: the whole table
 
 // Sort puts every slice in canonical order.
 func (s *State) Sort() {
-	sortGuards(s.Guards)
-	slices.SortFunc(s.Links, func(a, b Link) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) })
-	slices.SortFunc(s.Addrs, func(a, b Addr) int {
-		return cmp.Or(cmp.Compare(a.Link, b.Link), ComparePrefix(a.Prefix, b.Prefix))
-	})
-	slices.SortFunc(s.FDB, compareFDB)
-	slices.SortFunc(s.Neighbors, compareNeighbor)
-	slices.SortFunc(s.Routes, compareRoute)
-	slices.SortFunc(s.Tables, func(a, b Table) int { return cmp.Compare(a.Family, b.Family) })
-	slices.SortFunc(s.Openings, compareOpening)
-	slices.SortFunc(s.Leftovers, func(a, b Leftover) int { return comparePlace(Place(a), Place(b)) })
+	for _, l := range layers() {
+		l.sort(s)
+	}
 }
 
 // Equal reports whether s and t hold the same objects in the same order.
 func (s State) Equal(t State) bool {
-	return slices.EqualFunc(s.Guards, t.Guards, Guard.Equal) && slices.Equal(s.Links, t.Links) && slices.Equal(s.Sysctls, t.Sysctls) && slices.Equal(s.Addrs, t.Addrs) &&
-		slices.Equal(s.FDB, t.FDB) && slices.Equal(s.Neighbors, t.Neighbors) && slices.Equal(s.Routes, t.Routes) &&
-		slices.EqualFunc(s.Tables, t.Tables, Table.Equal) && slices.Equal(s.Openings, t.Openings) &&
-		slices.Equal(s.Leftovers, t.Leftovers)
+	for _, l := range layers() {
+		if !l.equal(&s, &t) {
+			return false
+		}
+	}
+	return true
 }
 
 // Clone returns a copy that shares nothing which Exchange changes.
 func (s State) Clone() State {
-	s.FDB, s.Neighbors, s.Routes = slices.Clone(s.FDB), slices.Clone(s.Neighbors), slices.Clone(s.Routes)
-	s.Guards = slices.Clone(s.Guards)
-	for i, g := range s.Guards {
-		s.Guards[i].Peers = slices.Clone(g.Peers)
+	for _, l := range layers() {
+		l.clone(&s)
 	}
 	return s
 }
 
 // Add appends everything in t to s.
 func (s *State) Add(t State) {
-	s.Guards = append(s.Guards, t.Guards...)
-	s.Links = append(s.Links, t.Links...)
-	s.Sysctls = append(s.Sysctls, t.Sysctls...)
-	s.Addrs = append(s.Addrs, t.Addrs...)
-	s.FDB = append(s.FDB, t.FDB...)
-	s.Neighbors = append(s.Neighbors, t.Neighbors...)
-	s.Routes = append(s.Routes, t.Routes...)
-	s.Tables = append(s.Tables, t.Tables...)
-	s.Openings = append(s.Openings, t.Openings...)
-	s.Leftovers = append(s.Leftovers, t.Leftovers...)
+	for _, l := range layers() {
+		l.add(s, &t)
+	}
 }
 
 // String prints s as the commands that would create it on an empty host, one per line.
