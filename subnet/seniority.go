@@ -140,7 +140,7 @@ type viewing struct {
 	ranked []*Lease
 	gone   map[holder]*Lease // since the last view
 	come   []int             // made since, by index
-	news   []placing
+	placings []placing
 }
 
 // placing is what gets a place of its own.
@@ -184,7 +184,7 @@ func (v *viewing) walk(leases []*Lease) {
 			was = had
 		}
 		if was == nil || was.Subnets != l.Subnets && !sameAttrs(was, l) {
-			v.news = append(v.news, placing{lease: j, at: l.Created, subnets: true, attrs: true})
+			v.placings = append(v.placings, placing{lease: j, at: l.Created, subnets: true, attrs: true})
 			continue
 		}
 		v.carry(j, l, was, l.Created)
@@ -217,19 +217,19 @@ func (v *viewing) carry(j int, l, was *Lease, at int64) {
 	}
 	v.ranked[j] = l.standing(s)
 	if rest.subnets || rest.attrs {
-		v.news = append(v.news, rest)
+		v.placings = append(v.placings, rest)
 	}
 }
 
 // place gives what is new its place: its revision if all that has been seen is older, as it is but in a store that lost
 // data, or for a key that was no lease before.
 func (v *viewing) place() {
-	slices.SortFunc(v.news, func(a, b placing) int {
+	slices.SortFunc(v.placings, func(a, b placing) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), CompareSubnets(v.ranked[a.lease].Subnets, v.ranked[b.lease].Subnets))
 	})
 	before := v.memory.last
 	last := before
-	for _, p := range v.news {
+	for _, p := range v.placings {
 		at := p.at
 		if at <= before || at < last {
 			at = last + 1

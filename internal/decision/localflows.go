@@ -16,13 +16,13 @@ func localFlows(in Inputs, want ip.State) []ip.Flow {
 	var all []ip.Flow
 	for _, f := range in.Network.Families() {
 		own := in.Self.Subnets.Of(f)
-		plain, dockers := plainBridges(in, own, FabricLinks(want, f))
-		for i, bridge := range plain {
+		others, dockers := otherBridges(in, own, FabricLinks(want, f))
+		for i, bridge := range others {
 			all = append(all,
 				ip.Flow{Src: own, Dst: own, In: bridge, Out: bridge, Local: true},
 				ip.Flow{Src: own, Dst: f.Multicast(), In: bridge, Out: bridge, Local: true})
 			// An opening for one other bridge is one for all, which may not be if one is Docker's.
-			if next := plain[(i+1)%len(plain)]; next != bridge && !dockers {
+			if next := others[(i+1)%len(others)]; next != bridge && !dockers {
 				all = append(all, ip.Flow{Src: own, Dst: own, In: bridge, Out: next, Local: true})
 			}
 		}
@@ -36,8 +36,8 @@ func publishedFlows(in Inputs, want ip.State) []ip.Flow {
 	var all []ip.Flow
 	for _, f := range in.Network.Families() {
 		own, world := in.Self.Subnets.Of(f), anywhere(f)
-		plain, _ := plainBridges(in, own, FabricLinks(want, f))
-		for _, bridge := range plain {
+		others, _ := otherBridges(in, own, FabricLinks(want, f))
+		for _, bridge := range others {
 			all = append(all,
 				ip.Flow{Src: world, Dst: own, Out: bridge, Local: true, DNAT: true},
 				ip.Flow{Src: own, Dst: world, In: bridge, Local: true, Known: true})
@@ -46,8 +46,8 @@ func publishedFlows(in Inputs, want ip.State) []ip.Flow {
 	return all
 }
 
-// plainBridges are the interfaces that lead to this host's containers and are not Docker's, and whether there are others that are.
-func plainBridges(in Inputs, own netip.Prefix, except []string) (plain []string, dockers bool) {
+// otherBridges are the interfaces that lead to this host's containers and are not Docker's, and whether there are others that are.
+func otherBridges(in Inputs, own netip.Prefix, except []string) (others []string, dockers bool) {
 	if !own.IsValid() {
 		return nil, false
 	}
@@ -57,10 +57,10 @@ func plainBridges(in Inputs, own netip.Prefix, except []string) (plain []string,
 		case dockersBridge(in.Kernel.Filters, name):
 			dockers = true
 		default:
-			plain = append(plain, name)
+			others = append(others, name)
 		}
 	}
-	return plain, dockers
+	return others, dockers
 }
 
 // anywhere is the prefix of all addresses.

@@ -224,7 +224,7 @@ func (f File) write(d document, backup []byte, r *record, instead string) error 
 		return errors.Join(err, undo())
 	}
 	// The settings are in place from here on, and so has to be what undoes them.
-	return draft.settle()
+	return draft.commit()
 }
 
 // keep writes what Unconfigure needs. undo takes that back, also after an error, and nothing that was there before.

@@ -32,7 +32,7 @@ func replace(path, like, instead string, content []byte) (placed bool, err error
 	if err := d.place(); err != nil {
 		return false, err
 	}
-	return true, d.settle()
+	return true, d.commit()
 }
 
 // newDraft writes content beside path. The draft is like the file at like in all but content; if there is none, root's and
@@ -98,8 +98,8 @@ func (d draft) place() error {
 	return nil
 }
 
-// settle makes a placed draft survive a power cut.
-func (d draft) settle() error {
+// commit makes a placed draft survive a power cut.
+func (d draft) commit() error {
 	if err := d.dir.Sync(); err != nil {
 		return fmt.Errorf("write %s: it has its new content, which a power cut may undo, for the disk fails (see: dmesg): %w", d.path, err)
 	}

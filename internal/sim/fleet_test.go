@@ -255,16 +255,16 @@ func (f *fleet) everyone() []*host {
 func (f *fleet) excused(a, b *host) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	a.settle()
-	b.settle()
+	a.countLosses()
+	b.countLosses()
 	return a.settled < f.losses || b.settled < f.losses
 }
 
 // hears reports whether the host has reached the store for long enough to know what it says.
 func (h *host) hears() bool { return !h.okSince.IsZero() && time.Since(h.okSince) > lossGrace }
 
-// settle takes note of the losses of data of which the host has had time to hear. The fleet's lock is held.
-func (h *host) settle() {
+// countLosses takes note of the losses of data of which the host has had time to hear. The fleet's lock is held.
+func (h *host) countLosses() {
 	if h.hears() && time.Since(h.fleet.lostAt) > lossGrace {
 		h.settled = h.fleet.losses
 	}
@@ -275,7 +275,7 @@ func (f *fleet) lost() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, h := range f.hosts {
-		h.settle()
+		h.countLosses()
 	}
 	f.losses++
 	f.lostAt = time.Now()
@@ -285,7 +285,7 @@ func (f *fleet) lost() {
 func (f *fleet) reachability(h *host) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h.settle()
+	h.countLosses()
 	w := h.connection
 	ok := !f.down && !w.Cut && !w.Stopped && !w.NoEvents && !w.NoAnswers && w.Lag == 0
 	if !ok {

@@ -97,7 +97,7 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	v := a.creation.view
 	set := v.set()
 	set.Leases = append(slices.Clip(set.Leases), a.blocked...)
-	if set.Leases, err = a.settle(ctx, set.Leases); err != nil {
+	if set.Leases, err = a.resolveDuplicates(ctx, set.Leases); err != nil {
 		return nil, err
 	}
 	if set.Past, err = a.former(ctx, set); err != nil {
@@ -165,9 +165,9 @@ func (a *acquisition) disputes(l *subnet.Lease) bool {
 
 func duplicateKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.Instance }
 
-// settle asks all who use the claim's identity whether they live. It returns the conflict with the first who does, else the
+// resolveDuplicates asks all who use the claim's identity whether they live. It returns the conflict with the first who does, else the
 // leases, of which one may have become the claim's.
-func (a *acquisition) settle(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
+func (a *acquisition) resolveDuplicates(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
 	a.settled = false
 	duplicates := subnet.Duplicates(leases, a.claim)
 	alive := map[string]bool{} // by node id, of those who have been asked

@@ -22,7 +22,7 @@ func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
 		case <-w.changed:
 		}
 		trusted := hold.Doubt() == ""
-		set := w.settle(&hold)
+		set := w.admit(&hold)
 		doubt := hold.Doubt()
 		switch {
 		case doubt == "":
@@ -37,8 +37,8 @@ func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
 	}
 }
 
-// settle is what to deliver of the view.
-func (w *watcher) settle(hold *subnet.Holdback) subnet.Set {
+// admit is what to deliver of the view.
+func (w *watcher) admit(hold *subnet.Holdback) subnet.Set {
 	w.mu.Lock()
 	set, read := w.view.set(), w.read
 	w.read = reading{}

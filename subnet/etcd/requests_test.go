@@ -58,7 +58,7 @@ func TestRequestsAtRest(t *testing.T) {
 	h.Put("config", `{"Network":"10.0.0.0/12"}`, 0)
 	stop := h.start()
 	defer stop()
-	h.settle()
+	h.awaitRest()
 }
 
 // settled is for how long no request more is made by a host at rest. It spans its pulse.
@@ -70,7 +70,7 @@ func (h *harness) expectRequests(start string, want map[string]float64) {
 	before := h.requests()
 	stop := h.start()
 	defer stop()
-	h.settle()
+	h.awaitRest()
 	got := h.requests()
 	maps.DeleteFunc(got, func(method string, n float64) bool { got[method] = n - before[method]; return n == before[method] })
 	if !maps.Equal(got, want) {
@@ -108,8 +108,8 @@ func (h *harness) start() (stop func()) {
 	return stop
 }
 
-// settle waits until no requests are made any more.
-func (h *harness) settle() {
+// awaitRest waits until no requests are made any more.
+func (h *harness) awaitRest() {
 	h.t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -190,7 +190,7 @@ func (w *world) forget(key string) {
 // changedAll tells all that anything may have changed.
 func (w *world) changedAll() {
 	for _, v := range w.views {
-		signal(v.news)
+		signal(v.changed)
 	}
 	for _, h := range w.live {
 		h.notify()

@@ -205,7 +205,7 @@ func (w *world) changed(key string) {
 		w.remember()
 	}
 	for _, v := range w.views {
-		signal(v.news)
+		signal(v.changed)
 	}
 	for _, h := range w.live {
 		if leasesDir+subnet.KeyOf(h.mine.Subnets) == key {
@@ -299,7 +299,7 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 			set.Leases = append(set.Leases, &blocked)
 			continue
 		}
-		mine, err := s.settle(claim, place)
+		mine, err := s.writeLease(claim, place)
 		if err == nil {
 			s.coming = append(s.coming, coming{s, claim.Attrs.Instance, claim.Attrs.Node})
 		}
@@ -332,8 +332,8 @@ func (w *world) blocked(place subnet.Placement) (subnet.Lease, bool) {
 	return subnet.Lease{}, false
 }
 
-// settle writes the lease, unless it is as it should be.
-func (w *world) settle(claim subnet.Claim, place subnet.Placement) (subnet.Lease, error) {
+// writeLease writes the lease, unless it is as it should be.
+func (w *world) writeLease(claim subnet.Claim, place subnet.Placement) (subnet.Lease, error) {
 	mine := subnet.Lease{Subnets: place.Subnets, Attrs: claim.Attrs, Reserved: claim.TTL == subnet.Forever}
 	ttl := ttlOf(claim)
 	if place.Held {

@@ -16,21 +16,21 @@ import (
 type view struct {
 	network  *subnet.Network
 	doubts   []subnet.Problem
-	news     chan struct{}
+	changed  chan struct{}
 	hold     subnet.Holdback // used by Watch alone
 	revision int64           // last delivered
 	epoch    int             // of the history that it follows
 	seen     int64           // revision up to which it has followed
 }
 
-func newView() *view { return &view{news: make(chan struct{}, 1)} }
+func newView() *view { return &view{changed: make(chan struct{}, 1)} }
 
 // Watch implements subnet.Store. At the end of ctx it returns nil.
 func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	v := newView()
 	s.mu.Lock()
 	v.read(s.world)
-	signal(v.news)
+	signal(v.changed)
 	s.views = append(s.views, v)
 	s.mu.Unlock()
 	defer func() {
@@ -40,11 +40,11 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	}()
 	var again <-chan time.Time
 	for {
-		set, confirm, ok := s.news(ctx, v, again)
+		set, confirm, ok := s.awaitChange(ctx, v, again)
 		if !ok {
 			return nil
 		}
-		set = v.settle(set, confirm)
+		set = v.admit(set, confirm)
 		switch {
 		case v.hold.Doubt() == "":
 			again = nil
@@ -55,8 +55,8 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	}
 }
 
-// news waits until there is something new to see, or it is time to look again, and for the connection to see it; not ok at the end of ctx.
-func (s *Store) news(ctx context.Context, v *view, again <-chan time.Time) (set subnet.Set, confirm, ok bool) {
+// awaitChange waits until there is something new to see, or it is time to look again, and for the connection to see it; not ok at the end of ctx.
+func (s *Store) awaitChange(ctx context.Context, v *view, again <-chan time.Time) (set subnet.Set, confirm, ok bool) {
 	fresh := false
 	for {
 		s.mu.Lock()
@@ -73,7 +73,7 @@ func (s *Store) news(ctx context.Context, v *view, again <-chan time.Time) (set 
 			return set, false, false
 		case <-again:
 			again, confirm = nil, true
-		case <-v.news:
+		case <-v.changed:
 			fresh = true
 		case <-moved:
 		}
@@ -96,8 +96,8 @@ func (s *Store) age(ctx context.Context, connection Connection) bool {
 	}
 }
 
-// settle is what to deliver of a complete read.
-func (v *view) settle(set subnet.Set, confirm bool) subnet.Set {
+// admit is what to deliver of a complete read.
+func (v *view) admit(set subnet.Set, confirm bool) subnet.Set {
 	back := set.Revision < v.revision
 	v.revision = set.Revision
 	if confirm && !back {
