@@ -13,7 +13,7 @@ import (
 // errContested is the error code for another bridge that hands out the lease, as Docker's does.
 const errContested = 101
 
-// checkGateway refuses to attach containers while another bridge than the delegate's has the gateway's address: who made it hands
+// checkGateway refuses to attach containers while another bridge than the delegate's has the gateway's address: whatever made it hands
 // out the same addresses.
 func checkGateway(c conf, env subnet.Env) error {
 	bridges, err := bridge.List()

@@ -17,13 +17,13 @@ import (
 	"tulle/internal/regularfile"
 )
 
-// lockTimeout bounds the wait for who else works on an attachment: about the longest that the bridge plugin waits for a port.
+// lockTimeout bounds the wait for another process that works on the attachment: about the longest that the bridge plugin waits for a port.
 const (
 	lockTimeout = 5 * time.Second
 	lockEvery   = 5 * time.Millisecond
 )
 
-// lockSuffix ends the name of the file that is locked by who works on an attachment.
+// lockSuffix ends the name of the file that a process locks while it works on an attachment.
 const lockSuffix = ".lock"
 
 func (s states) lockPath(a attachment) string {
@@ -37,7 +37,7 @@ func lockOf(name string) (file string, ok bool) {
 	return file, hidden && suffixed
 }
 
-// lock waits for who else works on an attachment, and keeps others from it until the file is closed; unlock also removes it. Delegates
+// lock waits until no other process works on an attachment, and keeps them from it until the file is closed; unlock also removes it. Delegates
 // inherit it: if the plugin is killed, one that goes on working keeps the lock until it is done. Without a directory for
 // states the error wraps fs.ErrNotExist.
 func (s states) lock(ctx context.Context, a attachment) (*os.File, error) {

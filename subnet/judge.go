@@ -24,7 +24,7 @@ type Self struct {
 // subnets and addresses count most, then the claim that has stood for longer does (see Standing): whoever comes later with
 // a bad lease harms only itself.
 // Families are judged apart: a refused subnet is taken out of its lease, and what remains is usable. A family that the
-// network does not use is taken out without a word, since a cluster changes families host by host.
+// network does not use is taken out silently, since a cluster changes families host by host.
 //
 // A lease that names this host and is not the one that it holds is refused, and takes nothing from others: nobody but this
 // host could be reached there.
@@ -240,7 +240,7 @@ func (c *judgment) misfit(p netip.Prefix) string {
 	return ""
 }
 
-// capture says what p would take away from those who count more.
+// capture says what p would take away from leases that count more.
 func (c *judgment) capture(p *place) string {
 	if other := p.overlapped(); other.IsValid() {
 		return fmt.Sprintf("%s overlaps %s, %s", p.prefix, other, c.whose(other))

@@ -156,7 +156,7 @@ func TestJudgeLaws(t *testing.T) {
 		for _, l := range leases {
 			kept := slices.ContainsFunc(usable, func(u *Lease) bool { return u.Subnets == l.Subnets })
 			if !kept && !told[KeyOf(l.Subnets)] && !self.owns(l) {
-				t.Fatalf("%v was left out without a word", l)
+				t.Fatalf("%v was left out silently", l)
 			}
 		}
 	})

@@ -69,7 +69,7 @@ func meet(a, b *Lease) bool {
 	return false
 }
 
-// asStored returns the lease as somebody sees it who has seen nothing before.
+// asStored returns the lease as a host sees it that has seen nothing before.
 func (l *Lease) asStored() *Lease {
 	if l.Standing == (Standing{}) {
 		return l

@@ -59,7 +59,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 	return p, nil
 }
 
-// taken says who has what a claim insists on.
+// taken says which host has what a claim insists on.
 func taken(wanted Subnets, others []*Lease) error {
 	for _, l := range others {
 		if len(Overlap(wanted, l.Subnets)) > 0 {

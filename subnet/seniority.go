@@ -59,7 +59,7 @@ type Memory struct {
 	last   int64 // no place has been given behind this one
 }
 
-// holder is who had a lease. A flanneld has no node id, and goes by its addresses.
+// holder is the host that had a lease. A flanneld has no node id, and goes by its addresses.
 type holder struct {
 	node, instance string
 	public         ip.Dual[netip.Addr]
@@ -136,10 +136,10 @@ func (l *Lease) worth() int64 { return 2*l.Standing.Gone - l.subnetsSince() }
 
 // viewing is the ranking of one view.
 type viewing struct {
-	memory *Memory
-	ranked []*Lease
-	gone   map[holder]*Lease // since the last view
-	come   []int             // made since, by index
+	memory   *Memory
+	ranked   []*Lease
+	gone     map[holder]*Lease // since the last view
+	come     []int             // made since, by index
 	placings []placing
 }
 

@@ -118,7 +118,7 @@ func (f *dockerFlags) file(d *docker.Daemon) (docker.File, error) {
 	return file, err
 }
 
-// dockerFile opens the file that dockerd reads, for those who need to know nothing else of it.
+// dockerFile opens the file that dockerd reads, for commands that need to know nothing else of it.
 func (f *dockerFlags) dockerFile() (docker.File, error) {
 	d, err := f.daemon()
 	if err != nil {

@@ -274,7 +274,7 @@ func (a *Agent) loop(ctx context.Context) error {
 	}
 }
 
-// flush writes what the last pass handed over: those who write beside the passes may have ended before it did.
+// flush writes what the last pass handed over: the tasks that write files may have ended before it did.
 func (a *Agent) flush() {
 	a.wanted.Flush()
 	a.cache.Flush()

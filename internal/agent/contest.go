@@ -17,7 +17,7 @@ const (
 	contestMost  = 16               // objects looked at in one repair; a flushed table is not a contest about ten thousand routes
 )
 
-// contests knows what has to be repaired again and again, and who undoes it.
+// contests knows what has to be repaired again and again, and which programs undo it.
 type contests map[string]*contest
 
 type contest struct {

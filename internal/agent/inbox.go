@@ -16,7 +16,7 @@ type inbox struct {
 	full bool
 	now  bool     // the pass that is asked for should not wait
 	all  bool     // more than leases has changed since the last full pass began, or may have
-	by   []string // who has changed the kernel since the last pass began
+	by   []string // processes that have changed the kernel since the last pass began
 }
 
 // poke asks for a full pass.
@@ -43,7 +43,7 @@ func (i *inbox) signal() {
 	}
 }
 
-// kernelChanged asks for a pass, and remembers who is to blame.
+// kernelChanged asks for a pass, and remembers the process that changed the kernel.
 func (i *inbox) kernelChanged(by ip.Actor) {
 	if by != (ip.Actor{}) {
 		i.mu.Lock()
@@ -53,14 +53,14 @@ func (i *inbox) kernelChanged(by ip.Actor) {
 	i.poke()
 }
 
-// known returns who has changed the kernel since the last call of actors.
+// known returns the processes that have changed the kernel since the last call of actors.
 func (i *inbox) known() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.by
 }
 
-// actors returns who has changed the kernel since it was last called.
+// actors returns the processes that have changed the kernel since it was last called.
 func (i *inbox) actors() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -24,7 +24,7 @@ type journal struct {
 	reported map[subnet.Problem]bool // in the last pass
 }
 
-// applied logs that the kernel was changed, and who had changed it before, if somebody had: the same as often as every says.
+// applied logs that the kernel was changed, and by which processes it had been before, if by any: the same as often as every says.
 func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 	first := plan[0].Brief()
 	if !j.throttle.due(first, every) {

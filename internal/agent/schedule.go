@@ -13,7 +13,7 @@ const (
 	busyFor             = 5 * time.Second       // without a pass, and the next change is dealt with at once again
 	slowdown            = 5                     // passes may take up one part in this many of the time
 	incrementalSlowdown = 2                     // and incremental ones, which are spaced out as it is
-	pauseMost           = 10 * time.Second      // for that: who was stopped in the middle of a pass did not work all the time
+	pauseMost           = 10 * time.Second      // for that: a process that was stopped in the middle of a pass did not work all the time
 	retryFirst          = 250 * time.Millisecond
 	retryMost           = 15 * time.Second
 )

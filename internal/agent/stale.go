@@ -30,7 +30,7 @@ func stale(v view, n subnet.Network) []string {
 	return texts
 }
 
-// shared tells which bridges hold this host's subnet, if more than one does: who made them hand out the same addresses. An interface
+// shared tells which bridges hold this host's subnet, if more than one does: the programs that made them hand out the same addresses. An interface
 // whose prefix is wider than the network is one of the underlay.
 func shared(v view, n subnet.Network) []string {
 	var texts []string

@@ -26,10 +26,10 @@ type Status struct {
 	Peers     []PeerStatus     `json:"peers"` // what Agent.Status tells; Config.Changed is told without
 	Problems  []subnet.Problem `json:"problems"`
 	Blocked   []string         `json:"blocked,omitempty"`   // where the host drops packets to or from its containers, and what to change
-	Loss      string           `json:"loss,omitempty"`      // to whom this host lost its subnet, until it has it again
+	Loss      string           `json:"loss,omitempty"`      // which host took the subnet of this one, until this host has it again
 	Stale     []string         `json:"stale,omitempty"`     // bridges that hold a subnet of the past, or this one beside another bridge, and how to mend it
 	Advice    []string         `json:"advice,omitempty"`    // what to set or mount on this host, which forwards without it as well
-	Contested []string         `json:"contested,omitempty"` // what others undo again and again, and who
+	Contested []string         `json:"contested,omitempty"` // what other programs undo again and again, and which programs
 	Dropped                    // packets
 	Pending   string           `json:"pending,omitempty"` // what waits for a restart
 	Store     string           `json:"store,omitempty"`   // what is wrong with the store
@@ -111,7 +111,7 @@ func (p *published) get() Status {
 	return p.st
 }
 
-// Status returns how things stood after the last pass, but for what is told at once: a lease that is no longer held, and
+// Status returns how things stood after the last pass, except for what is told at once: a lease that is no longer held, and
 // the store's troubles, which come and go between passes.
 func (a *Agent) Status() Status {
 	st := a.Summary()

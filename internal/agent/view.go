@@ -21,7 +21,7 @@ type view struct {
 	host  backend.Host
 	self  subnet.Lease
 
-	by        []string // who has changed the kernel since the last look
+	by        []string // processes that have changed the kernel since the last look
 	unchanged bool     // what is wanted is what was wanted before
 
 	// What keeps this host from being ready although the pass goes on.

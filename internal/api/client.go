@@ -44,7 +44,7 @@ func (c *Client) Status(ctx context.Context) (agent.Status, error) {
 	return st, c.DecodeStatus(ctx, &st)
 }
 
-// DecodeStatus is Status for those who need some of its fields only: v points to a struct that has them.
+// DecodeStatus is Status for callers that need some of its fields only: v points to a struct that has them.
 func (c *Client) DecodeStatus(ctx context.Context, v any) error {
 	code, body, err := c.get(ctx, "/v1/status")
 	if err != nil {

@@ -40,7 +40,7 @@ func replace(dir, path string, content []byte, mode fs.FileMode) (err error) {
 	if err := Discard(path); err != nil {
 		return err
 	}
-	// The name is one that nobody can know before, and the file is made anew: who else may write to the directory cannot have
+	// The name is one that nobody can know before, and the file is made anew: another user of the directory cannot have
 	// put a link or a pipe there. The rename replaces whatever is at path, a link as such.
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+unfinished+"*")
 	if err != nil {

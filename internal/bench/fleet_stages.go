@@ -17,7 +17,7 @@ func (f *fleet) boot(ctx context.Context, out *Fleet) error {
 		return err
 	}
 	for _, h := range f.hosts {
-		f.wg.Go(func() { _ = h.run(ctx) }) // who fails is counted
+		f.wg.Go(func() { _ = h.run(ctx) }) // a host that fails is counted
 	}
 	var known Figure
 	done := make(chan struct{})

@@ -29,7 +29,7 @@ func targets(peers int) (limits, bool) {
 	return l, ok
 }
 
-// Missed says which targets were not met. Those for one family hold for one, but for that of the start.
+// Missed says which targets were not met. The targets are for one family; only that of the start is for both.
 func (c Control) Missed() []string {
 	l, ok := targets(c.Peers)
 	if !ok {

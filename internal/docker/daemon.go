@@ -36,8 +36,8 @@ func (d *Daemon) String() string {
 // FindDaemon returns the dockerd that listens on a unix socket, or nil if no dockerd runs beside this process. It is an
 // error if one does and listens elsewhere.
 //
-// Who listens is told by who holds the socket. A pid file may be elsewhere, or have a number that another process has by
-// now; and the peer of a connection (SO_PEERCRED) is who made the socket, which may be systemd.
+// Which process listens is told by which holds the socket. A pid file may be elsewhere, or have a number that another process has by
+// now; and the peer of a connection (SO_PEERCRED) is the process that made the socket, which may be systemd.
 func FindDaemon(socket string) (*Daemon, error) {
 	processes, err := os.ReadDir("/proc")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package docker holds all that Tulle knows about Docker: the settings of docker0, networks of its own, and who holds the lease.
+// Package docker holds all that Tulle knows about Docker: the settings of docker0, networks of its own, and which of them hold the lease.
 package docker
 
 import (

@@ -1,4 +1,4 @@
-// Package holder tells who on this host hands out addresses of its lease. Two that do give the same address to two containers.
+// Package holder tells which programs on this host hand out addresses of its lease. Two that do give the same address to two containers.
 package holder
 
 import (
@@ -38,14 +38,14 @@ type Network struct {
 	Addrs []netip.Addr // in use
 }
 
-// Owner is who is to hand out the lease: it may be there already.
+// Owner is the program that is to hand out the lease: it may be there already.
 type Owner struct {
 	Bridges []string
 	Network string   // of CNI; empty for Docker
 	Options []string // of tulle cni, which lead to this host's directories; none if those are the usual ones
 }
 
-// Check returns an error that names everyone but the owner who hands out addresses of the lease, each with what ends it.
+// Check returns an error that names every program besides the owner that hands out addresses of the lease, each with what ends it.
 func (h Host) Check(lease subnet.Subnets, own Owner) error {
 	var errs []error
 	refuse := func(what, remedy string) {

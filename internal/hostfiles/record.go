@@ -75,7 +75,7 @@ func ReadRecord(dir string) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("read record: %s is %w: %w: restore it or delete it; without it only what the present configuration names is tidied up", path, errGarbled, err)
 	}
-	// What it names will be deleted, and who else may write to the directory shall not choose what.
+	// What it names will be deleted, and another user of the directory shall not choose what.
 	r.Links = slices.DeleteFunc(r.Links, func(name string) bool { return !deviceName.MatchString(name) })
 	return r, nil
 }

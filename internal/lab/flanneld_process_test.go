@@ -143,7 +143,7 @@ func (f *runningFlanneld) readLog(t *testing.T) string {
 }
 
 // announced is what peers know of the host: the key of its lease, and the value
-// but for what Tulle adds to it.
+// except for what Tulle adds to it.
 func (f *runningFlanneld) announced(t *testing.T) map[string]any {
 	t.Helper()
 	leases, err := f.lab.Etcd.Get(t.Context(), f.lab.Etcd.Key("subnets/"))

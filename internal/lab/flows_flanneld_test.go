@@ -9,7 +9,7 @@ import (
 	"tulle/ip"
 )
 
-// Whatever drops what is forwarded, nothing passes beside a real flanneld that does not pass beside tulled, but for the rows of docs/flows.md
+// Whatever drops what is forwarded, nothing passes beside a real flanneld that does not pass beside tulled, except for the rows of docs/flows.md
 // that are the operator's.
 func TestFlowsBesideFlanneld(t *testing.T) {
 	requireFlanneld(t)

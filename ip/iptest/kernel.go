@@ -110,7 +110,7 @@ func result(errs ip.OpErrors) error {
 	return errs
 }
 
-// Outsider is who makes the changes that do not come through Apply.
+// Outsider is the process that makes the changes which do not come through Apply.
 func Outsider() ip.Actor { return ip.Actor{Name: "outsider", PID: 4711} }
 
 // Watch calls notify once when it begins, and after each change that did not come through Apply.

@@ -23,7 +23,7 @@ const (
 // nfHeader is the size of struct nfgenmsg, in bytes.
 const nfHeader = 4
 
-// actor returns who caused a notification. nf_tables names the process. Of other changes the kernel tells the socket's
+// actor returns the process that caused a notification. nf_tables names the process. Of other changes the kernel tells the socket's
 // port, which is the process's id as long as the process has no second socket (netlink(7)).
 func (m message) actor() ip.Actor {
 	if m.typ == newGeneration {

@@ -49,7 +49,7 @@ func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 }
 
 // watchLegacy watches for uses of iptables-legacy, our own among them, as long as it has tables in this namespace. If
-// there is no way to watch, the changes are left to whoever looks without being told.
+// there is no way to watch, the changes are left to the resync.
 func (k *Kernel) watchLegacy(ctx context.Context, notify func(ip.Actor)) error {
 	_ = xtables.Watch(ctx, func() {
 		if k.legacy.exists(k) {
@@ -139,7 +139,7 @@ func (k *Kernel) concerns(m message) bool {
 
 // concernsNeighbor lets through the neighbours and forwarding entries of our links, and of those only the permanent
 // ones, those that a process takes away and, since the kernel first takes the permanence off it, any that is deleted. The
-// rest is the host's daily life. A deletion names nobody; before it, and with who it was, the neighbour is told to be invalid.
+// rest is the host's daily life. A deletion names nobody; before it, and with the process, the neighbour is told to be invalid.
 func (k *Kernel) concernsNeighbor(m message) bool {
 	n, ok := parseNeighbor(m)
 	if own := k.ownLinks.Load(); !ok || own != nil && (*own)[n.link] == "" {

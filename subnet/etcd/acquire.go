@@ -165,7 +165,7 @@ func (a *acquisition) disputes(l *subnet.Lease) bool {
 
 func duplicateKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.Instance }
 
-// resolveDuplicates asks all who use the claim's identity whether they live. It returns the conflict with the first who does, else the
+// resolveDuplicates asks all hosts that use the claim's identity whether they live. It returns the conflict with the first that does, else the
 // leases, of which one may have become the claim's.
 func (a *acquisition) resolveDuplicates(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
 	a.settled = false

@@ -23,7 +23,7 @@ type dialogue struct {
 	Answer   *instance `json:",omitempty"`
 }
 
-// instance says who speaks.
+// instance is one run of a node: the sender of a question or an answer.
 type instance struct {
 	Node     string
 	Instance string `json:",omitempty"`

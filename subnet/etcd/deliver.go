@@ -7,7 +7,7 @@ import (
 	"tulle/subnet"
 )
 
-// deliver hands out the newest view, but for a sudden loss. While it does, changes pile up in the view.
+// deliver hands out the newest view, except that it holds back a sudden loss. While it does, changes pile up in the view.
 func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
 	var hold subnet.Holdback
 	var again <-chan time.Time

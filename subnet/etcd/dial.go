@@ -84,7 +84,7 @@ func (d *dialer) closeHomeless() {
 	}
 	d.mu.Unlock()
 	for _, c := range homeless {
-		// gRPC makes another, and tells those who use this one.
+		// gRPC makes another, and tells the users of this one.
 		_ = c.Close()
 	}
 }

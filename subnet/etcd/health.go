@@ -66,7 +66,7 @@ const (
 	pulseInTrouble = 5 * time.Second
 )
 
-// probe finds out early that etcd is away, or back. Watches and leases wait for it without a word.
+// probe finds out early that etcd is away, or back. Watches and leases only wait for it, and tell nobody.
 func (s *Store) probe(ctx context.Context) {
 	changed := time.Now()
 	due := time.NewTimer(pulseSoon)

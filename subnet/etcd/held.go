@@ -91,7 +91,7 @@ func (h *held) lossNow() error {
 	return h.loss
 }
 
-// take makes the caller the only one who works on the key.
+// take makes the caller the only goroutine that works on the key.
 func (h *held) take(ctx context.Context) error {
 	select {
 	case h.turn <- struct{}{}:

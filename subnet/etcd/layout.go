@@ -53,7 +53,7 @@ func (l layout) guards(s subnet.Subnets) []string {
 	return keys
 }
 
-// past is the key that tells who had p last; it outlives the lease.
+// past is the key that tells which node had p last; it outlives the lease.
 func (l layout) past(p netip.Prefix) string {
 	return l.pasts() + strings.Replace(p.String(), "/", "-", 1)
 }

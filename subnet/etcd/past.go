@@ -19,7 +19,7 @@ type past struct {
 	Released bool `json:",omitempty"`
 }
 
-// note lists the writes that note who has, or has given back, subnets. One key for each subnet of the pool at most.
+// note lists the writes that record which node has subnets, or has given them back. One key for each subnet of the pool at most.
 func (l layout) note(subnets subnet.Subnets, node string, released bool) []clientv3.Op {
 	value, _ := json.Marshal(past{node, released}) // a string and a flag always encode
 	var ops []clientv3.Op

@@ -64,7 +64,7 @@ func (w *world) SetDown(down bool) {
 	w.connectionChanged()
 }
 
-// connectionChanged wakes all who wait for a connection. The lock is held, here and below.
+// connectionChanged wakes all that wait for a connection. The lock is held, here and below.
 func (w *world) connectionChanged() {
 	close(w.moved)
 	w.moved = make(chan struct{})

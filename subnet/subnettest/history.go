@@ -1,7 +1,7 @@
 package subnettest
 
-// history is what the store remembers of changes to the configuration. Those of leases it need not know: who follows them one
-// by one and who reads all at the end see the same.
+// history is what the store remembers of changes to the configuration. Those of leases it need not know: a watcher that follows them one
+// by one and one that reads all at the end see the same.
 type history struct {
 	epoch     int   // counts restores: revisions are told apart only within one
 	compacted int64 // what was before this revision is forgotten
@@ -14,7 +14,7 @@ type change struct {
 	value    *string
 }
 
-// Compact makes the store forget all that was before its present revision: who has not heard of it must read everything anew.
+// Compact makes the store forget all that was before its present revision: a watcher that is behind must read everything anew.
 func (w *world) Compact() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

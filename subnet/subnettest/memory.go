@@ -69,7 +69,7 @@ func NewStore() *Store {
 // Open returns the store as another host sees it.
 func (s *Store) Open() subnet.Store { return s.Another() }
 
-// Another is Open for those who also change the connection to the store.
+// Another is Open for tests that also change the connection to the store.
 func (s *Store) Another() *Store { return open(s.world) }
 
 // Observe calls fn with the leases and the revision after every change, until there is another fn. It must not call the store.
@@ -197,7 +197,7 @@ func (w *world) delete(key string) {
 	w.changed(key)
 }
 
-// changed tells all who watch a key.
+// changed tells all watchers of a key.
 func (w *world) changed(key string) {
 	w.leases = nil
 	defer w.observe()

@@ -17,7 +17,7 @@ type past struct {
 	Released bool
 }
 
-// note keeps who has, or has given back, subnets.
+// note records which node has subnets, or has given them back.
 func (w *world) note(subnets subnet.Subnets, node string, released bool) {
 	value, _ := json.Marshal(past{node, released}) // a string and a flag always encode
 	for _, f := range ip.Families() {

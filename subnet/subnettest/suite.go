@@ -114,7 +114,7 @@ func startBy(t *testing.T, store subnet.Store, claim subnet.Claim) (*host, error
 	return x, err
 }
 
-// kill ends the host without a word to the store.
+// kill ends the host without telling the store.
 func (x *host) kill() {
 	if c, ok := x.store.(io.Closer); ok {
 		if err := c.Close(); err != nil {

@@ -44,7 +44,7 @@ func Main(m *testing.M) {
 	}
 }
 
-// Build builds packages into directory out: as they ship, static, but for tests under the race detector under it too. Module is a
+// Build builds packages into directory out: static, as they ship, or under the race detector if the tests run under it. Module is a
 // directory in the module that they are looked up from.
 func Build(module, out string, packages ...string) error {
 	line, cgo := []string{"build", "-C", module, "-buildvcs=false", "-o", out}, "CGO_ENABLED=0"

@@ -11,7 +11,7 @@ import (
 	"tulle/internal/lab"
 )
 
-// Traces is all that ip, bridge, nft and iptables show of a host, but for what counts, ages or is drawn by lot.
+// Traces is all that ip, bridge, nft and iptables show of a host, except for what counts, ages or is drawn by lot.
 func Traces(t *testing.T, host *lab.Host) string {
 	t.Helper()
 	var text strings.Builder

@@ -11,7 +11,7 @@ import (
 )
 
 // Announce tells all on the link of the named interface, in the network namespace of the calling thread, that addrs are now at
-// its MAC: those who knew another holder of one of them would go on sending there. IPv4 addresses are announced by ARP (RFC 5227, 3),
+// its MAC: hosts that knew another holder of one of them would go on sending there. IPv4 addresses are announced by ARP (RFC 5227, 3),
 // IPv6 addresses by unsolicited neighbor advertisements (RFC 4861, 7.2.6).
 func Announce(name string, addrs []netip.Addr) error {
 	return withLink(name, func(_ *netlink.Handle, link netlink.Link) error {
