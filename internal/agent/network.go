@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"tulle/backend"
+	"tulle/internal/trouble"
 	"tulle/subnet"
 )
 
@@ -15,7 +16,7 @@ func (a *Agent) configure(set subnet.Set, st *Status) error {
 	if a.network == nil {
 		b, doubts, err := backend.Open(a.cfg.Backends, *set.Network)
 		if err != nil {
-			return fmt.Errorf("network configuration: %w", err)
+			return trouble.Wrap(trouble.ConfigRefused, a.cfg.ConfigKey, fmt.Errorf("network configuration: %w", err))
 		}
 		a.network, a.backend, a.doubts = set.Network, b, doubts
 		a.cfg.Log.Info("network configured", "backend", set.Network.Backend.Type, "network", set.Network.Prefixes(), "rev", set.Network.Revision)
@@ -32,10 +33,11 @@ func (a *Agent) configure(set subnet.Set, st *Status) error {
 func (a *Agent) noNetwork(set subnet.Set) error {
 	for _, p := range set.Problems {
 		if p.Key == a.cfg.ConfigKey {
-			return fmt.Errorf("%w: %s: %s", subnet.ErrNoNetwork, p.Key, p.Reason)
+			return trouble.Wrap(trouble.ConfigRefused, p.Key, fmt.Errorf("%w: %s: %s", subnet.ErrNoNetwork, p.Key, p.Reason))
 		}
 	}
-	return fmt.Errorf(`%w at %s: write one, such as: tulle config set '{"Network":"10.5.0.0/16"}'`, subnet.ErrNoNetwork, a.cfg.ConfigKey)
+	return trouble.Wrap(trouble.ConfigMissing, a.cfg.ConfigKey,
+		fmt.Errorf(`%w at %s: write one, such as: tulle config set '{"Network":"10.5.0.0/16"}'`, subnet.ErrNoNetwork, a.cfg.ConfigKey))
 }
 
 // doubtful reports what the backend found odd in its options.

@@ -10,6 +10,7 @@ import (
 
 	"tulle/backend"
 	"tulle/internal/decision"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -40,6 +41,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	}
 	a.lastBaseline = nil
 	st.Ready, st.Loss, st.Work = err == nil, a.keeper.lastLoss(), a.work
+	st.Troubles = a.troubles(st, err)
 	return st, changed
 }
 
@@ -65,7 +67,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 		}
 		changed = true
 	}
-	return true, fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief())
+	return true, trouble.Wrap(trouble.KernelUnsettled, "", fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief()))
 }
 
 // saveView has what the next run needs written.
@@ -84,7 +86,7 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	}
 	mtu, err := a.backend.MTU(v.host.Uplink)
 	if err != nil {
-		return nil, err
+		return nil, trouble.Wrap(trouble.UplinkMissing, v.host.Uplink.Link, err)
 	}
 	st.Uplink, st.MTU = uplinkStatus(v.host.Uplink), mtu
 	if v.self.Subnets == (subnet.Subnets{}) {
@@ -101,19 +103,22 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	st.PeerCount = len(st.peers)
 	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
 	st.Blocked = append(decision.Describe(d.Blocked), decision.DescribeClosed(d.Closed)...)
-	st.Stale = append(stale(v, *a.network), shared(v, *a.network)...)
+	holdStale, holdShared := stale(v, *a.network), shared(v, *a.network)
+	st.Stale = slices.Concat(holdStale, holdShared)
+	st.refused = len(d.problems)
 	st.Dropped = a.drops.add(v.snap.Drops)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, d.Abandoned...)
 	a.wanted.Note(v.scope, d.Want)
-	v.unrecorded = errors.Join(v.unrecorded, a.wanted.Trouble())
+	v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()))
 	plan := ip.Diff(have, d.Want)
 	if set.past {
 		plan = additive(plan)
 	}
 	plan, unset := v.snap.Settable(plan, a.refused)
 	advice, unfit := advise(unset)
-	st.Advice = append(advice, a.identity()...)
+	st.Advice = slices.Concat(advice, a.identity())
+	st.observed = observed(d, holdStale, holdShared, advice, a.identity())
 	fit := d
 	fit.Want = accept(d.Want, unset)
 	for _, violation := range a.violations(v, fit, have, plan) {
@@ -127,11 +132,12 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	st.Contested = a.contests.lasting()
 	// One object that the kernel refuses must not keep containers from starting.
 	a.applied = true
-	if err := errors.Join(err, a.writeEnv(v.self, mtu)); err != nil || len(plan) > 0 {
+	written := trouble.Wrap(trouble.FileUnwritable, a.cfg.SubnetFile, a.writeEnv(v.self, mtu))
+	if err := errors.Join(err, written); err != nil || len(plan) > 0 {
 		return plan, err
 	}
 	if v.notHeld == nil && !set.past {
-		v.outranked = errors.Join(v.outranked, a.outranked())
+		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", a.outranked()))
 	}
 	if len(st.Violations) == 0 {
 		a.setBaseline(v, d, st.peers)
@@ -139,7 +145,8 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	if v.notHeld != nil && st.Degraded == "" {
 		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 	}
-	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, unfit, decision.CutOff(d.Blocked))
+	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, trouble.Wrap(trouble.SettingRefused, "", unfit),
+		trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(d.Blocked)))
 }
 
 // outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
@@ -197,7 +204,7 @@ func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
 	}
 	a.journal.applied(plan, by, every)
 	if err != nil {
-		return fmt.Errorf("apply to kernel: %w", err)
+		return trouble.Wrap(trouble.KernelRefused, "", fmt.Errorf("apply to kernel: %w", err))
 	}
 	return nil
 }

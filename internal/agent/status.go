@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tulle/internal/invariant"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -38,11 +39,15 @@ type Status struct {
 	Violations []invariant.Violation `json:"violations,omitempty"`
 	Violated   uint64                `json:"violated,omitempty"` // how many since the start, those of earlier passes included
 
+	Troubles trouble.List `json:"troubles"` // all that is said above and below, with codes
+
 	Work     Work      `json:"work"`
 	Revision int64     `json:"revision"` // of the store's view
 	Time     time.Time `json:"time"`     // of the pass
 
-	peers []peerView
+	peers    []peerView
+	refused  int               // how many of Problems, the last ones, are leases that were refused
+	observed []trouble.Trouble // beside those that the other fields tell of
 }
 
 // Dropped counts the packets that Tulle's rules have dropped. It only grows while the agent runs.
@@ -122,7 +127,11 @@ func (a *Agent) Status() Status {
 // Summary is Status without the list of peers.
 func (a *Agent) Summary() Status {
 	st := a.status.get()
-	st.Store = a.trouble()
+	if st.Store = a.trouble(); st.Store != "" && st.Troubles.Count[trouble.StoreUnreachable] == 0 {
+		st.Troubles = st.Troubles.With(trouble.New(trouble.StoreUnreachable, "", st.Store))
+	} else if st.Store == "" {
+		st.Troubles = st.Troubles.Without(trouble.StoreUnreachable)
+	}
 	if a.cfg.Calls != nil {
 		st.Work.Calls = a.cfg.Calls()
 	}
@@ -134,8 +143,10 @@ func (a *Agent) Summary() Status {
 		return st
 	case errors.Is(err, errRanOut):
 		st.Degraded = err.Error()
+		st.Troubles = st.Troubles.With(trouble.New(trouble.StoreUnconfirmed, "", st.Degraded))
 	default:
 		st.Ready, st.Reason = false, fmt.Sprint(err)
+		st.Troubles = st.Troubles.With(trouble.Of(trouble.Wrap(leaseCode(err), "", err))...)
 	}
 	lease := *st.Lease
 	lease.Held = false

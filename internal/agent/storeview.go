@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -21,7 +22,7 @@ type storeView struct {
 func (a *Agent) currentView() (storeView, error) {
 	set, ok := a.inbox.view()
 	if !ok && time.Since(a.born) < storePatience {
-		return storeView{}, errNoView
+		return storeView{}, trouble.Wrap(trouble.StoreWaiting, "", errNoView)
 	}
 	a.openCache(set, ok)
 	if ok && set.Network != nil && a.past != nil {
@@ -33,7 +34,7 @@ func (a *Agent) currentView() (storeView, error) {
 		return storeView{Set: a.remember(a.compare(set))}, nil
 	}
 	if a.past == nil || time.Since(a.born) < storePatience {
-		return storeView{}, errNoView
+		return storeView{}, trouble.Wrap(trouble.StoreWaiting, "", errNoView)
 	}
 	if !a.resumed {
 		a.resumed = true

@@ -9,6 +9,7 @@ import (
 
 	"tulle/backend"
 	"tulle/internal/decision"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -37,7 +38,7 @@ func (a *Agent) look(ctx context.Context, set storeView) (view, error) {
 	scope := a.backend.Scope(set.Leases)
 	scope.Networks = a.network.Prefixes()
 	// A disk that is full or read-only must not keep this host from following the others.
-	v.unrecorded = a.record.Extend(scope)
+	v.unrecorded = trouble.Wrap(trouble.FileUnwritable, a.cfg.StateDir, a.record.Extend(scope))
 	scope = scope.Join(a.record.Record().Scope())
 	scope.Sysctls = append(scope.Sysctls, decision.Forwarding(*a.network)...)
 	if a.cfg.Uplink.CanReach.IsValid() {
@@ -46,13 +47,13 @@ func (a *Agent) look(ctx context.Context, set storeView) (view, error) {
 	v.scope = scope
 	var err error
 	if v.snap, err = a.cfg.Kernel.Snapshot(ctx, scope); err != nil {
-		return v, fmt.Errorf("read kernel: %w", err)
+		return v, trouble.Wrap(trouble.KernelFailed, "", fmt.Errorf("read kernel: %w", err))
 	}
 	choice := a.cfg.Uplink
 	choice.Current = a.underlay
 	uplink, err := choice.Choose(v.snap, a.network.Families())
 	if err != nil {
-		return v, err
+		return v, trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
 	a.underlay = uplink.Addr
 	v.host = backend.Host{Node: a.cfg.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: v.snap.Owned.Links, Paths: v.snap.Paths}
@@ -74,14 +75,14 @@ func ownAddrs(snap ip.Snapshot) map[netip.Addr]bool {
 func (a *Agent) claim(v *view) error {
 	lease, held, err := a.keeper.state()
 	if held {
-		v.unpublished = err
+		v.unpublished = trouble.Wrap(trouble.LeaseUnpublished, "", err)
 		if err := a.inForce(lease); err != nil {
 			return err
 		}
 		a.lease = lease
-		v.unrecorded = errors.Join(v.unrecorded, a.record.Remember(lease))
+		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, a.cfg.StateDir, a.record.Remember(lease)))
 	} else {
-		v.notHeld = err
+		v.notHeld = trouble.Wrap(leaseCode(err), "", err)
 	}
 	earlier, self := a.lease.Attrs, a.lease.Subnets
 	if !held {
@@ -94,10 +95,10 @@ func (a *Agent) claim(v *view) error {
 	}
 	attrs, err := a.announced.advertise(a.backend, v.among(self), earlier)
 	if errors.Is(err, backend.ErrOutranked) {
-		v.outranked, err = err, nil
+		v.outranked, err = trouble.Wrap(trouble.LeaseOutranked, "", err), nil
 	}
 	if err != nil {
-		return err
+		return trouble.Wrap(trouble.LeaseUnpublished, "", err)
 	}
 	attrs.Node, attrs.Instance, attrs.Hardware = a.cfg.Node, a.cfg.Instance, a.cfg.Hardware
 	a.keeper.publish(attrs)
@@ -126,8 +127,8 @@ func (v *view) among(self subnet.Subnets) backend.Host {
 func (a *Agent) inForce(l subnet.Lease) error {
 	for _, f := range a.network.Families() {
 		if network := a.network.Pools.Of(f).Network; !ip.Contains(network, l.Subnets.Of(f)) {
-			return fmt.Errorf("the lease %s has no %s subnet in %s: the configuration changed meanwhile: restart tulled to take it over",
-				subnet.KeyOf(l.Subnets), f, network)
+			return trouble.Wrap(trouble.LeaseMisfit, "", fmt.Errorf("the lease %s has no %s subnet in %s: the configuration changed meanwhile: restart tulled to take it over",
+				subnet.KeyOf(l.Subnets), f, network))
 		}
 	}
 	return nil

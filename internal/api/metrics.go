@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"tulle/internal/agent"
+	"tulle/internal/trouble"
 )
 
 // metric is a figure of the status.
@@ -72,10 +73,13 @@ type collector struct {
 	daemon  Daemon
 	metrics []metric
 	descs   []*prometheus.Desc
+
+	troubles *prometheus.Desc
 }
 
 func newCollector(d Daemon) *collector {
 	c := &collector{daemon: d, metrics: metrics()}
+	c.troubles = prometheus.NewDesc("tulle_trouble", "Things that are wrong, by code: see docs/troubles.md.", []string{"code", "severity"}, nil)
 	for _, m := range c.metrics {
 		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, nil, nil))
 	}
@@ -84,6 +88,7 @@ func newCollector(d Daemon) *collector {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
+	descs <- c.troubles
 	for _, d := range c.descs {
 		descs <- d
 	}
@@ -92,6 +97,9 @@ func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	st := c.daemon.Summary()
+	for _, k := range trouble.Kinds() {
+		out <- prometheus.MustNewConstMetric(c.troubles, prometheus.GaugeValue, float64(st.Troubles.Count[k.Code]), string(k.Code), string(k.Severity))
+	}
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}

@@ -17,7 +17,7 @@ type layer struct {
 
 // leaves are small packages that import nothing of Tulle.
 func leaves() []string {
-	return []string{"internal/atomicfile", "internal/backoff", "internal/printable", "internal/regularfile", "internal/sealed", "internal/settings"}
+	return []string{"internal/atomicfile", "internal/backoff", "internal/printable", "internal/regularfile", "internal/sealed", "internal/settings", "internal/trouble"}
 }
 
 const layersWhy = "the direction is cmd → internal/agent → backend → subnet → ip; what decides is kept apart from what acts, " +

@@ -1,0 +1,129 @@
+// Package trouble gives what is wrong with a host a code, so that people, alerts and programs are told the same.
+package trouble
+
+import (
+	"errors"
+	"maps"
+	"slices"
+)
+
+// Code names a kind of trouble. It never changes its meaning.
+type Code string
+
+// Severity is what a trouble means for the host.
+type Severity string
+
+// The severities.
+const (
+	Error   Severity = "error"   // the host is not ready: packets may be lost, or new containers may not start
+	Warning Severity = "warning" // packets flow, and something should be done before they do not
+	Advice  Severity = "advice"  // packets flow, and something could be better
+)
+
+// Trouble is one thing that is wrong.
+type Trouble struct {
+	Code     Code     `json:"code"`
+	Severity Severity `json:"severity"`
+	Subject  string   `json:"subject,omitempty"` // what it is about: a key of the store, an interface, an object in the kernel
+	Text     string   `json:"text"`
+	Remedy   string   `json:"remedy"`
+}
+
+// New returns a trouble with the severity and the remedy of its kind.
+func New(code Code, subject, text string) Trouble {
+	k := kindOf(code)
+	return Trouble{Code: code, Severity: k.Severity, Subject: subject, Text: text, Remedy: k.Remedy}
+}
+
+// codedError is an error whose kind is known.
+type codedError struct {
+	code    Code
+	subject string
+	err     error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+// Wrap gives an error a code. Nil stays nil.
+func Wrap(code Code, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &codedError{code, subject, err}
+}
+
+// Of returns the troubles that an error tells of: one for each coded error in its tree that has no coded one in it. What has no code
+// counts as KernelFailed, since all else is given one.
+func Of(err error) []Trouble {
+	if err == nil {
+		return nil
+	}
+	if found := coded(err); len(found) > 0 {
+		return found
+	}
+	return []Trouble{New(KernelFailed, "", err.Error())}
+}
+
+func coded(err error) []Trouble {
+	var found []Trouble
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			found = append(found, coded(one)...)
+		}
+		return found
+	case interface{ Unwrap() error }:
+		found = coded(e.Unwrap())
+	}
+	if c, ok := err.(*codedError); ok && len(found) == 0 {
+		var all interface{ Unwrap() []error }
+		if errors.As(c.err, &all) {
+			for _, one := range all.Unwrap() {
+				found = append(found, New(c.code, c.subject, one.Error()))
+			}
+			return found
+		}
+		found = []Trouble{New(c.code, c.subject, err.Error())}
+	}
+	return found
+}
+
+// most bounds how many troubles of one code are told.
+const most = 20
+
+// List holds troubles, at most twenty of a code, and counts them all.
+type List struct {
+	All   []Trouble    `json:"all"`
+	Count map[Code]int `json:"count"`
+}
+
+// Add adds troubles.
+func (l *List) Add(ts ...Trouble) {
+	for _, t := range ts {
+		if l.Count == nil {
+			l.Count = map[Code]int{}
+		}
+		if l.Count[t.Code]++; l.Count[t.Code] <= most {
+			l.All = append(l.All, t)
+		}
+	}
+}
+
+// With returns a list with more troubles. The list itself stays as it is.
+func (l List) With(ts ...Trouble) List {
+	more := List{All: slices.Clone(l.All), Count: maps.Clone(l.Count)}
+	more.Add(ts...)
+	return more
+}
+
+// Without returns a list without the troubles of a code. The list itself stays as it is.
+func (l List) Without(code Code) List {
+	if l.Count[code] == 0 {
+		return l
+	}
+	less := List{All: slices.Clone(l.All), Count: maps.Clone(l.Count)}
+	less.All = slices.DeleteFunc(less.All, func(t Trouble) bool { return t.Code == code })
+	delete(less.Count, code)
+	return less
+}

@@ -1,0 +1,98 @@
+package trouble
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var write = flag.Bool("write", false, "write docs/troubles.md")
+
+func TestOf(t *testing.T) {
+	plain := errors.New("plain")
+	lost := Wrap(LeaseLost, "10.5.1.0-24", plain)
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"none":             {nil, "[]"},
+		"no code":          {plain, "[kernel.failed  plain]"},
+		"code":             {lost, "[lease.lost 10.5.1.0-24 plain]"},
+		"wrapped":          {fmt.Errorf("more: %w", lost), "[lease.lost 10.5.1.0-24 plain]"},
+		"joined":           {errors.Join(lost, Wrap(FileUnwritable, "/x", plain)), "[lease.lost 10.5.1.0-24 plain file.unwritable /x plain]"},
+		"several of one":   {Wrap(LeaseOutranked, "", errors.Join(errors.New("a"), errors.New("b"))), "[lease.outranked  a lease.outranked  b]"},
+		"nothing to wrap":  {Wrap(LeaseLost, "", nil), "[]"},
+		"the inner counts": {Wrap(LeaseUnavailable, "", lost), "[lease.lost 10.5.1.0-24 plain]"},
+	} {
+		var got []string
+		for _, tr := range Of(tt.err) {
+			got = append(got, fmt.Sprintf("%s %s %s", tr.Code, tr.Subject, tr.Text))
+			if tr.Severity == "" || tr.Remedy == "" {
+				t.Errorf("%s: %+v lacks a severity or a remedy", name, tr)
+			}
+		}
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("%s: %v, want %s", name, got, tt.want)
+		}
+	}
+}
+
+func TestListIsBounded(t *testing.T) {
+	var l List
+	for i := range 100 {
+		l.Add(New(PeerRefused, fmt.Sprint(i), "x"))
+	}
+	l.Add(New(LeaseLost, "", "y"))
+	if len(l.All) != most+1 || l.Count[PeerRefused] != 100 || l.Count[LeaseLost] != 1 {
+		t.Errorf("%d troubles, counted %v", len(l.All), l.Count)
+	}
+	less := l.Without(PeerRefused)
+	if len(less.All) != 1 || less.Count[PeerRefused] != 0 || len(l.All) != most+1 || l.Count[PeerRefused] != 100 {
+		t.Errorf("without one code %v, and the list itself %v", less, l.Count)
+	}
+}
+
+// page is docs/troubles.md.
+func page() string {
+	var b strings.Builder
+	b.WriteString(`# Troubles
+
+What ` + "`tulle status --json`" + ` lists under ` + "`troubles`" + ` and /metrics counts in ` + "`tulle_trouble{code=…}`" + `. A code never changes its meaning. With an *error* the
+host is not ready; with a *warning* packets flow, and something should be done before they do not; *advice* is about what could be better.
+This page is made by ` + "`make generate`" + `.
+
+| code | severity | what it means | what to do |
+|---|---|---|---|
+`)
+	for _, k := range Kinds() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Code, k.Severity, k.Meaning, k.Remedy)
+	}
+	return b.String()
+}
+
+//go:generate go test -run TestPage . -write
+
+// The page in docs says what the code says.
+func TestPage(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "troubles.md")
+	if *write {
+		if err := os.WriteFile(path, []byte(page()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || string(text) != page() {
+		t.Errorf("%s is not what the codes say (%v): run make generate", path, err)
+	}
+	seen := map[Code]bool{}
+	for _, k := range Kinds() {
+		if seen[k.Code] || k.Meaning == "" || k.Remedy == "" {
+			t.Errorf("%s is there twice, or lacks words", k.Code)
+		}
+		seen[k.Code] = true
+	}
+}
