@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"tulle/internal/backends"
 	"tulle/internal/hostfiles"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
@@ -109,7 +111,14 @@ func (h *node) start() {
 		Node: h.name, Instance: "run-of-" + h.name, Hardware: []string{h.name}, IPMasq: true, PeerFilter: true, SourceCheck: true, Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
 		SubnetFile: filepath.Join(h.dir, "subnet.env"), StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
 	}
-	cfg.Changed = func(Status) { h.passes.Add(1) }
+	cfg.Changed = func(st Status) {
+		h.passes.Add(1)
+		// A host is ready if and only if nothing that is wrong is an error.
+		errs := slices.DeleteFunc(slices.Clone(st.Troubles.All), func(tr trouble.Trouble) bool { return tr.Severity != trouble.Error })
+		if st.Ready != (len(errs) == 0) {
+			h.t.Errorf("%s: ready %t (%s), with these errors: %+v", h.name, st.Ready, st.Reason, errs)
+		}
+	}
 	if h.change != nil {
 		h.change(&cfg)
 	}
