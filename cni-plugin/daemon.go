@@ -12,6 +12,8 @@ import (
 	"net"
 	"path/filepath"
 	"time"
+
+	"tulle/internal/trouble"
 )
 
 const (
@@ -22,10 +24,10 @@ const (
 
 // daemonStatus is what matters here of tulled's status.
 type daemonStatus struct {
-	Ready  bool   `json:"ready"`
-	Reason string `json:"reason"` // why not ready
-	Store  string `json:"store"`  // what keeps the store away
-	Lease  *struct {
+	Ready    bool         `json:"ready"`
+	Reason   string       `json:"reason"` // why not ready
+	Troubles trouble.List `json:"troubles"`
+	Lease    *struct {
 		Held bool `json:"held"`
 	} `json:"lease"`
 }
@@ -33,7 +35,7 @@ type daemonStatus struct {
 // vouches reports whether this host's subnet is its own as far as anybody can know. A peer that the kernel refuses, or a store
 // that is away, is no reason to start no containers.
 func (s daemonStatus) vouches() bool {
-	return s.Ready || s.Store != "" || s.Lease != nil && s.Lease.Held
+	return s.Ready || s.Troubles.Has(trouble.StoreUnreachable) || s.Lease != nil && s.Lease.Held
 }
 
 // askDaemon asks the tulled whose run directory is runDir. Its status, which lists all peers, is read only if it is not ready.

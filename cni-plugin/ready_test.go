@@ -60,11 +60,11 @@ func TestReady(t *testing.T) {
 	}{
 		"ready":                    {serveDaemon(t, true, ""), file, ""},
 		"no daemon, but a file":    {none, file, ""},
-		"store away, but a file":   {serveDaemon(t, false, `{"reason":"etcd http://192.0.2.1:2379: refused","store":"etcd http://192.0.2.1:2379: refused"}`), file, ""},
+		"store away, but a file":   {serveDaemon(t, false, `{"reason":"etcd http://192.0.2.1:2379: refused","troubles":{"count":{"store.unreachable":1}}}`), file, ""},
 		"a peer's route refused":   {serveDaemon(t, false, `{"reason":"apply to kernel: x","lease":{"held":true}}`), file, ""},
 		"lease lost":               {serveDaemon(t, false, `{"reason":"lease taken by h7","lease":{"held":false}}`), file, "tulled is not ready: lease taken by h7"},
 		"no network":               {serveDaemon(t, false, `{"reason":"no network configuration"}`), file, "tulled is not ready: no network configuration"},
-		"store away, no file":      {serveDaemon(t, false, `{"reason":"etcd http://192.0.2.1:2379: refused","store":"x"}`), missing, "tulled is not ready: etcd http://192.0.2.1:2379: refused"},
+		"store away, no file":      {serveDaemon(t, false, `{"reason":"etcd http://192.0.2.1:2379: refused","troubles":{"count":{"store.unreachable":1}}}`), missing, "tulled is not ready: etcd http://192.0.2.1:2379: refused"},
 		"no daemon, no file":       {none, missing, "no tulled answers on " + filepath.Join(none, socketName) + ", and none has written " + missing},
 		"no daemon, bad file":      {none, bad, `"FLANNEL_MTU" is not KEY=VALUE`},
 		"ready, with another file": {serveDaemon(t, true, ""), missing, "tulled is ready, but its subnet file is not " + missing},

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/agent"
+	"tulle/internal/trouble"
 	"tulle/subnet"
 )
 
@@ -20,10 +21,11 @@ func TestHostileNamesArePrintedQuoted(t *testing.T) {
 	long := strings.Repeat("x", 30000)
 	prefix := netip.MustParsePrefix("10.5.2.0/24")
 	var out bytes.Buffer
+	var troubles trouble.List
+	troubles.Add(trouble.New(trouble.OutsideBlocked, "", evil), trouble.New(trouble.PeerRefused, evil, "x"), trouble.New(trouble.PeerRefused, long, "y"))
 	err := printStatus(&out, agent.Status{
-		Node: "h1", Reason: evil, Blocked: []string{evil},
-		Problems: []subnet.Problem{{Key: evil, Reason: evil}, {Key: long, Reason: long}},
-		Peers:    []agent.PeerStatus{{Node: evil, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}, {Node: long, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}},
+		Node: "h1", Reason: evil, Troubles: troubles,
+		Peers: []agent.PeerStatus{{Node: evil, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}, {Node: long, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +33,7 @@ func TestHostileNamesArePrintedQuoted(t *testing.T) {
 	cell := `"` + strings.Repeat("x", 123) + `..."`
 	line := `"` + strings.Repeat("x", 1019) + `..."`
 	pad := func(s string, width int) string { return s + strings.Repeat(" ", width-len(s)) }
-	want := "h1 is \"not ready: " + quoted[1:] + "\nblocked  " + quoted + "\nleft out " + quotedName + ": " + quoted + "\nleft out " + line + ": " + line + "\n\n" +
+	want := "h1 is \"not ready: " + quoted[1:] + "\nwarning  outside.blocked  " + quoted + "\nwarning  peer.refused  " + quotedName + ": x\nwarning  peer.refused  " + line + ": y\n\n" +
 		pad("PEER", 130) + "SUBNET       PUBLIC  VIA\n" +
 		pad(`"h\x1b[2J\n\u202e\x00"`, 130) + "10.5.2.0/24          vxlan\n" +
 		pad(cell, 130) + "10.5.2.0/24          vxlan\n"

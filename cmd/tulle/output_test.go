@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/agent"
-	"tulle/internal/invariant"
+	"tulle/internal/trouble"
 	"tulle/subnet"
 )
 
@@ -21,18 +21,23 @@ func TestPrintStatus(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	full := agent.Status{
 		Ready: true, Node: "h1", MTU: 1430,
-		Network:    &agent.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
-		Lease:      &agent.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
-		Uplink:     &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
-		Pending:    "the configuration at revision 9 differs from the one in force: restart tulled to take it over",
-		Store:      "etcd at http://127.0.0.1:2379 does not answer",
-		Problems:   []subnet.Problem{{Key: "/coreos.com/network/subnets/README", Reason: "not a subnet"}},
-		Dropped:    agent.Dropped{Strangers: 12, Forged: 3, Injected: 4, Spoofed: 5},
-		Violations: []invariant.Violation{{Invariant: invariant.WholePaths, Detail: "the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1"}},
+		Network: &agent.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
+		Lease:   &agent.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
+		Uplink:  &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
+		Dropped: agent.Dropped{Strangers: 12, Forged: 3, Injected: 4, Spoofed: 5},
 		Peers: []agent.PeerStatus{
 			{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
 			{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
 		},
+	}
+	full.Troubles.Add(
+		trouble.New(trouble.StoreUnreachable, "", "etcd at http://127.0.0.1:2379 does not answer"),
+		trouble.New(trouble.ConfigPending, "/coreos.com/network/config", "the configuration at revision 9 differs from the one in force: restart tulled to take it over"),
+		trouble.New(trouble.KeyUnreadable, "/coreos.com/network/subnets/README", "not a subnet"),
+		trouble.New(trouble.Fault, "whole paths", "whole paths: the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1"),
+	)
+	for range 25 {
+		full.Troubles.Add(trouble.New(trouble.PeerRefused, "k", "x"))
 	}
 	for _, tt := range []struct {
 		name   string
@@ -43,14 +48,15 @@ func TestPrintStatus(t *testing.T) {
 network  10.5.0.0/16,fc00:5::/48 over vxlan, configuration at revision 7
 subnet   10.5.1.0/24,fc00:5:0:1::/64, reserved, MTU 1430 for containers
 uplink   eth0, 172.30.0.1, peers send to 203.0.113.1
-store    etcd at http://127.0.0.1:2379 does not answer
-pending  the configuration at revision 9 differs from the one in force: restart tulled to take it over
 dropped  12 packets from strangers: no peer has the address that they came from
 dropped  3 packets from peers: the source inside is not in the sender's subnet
 dropped  4 packets made by containers for tunnels of hosts
 dropped  5 packets of containers: their source is not in this host's subnet
-FAULT    whole paths: the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1: this should never be, please report it
-left out /coreos.com/network/subnets/README: not a subnet
+warning  store.unreachable  etcd at http://127.0.0.1:2379 does not answer
+warning  config.pending  /coreos.com/network/config: the configuration at revision 9 differs from the one in force: restart tulled to take it over
+warning  store.key-unreadable  /coreos.com/network/subnets/README: not a subnet
+warning  fault  whole paths: the route to 10.5.2.0/24 lacks the neighbour 10.5.2.0 on flannel.1
+` + strings.Repeat("warning  peer.refused  k: x\n", 20) + `warning  peer.refused  and 5 more
 
 PEER  SUBNET                       PUBLIC              VIA
 h2    10.5.2.0/24,fc00:5:0:2::/64  172.30.0.2,fd30::2  mixed

@@ -11,6 +11,7 @@ import (
 	"tulle/internal/agent"
 	"tulle/internal/api"
 	"tulle/internal/settings"
+	"tulle/internal/trouble"
 )
 
 func newStatusCommand() *cobra.Command {
@@ -65,12 +66,6 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.Uplink != nil {
 		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", shownName(st.Uplink.Link), list(st.Uplink.Addr), list(st.Uplink.Public))
 	}
-	if st.Store != "" {
-		fmt.Fprintf(w, "store    %s\n", shown(st.Store))
-	}
-	if st.Pending != "" {
-		fmt.Fprintf(w, "pending  %s\n", shown(st.Pending))
-	}
 	for _, d := range []struct {
 		packets uint64
 		what    string
@@ -84,26 +79,20 @@ func printStatus(w io.Writer, st agent.Status) error {
 			fmt.Fprintf(w, "dropped  %d packets %s\n", d.packets, d.what)
 		}
 	}
-	if st.Loss != "" {
-		fmt.Fprintf(w, "lost     %s\n", shown(st.Loss))
+	for _, t := range st.Troubles.All {
+		if t.Severity == trouble.Error && strings.Contains(st.Reason, t.Text) {
+			continue // the first line says so
+		}
+		subject := ""
+		if t.Subject != "" && !strings.Contains(t.Text, t.Subject) {
+			subject = shownName(t.Subject) + ": "
+		}
+		fmt.Fprintf(w, "%-8s %s  %s%s\n", t.Severity, shownName(string(t.Code)), subject, shown(t.Text))
 	}
-	for _, b := range st.Blocked {
-		fmt.Fprintf(w, "blocked  %s\n", shown(b))
-	}
-	for _, a := range st.Advice {
-		fmt.Fprintf(w, "advice   %s\n", shown(a))
-	}
-	for _, c := range st.Contested {
-		fmt.Fprintf(w, "%s\n", shown(c))
-	}
-	for _, b := range st.Stale {
-		fmt.Fprintf(w, "bridge   %s\n", shown(b))
-	}
-	for _, v := range st.Violations {
-		fmt.Fprintf(w, "FAULT    %s: this should never be, please report it\n", shown(v.String()))
-	}
-	for _, p := range st.Problems {
-		fmt.Fprintf(w, "left out %s: %s\n", shownName(p.Key), shown(p.Reason))
+	for _, k := range trouble.Kinds() {
+		if more := st.Troubles.Count[k.Code] - len(st.Troubles.Of(k.Code)); more > 0 {
+			fmt.Fprintf(w, "%-8s %s  and %d more\n", k.Severity, k.Code, more)
+		}
 	}
 	if len(st.Peers) == 0 {
 		return nil

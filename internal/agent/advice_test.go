@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -37,8 +38,8 @@ func TestSettingsThatCannotBeWritten(t *testing.T) {
 		}
 		// accept_ra is 0 in this kernel already.
 		st := h.agent.Status()
-		if len(st.Advice) != 1 || !strings.Contains(st.Advice[0], "net/ipv6/conf/flannel.1/disable_ipv6") {
-			t.Errorf("advice %q, want one about disable_ipv6", st.Advice)
+		if advice := h.texts(trouble.SettingAdvised); len(advice) != 1 || !strings.Contains(advice[0], "net/ipv6/conf/flannel.1/disable_ipv6") {
+			t.Errorf("advice %q, want one about disable_ipv6", advice)
 		}
 		if drift := h.drift(); len(drift) != 1 || !strings.Contains(drift[0].String(), "disable_ipv6=1") {
 			t.Errorf("plan %q, want the setting alone", drift)
@@ -60,8 +61,8 @@ func TestSettingsThatCannotBeWritten(t *testing.T) {
 		if n := strings.Count(log.String(), "disable_ipv6"); n > 2 { // the first change and the advice
 			t.Errorf("%d lines about the setting:\n%s", n, log)
 		}
-		if st := h.agent.Status(); len(st.Violations) > 0 || st.Violated > 0 || len(h.drift()) != 1 {
-			t.Errorf("violations %v, %d of them, drift %v", st.Violations, st.Violated, h.drift())
+		if st := h.agent.Status(); st.Violated > 0 || len(h.drift()) != 1 {
+			t.Errorf("violations %v, %d of them, drift %v", h.texts(trouble.Fault), st.Violated, h.drift())
 		}
 		w.hosts[0].external(forwards...)
 		w.within(time.Minute, "ready once the host forwards", func(o *node) bool { return o.agent.Status().Ready })
@@ -78,7 +79,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 			return nil
 		})
 		w.start()
-		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Advice) == 1 })
+		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready && len(h.texts(trouble.SettingAdvised)) == 1 })
 	})
 }
 
@@ -91,8 +92,8 @@ func TestNewNodeIDIsTold(t *testing.T) {
 		w.converged(soon)
 		<-time.After(time.Hour)
 		synctest.Wait()
-		if st := h.agent.Status(); len(st.Advice) != 1 || !strings.Contains(st.Advice[0], "/etc/machine-id") {
-			t.Errorf("advice %q, want what to mount", st.Advice)
+		if advice := h.texts(trouble.NodeRandom); len(advice) != 1 || !strings.Contains(advice[0], "/etc/machine-id") {
+			t.Errorf("advice %q, want what to mount", advice)
 		}
 		if n := strings.Count(log.String(), "/etc/machine-id"); n != 1 {
 			t.Errorf("%d lines about it, want one:\n%s", n, log)

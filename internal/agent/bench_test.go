@@ -63,7 +63,7 @@ func settled(b *testing.B, set subnet.Set) *Agent {
 	a.inbox.put(set)
 	for range 2 {
 		if st, _ := a.pass(b.Context()); !st.Ready || st.PeerCount != len(set.Leases) {
-			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, st.PeerCount, st.Problems)
+			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, st.PeerCount, st.Troubles.All)
 		}
 	}
 	return a

@@ -27,13 +27,13 @@ func TestLeasesThatCaptureServers(t *testing.T) {
 		var refused []string
 		w.within(soon, "judged", func(*node) bool {
 			refused = nil
-			for _, p := range h.agent.Status().Problems {
-				refused = append(refused, strings.TrimPrefix(p.Key, "subnets/"))
+			for _, p := range h.leftOut() {
+				refused = append(refused, strings.TrimPrefix(p.Subject, "subnets/"))
 			}
 			return h.agent.Status().Ready && len(refused) > 0
 		})
 		if want := []string{"10.7.1.0-24", "10.9.7.0-24"}; !slices.Equal(refused, want) {
-			t.Errorf("refused %q, want %q: %v", refused, want, h.agent.Status().Problems)
+			t.Errorf("refused %q, want %q: %v", refused, want, h.leftOut())
 		}
 		if routes := h.routed(); len(routes) != 1 || routes["10.8.8.0/24"] == "" {
 			t.Errorf("routes %v, want one to 10.8.8.0/24", routes)

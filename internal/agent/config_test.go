@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tulle/internal/trouble"
 )
 
 func TestConfigurationChanges(t *testing.T) {
@@ -24,17 +26,17 @@ func TestConfigurationChanges(t *testing.T) {
 		reason(`"vxlam": choose one of alloc, host-gw, vxlan`)
 		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRoutng":true}}`, 0)
 		w.converged(time.Minute)
-		if st := h.agent.Status(); len(st.Problems) != 1 || !strings.Contains(st.Problems[0].Reason, "DirectRouting") {
-			t.Errorf("problems %v, want one that names DirectRouting", st.Problems)
+		if odd := h.texts(trouble.ConfigDoubt); len(odd) != 1 || !strings.Contains(odd[0], "DirectRouting") {
+			t.Errorf("problems %v, want one that names DirectRouting", odd)
 		}
 		was := h.owned().String()
 
 		w.store.Put("config", `not JSON`, 0)
-		w.within(soon, "invalid reported", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Problems) > 1 })
+		w.within(soon, "invalid reported", func(h *node) bool { return h.agent.Status().Ready && len(h.leftOut()) > 1 })
 		w.store.Put("config", `{"Network":"10.7.0.0/16","Backend":{"Type":"host-gw"}}`, 0)
 		w.within(soon, "pending", func(h *node) bool {
 			st := h.agent.Status()
-			return st.Ready && strings.Contains(st.Pending, "restart") && st.Network.Backend == "vxlan"
+			return st.Ready && strings.Contains(strings.Join(h.texts(trouble.ConfigPending), ""), "restart") && st.Network.Backend == "vxlan"
 		})
 		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
 			t.Errorf("half applied:\n%s", diff)
@@ -44,7 +46,7 @@ func TestConfigurationChanges(t *testing.T) {
 		h.start()
 		w.converged(soon)
 		st := h.agent.Status()
-		if st.Network.Backend != "host-gw" || st.Pending != "" || !netip.MustParsePrefix("10.7.0.0/16").Overlaps(st.Lease.Subnets[0]) {
+		if st.Network.Backend != "host-gw" || len(h.texts(trouble.ConfigPending)) > 0 || !netip.MustParsePrefix("10.7.0.0/16").Overlaps(st.Lease.Subnets[0]) {
 			t.Errorf("after the restart: %+v, lease %+v", st.Network, st.Lease)
 		}
 		if left := h.owned(); len(left.Links) > 0 {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/ip/iptest"
 )
@@ -19,7 +20,7 @@ func TestContestIsNamed(t *testing.T) {
 		h := w.hosts[0]
 		route := h.owned().Routes[0]
 		there := func(*node) bool { return slices.Contains(h.owned().Routes, route) }
-		contested := func() []string { return h.agent.Status().Contested }
+		contested := func() []string { return h.texts(trouble.KernelContested) }
 		began := time.Now()
 		passes := h.passes.Load()
 		for round := range 20 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -79,7 +80,7 @@ func TestNamesFiltersThatDrop(t *testing.T) {
 			t.Helper()
 			w.within(2*time.Second, "named", func(h *node) bool {
 				st := h.agent.Status()
-				return h != a || st.Ready == ready && strings.Join(st.Blocked, "\n") == what && (ready || st.Reason == what)
+				return h != a || st.Ready == ready && strings.Join(h.texts(trouble.ForwardBlocked, trouble.ForwardDoubt), "\n") == what && (ready || st.Reason == what)
 			})
 		}
 		a.kernel.SetFilters(filter)
@@ -161,7 +162,7 @@ func TestNamesFiltersThatDropOutside(t *testing.T) {
 			"if that is not on purpose, its owner must accept them there, before; list it with nft list chain inet fw fwd"
 		w.within(2*time.Second, "named", func(h *node) bool {
 			st := h.agent.Status()
-			return h != a || st.Ready && strings.Join(st.Blocked, "\n") == want
+			return h != a || st.Ready && strings.Join(h.texts(trouble.OutsideBlocked), "\n") == want
 		})
 	})
 }

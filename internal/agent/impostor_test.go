@@ -20,9 +20,9 @@ func TestLeaseThatNamesThisHost(t *testing.T) {
 		w.store.Put(key, fmt.Sprintf(`{"PublicIP":"%s","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:66"},"Tulle":{"Node":"h1"}}`,
 			theirs.Addr().Next()), 0)
 		told := func(h *node) (reason string) {
-			for _, p := range h.agent.Status().Problems {
-				if p.Key == key {
-					reason = p.Reason
+			for _, p := range h.leftOut() {
+				if p.Subject == key {
+					reason = p.Text
 				}
 			}
 			return reason

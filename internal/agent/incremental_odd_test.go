@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -102,7 +103,7 @@ func TestIncrementalPassAndAnotherConfiguration(t *testing.T) {
 		h := w.hosts[0]
 		h.hasBaseline(w)
 		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","Port":4789}}`, 0)
-		w.within(time.Second, "pending", func(h *node) bool { return h.agent.Status().Pending != "" })
+		w.within(time.Second, "pending", func(h *node) bool { return h.agent.Status().Troubles.Has(trouble.ConfigPending) })
 	})
 }
 
@@ -118,8 +119,8 @@ func (h *node) asAfterAll(when string) {
 		h.t.Errorf("%s: a full pass had %d things to do", when, after-before)
 	}
 	now := h.agent.Status()
-	if fmt.Sprint(now.Peers, now.Problems) != fmt.Sprint(told.Peers, told.Problems) {
-		h.t.Errorf("%s: peers and problems %v %v, were %v %v before a full pass", when, now.Peers, now.Problems, told.Peers, told.Problems)
+	if fmt.Sprint(now.Peers, now.Troubles) != fmt.Sprint(told.Peers, told.Troubles) {
+		h.t.Errorf("%s: peers and troubles %v %v, were %v %v before a full pass", when, now.Peers, now.Troubles, told.Peers, told.Troubles)
 	}
 	if d := h.drift(); len(d) > 0 {
 		h.t.Errorf("%s: the kernel lacks %s", when, d[0])

@@ -1,14 +1,15 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
-	"tulle/subnet"
 )
 
 const (
@@ -21,7 +22,6 @@ const (
 type journal struct {
 	log      *slog.Logger
 	throttle logThrottle
-	reported map[subnet.Problem]bool // in the last pass
 }
 
 // applied logs that the kernel was changed, and by which processes it had been before, if by any: the same as often as every says.
@@ -39,53 +39,65 @@ func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 
 // passed logs how the status changed.
 func (j *journal) passed(last, now Status) {
-	every := lasting
-	if now.Reason != last.Reason {
-		every = recurring
-	}
-	// What is wrong with the store is the store's to log.
-	if now.Reason != "" && now.Reason != now.Store && j.throttle.due(now.Reason, every) {
-		level := slog.LevelWarn
-		if now.Reason == errNoView.Error() || now.Reason == errAcquiring.Error() {
-			level = slog.LevelDebug // every start comes by here
-		}
-		j.log.Log(context.Background(), level, "not ready", "reason", now.Reason)
-	}
-	if now.Degraded != "" && now.Degraded != last.Degraded && j.throttle.due(now.Degraded, every) {
-		j.log.Warn("degraded", "reason", now.Degraded)
-	}
 	if now.Degraded == "" && last.Degraded != "" && j.throttle.due("confirmed", recurring) {
 		j.log.Info("the store is in force again", "rev", now.Revision)
 	}
 	if now.Ready && !last.Ready && j.throttle.due("ready", recurring) {
 		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", now.PeerCount)
 	}
-	if now.Pending != last.Pending && now.Pending != "" {
-		j.log.Warn("restart pending", "reason", now.Pending)
-	}
 	j.dropped(last.Dropped, now.Dropped)
-	for _, where := range now.Blocked {
-		if !strings.Contains(now.Reason, where) && j.throttle.due(where, lasting) {
-			j.log.Warn("packets may be dropped", "where", where)
+	j.troubles(last.Troubles, now.Troubles)
+}
+
+// troubles logs those that are new: a few of each code, and how many more there are.
+func (j *journal) troubles(last, now trouble.List) {
+	fresh := map[trouble.Code][]trouble.Trouble{}
+	var codes []trouble.Code
+	for _, t := range now.All {
+		same := func(other trouble.Trouble) bool { return topic(other) == topic(t) }
+		isNew, every := !slices.ContainsFunc(last.All, same), lasting
+		if isNew && t.Severity == trouble.Error {
+			every = recurring
+		}
+		// What is wrong with the store is the store's to log. Only what keeps the host from being ready is worth a line again.
+		if t.Code == trouble.StoreUnreachable || !isNew && t.Severity != trouble.Error || !j.throttle.due(topic(t), every) {
+			continue
+		}
+		if fresh[t.Code] == nil {
+			codes = append(codes, t.Code)
+		}
+		fresh[t.Code] = append(fresh[t.Code], t)
+	}
+	for _, code := range codes {
+		few := mostLines
+		if code == trouble.KernelContested {
+			few = 1 // what undoes one route often undoes them all
+		}
+		all := fresh[code]
+		for i, t := range all[:min(len(all), few)] {
+			log := j.log.With("code", code)
+			if t.Subject != "" && !strings.Contains(t.Text, t.Subject) {
+				log = log.With("subject", t.Subject)
+			}
+			if more := len(all) - few; i == few-1 && more > 0 {
+				log = log.With("more", max(more, now.Count[code]-few))
+			}
+			log.Log(context.Background(), levelOf(code), "trouble", "text", t.Text)
 		}
 	}
-	for _, what := range now.Advice {
-		if !slices.Contains(last.Advice, what) && j.throttle.due(what, lasting) {
-			j.log.Warn("advice", "what", what)
-		}
+}
+
+// topic tells one trouble from another, of which the text may go on to change.
+func topic(t trouble.Trouble) string { return string(t.Code) + " " + cmp.Or(t.Subject, t.Text) }
+
+func levelOf(code trouble.Code) slog.Level {
+	switch code {
+	case trouble.StoreWaiting, trouble.LeaseWaiting:
+		return slog.LevelDebug // every start comes by here
+	case trouble.Fault:
+		return slog.LevelError
 	}
-	j.contested(now.Contested)
-	for _, bridge := range now.Stale {
-		if j.throttle.due(bridge, lasting) {
-			j.log.Warn("bridge hands out wrong addresses", "bridge", bridge)
-		}
-	}
-	for _, v := range now.Violations {
-		if j.throttle.due(v.String(), lasting) {
-			j.log.Error("invariant violated", "invariant", v.Invariant, "detail", v.Detail)
-		}
-	}
-	j.problems(now.Problems)
+	return slog.LevelWarn
 }
 
 // dropped logs which packets are being dropped.
@@ -105,44 +117,11 @@ func (j *journal) dropped(last, now Dropped) {
 	}
 }
 
-// contested logs one line for all that has become contested at once: what undoes one route often undoes them all.
-func (j *journal) contested(all []string) {
-	fresh := slices.DeleteFunc(slices.Clone(all), func(what string) bool {
-		_, object, _ := strings.Cut(what, ": ")
-		return !j.throttle.due("contested: "+object, lasting)
-	})
-	switch len(fresh) {
-	case 0:
-	case 1:
-		j.log.Warn("contested", "what", fresh[0])
-	default:
-		j.log.Warn("contested", "what", fresh[0], "more", len(fresh)-1)
-	}
-}
-
-func (j *journal) problems(ps []subnet.Problem) {
-	fresh := 0
-	reported := make(map[subnet.Problem]bool, len(ps))
-	for _, p := range ps {
-		reported[p] = true
-		if j.reported[p] {
-			continue
-		}
-		if fresh++; fresh <= mostLines {
-			j.log.Warn("left out", "key", p.Key, "reason", p.Reason)
-		}
-	}
-	if fresh > mostLines {
-		j.log.Warn("more is left out: see tulle status", "more", fresh-mostLines, "all", len(ps))
-	}
-	j.reported = reported
-}
-
 // logThrottle tells which texts are worth a line: those that have not had one for a while.
 type logThrottle map[string]time.Time
 
 func (t logThrottle) due(text string, every time.Duration) bool {
-	const most = 64 // texts; when more are needed they differ in some number, and the old ones do not come again
+	const most = 256 // texts; when more are needed they differ in some number, and the old ones do not come again
 	now := time.Now()
 	if at, ok := t[text]; ok && now.Sub(at) < every {
 		return false

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/ip/iptest"
 )
@@ -31,7 +32,7 @@ func TestRepairsAreLogged(t *testing.T) {
 			if repairs = strings.Count(text, "kernel changed"); blamed != repairs {
 				t.Errorf("%d of %d repairs name who made them necessary:\n%s", blamed, repairs, text)
 			}
-			return repairs, strings.Count(text, "msg=contested what=\"contested by "+iptest.Outsider().String())
+			return repairs, strings.Count(text, "msg=trouble code=kernel.contested more=") + strings.Count(text, "msg=trouble code=kernel.contested text=\"contested by "+iptest.Outsider().String())
 		}
 		if repairs, contests := undo(3, contestGap); repairs != 3 || contests != 0 {
 			t.Errorf("%d lines about 3 repairs and %d about contests:\n%s", repairs, contests, log.String())
@@ -39,7 +40,7 @@ func TestRepairsAreLogged(t *testing.T) {
 		if repairs, contests := undo(100, time.Second); repairs != contestAfter-1 || contests != 1 {
 			t.Errorf("%d lines about repairs and %d about a contest:\n%s", repairs, contests, log.String())
 		}
-		w.within(contestGap+soon, "contest over", func(*node) bool { return len(h.agent.Status().Contested) == 0 })
+		w.within(contestGap+soon, "contest over", func(*node) bool { return len(h.texts(trouble.KernelContested)) == 0 })
 	})
 }
 

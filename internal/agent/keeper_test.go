@@ -108,8 +108,8 @@ func nodeIDChanges(t *testing.T, machine []string) {
 		if got := slices.Equal(st.Lease.Subnets, was); got != same {
 			t.Errorf("subnets %v, were %v", st.Lease.Subnets, was)
 		}
-		if !same && (len(st.Problems) == 0 || !strings.Contains(st.Problems[0].Reason, "this host's own")) {
-			t.Errorf("problems %v, want one about the lease under the earlier node id", st.Problems)
+		if !same && (len(h.leftOut()) == 0 || !strings.Contains(h.leftOut()[0].Text, "this host's own")) {
+			t.Errorf("problems %v, want one about the lease under the earlier node id", h.leftOut())
 		}
 		if got := h.link("flannel.1").MAC; got != mac {
 			t.Errorf("MAC %s, was %s", got, mac)

@@ -22,9 +22,9 @@ func (a *Agent) configure(set subnet.Set, st *Status) error {
 		a.cfg.Log.Info("network configured", "backend", set.Network.Backend.Type, "network", set.Network.Prefixes(), "rev", set.Network.Revision)
 	}
 	st.Network = networkStatus(*a.network)
-	st.Problems = append(st.Problems, a.doubtful()...)
+	st.found.problems = append(st.found.problems, a.doubtful()...)
 	if !a.network.Same(*set.Network) {
-		st.Pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled to take it over", set.Network.Revision)
+		st.found.pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled to take it over", set.Network.Revision)
 	}
 	return nil
 }

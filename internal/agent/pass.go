@@ -31,16 +31,16 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.baseline, a.lastBaseline = nil, a.baseline
 	a.work.Passes++
 	a.refused = nil
-	st = Status{Node: a.cfg.Node, Problems: []subnet.Problem{}, Dropped: a.drops.total} // a pass that ends early has read none
+	st = Status{Node: a.cfg.Node, Dropped: a.drops.total} // a pass that ends early has read none
 	changed, err := a.reconcile(ctx, &st)
 	if err != nil {
 		st.Reason = err.Error()
 	}
-	if st.Store = a.trouble(); st.Store != "" && errors.Is(err, errNoView) {
-		st.Reason = st.Store
+	if silent := a.storeTrouble(trouble.List{}).All; len(silent) > 0 && errors.Is(err, errNoView) {
+		st.Reason = silent[0].Text
 	}
 	a.lastBaseline = nil
-	st.Ready, st.Loss, st.Work = err == nil, a.keeper.lastLoss(), a.work
+	st.Ready, st.Work = err == nil, a.work
 	st.Troubles = a.troubles(st, err)
 	return st, changed
 }
@@ -54,7 +54,7 @@ func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err er
 		return false, err
 	}
 	st.Revision, st.Degraded = set.Revision, set.degraded
-	st.Problems = append(st.Problems, set.Problems...)
+	st.found.problems = slices.Clone(set.Problems)
 	if err := a.configure(set.Set, st); err != nil {
 		return false, err
 	}
@@ -101,11 +101,9 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	v.unchanged = a.wanted.Last().Equal(d.Want)
 	st.peers = a.peerViews(v, d)
 	st.PeerCount = len(st.peers)
-	st.Problems = slices.Concat(set.Problems, a.doubtful(), a.keyed(d.problems))
-	st.Blocked = append(decision.Describe(d.Blocked), decision.DescribeClosed(d.Closed)...)
-	holdStale, holdShared := stale(v, *a.network), shared(v, *a.network)
-	st.Stale = slices.Concat(holdStale, holdShared)
-	st.refused = len(d.problems)
+	st.found.problems, st.found.refused = slices.Concat(set.Problems, a.doubtful()), a.keyed(d.problems)
+	st.found.blocked, st.found.closed = d.Blocked, d.Closed
+	st.found.stale, st.found.shared = stale(v, *a.network), shared(v, *a.network)
 	st.Dropped = a.drops.add(v.snap.Drops)
 	have := v.snap.Owned
 	have.Routes = append(have.Routes, d.Abandoned...)
@@ -117,19 +115,18 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	}
 	plan, unset := v.snap.Settable(plan, a.refused)
 	advice, unfit := advise(unset)
-	st.Advice = slices.Concat(advice, a.identity())
-	st.observed = observed(d, holdStale, holdShared, advice, a.identity())
+	st.found.settings = advice
 	fit := d
 	fit.Want = accept(d.Want, unset)
 	for _, violation := range a.violations(v, fit, have, plan) {
-		if !slices.Contains(st.Violations, violation) {
-			st.Violations = append(st.Violations, violation)
+		if !slices.Contains(st.found.violations, violation) {
+			st.found.violations = append(st.found.violations, violation)
 		}
 	}
 	if len(plan) > 0 {
 		err = a.apply(ctx, plan, v)
 	}
-	st.Contested = a.contests.lasting()
+	st.found.contested = a.contests.lasting()
 	// One object that the kernel refuses must not keep containers from starting.
 	a.applied = true
 	written := trouble.Wrap(trouble.FileUnwritable, a.cfg.SubnetFile, a.writeEnv(v.self, mtu))
@@ -139,7 +136,7 @@ func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, 
 	if v.notHeld == nil && !set.past {
 		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", a.outranked()))
 	}
-	if len(st.Violations) == 0 {
+	if len(st.found.violations) == 0 {
 		a.setBaseline(v, d, st.peers)
 	}
 	if v.notHeld != nil && st.Degraded == "" {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -48,8 +49,8 @@ func TestPeersOfOtherFamilies(t *testing.T) {
 		}, h.routed()); diff != "" {
 			t.Errorf("routes (-want +got):\n%s", diff)
 		}
-		problems := h.agent.Status().Problems
-		if len(problems) != 1 || !strings.Contains(problems[0].Reason, "no public ipv6 address") {
+		problems := h.leftOut()
+		if len(problems) != 1 || !strings.Contains(problems[0].Text, "no public ipv6 address") {
 			t.Errorf("problems %v, want one about the IPv6 part of 10.5.23.0", problems)
 		}
 	})
@@ -65,7 +66,7 @@ func TestStolenMACHarmsTheThief(t *testing.T) {
 		w.store.Put("subnets/10.5.1.0-24", flannelLease("172.30.0.66", mac), 0)
 		w.within(soon, "told", func(*node) bool {
 			st := h.agent.Status()
-			return st.Ready && len(st.Problems) == 1 && st.Problems[0].Key == "subnets/10.5.1.0-24"
+			return st.Ready && len(h.leftOut()) == 1 && h.leftOut()[0].Subject == "subnets/10.5.1.0-24"
 		})
 		if fdb := h.owned().FDB; len(fdb) != 1 || fdb[0].Dst != netip.MustParseAddr("172.30.0.77") {
 			t.Errorf("forwarding entries %v, want that of the older lease", fdb)
@@ -99,7 +100,10 @@ func TestManyProblemsAreFewLines(t *testing.T) {
 		for n := range 500 {
 			w.store.Put(fmt.Sprintf("subnets/10.9.%d.0-24", n), flannelLease("172.30.0.66", "02:00:00:00:00:66"), 0)
 		}
-		w.within(soon, "told", func(*node) bool { return len(h.agent.Status().Problems) == 500 })
+		w.within(soon, "told", func(*node) bool {
+			count := h.agent.Status().Troubles.Count
+			return count[trouble.PeerRefused]+count[trouble.KeyUnreadable] == 500
+		})
 		<-time.After(time.Hour)
 		synctest.Wait()
 		if n := log.count() - before; n > 3*mostLines {
@@ -117,7 +121,7 @@ func TestConfigurationDeleted(t *testing.T) {
 		w.store.Delete("config")
 		w.within(soon, "told", func(o *node) bool {
 			st := o.agent.Status()
-			return st.Ready && len(st.Problems) == 1 && st.Problems[0].Key == "config"
+			return st.Ready && len(o.leftOut()) == 1 && o.leftOut()[0].Subject == "config"
 		})
 		h.stop()
 		h.start()

@@ -104,7 +104,7 @@ func TestDormantForgery(t *testing.T) {
 					w.converged(soon)
 					value := tt.forge(w.hosts[1])
 					w.store.Put(key, value, 0)
-					w.within(soon, "told", func(h *node) bool { return len(h.agent.Status().Problems) > 0 })
+					w.within(soon, "told", func(h *node) bool { return len(h.leftOut()) > 0 })
 					happen(w, value)
 					<-time.After(time.Minute)
 					synctest.Wait()

@@ -5,8 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
+
+// bridges is what is said of them.
+func bridges(h *node) []string { return h.texts(trouble.BridgeStale, trouble.BridgeShared) }
 
 // Bridges that hold the present subnet beside each other are named: what is on them gets the same addresses.
 func TestBridgesThatShareTheLeaseAreNamed(t *testing.T) {
@@ -22,12 +26,12 @@ func TestBridgesThatShareTheLeaseAreNamed(t *testing.T) {
 		add("cni0", own.Bits())
 		add("veth1", own.Addr().BitLen())
 		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
-		if got := h.agent.Status().Stale; len(got) > 0 {
+		if got := bridges(h); len(got) > 0 {
 			t.Errorf("with one bridge, status says %q", got)
 		}
 		add("docker0", own.Bits())
-		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Stale) == 1 })
-		if got, want := h.agent.Status().Stale[0], "cni0, docker0 all hold "+own.String(); !strings.Contains(got, want) {
+		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(bridges(h)) == 1 })
+		if got, want := bridges(h)[0], "cni0, docker0 all hold "+own.String(); !strings.Contains(got, want) {
 			t.Errorf("status says %q, want %q in it", got, want)
 		}
 	})
@@ -47,13 +51,13 @@ func TestBridgeOfAnEarlierLeaseIsNamed(t *testing.T) {
 		h.kernel.AddInterface(bridge("docker0", netip.MustParsePrefix("10.5.0.0/24")))
 		h.kernel.AddInterface(bridge("br-old", netip.MustParsePrefix("10.5.0.0/25")))
 		h.kernel.AddInterface(bridge("br-other", netip.MustParsePrefix("192.168.0.0/24")))
-		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Stale) == 2 })
+		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(bridges(h)) == 2 })
 		for i, want := range [][]string{
 			{"docker0 holds 10.5.0.1/24", own.String(), "tulle docker configure --restart"},
 			{"br-old holds 10.5.0.1/25", "ip address del 10.5.0.1/25 dev br-old"},
 		} {
 			for _, text := range want {
-				if got := h.agent.Status().Stale[i]; !strings.Contains(got, text) {
+				if got := bridges(h)[i]; !strings.Contains(got, text) {
 					t.Errorf("%q lacks %q", got, text)
 				}
 			}

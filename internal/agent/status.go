@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"tulle/internal/invariant"
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
@@ -15,39 +14,26 @@ import (
 
 // Status is how things stand after a pass. The API, the health checks and the operator's tool all read this value.
 type Status struct {
-	Ready     bool             `json:"ready"`
-	Reason    string           `json:"reason,omitempty"`   // why not ready
-	Degraded  string           `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
-	Node      string           `json:"node"`
-	Network   *NetworkStatus   `json:"network,omitempty"`
-	Lease     *LeaseStatus     `json:"lease,omitempty"`
-	Uplink    *UplinkStatus    `json:"uplink,omitempty"`
-	MTU       int              `json:"mtu,omitempty"` // bytes, for containers
-	PeerCount int              `json:"peerCount"`
-	Peers     []PeerStatus     `json:"peers"` // what Agent.Status tells; Config.Changed is told without
-	Problems  []subnet.Problem `json:"problems"`
-	Blocked   []string         `json:"blocked,omitempty"`   // where the host drops packets to or from its containers, and what to change
-	Loss      string           `json:"loss,omitempty"`      // which host took the subnet of this one, until this host has it again
-	Stale     []string         `json:"stale,omitempty"`     // bridges that hold a subnet of the past, or this one beside another bridge, and how to mend it
-	Advice    []string         `json:"advice,omitempty"`    // what to set or mount on this host, which forwards without it as well
-	Contested []string         `json:"contested,omitempty"` // what other programs undo again and again, and which programs
-	Dropped                    // packets
-	Pending   string           `json:"pending,omitempty"` // what waits for a restart
-	Store     string           `json:"store,omitempty"`   // what is wrong with the store
-
-	// What should never be: a fault of Tulle, to be reported.
-	Violations []invariant.Violation `json:"violations,omitempty"`
-	Violated   uint64                `json:"violated,omitempty"` // how many since the start, those of earlier passes included
-
-	Troubles trouble.List `json:"troubles"` // all that is said above and below, with codes
+	Ready     bool           `json:"ready"`
+	Reason    string         `json:"reason,omitempty"`   // why not ready
+	Degraded  string         `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
+	Node      string         `json:"node"`
+	Network   *NetworkStatus `json:"network,omitempty"`
+	Lease     *LeaseStatus   `json:"lease,omitempty"`
+	Uplink    *UplinkStatus  `json:"uplink,omitempty"`
+	MTU       int            `json:"mtu,omitempty"` // bytes, for containers
+	PeerCount int            `json:"peerCount"`
+	Peers     []PeerStatus   `json:"peers"` // what Agent.Status tells; Config.Changed is told without
+	Dropped                  // packets
+	Troubles  trouble.List   `json:"troubles"`           // all that is wrong
+	Violated  uint64         `json:"violated,omitempty"` // how often something was that should never be, since the start: trouble.Fault
 
 	Work     Work      `json:"work"`
 	Revision int64     `json:"revision"` // of the store's view
 	Time     time.Time `json:"time"`     // of the pass
 
-	peers    []peerView
-	refused  int               // how many of Problems, the last ones, are leases that were refused
-	observed []trouble.Trouble // beside those that the other fields tell of
+	peers []peerView
+	found findings
 }
 
 // Dropped counts the packets that Tulle's rules have dropped. It only grows while the agent runs.
@@ -127,11 +113,7 @@ func (a *Agent) Status() Status {
 // Summary is Status without the list of peers.
 func (a *Agent) Summary() Status {
 	st := a.status.get()
-	if st.Store = a.trouble(); st.Store != "" && st.Troubles.Count[trouble.StoreUnreachable] == 0 {
-		st.Troubles = st.Troubles.With(trouble.New(trouble.StoreUnreachable, "", st.Store))
-	} else if st.Store == "" {
-		st.Troubles = st.Troubles.Without(trouble.StoreUnreachable)
-	}
+	st.Troubles = a.storeTrouble(st.Troubles)
 	if a.cfg.Calls != nil {
 		st.Work.Calls = a.cfg.Calls()
 	}
@@ -154,21 +136,10 @@ func (a *Agent) Summary() Status {
 	return st
 }
 
-// trouble is what is wrong with the store, empty if nothing is.
-func (a *Agent) trouble() string {
-	if a.cfg.Trouble == nil {
-		return ""
-	}
-	if err := a.cfg.Trouble(); err != nil {
-		return err.Error()
-	}
-	return ""
-}
-
 // publish makes st the status and logs what is new in it.
 func (a *Agent) publish(st Status) {
 	last := a.status.get()
-	st.Time, st.Violated = time.Now(), last.Violated+uint64(len(st.Violations))
+	st.Time, st.Violated = time.Now(), last.Violated+uint64(len(st.found.violations))
 	a.journal.passed(last, st)
 	a.status.set(st)
 	if a.cfg.Changed != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -43,10 +44,10 @@ func TestNoStoreNoChange(t *testing.T) {
 		if err := os.Remove(filepath.Join(h.dir, "state", "view.json.gz")); err != nil {
 			t.Fatal(err)
 		}
-		trouble := errors.New("etcd at http://127.0.0.1:2379 does not answer: connection refused")
+		reason := errors.New("etcd at http://127.0.0.1:2379 does not answer: connection refused")
 		h.change = func(c *Config) {
 			c.Store = silent{}
-			c.Trouble = func() error { return trouble }
+			c.Trouble = func() error { return reason }
 		}
 		h.start()
 		<-time.After(time.Hour)
@@ -54,8 +55,8 @@ func TestNoStoreNoChange(t *testing.T) {
 		if diff := cmp.Diff(was.String(), h.owned().String()); diff != "" {
 			t.Errorf("the kernel changed without a view of the store:\n%s", diff)
 		}
-		if st := h.agent.Status(); st.Ready || st.Reason != trouble.Error() {
-			t.Errorf("status %+v, want not ready because of %v", st, trouble)
+		if st := h.agent.Status(); st.Ready || st.Reason != reason.Error() {
+			t.Errorf("status %+v, want not ready because of %v", st, reason)
 		}
 	})
 }
@@ -74,10 +75,11 @@ func TestTroubleIsToldBetweenPasses(t *testing.T) {
 		}
 		w.start()
 		w.converged(soon)
-		for _, trouble := range []string{"", "etcd is away", ""} {
-			away.Store(trouble != "")
-			if st := h.agent.Status(); st.Store != trouble || !st.Ready {
-				t.Errorf("status says store %q, ready %t; want %q, true", st.Store, st.Ready, trouble)
+		for _, reason := range []string{"", "etcd is away", ""} {
+			away.Store(reason != "")
+			said := strings.Join(h.texts(trouble.StoreUnreachable), "")
+			if st := h.agent.Status(); said != reason || !st.Ready {
+				t.Errorf("status says store %q, ready %t; want %q, true", said, st.Ready, reason)
 			}
 		}
 	})
@@ -96,7 +98,7 @@ func TestBadKeysCostOnlyThemselves(t *testing.T) {
 		w.store.Put("subnets/10.6.0.0-24", flannelLease("172.30.0.66", "02:00:00:00:00:66"), 0)
 		w.store.Put("subnets/0.0.0.0-0", flannelLease("172.30.0.67", "02:00:00:00:00:67"), 0)
 		w.store.Put("subnets/172.30.0.0-24", flannelLease("172.30.0.68", "02:00:00:00:00:68"), 0)
-		w.within(soon, "reported", func(h *node) bool { return len(h.agent.Status().Problems) >= 5 })
+		w.within(soon, "reported", func(h *node) bool { return len(h.leftOut()) >= 5 })
 		w.converged(soon)
 		for i, h := range w.hosts {
 			if diff := cmp.Diff(was[i], h.owned().String()); diff != "" {
@@ -129,12 +131,12 @@ func TestLostLeaseIsHeld(t *testing.T) {
 			t.Errorf("the data plane changed:\n%s", diff)
 		}
 
-		if got := h.agent.Status().Loss; !strings.Contains(got, "thief at 172.30.0.99") {
+		if got := h.texts(trouble.LeaseLost); len(got) != 1 || !strings.Contains(got[0], "thief at 172.30.0.99") {
 			t.Errorf("loss %q, want the thief", got)
 		}
 		w.store.Delete("subnets/" + subnet.KeyOf(self))
 		w.converged(time.Minute)
-		if got := h.agent.Status().Loss; got != "" {
+		if got := h.texts(trouble.LeaseLost, trouble.LeaseRenumbered); len(got) > 0 {
 			t.Errorf("loss %q, want none once the subnet is back", got)
 		}
 	})
@@ -156,8 +158,9 @@ func TestLostLeaseIsReplaced(t *testing.T) {
 			return st.Ready && st.Lease.Held && st.Lease.Subnets[0] != was[0] && len(h.drift()) == 0
 		})
 		st := h.agent.Status()
-		if !strings.Contains(st.Loss, "thief") || len(st.Stale) != 1 || !strings.Contains(st.Stale[0], "cni0 holds") {
-			t.Errorf("loss %q, stale %q, want the thief and the bridge", st.Loss, st.Stale)
+		loss, stale := strings.Join(h.texts(trouble.LeaseRenumbered), ""), h.texts(trouble.BridgeStale)
+		if !strings.Contains(loss, "thief") || len(stale) != 1 || !strings.Contains(stale[0], "cni0 holds") {
+			t.Errorf("loss %q, stale %q, want the thief and the bridge", loss, stale)
 		}
 		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != st.Lease.Subnets[0] {
 			t.Errorf("subnet file %+v, %v, want %v", env, err, st.Lease.Subnets)
@@ -185,7 +188,7 @@ func TestWipeChangesNothing(t *testing.T) {
 		<-time.After(2 * subnet.HoldbackTime)
 		w.within(soon, "told", func(h *node) bool {
 			st := h.agent.Status()
-			return st.Ready && st.Lease.Held && len(st.Peers) == 3 && len(st.Problems) == 1 && st.Problems[0].Key == "config"
+			return st.Ready && st.Lease.Held && len(st.Peers) == 3 && len(h.leftOut()) == 1 && h.leftOut()[0].Subject == "config"
 		})
 		keys := w.store.Keys()
 		isLease := func(key string) bool { return strings.HasPrefix(key, "subnets/") }

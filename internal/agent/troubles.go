@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tulle/internal/decision"
+	"tulle/internal/invariant"
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
@@ -30,68 +31,91 @@ func leaseCode(err error) trouble.Code {
 	return trouble.LeaseUnavailable
 }
 
-// observed are the troubles that a round sees beside the errors that end it.
-func observed(d decided, stale, shared, settings, node []string) []trouble.Trouble {
-	var ts []trouble.Trouble
-	add := func(code trouble.Code, subject func(text string) string, texts []string) {
-		for _, text := range texts {
-			ts = append(ts, trouble.New(code, subject(text), text))
-		}
-	}
-	none := func(string) string { return "" }
-	first := func(text string) string { word, _, _ := strings.Cut(text, " "); return word }
-	for _, b := range d.Blocked {
-		if !b.Sure { // else it is an error
-			ts = append(ts, trouble.New(trouble.ForwardDoubt, b.At.String(), decision.Describe([]ip.Blockade{b})[0]))
-		}
-	}
-	for _, b := range d.Closed {
-		ts = append(ts, trouble.New(trouble.OutsideBlocked, b.At.String(), decision.DescribeClosed([]ip.Blockade{b})[0]))
-	}
-	add(trouble.BridgeStale, first, stale)
-	add(trouble.BridgeShared, none, shared)
-	add(trouble.SettingAdvised, first, settings)
-	add(trouble.NodeRandom, none, node)
-	return ts
+// findings are what a pass finds wrong beside the error that keeps the host from being ready.
+type findings struct {
+	pending    string // what waits for a restart
+	problems   []subnet.Problem
+	refused    []subnet.Problem // leases
+	blocked    []ip.Blockade    // where packets between containers are, or may be, dropped
+	closed     []ip.Blockade    // where those to and from the world outside are
+	stale      []string         // bridges that hold a subnet of the past
+	shared     []string         // bridges that hold this host's subnet beside each other
+	settings   []string         // that would help, and cannot be set here
+	contested  []string         // what others undo again and again, and who
+	violations []invariant.Violation
 }
 
-// troubles lists what is wrong after a pass: err is why it is not ready.
+// troubles lists what is wrong after a pass: err is why the host is not ready.
 func (a *Agent) troubles(st Status, err error) trouble.List {
 	var list trouble.List
 	list.Add(trouble.Of(err)...)
-	if st.Store != "" {
-		list.Add(trouble.New(trouble.StoreUnreachable, "", st.Store))
-	}
-	if st.Degraded != "" && list.Count[trouble.StoreUnconfirmed] == 0 {
+	list = a.storeTrouble(list)
+	if st.Degraded != "" && !list.Has(trouble.StoreUnconfirmed) {
 		list.Add(trouble.New(trouble.StoreUnconfirmed, "", st.Degraded))
 	}
-	if st.Pending != "" {
-		list.Add(trouble.New(trouble.ConfigPending, a.cfg.ConfigKey, st.Pending))
+	f := st.found
+	if f.pending != "" {
+		list.Add(trouble.New(trouble.ConfigPending, a.cfg.ConfigKey, f.pending))
 	}
-	for i, p := range st.Problems {
-		code := trouble.KeyUnreadable
+	for _, p := range f.problems {
 		switch {
-		case i >= len(st.Problems)-st.refused:
-			code = trouble.PeerRefused
 		case p.Key == a.cfg.LeaseDir:
-			code = trouble.StoreSuddenLoss
-		case p.Key == a.cfg.ConfigKey && st.Network == nil:
-			continue // it is why there is no configuration
-		case p.Key == a.cfg.ConfigKey:
-			code = trouble.ConfigDoubt
+			list.Add(trouble.New(trouble.StoreSuddenLoss, p.Key, p.Reason))
+		case p.Key != a.cfg.ConfigKey:
+			list.Add(trouble.New(trouble.KeyUnreadable, p.Key, p.Reason))
+		case st.Network != nil: // else it is why there is no configuration
+			list.Add(trouble.New(trouble.ConfigDoubt, p.Key, p.Reason))
 		}
-		list.Add(trouble.New(code, p.Key, p.Reason))
 	}
-	if st.Loss != "" && err == nil {
-		list.Add(trouble.New(trouble.LeaseRenumbered, "", st.Loss))
+	for _, p := range f.refused {
+		list.Add(trouble.New(trouble.PeerRefused, p.Key, p.Reason))
 	}
-	list.Add(st.observed...)
-	for _, what := range st.Contested {
+	if loss := a.keeper.lastLoss(); loss != "" && err == nil {
+		list.Add(trouble.New(trouble.LeaseRenumbered, "", loss))
+	}
+	for _, b := range f.blocked {
+		if !b.Sure { // else it is an error
+			list.Add(trouble.New(trouble.ForwardDoubt, b.At.String(), decision.Describe(b)))
+		}
+	}
+	for _, b := range f.closed {
+		list.Add(trouble.New(trouble.OutsideBlocked, b.At.String(), decision.DescribeClosed(b)))
+	}
+	for _, text := range f.stale {
+		list.Add(trouble.New(trouble.BridgeStale, firstWord(text), text))
+	}
+	for _, text := range f.shared {
+		list.Add(trouble.New(trouble.BridgeShared, "", text))
+	}
+	for _, text := range f.settings {
+		list.Add(trouble.New(trouble.SettingAdvised, firstWord(text), text))
+	}
+	if a.cfg.NewNode {
+		list.Add(trouble.New(trouble.NodeRandom, a.cfg.Node, a.randomNode()))
+	}
+	for _, what := range f.contested {
 		_, object, _ := strings.Cut(what, ": ")
 		list.Add(trouble.New(trouble.KernelContested, object, what))
 	}
-	for _, v := range st.Violations {
+	for _, v := range f.violations {
 		list.Add(trouble.New(trouble.Fault, v.Invariant, v.String()))
+	}
+	return list
+}
+
+func firstWord(text string) string {
+	word, _, _ := strings.Cut(text, " ")
+	return word
+}
+
+// storeTrouble returns a list with what is wrong with the store now, which comes and goes between passes.
+func (a *Agent) storeTrouble(list trouble.List) trouble.List {
+	list = list.Without(trouble.StoreUnreachable)
+	if a.cfg.Trouble == nil {
+		return list
+	}
+	if err := a.cfg.Trouble(); err != nil {
+		list = list.With(trouble.New(trouble.StoreUnreachable, "", err.Error()))
 	}
 	return list
 }

@@ -228,7 +228,7 @@ func afflictions() map[trouble.Code]affliction {
 			hosts: 3,
 			cause: func(w *world, h *node) {
 				w.store.Put("subnets/10.5.250.0-24", flannelLease(h.inside(), "02:00:00:00:00:66"), 0)
-				w.within(soon, "told", func(h *node) bool { return len(h.agent.Status().Problems) > 0 })
+				w.within(soon, "told", func(h *node) bool { return len(h.leftOut()) > 0 })
 				w.store.Delete(h.key())
 			},
 			cure: func(w *world, _ *node) { w.store.Delete("subnets/10.5.250.0-24") },

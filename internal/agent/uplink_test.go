@@ -145,7 +145,7 @@ func TestPeerWithAnAddressOfThisHost(t *testing.T) {
 				h.kernel.AddInterface(ip.Interface{Name: "eth1", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("172.30.0.2/32")}}})
 				w.within(soon, "reported", func(o *node) bool {
 					st := h.agent.Status()
-					return st.Ready && len(st.Problems) == 1 && strings.Contains(st.Problems[0].Reason, "172.30.0.2 is this host's own")
+					return st.Ready && len(h.leftOut()) == 1 && strings.Contains(h.leftOut()[0].Text, "172.30.0.2 is this host's own")
 				})
 				for _, f := range h.owned().FDB {
 					if f.Dst == netip.MustParseAddr("172.30.0.2") {

@@ -11,6 +11,7 @@ import (
 	"tulle/backend"
 	"tulle/internal/backends"
 	"tulle/internal/invariant"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -53,11 +54,11 @@ func TestViolationIsTold(t *testing.T) {
 		if n := h.agent.Status().Violated; n < 1 {
 			t.Errorf("%d violations counted", n)
 		}
-		if n := strings.Count(log.String(), `msg="invariant violated" invariant="`+invariant.WholePaths); n != 1 {
+		if n := strings.Count(log.String(), `msg=trouble code=fault text="`+invariant.WholePaths); n != 1 {
 			t.Errorf("%d lines tell of the violation, want 1:\n%s", n, log.String())
 		}
 		if sound := w.hosts[1].agent.Status(); sound.Violated != 0 {
-			t.Errorf("a host without the fault counts %d: %v", sound.Violated, sound.Violations)
+			t.Errorf("a host without the fault counts %d: %v", sound.Violated, h.texts(trouble.Fault))
 		}
 	})
 }

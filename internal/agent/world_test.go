@@ -210,6 +210,16 @@ func (h *node) owned() ip.State {
 	return snap.Owned
 }
 
+// texts are those of the host's troubles with some codes.
+func (h *node) texts(codes ...trouble.Code) []string {
+	return h.agent.Status().Troubles.Texts(codes...)
+}
+
+// leftOut is what the host passes over in the store.
+func (h *node) leftOut() []trouble.Trouble {
+	return h.agent.Status().Troubles.Of(trouble.KeyUnreadable, trouble.PeerRefused, trouble.ConfigDoubt, trouble.StoreSuddenLoss)
+}
+
 func (h *node) link(name string) ip.Link {
 	h.t.Helper()
 	for _, l := range h.owned().Links {

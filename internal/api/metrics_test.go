@@ -8,24 +8,24 @@ import (
 	"testing"
 
 	"tulle/internal/agent"
-	"tulle/internal/invariant"
+	"tulle/internal/trouble"
 )
 
 func TestMetrics(t *testing.T) {
 	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, PeerCount: 3, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
-	bad := agent.Status{
-		Degraded: "stale", Store: "no answer", Lease: &agent.LeaseStatus{}, Contested: []string{"x"}, Blocked: []string{"y", "z"},
-		Violations: []invariant.Violation{{Invariant: invariant.OneOwner}}, Violated: 2,
+	bad := agent.Status{Degraded: "stale", Lease: &agent.LeaseStatus{}, Violated: 2}
+	for _, code := range []trouble.Code{trouble.StoreUnconfirmed, trouble.KernelContested, trouble.OutsideBlocked, trouble.OutsideBlocked} {
+		bad.Troubles.Add(trouble.New(code, "", "x"))
 	}
 	for _, tt := range []struct {
 		name   string
 		status agent.Status
 		lines  []string
 	}{
-		{"fine", fine, []string{"tulle_ready 1", "tulle_lease_held 1", "tulle_degraded 0", "tulle_store_trouble 0", "tulle_peers 3",
+		{"fine", fine, []string{"tulle_ready 1", "tulle_lease_held 1", `tulle_trouble{code="store.unconfirmed",severity="warning"} 0`, "tulle_peers 3",
 			"tulle_strangers_packets_total 7", "tulle_forged_packets_total 8", "tulle_injected_packets_total 9", "tulle_spoofed_packets_total 10", "tulle_invariant_violations_total 0"}},
-		{"bad", bad, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_degraded 1", "tulle_store_trouble 1", "tulle_contested 1",
-			"tulle_blocked 2", "tulle_invariant_violations_total 2"}},
+		{"bad", bad, []string{"tulle_ready 0", "tulle_lease_held 0", `tulle_trouble{code="store.unconfirmed",severity="warning"} 1`, `tulle_trouble{code="kernel.contested",severity="warning"} 1`,
+			`tulle_trouble{code="outside.blocked",severity="warning"} 2`, "tulle_invariant_violations_total 2"}},
 		{"before the first pass", agent.Status{}, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_peers 0"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tulle/internal/agent"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -108,7 +109,7 @@ func (w *world) startOnce(ctx context.Context, s *samples) error {
 		return err
 	}
 	if len(st.Peers) != w.config.Peers {
-		return fmt.Errorf("%d peers of %d are routed to: %v", len(st.Peers), w.config.Peers, st.Problems[:min(len(st.Problems), 3)])
+		return fmt.Errorf("%d peers of %d are routed to: %v", len(st.Peers), w.config.Peers, st.Troubles.Texts(trouble.PeerRefused))
 	}
 	counted, err := w.daemonCounters(ctx)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"tulle/internal/agent"
 	"tulle/internal/lab"
 	"tulle/internal/lab/labtest"
+	"tulle/internal/trouble"
 	"tulle/subnet"
 )
 
@@ -231,9 +232,9 @@ func field(status agent.Status, name string) (string, error) {
 	case "held":
 		return fmt.Sprint(status.Lease != nil && status.Lease.Held), nil
 	case "store":
-		return status.Store, nil
+		return strings.Join(status.Troubles.Texts(trouble.StoreUnreachable), "; "), nil
 	case "contested":
-		return strings.Join(status.Contested, "; "), nil
+		return strings.Join(status.Troubles.Texts(trouble.KernelContested), "; "), nil
 	case "peers":
 		return fmt.Sprint(len(status.Peers)), nil
 	}

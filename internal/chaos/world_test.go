@@ -21,6 +21,7 @@ import (
 	"tulle/internal/agent"
 	"tulle/internal/lab"
 	"tulle/internal/lab/labtest"
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -197,8 +198,8 @@ func (w *world) settled() error {
 		switch {
 		case !status.Ready:
 			return fmt.Errorf("tulled on %s is not ready: %s", host, status.Reason)
-		case status.Store != "":
-			return fmt.Errorf("tulled on %s has trouble with etcd: %s", host, status.Store)
+		case status.Troubles.Has(trouble.StoreUnreachable):
+			return fmt.Errorf("tulled on %s has trouble with etcd: %s", host, status.Troubles.Texts(trouble.StoreUnreachable))
 		case status.Lease == nil || !status.Lease.Held:
 			return fmt.Errorf("tulled on %s does not hold its lease", host)
 		}
@@ -215,7 +216,7 @@ func (w *world) violations() error {
 		if err != nil {
 			errs = append(errs, err)
 		} else if status.Violated > 0 {
-			errs = append(errs, fmt.Errorf("tulled on %s counts %d violations, of them now: %v", host, status.Violated, status.Violations))
+			errs = append(errs, fmt.Errorf("tulled on %s counts %d violations, of them now: %v", host, status.Violated, status.Troubles.Texts(trouble.Fault)))
 		}
 	}
 	return errors.Join(errs...)

@@ -16,28 +16,19 @@ const (
 	firewalldTable = "firewalld"
 )
 
-// Describe says where packets are dropped, and what to do about it.
-func Describe(blocked []ip.Blockade) []string {
-	var texts []string
-	for _, b := range blocked {
-		texts = append(texts, describe(b))
-	}
-	return texts
-}
-
 // CutOff is an error if packets are dropped for sure.
 func CutOff(blocked []ip.Blockade) error {
 	var errs []error
 	for _, b := range blocked {
 		if b.Sure {
-			errs = append(errs, errors.New(describe(b)))
+			errs = append(errs, errors.New(Describe(b)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// describe says where packets are dropped and which setting ends that.
-func describe(b ip.Blockade) string {
+// Describe says where packets are dropped and which setting ends that.
+func Describe(b ip.Blockade) string {
 	verb := "drops"
 	if !b.Sure {
 		verb = "may drop, for a rule in it is not understood,"
@@ -50,24 +41,20 @@ func describe(b ip.Blockade) string {
 }
 
 // DescribeClosed says where packets to and from the world outside are dropped.
-func DescribeClosed(closed []ip.Blockade) []string {
-	var texts []string
-	for _, b := range closed {
-		var what []string
-		for _, f := range b.Flows {
-			text := "from containers to the outside"
-			switch {
-			case f.DNAT:
-				text = "from the outside to published ports of containers"
-			case f.Known:
-				text = "of connections between containers and the outside"
-			}
-			what = union(what, []string{text})
+func DescribeClosed(b ip.Blockade) string {
+	var what []string
+	for _, f := range b.Flows {
+		text := "from containers to the outside"
+		switch {
+		case f.DNAT:
+			text = "from the outside to published ports of containers"
+		case f.Known:
+			text = "of connections between containers and the outside"
 		}
-		texts = append(texts, fmt.Sprintf("%s drops packets %s: if that is not on purpose, its owner must accept them there, before; list it with %s",
-			b.At, strings.Join(what, " and "), b.At.List()))
+		what = union(what, []string{text})
 	}
-	return texts
+	return fmt.Sprintf("%s drops packets %s: if that is not on purpose, its owner must accept them there, before; list it with %s",
+		b.At, strings.Join(what, " and "), b.At.List())
 }
 
 func remedy(b ip.Blockade) string {

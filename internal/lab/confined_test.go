@@ -71,7 +71,7 @@ func TestReadOnlySettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		const setting = "net/ipv6/conf/flannel.1/disable_ipv6"
-		if status := tulle(t, l, host, "status"); !strings.Contains(status, "advice   "+setting+" is 0 and cannot be written here") {
+		if status := tulle(t, l, host, "status"); !strings.Contains(status, "advice   setting.advised  "+setting+" is 0 and cannot be written here") {
 			t.Errorf("status of %s does not tell of %s:\n%s", host, setting, status)
 		}
 		if plan := tulle(t, l, host, "plan"); !strings.HasPrefix(plan, "sysctl -w "+setting+"=1\n") {
@@ -132,7 +132,7 @@ echo board-of-h2 >/sys/class/dmi/id/product_uuid`)
 		if len(leases) != 2 {
 			t.Errorf("run %d: leases %v, want one for each host", run, leases)
 		}
-		if status := tulle(t, l, host, "status"); !strings.Contains(status, "advice   the node id") || !strings.Contains(status, "/etc/machine-id") {
+		if status := tulle(t, l, host, "status"); !strings.Contains(status, "advice   node.random  the node id") || !strings.Contains(status, "/etc/machine-id") {
 			t.Errorf("run %d: status does not say what to mount:\n%s", run, status)
 		}
 		if run == 3 {

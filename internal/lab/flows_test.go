@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/internal/lab"
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -129,12 +130,12 @@ func TestFlows(t *testing.T) {
 	w := newFlowWorld(t, l)
 	w.requireFlows(t, func(flowRow) bool { return true })
 	status := func() (blocked string, ready bool, reason string) {
-		var st struct{ Blocked []string }
+		var st struct{ Troubles trouble.List }
 		if err := w.host.Status(t.Context(), &st); err != nil {
 			t.Fatal(err)
 		}
 		ready, reason = w.host.Ready(t.Context())
-		return strings.Join(st.Blocked, "\n"), ready, reason
+		return strings.Join(st.Troubles.Texts(trouble.ForwardBlocked, trouble.ForwardDoubt, trouble.OutsideBlocked), "\n"), ready, reason
 	}
 	requireStatus := func(t *testing.T, ready bool, place string) {
 		t.Helper()

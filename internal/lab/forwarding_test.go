@@ -16,6 +16,7 @@ import (
 	"tulle/internal/lab"
 	"tulle/internal/lab/labtest"
 	"tulle/internal/lab/machinetest"
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -247,11 +248,11 @@ func TestForwardingBlockedIsNamed(t *testing.T) {
 			if !eventually(healTimeout, named) {
 				t.Errorf("readyz says %q, want %q", reason, test.want)
 			}
-			var status struct{ Blocked []string }
+			var status struct{ Troubles trouble.List }
 			if err := host.Status(t.Context(), &status); err != nil {
 				t.Fatal(err)
 			}
-			if text := strings.Join(status.Blocked, "\n"); text != reason {
+			if text := strings.Join(status.Troubles.Texts(trouble.ForwardBlocked), "\n"); text != reason {
 				t.Errorf("status says %q, readyz %q", text, reason)
 			}
 			if matrix, err := l.Matrix(t.Context()); err != nil || matrix.Pass {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
@@ -38,7 +39,7 @@ func TestSubnetLoss(t *testing.T) {
 			}
 			var status lossStatus
 			if !eventually(10*time.Second, func() bool {
-				return host.Status(ctx, &status) == nil && strings.Contains(status.Loss, "thief at 172.30.1.99") && status.Ready == (policy == "renumber")
+				return host.Status(ctx, &status) == nil && strings.Contains(strings.Join(status.Troubles.Texts(trouble.LeaseLost, trouble.LeaseRenumbered), ""), "thief at 172.30.1.99") && status.Ready == (policy == "renumber")
 			}) {
 				t.Errorf("status %+v, want the thief", status)
 			}
@@ -49,8 +50,8 @@ func TestSubnetLoss(t *testing.T) {
 			if renumbered := after.Subnets != before.Subnets; renumbered != (policy == "renumber") || status.Lease.Held != renumbered {
 				t.Errorf("subnet %s, was %s; status %+v", after.Subnets.V4, before.Subnets.V4, status)
 			}
-			if policy == "renumber" && (len(status.Stale) != 1 || !strings.HasPrefix(status.Stale[0], "cni0 holds")) {
-				t.Errorf("stale %q, want the bridge", status.Stale)
+			if stale := status.Troubles.Texts(trouble.BridgeStale); policy == "renumber" && (len(stale) != 1 || !strings.HasPrefix(stale[0], "cni0 holds")) {
+				t.Errorf("stale %q, want the bridge", stale)
 			}
 			<-time.After(outageTime)
 			stopAll(t, []runningStream{{name: "on " + host.Name, Stream: local}})
@@ -68,8 +69,7 @@ func TestSubnetLoss(t *testing.T) {
 }
 
 type lossStatus struct {
-	Ready bool
-	Loss  string
-	Stale []string
-	Lease struct{ Held bool }
+	Ready    bool
+	Troubles trouble.List
+	Lease    struct{ Held bool }
 }

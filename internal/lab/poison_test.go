@@ -12,6 +12,7 @@ import (
 
 	"tulle/internal/lab"
 	"tulle/internal/lab/labtest"
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -19,7 +20,7 @@ import (
 type daemonStatus struct {
 	Ready    bool
 	Reason   string
-	Problems []struct{ Key, Reason string }
+	Troubles trouble.List
 }
 
 // Keys that make no sense cost themselves alone, and every host reports them.
@@ -72,8 +73,8 @@ func awaitProblems(t *testing.T, host *lab.Host, keys []string) {
 			t.Fatal(err)
 		}
 		got = nil
-		for _, problem := range status.Problems {
-			got = append(got, path.Base(problem.Key))
+		for _, problem := range status.Troubles.Of(trouble.KeyUnreadable, trouble.PeerRefused, trouble.ConfigDoubt, trouble.StoreSuddenLoss) {
+			got = append(got, path.Base(problem.Subject))
 		}
 		slices.Sort(got)
 		return slices.Equal(got, want)

@@ -11,6 +11,7 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/invariant"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 	"tulle/subnet/subnettest"
@@ -185,7 +186,9 @@ func macs(l subnet.Lease) ip.Dual[ip.MAC] {
 
 // changed holds what a host says after a pass against what all others say.
 func (f *fleet) changed(h *host, p *process, st agent.Status) {
-	f.report(st.Violations...)
+	for _, fault := range st.Troubles.Of(trouble.Fault) {
+		f.report(invariant.Violation{Invariant: fault.Subject, Detail: fault.Text})
+	}
 	if st.Lease == nil {
 		return
 	}

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing/synctest"
 	"time"
 
 	"tulle/internal/hostfiles"
 	"tulle/internal/invariant"
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 	"tulle/subnet/subnettest"
@@ -124,7 +126,7 @@ func (h *host) unready() string {
 	case st.Lease == nil || !st.Lease.Held:
 		return "it does not hold its lease: " + st.Degraded
 	}
-	return st.Degraded + st.Loss + st.Pending
+	return st.Degraded + strings.Join(st.Troubles.Texts(trouble.LeaseRenumbered, trouble.ConfigPending), "")
 }
 
 func (f *fleet) sleep(d time.Duration) {

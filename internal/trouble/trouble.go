@@ -110,6 +110,29 @@ func (l *List) Add(ts ...Trouble) {
 	}
 }
 
+// Of returns the troubles that have one of the codes.
+func (l List) Of(codes ...Code) []Trouble {
+	var found []Trouble
+	for _, t := range l.All {
+		if slices.Contains(codes, t.Code) {
+			found = append(found, t)
+		}
+	}
+	return found
+}
+
+// Texts is Of, of which only the texts.
+func (l List) Texts(codes ...Code) []string {
+	var texts []string
+	for _, t := range l.Of(codes...) {
+		texts = append(texts, t.Text)
+	}
+	return texts
+}
+
+// Has reports whether there is a trouble with the code.
+func (l List) Has(code Code) bool { return l.Count[code] > 0 }
+
 // With returns a list with more troubles. The list itself stays as it is.
 func (l List) With(ts ...Trouble) List {
 	more := List{All: slices.Clone(l.All), Count: maps.Clone(l.Count)}
