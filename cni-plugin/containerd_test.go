@@ -4,6 +4,7 @@ package cniplugin_test
 
 import (
 	"bytes"
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -93,17 +94,24 @@ func (c *containerd) start(name string, command ...string) {
 	c.Run(c.t, append([]string{"ctr", "run", "--detach", "--cni", containerdImage, name}, command...)...)
 }
 
-// exec runs a command in a container.
-func (c *containerd) exec(name string, command ...string) string {
-	c.t.Helper()
-	id := "e" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	return c.Run(c.t, append([]string{"ctr", "task", "exec", "--exec-id", id, name}, command...)...)
+// ctrExec runs a command in a container and returns what it prints. That goes through a file of the container: ctr
+// deletes a short command before it has read all that it printed (containerd's pull request 13931).
+func ctrExec(t *testing.T, m *machinetest.Machine, container string, command ...string) string {
+	t.Helper()
+	id := "exec-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	line := []string{"ctr", "task", "exec", "--exec-id", id, container, "sh", "-c", `exec "$@" >"/$0" 2>&1`, id}
+	_, err := m.Try(t, append(line, command...)...)
+	out, errRead := os.ReadFile(m.File(filepath.Join("/run/containerd/io.containerd.runtime.v2.task/default", container, "rootfs", id)))
+	if err := errors.Join(err, errRead); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(bytes.TrimSpace(out))
 }
 
 // addr is the address that a container has in this host's subnet.
 func (c *containerd) addr(name string, f ip.Family) netip.Addr {
 	c.t.Helper()
-	for field := range strings.FieldsSeq(c.exec(name, "ip", "-o", "addr", "show", "dev", "eth0")) {
+	for field := range strings.FieldsSeq(ctrExec(c.t, c.Machine, name, "ip", "-o", "addr", "show", "dev", "eth0")) {
 		if p, err := netip.ParsePrefix(field); err == nil && c.env.Subnets.Of(f).Contains(p.Addr()) {
 			return p.Addr()
 		}
@@ -142,11 +150,11 @@ func TestContainerd(t *testing.T) {
 		addr := there.addr("server", f).String()
 		// busybox's own wget looks up names by libraries that the container lacks.
 		get := "echo 'GET /cgi-bin/from HTTP/1.0\r\n\r\n' | nc -w 5 " + addr + " 80"
-		if got, want := here.exec("client", "sh", "-c", get), here.addr("client", f).String(); !strings.Contains(got, want) {
+		if got, want := ctrExec(t, here.Machine, "client", "sh", "-c", get), here.addr("client", f).String(); !strings.Contains(got, want) {
 			t.Errorf("%s says that it sees %q, want %s", addr, got, want)
 		}
 	}
-	if got := here.exec("client", "cat", "/sys/class/net/eth0/mtu"); got != strconv.Itoa(here.env.MTU) {
+	if got := ctrExec(t, here.Machine, "client", "cat", "/sys/class/net/eth0/mtu"); got != strconv.Itoa(here.env.MTU) {
 		t.Errorf("MTU in the container = %s, want the %d of the fabric", got, here.env.MTU)
 	}
 

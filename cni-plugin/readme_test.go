@@ -65,7 +65,7 @@ func TestReadme(t *testing.T) {
 		m.Paste(t, cluster[2])
 		m.Paste(t, blocks[0])
 		// The way to find the address that the text between the blocks tells.
-		addr[m] = machinetest.AddrIn(t, m.Run(t, "ctr", "task", "exec", "--exec-id", "look", "one", "ip", "addr", "show", "eth0"))
+		addr[m] = machinetest.AddrIn(t, ctrExec(t, m, "one", "ip", "addr", "show", "eth0"))
 	}
 	for _, pair := range [][2]*machinetest.Machine{{machines[0], machines[1]}, {machines[1], machines[0]}} {
 		pair[0].Paste(t, strings.ReplaceAll(blocks[1], exampleContainer, addr[pair[1]].String()))
@@ -73,9 +73,9 @@ func TestReadme(t *testing.T) {
 
 	// That source addresses are preserved is what the cluster's fifth step says.
 	client, server := machines[0], machines[1]
-	server.Run(t, "ctr", "task", "exec", "--exec-id", "serve", "one", "httpd", "-h", "/www")
+	ctrExec(t, server, "one", "httpd", "-h", "/www")
 	get := fmt.Sprintf("printf 'GET /cgi-bin/from HTTP/1.0\\r\\n\\r\\n' | nc -w 5 %s 80", addr[server])
-	if got := client.Run(t, "ctr", "task", "exec", "--exec-id", "get", "one", "sh", "-c", get); !strings.Contains(got, addr[client].String()) {
+	if got := ctrExec(t, client, "one", "sh", "-c", get); !strings.Contains(got, addr[client].String()) {
 		t.Errorf("the server says that it sees %q, want %s", got, addr[client])
 	}
 }
