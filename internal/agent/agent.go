@@ -191,8 +191,10 @@ func (a *Agent) alive() {
 // all leases.
 func (a *Agent) watchStore(ctx context.Context) error {
 	pace := backoff.Pace{Every: viewEvery, Burst: viewBurst}
+	views := grace{handOn: a.inbox.put}
+	defer views.stop()
 	return a.cfg.Store.Watch(ctx, func(set subnet.Set) {
-		a.inbox.put(set)
+		views.put(set)
 		pace.Wait(ctx)
 	})
 }

@@ -38,7 +38,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					for range 1 + r.IntN(3) {
 						w.churn(r, backend)
 					}
-					<-time.After(time.Duration(r.IntN(100)) * time.Millisecond)
+					<-time.After(time.Duration(r.IntN(500)) * time.Millisecond) // views that come closer than leaseGrace may be one
 					if step%10 != 0 {
 						continue
 					}
