@@ -94,7 +94,7 @@ func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate js
 func (p *Plugin) undo(ctx context.Context, c conf, a attachment, delegate json.RawMessage, args *skel.CmdArgs, err error) error {
 	undone := p.release(ctx, c, a, delegationOf(args), delegate)
 	if undone == nil {
-		undone = states{c.DataDir}.remove(a)
+		undone = states{c.DataDir}.remove(a, true)
 	}
 	if undone != nil {
 		p.remark("cleaning up after a failed ADD: %v", undone)

@@ -25,7 +25,8 @@ func (p *Plugin) cmdDel(ctx context.Context, c conf, args *skel.CmdArgs) error {
 // detach undoes an attachment, by what is known of it or else by the configuration of today.
 func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation) error {
 	s := states{c.DataDir}
-	switch held, err := s.lock(ctx, a); {
+	held, err := s.lock(ctx, a)
+	switch {
 	case err == nil:
 		defer p.unlock(held)
 	case !absent(err):
@@ -51,7 +52,7 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 	}
 	p.forgetNeighbors(bridgeOf(c), addrs)
 	p.markBridge(r)
-	return s.remove(a)
+	return s.remove(a, held != nil)
 }
 
 // release has the delegate undo an attachment: by the configuration that it got, if there is one, else by that of today. A

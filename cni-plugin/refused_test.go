@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
 )
 
 // A delegate that refuses its configuration at ADD refuses it at DEL too. Neither leaves anything that stands in the way of cni uninstall,
@@ -154,5 +155,34 @@ func TestAddAndDelAtOnce(t *testing.T) {
 	wg.Wait()
 	h.must(t, c, "eth0", "DEL", h.conf(nil))
 	wantOnlyLoopback(t, c)
+	h.wantNothingLeft(t)
+}
+
+// A DEL that has waited for too long goes on without the lock, and leaves what whoever holds it may be writing.
+func TestDelWithoutTheLock(t *testing.T) {
+	h, c := newDualHost(t), newContainer(t, "c")
+	h.must(t, c, "eth0", "ADD", h.conf(nil))
+	name := filepath.Base(h.state("c"))
+	other, err := os.Create(filepath.Join(h.states(), "."+name+".lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	writing := filepath.Join(h.states(), "."+name+".new7")
+	if err := os.WriteFile(writing, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
+	wantOnlyLoopback(t, c)
+	if _, err := os.Lstat(writing); err != nil {
+		t.Errorf("what another command may be writing is gone: %v", err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.must(t, c, "eth0", "DEL", h.conf(nil))
 	h.wantNothingLeft(t)
 }

@@ -130,8 +130,8 @@ func delegateField(conf json.RawMessage, name string) (string, error) {
 	return value, err
 }
 
-// remove forgets an attachment, and what a crash left of writing it.
-func (s states) remove(a attachment) error {
+// remove forgets an attachment, and what a crash left of writing it: who does not hold the lock cannot tell that from what is being written.
+func (s states) remove(a attachment, locked bool) error {
 	err := os.Remove(s.path(a))
 	if absent(err) {
 		err = nil
@@ -139,7 +139,10 @@ func (s states) remove(a attachment) error {
 			err = removeFile(s.flannelPath(a.container))
 		}
 	}
-	return errors.Join(err, atomicfile.Discard(s.path(a)))
+	if locked {
+		err = errors.Join(err, atomicfile.Discard(s.path(a)))
+	}
+	return err
 }
 
 func removeFile(path string) error {

@@ -61,7 +61,7 @@ func TestStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := errors.Join(s.remove(first), s.remove(second)); err != nil {
+		if err := errors.Join(s.remove(first, true), s.remove(second, true)); err != nil {
 			t.Errorf("remove: %v", err)
 		}
 	}
@@ -82,7 +82,7 @@ func TestReadCorruptState(t *testing.T) {
 				t.Errorf("%q: error %v, want it to say that %s is corrupt", text, err, path)
 			}
 		}
-		if err := s.remove(a); err != nil {
+		if err := s.remove(a, true); err != nil {
 			t.Error(err)
 		}
 		if _, err := s.read(a); !errors.Is(err, fs.ErrNotExist) {
@@ -106,7 +106,7 @@ func TestFlannelsState(t *testing.T) {
 	if _, err := s.read(other); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read of another network's = %v, want fs.ErrNotExist", err)
 	}
-	if err := errors.Join(s.remove(other), s.forget("other", nil), s.forget("cbr0", map[string]bool{"c1": true})); err != nil {
+	if err := errors.Join(s.remove(other, true), s.forget("other", nil), s.forget("cbr0", map[string]bool{"c1": true})); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path); err != nil {
