@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/hostfiles"
 	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/ip"
 )
@@ -136,6 +138,44 @@ func TestRestartKeepsTheCachedView(t *testing.T) {
 		<-time.After(2 * time.Minute)
 		if after, err := os.Stat(path); err != nil || os.SameFile(before, after) {
 			t.Errorf("a change was not kept (%v)", err)
+		}
+	})
+}
+
+// What a host keeps on disk is root's alone, but for the subnet file, which is for all to read.
+func TestFilesAreRootsAlone(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		<-time.After(2 * hostfiles.ViewEvery)
+		h := w.hosts[0]
+		h.stop()
+		found := map[string]bool{}
+		err := filepath.WalkDir(h.dir, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.Type().IsRegular() {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			want := fs.FileMode(0o600)
+			if e.Name() == "subnet.env" {
+				want = 0o644
+			}
+			if info.Mode().Perm() != want {
+				t.Errorf("%s has mode %o, want %o", path, info.Mode().Perm(), want)
+			}
+			found[e.Name()] = true
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"subnet.env", "host.json", "view.json.gz", "wanted.json"} {
+			if !found[name] {
+				t.Errorf("no file %s among %v", name, found)
+			}
 		}
 	})
 }
