@@ -27,15 +27,21 @@ type daemonStatus struct {
 	Ready    bool         `json:"ready"`
 	Reason   string       `json:"reason"` // why not ready
 	Troubles trouble.List `json:"troubles"`
-	Lease    *struct {
-		Held bool `json:"held"`
-	} `json:"lease"`
+	Networks []struct {
+		Lease *struct {
+			Held bool `json:"held"`
+		} `json:"lease"`
+	} `json:"networks"`
 }
 
 // vouches reports whether this host's subnet is its own as far as anybody can know. A peer that the kernel refuses, or a store
 // that is away, is no reason to start no containers.
 func (s daemonStatus) vouches() bool {
-	return s.Ready || s.Troubles.Has(trouble.StoreUnreachable) || s.Lease != nil && s.Lease.Held
+	held := len(s.Networks) > 0
+	for _, n := range s.Networks {
+		held = held && n.Lease != nil && n.Lease.Held
+	}
+	return s.Ready || s.Troubles.Has(trouble.StoreUnreachable) || held
 }
 
 // askDaemon asks the tulled whose run directory is runDir. Its status, which lists all peers, is read only if it is not ready.

@@ -79,22 +79,22 @@ func (r Route) command(verb Verb, _ Object) string {
 }
 
 func (t Table) command(verb Verb, _ Object) string {
-	f := nftFamily(t.Family)
+	f, name := nftFamily(t.Family), TableOf(TableName, t.Net)
 	if verb == Delete {
-		return fmt.Sprintf("nft delete table %s %s", f, TableName)
+		return fmt.Sprintf("nft delete table %s %s", f, name)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%sadd table %s %s;", ifElse(verb == Replace, fmt.Sprintf("delete table %s %s; ", f, TableName), ""), f, TableName)
+	fmt.Fprintf(&b, "%sadd table %s %s;", ifElse(verb == Replace, fmt.Sprintf("delete table %s %s; ", f, name), ""), f, name)
 	if t.Counts() {
-		fmt.Fprintf(&b, " add counter %s %s %s;", f, TableName, CountSpoofed)
+		fmt.Fprintf(&b, " add counter %s %s %s;", f, name, CountSpoofed)
 	}
 	declared := map[Chain]bool{}
 	for _, r := range t.Rules {
 		if !declared[r.Chain] {
 			declared[r.Chain] = true
-			fmt.Fprintf(&b, " add chain %s %s %s { %s; };", f, TableName, r.Chain, r.Chain.hook())
+			fmt.Fprintf(&b, " add chain %s %s %s { %s; };", f, name, r.Chain, r.Chain.hook())
 		}
-		fmt.Fprintf(&b, " add rule %s %s %s %s;", f, TableName, r.Chain, r.Text())
+		fmt.Fprintf(&b, " add rule %s %s %s %s;", f, name, r.Chain, r.Text())
 	}
 	return "nft " + ShellWord(strings.TrimSuffix(b.String(), ";"))
 }

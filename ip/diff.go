@@ -12,7 +12,7 @@ const (
 	Delete
 )
 
-// Object is a part of State: a Guard, Peer, Link, Sysctl, Addr, FDB, Neighbor, Route, Table, Opening or Leftover.
+// Object is a part of State: a Guard, Member, Link, Sysctl, Addr, FDB, Neighbor, Route, Table, Opening or Leftover.
 type Object interface {
 	command(verb Verb, old Object) string
 }
@@ -163,22 +163,22 @@ func hostwide(all []Sysctl, yes bool) []Sysctl {
 }
 
 func diffTables(p *plan, have, want []Table) {
-	diffFamilies(p, have, want, func(t Table) Family { return t.Family }, func(h, w Table) {
+	diffTablesBy(p, have, want, Table.id, func(h, w Table) {
 		if !h.Equal(w) {
 			p.set = append(p.set, Op{Verb: Replace, New: w, Old: h})
 		}
 	})
 }
 
-// diffFamilies compares objects of which there is one in each family, and hands those that are in both to change.
-func diffFamilies[T Object](p *plan, have, want []T, family func(T) Family, change func(have, want T)) {
-	current := make(map[Family]T, len(have))
+// diffTablesBy compares objects that are tables, and hands those that are in both to change.
+func diffTablesBy[T Object](p *plan, have, want []T, id func(T) tableID, change func(have, want T)) {
+	current := make(map[tableID]T, len(have))
 	for _, h := range have {
-		current[family(h)] = h
+		current[id(h)] = h
 	}
 	for _, w := range want {
-		if h, ok := current[family(w)]; ok {
-			delete(current, family(w))
+		if h, ok := current[id(w)]; ok {
+			delete(current, id(w))
 			change(h, w)
 		} else {
 			p.set = append(p.set, Op{Verb: Add, New: w})
@@ -186,7 +186,7 @@ func diffFamilies[T Object](p *plan, have, want []T, family func(T) Family, chan
 	}
 	var del []Op
 	for _, h := range have {
-		if _, unwanted := current[family(h)]; unwanted {
+		if _, unwanted := current[id(h)]; unwanted {
 			del = append(del, Op{Verb: Delete, Old: h})
 		}
 	}

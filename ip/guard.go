@@ -34,6 +34,7 @@ const (
 // and counted. It is an nftables table of its own, made in one transaction, so that it never works without the peers; these
 // come and go one by one.
 type Guard struct {
+	Net     string // name of the network on this host; the only one has none
 	Family  Family // of the outer packets, and of those inside
 	VNI     uint32
 	Port    uint16       // UDP destination port
@@ -89,9 +90,11 @@ func (g Guard) Unchecked() Guard {
 // Equal reports whether g and h do the same and have the same peers in the same order.
 func (g Guard) Equal(h Guard) bool { return g.guards(h) && slices.Equal(g.Peers, h.Peers) }
 
+func (g Guard) id() tableID { return tableID{g.Net, g.Family} }
+
 // guards reports whether g and h guard the same.
 func (g Guard) guards(h Guard) bool {
-	return g.Family == h.Family && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits
+	return g.id() == h.id() && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits
 }
 
 func (g Guard) clone() Guard {
@@ -118,13 +121,31 @@ func peersOf(some []Guard, g Guard) []Peer {
 }
 
 func diffGuards(p *plan, have, want []Guard) {
-	diffFamilies(p, have, want, func(g Guard) Family { return g.Family }, func(h, w Guard) {
+	diffTablesBy(p, have, want, Guard.id, func(h, w Guard) {
 		if h.guards(w) {
-			diff(p, h.Peers, w.Peers, func(p Peer) Peer { return p }, drop)
+			had, wanted := trim(h.Peers, w.Peers)
+			diff(p, h.members(had), w.members(wanted), func(m Member) Member { return m }, drop)
 		} else {
 			p.set = append(p.set, Op{Verb: Replace, New: w, Old: h})
 		}
 	})
+}
+
+// Member is a peer as an object in the kernel, which comes and goes by itself: an element in the sets of a guard.
+type Member struct {
+	Net string // of the guard
+	Peer
+}
+
+// Members are the guard's peers as objects.
+func (g Guard) Members() []Member { return g.members(g.Peers) }
+
+func (g Guard) members(peers []Peer) []Member {
+	all := make([]Member, len(peers))
+	for i, p := range peers {
+		all[i] = Member{g.Net, p}
+	}
+	return all
 }
 
 // Places in a VXLAN packet, in bytes from the beginning of the UDP header: 8 of UDP, 8 of VXLAN (RFC 7348), 14 of Ethernet.
@@ -155,7 +176,7 @@ const fragmentInside = "ip6 nexthdr != udp ip6 nexthdr != tcp exthdr frag exists
 
 func (g Guard) command(verb Verb, _ Object) string {
 	f := nftFamily(g.Family)
-	table := f + " " + GuardTable
+	table := f + " " + TableOf(GuardTable, g.Net)
 	if verb == Delete {
 		return "nft delete table " + table
 	}
@@ -248,7 +269,7 @@ func (p Peer) element() string {
 	return p.Addr.String() + " . 0x" + hex.EncodeToString(p.Subnet.Addr().AsSlice())
 }
 
-func (p Peer) command(verb Verb, _ Object) string {
-	return fmt.Sprintf("nft '%s element %s %s %s { %s }'", ifElse(verb == Delete, "delete", "add"), nftFamily(FamilyOf(p.Addr)),
-		GuardTable, ifElse(p.Subnet.IsValid(), GuardSources, GuardPeers), p.element())
+func (m Member) command(verb Verb, _ Object) string {
+	return fmt.Sprintf("nft '%s element %s %s %s { %s }'", ifElse(verb == Delete, "delete", "add"), nftFamily(FamilyOf(m.Addr)),
+		TableOf(GuardTable, m.Net), ifElse(m.Subnet.IsValid(), GuardSources, GuardPeers), m.element())
 }

@@ -64,7 +64,7 @@ func TestPeersComeFirstAndGoLast(t *testing.T) {
 				switch o.(type) {
 				case ip.Route:
 					isRoute = true
-				case ip.Guard, ip.Peer:
+				case ip.Guard, ip.Member:
 					isPeer = true
 				}
 			}

@@ -58,16 +58,38 @@ func (s Scope) Join(o Scope) Scope {
 	return s
 }
 
+// Plus is Join, which also takes on the settings and paths.
+func (s Scope) Plus(o Scope) Scope {
+	s = s.Join(o)
+	s.Sysctls, s.Paths = slices.Concat(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths)
+	return s
+}
+
+// contains reports whether a prefix lies in one of the networks.
+func (s Scope) contains(p netip.Prefix) bool {
+	return slices.ContainsFunc(s.Networks, func(n netip.Prefix) bool { return p.IsValid() && Contains(n, p) })
+}
+
 // Snapshot is one reading of a host.
 type Snapshot struct {
 	Owned      State
 	Foreign    []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
 	Interfaces []Interface
-	Defaults   []Route             // default routes of the main table, the preferred one of each family first
-	Paths      map[netip.Addr]Path // an address without a route is absent
-	Drops      Dual[Drops]         // by tables, each of which counts from its own beginning
-	Fixed      map[string]bool     // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
-	Filters    []Filter            // chains of others at the hooks that packets between containers pass, and those reached from them
+	Defaults   []Route                // default routes of the main table, the preferred one of each family first
+	Paths      map[netip.Addr]Path    // an address without a route is absent
+	Drops      map[string]Dual[Drops] // by the tables of each network, by name; each counts from its own beginning
+	Fixed      map[string]bool        // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
+	Filters    []Filter               // chains of others at the hooks that packets between containers pass, and those reached from them
+}
+
+// AddDrops counts what a table of a network has dropped.
+func (s *Snapshot) AddDrops(net string, f Family, d Drops) {
+	if s.Drops == nil {
+		s.Drops = map[string]Dual[Drops]{}
+	}
+	all := s.Drops[net]
+	all.Set(f, all.Of(f).Plus(d))
+	s.Drops[net] = all
 }
 
 // Drops counts the packets that Tulle's rules have dropped since each table of them was made.

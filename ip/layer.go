@@ -11,6 +11,8 @@ type layer interface {
 	equal(a, b *State) bool
 	clone(s *State)
 	add(to, from *State)
+	dedupe(s *State) // sorted
+	except(s *State, scope Scope, net string)
 	// keepSurvivors leaves in a state what the kernel does not drop by itself when the links change.
 	keepSurvivors(have *State, c linkChanges)
 	diff(p *plan, have, want *State)
@@ -34,17 +36,19 @@ func layers() []layer {
 		},
 		kind[Guard]{
 			of:     func(s *State) *[]Guard { return &s.Guards },
-			order:  func(a, b Guard) int { return cmp.Compare(a.Family, b.Family) },
+			order:  func(a, b Guard) int { return compareTableID(a.id(), b.id()) },
 			same:   Guard.Equal,
 			parts:  func(g Guard) { slices.SortFunc(g.Peers, Peer.Compare) },
 			clones: Guard.clone,
 			steps:  func(p *plan, have, want *State) { diffGuards(p, have.Guards, want.Guards) },
 			swap:   swapPeers,
+			within: func(g Guard, _ Scope, net string) bool { return g.Net == net },
 		},
 		kind[Link]{
-			of:    func(s *State) *[]Link { return &s.Links },
-			order: func(a, b Link) int { return cmp.Compare(a.Name, b.Name) },
-			same:  identical[Link],
+			of:     func(s *State) *[]Link { return &s.Links },
+			order:  func(a, b Link) int { return cmp.Compare(a.Name, b.Name) },
+			same:   identical[Link],
+			within: func(l Link, s Scope, _ string) bool { return slices.Contains(s.Links, l.Name) },
 			steps: func(p *plan, have, want *State) {
 				p.set = append(p.set, p.links.set...)
 				p.del = append(p.del, p.links.del)
@@ -89,6 +93,7 @@ func layers() []layer {
 			same:   identical[Route],
 			clones: itself[Route],
 			on:     func(r Route) string { return r.Link },
+			within: func(r Route, s Scope, _ string) bool { return slices.Contains(s.Links, r.Link) || s.contains(r.Dst) },
 			steps: func(p *plan, have, want *State) {
 				below := len(p.set)
 				diff(p, have.Routes, want.Routes, routeKey, drop)
@@ -98,16 +103,18 @@ func layers() []layer {
 			clashes: clashesBy(routeKey, func(a, b Route) int { return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric)) }),
 		},
 		kind[Table]{
-			of:    func(s *State) *[]Table { return &s.Tables },
-			order: func(a, b Table) int { return cmp.Compare(a.Family, b.Family) },
-			same:  Table.Equal,
-			steps: func(p *plan, have, want *State) { diffTables(p, have.Tables, want.Tables) },
+			of:     func(s *State) *[]Table { return &s.Tables },
+			order:  func(a, b Table) int { return compareTableID(a.id(), b.id()) },
+			same:   Table.Equal,
+			within: func(t Table, _ Scope, net string) bool { return t.Net == net },
+			steps:  func(p *plan, have, want *State) { diffTables(p, have.Tables, want.Tables) },
 		},
 		kind[Opening]{
-			of:    func(s *State) *[]Opening { return &s.Openings },
-			order: compareOpening,
-			same:  identical[Opening],
-			steps: func(p *plan, have, want *State) { diff(p, have.Openings, want.Openings, openingKey, drop) },
+			of:     func(s *State) *[]Opening { return &s.Openings },
+			order:  compareOpening,
+			same:   identical[Opening],
+			within: func(o Opening, s Scope, _ string) bool { return s.contains(o.Src) || s.contains(o.Dst) },
+			steps:  func(p *plan, have, want *State) { diff(p, have.Openings, want.Openings, openingKey, drop) },
 		},
 		kind[Leftover]{
 			of:    func(s *State) *[]Leftover { return &s.Leftovers },
@@ -127,10 +134,11 @@ type kind[T any] struct {
 	of      func(*State) *[]T
 	order   func(a, b T) int
 	same    func(a, b T) bool
-	parts   func(T)        // sorts what an object holds; may be nil
-	clones  func(T) T      // of objects that Exchange changes, or their slice; may be nil
-	on      func(T) string // the link that an object is on; may be nil
-	flushed bool           // a new MAC of that link takes it away as well
+	parts   func(T)                                 // sorts what an object holds; may be nil
+	clones  func(T) T                               // of objects that Exchange changes, or their slice; may be nil
+	on      func(T) string                          // the link that an object is on; may be nil
+	flushed bool                                    // a new MAC of that link takes it away as well
+	within  func(o T, scope Scope, net string) bool // is of a network; nil: if it is on one of its links
 	steps   func(p *plan, have, want *State)
 
 	// For those that serve peers, see State.Exchange and State.Meets; may be nil.
@@ -160,6 +168,16 @@ func (k kind[T]) clone(s *State) {
 	}
 	*k.of(s) = all
 }
+
+func (k kind[T]) except(s *State, scope Scope, net string) {
+	within := k.within
+	if within == nil {
+		within = func(o T, scope Scope, _ string) bool { return k.on != nil && slices.Contains(scope.Links, k.on(o)) }
+	}
+	*k.of(s) = without(*k.of(s), func(o T) bool { return within(o, scope, net) })
+}
+
+func (k kind[T]) dedupe(s *State) { *k.of(s) = slices.CompactFunc(*k.of(s), k.same) }
 
 func (k kind[T]) add(to, from *State) { *k.of(to) = append(*k.of(to), *k.of(from)...) }
 

@@ -8,18 +8,45 @@ import (
 	"strings"
 )
 
-// TableName is the name of Tulle's nftables table, one in each family that it uses.
+// TableName is the name of Tulle's nftables table, one in each family that a network uses.
 const TableName = "tulle"
 
-// Table is the whole content of Tulle's nftables table in one family. It is replaced as a whole, in one transaction.
+// TableOf is the name of a network's own table, TableName or GuardTable with the name of the network, if it has one.
+func TableOf(base, net string) string {
+	if net == "" {
+		return base
+	}
+	return base + "." + net
+}
+
+// ParseTable is the inverse of TableOf. It returns false for the tables of others.
+func ParseTable(name string) (base, net string, ok bool) {
+	base, net, named := strings.Cut(name, ".")
+	return base, net, (base == TableName || base == GuardTable) && named == (net != "")
+}
+
+// tableID is the identity of a network's own table of one kind.
+type tableID struct {
+	net    string
+	family Family
+}
+
+func compareTableID(a, b tableID) int {
+	return cmp.Or(cmp.Compare(a.net, b.net), cmp.Compare(a.family, b.family))
+}
+
+// Table is the whole content of a network's nftables table in one family. It is replaced as a whole, in one transaction.
 type Table struct {
+	Net    string // name of the network on this host; the only one has none
 	Family Family
 	Rules  []Rule // in the order in which they are tried, within each chain
 }
 
+func (t Table) id() tableID { return tableID{t.Net, t.Family} }
+
 // Equal reports whether t and u hold the same rules in the same order within each chain; chains know no order.
 func (t Table) Equal(u Table) bool {
-	return t.Family == u.Family && slices.Equal(byChain(t.Rules), byChain(u.Rules))
+	return t.id() == u.id() && slices.Equal(byChain(t.Rules), byChain(u.Rules))
 }
 
 // Counts reports whether a rule of the table counts what it drops.

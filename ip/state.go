@@ -116,6 +116,31 @@ func (s *State) Add(t State) {
 	}
 }
 
+// Except returns a state without what is of one network, by its scope and name.
+func (s State) Except(scope Scope, net string) State {
+	for _, l := range layers() {
+		l.except(&s, scope, net)
+	}
+	return s
+}
+
+// Sum returns everything that is in any of the states, sorted: what several networks want of one host. What they share, such as a host's settings,
+// is in it once. The sum of one sorted state is that state itself.
+func Sum(states ...State) State {
+	if len(states) == 1 {
+		return states[0]
+	}
+	var sum State
+	for _, s := range states {
+		sum.Add(s)
+	}
+	sum.Sort()
+	for _, l := range layers() {
+		l.dedupe(&sum)
+	}
+	return sum
+}
+
 // String prints s as the commands that would create it on an empty host, one per line.
 func (s State) String() string {
 	plan := Diff(State{}, s)

@@ -17,6 +17,16 @@ type Uplink struct {
 	Public Dual[netip.Addr] // where peers send to; differs from Addr behind NAT
 }
 
+// Only returns the uplink with the addresses of some families alone.
+func (u Uplink) Only(families []Family) Uplink {
+	one := Uplink{Link: u.Link, MTU: u.MTU}
+	for _, f := range families {
+		one.Addr.Set(f, u.Addr.Of(f))
+		one.Public.Set(f, u.Public.Of(f))
+	}
+	return one
+}
+
 // UplinkChoice is what an operator says about the uplink. The zero value means the interface of the default route.
 type UplinkChoice struct {
 	Interfaces []string         // names or addresses, the first that works is taken

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/agent"
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/subnet"
 )
@@ -25,7 +26,9 @@ func TestHostileNamesArePrintedQuoted(t *testing.T) {
 	troubles.Add(trouble.New(trouble.OutsideBlocked, "", evil), trouble.New(trouble.PeerRefused, evil, "x"), trouble.New(trouble.PeerRefused, long, "y"))
 	err := printStatus(&out, agent.Status{
 		Node: "h1", Reason: evil, Troubles: troubles,
-		Peers: []agent.PeerStatus{{Node: evil, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}, {Node: long, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}},
+		Networks: []fabric.Status{{Peers: []fabric.PeerStatus{
+			{Node: evil, Subnets: []netip.Prefix{prefix}, Via: "vxlan"}, {Node: long, Subnets: []netip.Prefix{prefix}, Via: "vxlan"},
+		}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tulle/internal/agent"
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/subnet"
 )
@@ -20,15 +21,18 @@ import (
 func TestPrintStatus(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	full := agent.Status{
-		Ready: true, Node: "h1", MTU: 1430,
-		Network: &agent.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
-		Lease:   &agent.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
+		Ready: true, Node: "h1",
+		Networks: []fabric.Status{{
+			MTU:     1430,
+			Network: &fabric.NetworkStatus{Prefixes: []netip.Prefix{prefix("10.5.0.0/16"), prefix("fc00:5::/48")}, Backend: "vxlan", Revision: 7},
+			Lease:   &fabric.LeaseStatus{Subnets: []netip.Prefix{prefix("10.5.1.0/24"), prefix("fc00:5:0:1::/64")}, Reserved: true},
+			Peers: []fabric.PeerStatus{
+				{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
+				{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
+			},
+		}},
 		Uplink:  &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
 		Dropped: agent.Dropped{Strangers: 12, Forged: 3, Injected: 4, Spoofed: 5},
-		Peers: []agent.PeerStatus{
-			{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
-			{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
-		},
 	}
 	full.Troubles.Add(
 		trouble.New(trouble.StoreUnreachable, "", "etcd at http://127.0.0.1:2379 does not answer"),

@@ -10,6 +10,7 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/api"
+	"tulle/internal/fabric"
 	"tulle/internal/settings"
 	"tulle/internal/trouble"
 )
@@ -53,15 +54,8 @@ func printStatus(w io.Writer, st agent.Status) error {
 		state = "not ready: " + st.Reason
 	}
 	fmt.Fprintf(w, "%s is %s\n", shownName(st.Node), shown(state))
-	if st.Network != nil {
-		fmt.Fprintf(w, "network  %s over %s, configuration at revision %d\n", list(st.Network.Prefixes), shownName(st.Network.Backend), st.Network.Revision)
-	}
-	if st.Lease != nil {
-		kind := "leased"
-		if st.Lease.Reserved {
-			kind = "reserved"
-		}
-		fmt.Fprintf(w, "subnet   %s, %s, MTU %d for containers\n", list(st.Lease.Subnets), kind, st.MTU)
+	for _, n := range st.Networks {
+		printNetwork(w, n)
 	}
 	if st.Uplink != nil {
 		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", shownName(st.Uplink.Link), list(st.Uplink.Addr), list(st.Uplink.Public))
@@ -94,12 +88,39 @@ func printStatus(w io.Writer, st agent.Status) error {
 			fmt.Fprintf(w, "%-8s %s  and %d more\n", k.Severity, k.Code, more)
 		}
 	}
-	if len(st.Peers) == 0 {
+	for _, n := range st.Networks {
+		if err := printPeers(w, n.Peers); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printNetwork tells of one network, by its name if it has one.
+func printNetwork(w io.Writer, n fabric.Status) {
+	if n.Network != nil {
+		name := ""
+		if n.Name != "" {
+			name = shownName(n.Name) + ": "
+		}
+		fmt.Fprintf(w, "network  %s%s over %s, configuration at revision %d\n", name, list(n.Network.Prefixes), shownName(n.Network.Backend), n.Network.Revision)
+	}
+	if n.Lease != nil {
+		kind := "leased"
+		if n.Lease.Reserved {
+			kind = "reserved"
+		}
+		fmt.Fprintf(w, "subnet   %s, %s, MTU %d for containers\n", list(n.Lease.Subnets), kind, n.MTU)
+	}
+}
+
+func printPeers(w io.Writer, peers []fabric.PeerStatus) error {
+	if len(peers) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
 	t := newTable(w, "PEER", "SUBNET", "PUBLIC", "VIA")
-	for _, p := range st.Peers {
+	for _, p := range peers {
 		t.row(cmp.Or(p.Node, "-"), list(p.Subnets), list(p.Public), p.Via)
 	}
 	return t.flush()

@@ -21,6 +21,8 @@ import (
 	"tulle/internal/agent"
 	"tulle/internal/api"
 	"tulle/internal/backends"
+	"tulle/internal/decision"
+	"tulle/internal/fabric"
 	"tulle/internal/identity"
 	"tulle/ip/kernel"
 	"tulle/subnet"
@@ -96,11 +98,16 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	defer store.Close()
 	systemd := notifier{socket: opts.notifySocket, log: log}
 	a, err := agent.New(agent.Config{
-		Store: store, Kernel: krn, Backends: backends.All(), Log: log,
-		Node: node, NewNode: made, Instance: instance, Hardware: identity.Hardware("/sys"), Uplink: opts.uplink, IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, TTL: opts.leaseTTL, Renumber: opts.renumber,
-		SubnetFile: opts.subnetFile, StateDir: opts.stateDir, RunDir: opts.runDir,
-		Endpoints: opts.endpointList(), ConfigKey: store.ConfigKey(), LeaseDir: store.LeaseDir(), Previous: previous(opts.subnetFile, log), Trouble: store.Trouble,
-		Etcd: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
+		Kernel: krn, Log: log, Uplink: opts.uplink, StateDir: opts.stateDir, RunDir: opts.runDir,
+		Host:    fabric.Host{Node: node, Instance: instance, Hardware: identity.Hardware("/sys")},
+		NewNode: made,
+		Networks: []fabric.Config{{
+			Store: store, Backends: backends.All(), SubnetFile: opts.subnetFile,
+			Keys:    fabric.Keys{Endpoints: opts.endpointList(), Config: store.ConfigKey(), Leases: store.LeaseDir()},
+			Options: decision.Options{IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck},
+			Lease:   fabric.LeaseOptions{TTL: opts.leaseTTL, Renumber: opts.renumber, Previous: previous(opts.subnetFile, log)},
+			Trouble: store.Trouble, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
+		}},
 		Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
 	})
 	if err != nil {

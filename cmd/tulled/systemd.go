@@ -24,7 +24,11 @@ type notifier struct {
 func (n *notifier) status(st agent.Status) {
 	line := st.Reason
 	if st.Ready {
-		line = fmt.Sprintf("subnet %v, %d peers", st.Lease.Subnets, st.PeerCount)
+		var parts []string
+		for _, network := range st.Networks {
+			parts = append(parts, fmt.Sprintf("subnet %v, %d peers", network.Lease.Subnets, network.PeerCount))
+		}
+		line = strings.Join(parts, "; ")
 		if st.Degraded != "" {
 			line += "; degraded: " + st.Degraded
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tulle/internal/agent"
+	"tulle/internal/fabric"
 )
 
 // manager is systemd's end of the notification socket.
@@ -50,7 +51,7 @@ func TestNotifier(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			systemd := manager(t, socket)
 			n := notifier{socket: socket, log: slog.New(slog.DiscardHandler)}
-			ready := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}}}
+			ready := agent.Status{Ready: true, Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{Subnets: []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}}}}}
 			waiting := agent.Status{Reason: "two\nlines"}
 			n.beat()
 			for _, st := range []agent.Status{waiting, waiting, ready, ready, waiting, ready} {

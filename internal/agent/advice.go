@@ -39,5 +39,5 @@ func accept(want ip.State, unset []ip.Op) ip.State {
 // randomNode says what to keep of a host that has no lasting node id.
 func (a *Agent) randomNode() string {
 	return fmt.Sprintf("the node id %s is made at random, since there is no /etc/machine-id and %s held none: "+
-		"in a container, mount both from the host, or set --node-id", a.cfg.Node, a.cfg.StateDir)
+		"in a container, mount both from the host, or set --node-id", a.cfg.Host.Node, a.cfg.StateDir)
 }

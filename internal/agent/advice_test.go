@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/ip"
 )
@@ -29,7 +30,7 @@ func TestSettingsThatCannotBeWritten(t *testing.T) {
 		w.start()
 		w.within(soon, "settled", func(o *node) bool {
 			st := o.agent.Status()
-			return len(st.Peers) == 2 && st.Ready == (o != w.hosts[0])
+			return len(st.Of("").Peers) == 2 && st.Ready == (o != w.hosts[0])
 		})
 		for _, want := range []string{"net/ipv4/ip_forward is 0", "run sysctl -w net/ipv4/ip_forward=1 on the host", "/proc/sys", "net/ipv6/conf/all/forwarding"} {
 			if st := w.hosts[0].agent.Status(); !strings.Contains(st.Reason, want) {
@@ -47,7 +48,7 @@ func TestSettingsThatCannotBeWritten(t *testing.T) {
 
 		work := st.Work
 		w.store.Put("subnets/10.5.77.0-24&fc00:5:0:77::-64", `{"PublicIP":"172.30.0.77","PublicIPv6":"fd30::77","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:77"},"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:06:77"}}`, 0)
-		w.within(soon, "followed", func(o *node) bool { return len(o.agent.Status().Peers) == 3 })
+		w.within(soon, "followed", func(o *node) bool { return len(o.agent.Status().Of("").Peers) == 3 })
 		if now := h.agent.Status().Work; now.Incremental == work.Incremental {
 			t.Errorf("a lease that came took full passes: %+v, then %+v", work, now)
 		}
@@ -74,7 +75,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		w.hosts[0].kernel.Refuse(func(op ip.Op) error {
 			if s, ok := op.New.(ip.Sysctl); ok && s.Optional {
-				return errRanOut
+				return fabric.ErrUnconfirmed
 			}
 			return nil
 		})

@@ -1,4 +1,4 @@
-// Package agent keeps the kernel of one host equal to what the leases of all hosts call for.
+// Package agent keeps the kernel of one host equal to what the leases of all hosts call for, in each network that the host has.
 package agent
 
 import (
@@ -12,145 +12,101 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tulle/backend"
 	"tulle/internal/backoff"
+	"tulle/internal/fabric"
 	"tulle/internal/hostfiles"
+	"tulle/internal/logthrottle"
 	"tulle/ip"
-	"tulle/subnet"
 )
 
 const (
 	beatEvery  = 3 * time.Second
 	stuckAfter = 30 * time.Second // a pass over ten thousand peers takes a second
-
-	viewEvery = 25 * time.Millisecond
-	viewBurst = 10
-
-	// storePatience is how long a start waits for the store before it works from the view of an earlier run.
-	storePatience = 3 * time.Second
 )
 
 // Config is what an Agent works with. Every field must be set unless it says otherwise.
 type Config struct {
-	Store    subnet.Store
 	Kernel   ip.Kernel
-	Backends map[string]backend.New
 	Log      *slog.Logger
+	Host     fabric.Host
+	NewNode  bool            // its node id was made at random for this start: nothing of an earlier one was found
+	Uplink   ip.UplinkChoice // zero: the interface of the default route
+	StateDir string          // survives a reboot
+	RunDir   string          // does not
+	Networks []fabric.Config // of which Host, Log and StateDir are set by New; they differ in their names
 
-	Node        string          // node id
-	NewNode     bool            // it was made at random for this start: nothing of an earlier one was found
-	Instance    string          // of this machine since it booted
-	Hardware    []string        // of this machine
-	Uplink      ip.UplinkChoice // zero: the interface of the default route
-	IPMasq      bool            // masquerade what leaves the network
-	PeerFilter  bool            // drop tunnelled packets that come from no peer, or are not made by this host
-	SourceCheck bool            // drop packets whose source is not of the subnet that they come from
-	TTL         time.Duration   // of the lease, as in subnet.Claim
-	Renumber    bool            // when the subnet is lost to another host, take a new one instead of waiting for it
-	SubnetFile  string
-	StateDir    string              // survives a reboot
-	RunDir      string              // does not
-	Endpoints   []string            // of the store: a view kept from others is not worked from
-	ConfigKey   string              // of the network configuration in the store, for messages and to tell stores apart
-	LeaseDir    string              // what precedes the text of a lease in its key, for messages
-	Previous    subnet.Subnets      // held before, by a local record other than the agent's own; may be zero
-	Etcd        func() []netip.Addr // where the store is reached; no lease may capture these; may be nil
-	Resolvers   func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
-	Trouble     func() error        // what keeps the store away, nil if nothing does; may be nil
-	Calls       func() uint64       // system calls that the kernel has taken so far; may be nil
-	Changed     func(Status)        // called after every pass; may be nil
-	Beat        func()              // called every few seconds while the loop lives; may be nil
+	Calls   func() uint64 // system calls that the kernel has taken so far; may be nil
+	Changed func(Status)  // called after every pass; may be nil
+	Beat    func()        // called every few seconds while the loop lives; may be nil
 }
 
-// Agent is the daemon's core: one loop that compares and applies, and one that keeps the lease.
+// Agent is the daemon's core: one loop that compares and applies, over the networks of the host.
 type Agent struct {
-	cfg    Config
-	keeper *keeper
-	inbox  inbox
-	status published
-	record *hostfiles.RecordFile
-	wanted *hostfiles.WantedFile
-	asked  chan chan<- hostfiles.Wanted // by others than the loop, for what is wanted now
-	cache  *hostfiles.ViewFile
-	opened bool            // past has been read from the cache, or need not be
-	past   *hostfiles.View // nil: none, or the store has shown all that is needed
+	cfg     Config
+	fabrics []*fabric.Fabric
+	former  ip.Scope // of networks that the host has no more
+	inbox   inbox
+	status  published
+	wanted  *hostfiles.WantedFile
+	asked   chan chan<- hostfiles.Wanted // by others than the loop, for what is wanted now
 
-	holdback     subnet.Holdback // between the cached view and what the store shows first
-	rewound      bool            // the store shows older data than the cached view, and that has not been taken in
-	compareUntil time.Time       // what the cached view had and the store lacks stays in force
-
-	network      *subnet.Network // the configuration in force: the first valid one
-	backend      backend.Backend
-	doubts       []string
-	lease        subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
-	underlay     ip.Dual[netip.Addr] // addresses of the uplink in use
-	applied      bool                // the kernel has been made right once
-	resumed      bool                // from the cached view: lease and subnets are those of an earlier run
-	journal      journal
-	work         Work
-	baseline     *baseline // nil: only a full pass will do
-	lastBaseline *baseline // that a full pass began with
-	verdicts     verdicts
-	announced    advertised
-	memory       subnet.Memory   // of the leases that views have shown
-	refused      map[string]bool // settings that the kernel has not taken in this pass
-	contests     contests
-	drops        tally
+	underlay ip.Dual[netip.Addr] // addresses of the uplink in use
+	refused  map[string]bool     // settings that the kernel has not taken in this pass
+	journal  journal
+	work     Work
+	contests contests
+	drops    tally
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
 }
 
-// New prepares an agent. It reads the record of an earlier run from the state directory.
+// New prepares an agent. It reads the records of an earlier run from the state directory.
 func New(cfg Config) (*Agent, error) {
-	record, err := hostfiles.OpenRecord(cfg.StateDir, cfg.Log)
-	if err != nil {
+	a := &Agent{
+		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)},
+		journal: journal{log: cfg.Log, throttle: logthrottle.Throttle{}}, contests: contests{}, drops: tally{}, born: time.Now(),
+	}
+	first := Status{Node: cfg.Host.Node, Reason: "starting"}
+	var names []string
+	for _, network := range cfg.Networks {
+		network.Host, network.Log, network.StateDir = cfg.Host, cfg.Log, hostfiles.NetworkDir(cfg.StateDir, network.Name)
+		f, err := fabric.New(network, &a.inbox)
+		if err != nil {
+			return nil, err
+		}
+		a.fabrics, names = append(a.fabrics, f), append(names, network.Name)
+		first.Networks = append(first.Networks, fabric.Status{Name: network.Name, Reason: first.Reason})
+		if a.underlay == (ip.Dual[netip.Addr]{}) {
+			a.underlay = f.Public()
+		}
+	}
+	var err error
+	if a.former, err = hostfiles.Former(cfg.StateDir, names); err != nil {
 		return nil, err
 	}
-	a := &Agent{
-		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)}, record: record,
-		journal: journal{log: cfg.Log, throttle: logThrottle{}}, contests: contests{}, born: time.Now(),
-	}
-	a.wanted, a.asked = hostfiles.NewWantedFile(cfg.RunDir, a.inbox.poke), make(chan chan<- hostfiles.Wanted)
-	unwritten := logThrottle{}
-	a.cache = hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.ConfigKey, Endpoints: cfg.Endpoints}, func(err error) {
-		if err != nil && unwritten.due("write", lasting) {
-			cfg.Log.Warn("view not cached: this host could not start without the store", "err", err)
-		}
-	})
-	a.lease = record.Record().Lease()
-	a.underlay = a.lease.Attrs.Public
-	a.keeper = newKeeper(cfg, a.lease.Subnets, a.inbox.hurry)
-	a.status.set(Status{Node: cfg.Node, Reason: "starting"})
+	a.wanted, a.asked = hostfiles.NewWantedFile(cfg.RunDir, a.inbox.Wake), make(chan chan<- hostfiles.Wanted)
+	a.status.set(first)
 	return a, nil
 }
 
-// Run works until ctx ends. It leaves kernel, lease and files as they are, for the next run to find.
+// Run works until ctx ends. It leaves kernel, leases and files as they are, for the next run to find.
 func (a *Agent) Run(ctx context.Context) error {
 	g, working := errgroup.WithContext(ctx)
-	defer time.AfterFunc(storePatience, func() {
-		if set, ok := a.inbox.view(); !ok || set.Network == nil {
-			a.inbox.poke()
-		}
-	}).Stop()
-	for _, task := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"watch the store", a.watchStore},
-		{"watch the kernel", a.watchKernel},
-		{"keep the lease", a.keeper.run},
-		{"write the cached view", a.cache.Run},
-		{"write the wanted state", a.wanted.Run},
-		{"reconcile", a.loop},
-	} {
+	run := func(name string, task func(context.Context) error) {
 		g.Go(func() error {
-			if err := task.run(working); err != nil {
-				return fmt.Errorf("%s: %w", task.name, err)
+			if err := task(working); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
 			return nil
 		})
 	}
+	for _, f := range a.fabrics {
+		g.Go(func() error { return f.Run(working) })
+	}
+	run("watch the kernel", a.watchKernel)
+	run("write the wanted state", a.wanted.Run)
+	run("reconcile", a.loop)
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
 	}
@@ -187,21 +143,9 @@ func (a *Agent) alive() {
 	}
 }
 
-// watchStore takes in views: a few at once, and then those of a churning network at intervals, since each costs a walk over
-// all leases.
-func (a *Agent) watchStore(ctx context.Context) error {
-	pace := backoff.Pace{Every: viewEvery, Burst: viewBurst}
-	views := grace{handOn: a.inbox.put}
-	defer views.stop()
-	return a.cfg.Store.Watch(ctx, func(set subnet.Set) {
-		views.put(set)
-		pace.Wait(ctx)
-	})
-}
-
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
 func (a *Agent) watchKernel(ctx context.Context) error {
-	broken := logThrottle{}
+	broken := logthrottle.Throttle{}
 	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
 	for {
 		started := time.Now()
@@ -209,10 +153,10 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil && broken.due(err.Error(), lasting) {
+		if err != nil && broken.Due(err.Error(), logthrottle.Lasting) {
 			a.cfg.Log.Warn("kernel watch broke", "err", err)
 		}
-		a.inbox.poke()
+		a.inbox.Wake()
 		if time.Since(started) > retryMost {
 			retry.Reset()
 		}
@@ -238,14 +182,14 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-beat.C:
 			a.alive()
 			a.wanted.Update()
-			if st := a.status.get(); st.Lease != nil && st.Lease.Held != a.keeper.holds() {
-				a.inbox.poke()
+			if a.leasesTurned() {
+				a.inbox.Wake()
 			}
 		case <-a.inbox.wake:
 			switch {
 			case a.inbox.urgent():
 				next.by(time.Now())
-			case a.baseline != nil && a.inbox.onlyLeases():
+			case a.hasBaselines() && a.inbox.onlyLeases():
 				next.leases()
 			default:
 				next.wake()
@@ -269,15 +213,30 @@ func (a *Agent) loop(ctx context.Context) error {
 			if end, ok := a.contests.end(); ok {
 				next.by(end)
 			}
-			if time.Now().Before(a.compareUntil) {
-				next.by(a.compareUntil)
+			for _, f := range a.fabrics {
+				if until := f.Comparing(); time.Now().Before(until) {
+					next.by(until)
+				}
 			}
 		}
 	}
 }
 
+// leasesTurned reports whether a lease is held that the last pass did not see as held, or the other way round.
+func (a *Agent) leasesTurned() bool {
+	st := a.status.get()
+	for i, f := range a.fabrics {
+		if lease := st.Networks[i].Lease; lease != nil && lease.Held != f.Holds() {
+			return true
+		}
+	}
+	return false
+}
+
 // flush writes what the last pass handed over: the tasks that write files may have ended before it did.
 func (a *Agent) flush() {
 	a.wanted.Flush()
-	a.cache.Flush()
+	for _, f := range a.fabrics {
+		f.Flush()
+	}
 }

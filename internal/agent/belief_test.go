@@ -1,13 +1,16 @@
 package agent
 
 import (
+	"context"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/fabric"
 	"tulle/subnet"
 	"tulle/subnet/subnettest"
 )
@@ -17,19 +20,19 @@ func TestBeliefEndsWithTheLease(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		mute := w.store.Open().(*subnettest.Store)
-		h.change = func(c *Config) { c.Store, c.TTL = mute, time.Minute }
+		h.change = func(c *Config) { c.Networks[0].Store, c.Networks[0].Lease.TTL = mute, time.Minute }
 		w.start()
 		w.converged(soon)
 		was := h.owned().String()
 		st := h.agent.Status()
-		key := "subnets/" + subnet.KeyOf(subnet.Subnets{V4: st.Lease.Subnets[0], V6: st.Lease.Subnets[1]})
+		key := "subnets/" + subnet.KeyOf(subnet.Subnets{V4: st.Of("").Lease.Subnets[0], V6: st.Of("").Lease.Subnets[1]})
 		if err := mute.Close(); err != nil {
 			t.Fatal(err)
 		}
 		for ended := time.Duration(0); ended < time.Minute; ended += 100 * time.Millisecond {
 			synctest.Wait()
 			_, _, there := w.store.Get(key)
-			if held := h.agent.Status().Lease.Held; held && !there {
+			if held := h.agent.Status().Of("").Lease.Held; held && !there {
 				t.Fatal("the lease has run out, and the host says that it holds it")
 			} else if !held && ended == 0 {
 				t.Fatal("the lease is not held any more at once")
@@ -38,7 +41,7 @@ func TestBeliefEndsWithTheLease(t *testing.T) {
 		}
 		<-time.After(time.Minute)
 		synctest.Wait()
-		if st := h.agent.Status(); st.Lease.Held || st.Degraded != errRanOut.Error() || !st.Ready {
+		if st := h.agent.Status(); st.Of("").Lease.Held || st.Degraded != fabric.ErrUnconfirmed.Error() || !st.Ready {
 			t.Errorf("status %+v, want it degraded", st)
 		}
 		if _, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil {
@@ -54,26 +57,42 @@ func TestBeliefEndsWithTheLease(t *testing.T) {
 func TestStatusIsRightAtOnce(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		h := w.hosts[0]
+		store := &doubtful{Store: w.store}
+		h.change = func(c *Config) { c.Networks[0].Store = store }
 		w.start()
 		w.converged(soon)
-		was := h.agent.keeper.held
-		h.agent.keeper.mu.Lock()
-		h.agent.keeper.held = ranOut{was}
-		h.agent.keeper.mu.Unlock()
-		if st := h.agent.Status(); st.Lease.Held || st.Degraded != errRanOut.Error() {
-			t.Errorf("status %+v, lease %+v, want it not held", st, st.Lease)
+		store.ranOut.Store(true)
+		if st := h.agent.Status(); st.Of("").Lease.Held || st.Degraded != fabric.ErrUnconfirmed.Error() {
+			t.Errorf("status %+v, lease %+v, want it not held", st, st.Of("").Lease)
 		}
-		if !h.agent.status.get().Lease.Held {
+		if !h.agent.status.get().Of("").Lease.Held {
 			t.Error("a pass has run, and the test shows nothing")
 		}
-		w.within(2*beatEvery, "told by a pass", func(*node) bool { return !h.agent.status.get().Lease.Held })
-		h.agent.keeper.mu.Lock()
-		h.agent.keeper.held = was
-		h.agent.keeper.mu.Unlock()
-		w.within(2*beatEvery, "held again", func(*node) bool { return h.agent.status.get().Lease.Held })
+		w.within(2*beatEvery, "told by a pass", func(*node) bool { return !h.agent.status.get().Of("").Lease.Held })
+		store.ranOut.Store(false)
+		w.within(2*beatEvery, "held again", func(*node) bool { return h.agent.status.get().Of("").Lease.Held })
 	})
 }
 
-type ranOut struct{ subnet.Held }
+// doubtful is a store that may not confirm leases for as long as they last.
+type doubtful struct {
+	subnet.Store
+	ranOut atomic.Bool
+}
 
-func (ranOut) Remaining() time.Duration { return 0 }
+func (d *doubtful) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
+	held, err := d.Store.Acquire(ctx, claim)
+	return doubtfulLease{held, d}, err
+}
+
+type doubtfulLease struct {
+	subnet.Held
+	store *doubtful
+}
+
+func (l doubtfulLease) Remaining() time.Duration {
+	if l.store.ranOut.Load() {
+		return 0
+	}
+	return l.Held.Remaining()
+}

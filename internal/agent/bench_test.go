@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"tulle/internal/backends"
+	"tulle/internal/decision"
+	"tulle/internal/fabric"
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
@@ -46,27 +48,48 @@ func settled(b *testing.B, set subnet.Set) *Agent {
 	if err := k.External(ip.Plan{{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("172.30.0.254"), Link: "eth0"}}}); err != nil {
 		b.Fatal(err)
 	}
-	a, err := New(Config{
-		Store: silent{}, Kernel: k, Backends: backends.All(), Log: slog.New(slog.DiscardHandler),
-		Node: "self", Instance: "x", PeerFilter: true, SourceCheck: true, SubnetFile: filepath.Join(dir, "subnet.env"), StateDir: dir, RunDir: dir,
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
 	mine := subnet.Lease{Created: 1, Revision: 1}
 	mine.Subnets.V4 = netip.MustParsePrefix("10.1.0.0/24")
 	mine.Attrs = subnet.Attrs{Node: "self", Instance: "x", BackendType: set.Network.Backend.Type}
 	mine.Attrs.Public.V4 = netip.MustParseAddr("172.30.0.1")
 	mine.Attrs.BackendData.V4 = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`)
-	a.keeper.held = owned{lease: mine}
-	a.keeper.err = nil
-	a.inbox.put(set)
-	for range 2 {
-		if st, _ := a.pass(b.Context()); !st.Ready || st.PeerCount != len(set.Leases) {
-			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, st.PeerCount, st.Troubles.All)
+	a, err := New(Config{
+		Kernel: k, Log: slog.New(slog.DiscardHandler), StateDir: dir, RunDir: dir, Host: fabric.Host{Node: "self", Instance: "x"},
+		Networks: []fabric.Config{{
+			Store: leased{silent{}, mine}, Backends: backends.All(), SubnetFile: filepath.Join(dir, "subnet.env"),
+			Options: decision.Options{PeerFilter: true, SourceCheck: true},
+		}},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.fabrics[0].Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	a.fabrics[0].TakeIn(set)
+	deadline := time.Now().Add(time.Minute)
+	for ready := 0; ready < 2; {
+		if st, _ := a.pass(b.Context()); st.Ready && st.Of("").PeerCount == len(set.Leases) {
+			ready++
+		} else if time.Now().After(deadline) {
+			b.Fatalf("not ready: %s, %d peers, problems %.300v", st.Reason, st.Of("").PeerCount, st.Troubles.All)
 		}
 	}
 	return a
+}
+
+// leased is a store of which a host has a lease.
+type leased struct {
+	subnet.Store
+	lease subnet.Lease
+}
+
+func (l leased) Acquire(context.Context, subnet.Claim) (subnet.Held, error) {
+	return owned{lease: l.lease}, nil
 }
 
 // owned is a lease that nothing happens to.
@@ -77,6 +100,9 @@ type owned struct {
 
 func (o owned) Lease() subnet.Lease      { return o.lease }
 func (o owned) Remaining() time.Duration { return subnet.Forever }
+func (o owned) Lost() <-chan error       { return nil }
+
+func (o owned) Update(context.Context, subnet.Attrs) error { return nil }
 
 // BenchmarkPass is a pass over an unchanged world, and one in which a single host has come or gone.
 func BenchmarkPass(b *testing.B) {
@@ -104,7 +130,7 @@ func BenchmarkPass(b *testing.B) {
 		less.Leases = set.Leases[:len(set.Leases)-1]
 		b.ReportAllocs()
 		for n := 0; b.Loop(); n++ {
-			a.inbox.put([]subnet.Set{less, set}[n%2])
+			a.fabrics[0].TakeIn([]subnet.Set{less, set}[n%2])
 			if st, changed := a.pass(b.Context()); !st.Ready || !changed {
 				b.Fatalf("changed %v, reason %s", changed, st.Reason)
 			}
@@ -124,7 +150,7 @@ func BenchmarkFew(b *testing.B) {
 				a.cfg.Kernel = still{a.cfg.Kernel}
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
-					a.inbox.put([]subnet.Set{less, set}[i%2])
+					a.fabrics[0].TakeIn([]subnet.Set{less, set}[i%2])
 					if !a.incrementalPass(b.Context()) {
 						b.Fatal("it takes a full pass")
 					}

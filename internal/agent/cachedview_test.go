@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/internal/hostfiles"
 	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/internal/sealed"
@@ -68,7 +69,7 @@ func TestStartsWithoutTheStore(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		h := w.hosts[0]
-		was, subnets := h.owned().String(), h.agent.Status().Lease.Subnets
+		was, subnets := h.owned().String(), h.agent.Status().Of("").Lease.Subnets
 		h.stop()
 		h.reboot()
 		store := gated{w.store, make(chan struct{})}
@@ -76,14 +77,14 @@ func TestStartsWithoutTheStore(t *testing.T) {
 		h.start()
 		w.within(10*time.Second, "up", func(o *node) bool {
 			st := h.agent.Status()
-			return st.Ready && strings.Contains(st.Degraded, "not been reached") && len(st.Peers) == 2
+			return st.Ready && strings.Contains(st.Degraded, "not been reached") && len(st.Of("").Peers) == 2
 		})
 		if got := h.owned().String(); got != was {
 			t.Errorf("the kernel is\n%s\nwant what it was:\n%s", got, was)
 		}
 		st := h.agent.Status()
-		if st.Lease.Held || !slices.Equal(st.Lease.Subnets, subnets) {
-			t.Errorf("lease %+v, want %v, not held", st.Lease, subnets)
+		if st.Of("").Lease.Held || !slices.Equal(st.Of("").Lease.Subnets, subnets) {
+			t.Errorf("lease %+v, want %v, not held", st.Of("").Lease, subnets)
 		}
 		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != subnets[0] {
 			t.Errorf("subnet file %+v, %v, want %v", env, err, subnets)
@@ -93,7 +94,7 @@ func TestStartsWithoutTheStore(t *testing.T) {
 		close(store.gate)
 		w.within(soon, "held", func(*node) bool {
 			st := h.agent.Status()
-			return st.Degraded == "" && st.Ready && st.Lease.Held && slices.Equal(st.Lease.Subnets, subnets)
+			return st.Degraded == "" && st.Ready && st.Of("").Lease.Held && slices.Equal(st.Of("").Lease.Subnets, subnets)
 		})
 		w.converged(soon)
 	})
@@ -147,7 +148,7 @@ func TestStartsWithoutConfiguration(t *testing.T) {
 		w.start()
 		w.within(10*time.Second, "up", func(h *node) bool {
 			st := h.agent.Status()
-			return st.Ready && strings.Contains(st.Degraded, "tulle config set") && !st.Lease.Held
+			return st.Ready && strings.Contains(st.Degraded, "tulle config set") && !st.Of("").Lease.Held
 		})
 		if got := w.hosts[0].owned().String(); got != was {
 			t.Errorf("the kernel is\n%s\nwant what it was:\n%s", got, was)
@@ -174,9 +175,9 @@ func TestCachedViewWithALeaseThatNobodyUses(t *testing.T) {
 		h.reboot()
 		h.store = silent{}
 		h.start()
-		<-time.After(2 * storePatience)
+		<-time.After(2 * fabric.StorePatience)
 		synctest.Wait()
-		if st := h.agent.Status(); st.Degraded == "" || len(st.Peers) != 1 {
+		if st := h.agent.Status(); st.Degraded == "" || len(st.Of("").Peers) != 1 {
 			t.Errorf("status %+v, want it degraded, with a peer", st)
 		}
 	})
@@ -201,10 +202,10 @@ func TestCachedViewOfOthersIsPassedOver(t *testing.T) {
 		"of a newer format": {spoil: func(t *testing.T, _ *node, path string) {
 			hostfilestest.Write(t, path, hostfilestest.Zip(t, string(sealed.Seal([]byte(`{"format":2,"leases":"elsewhere"}`)))))
 		}, reason: "its format is 2"},
-		"of another prefix":  {change: func(c *Config) { c.ConfigKey = "other/config" }, reason: "not of other/config"},
-		"of another cluster": {change: func(c *Config) { c.Endpoints = []string{"http://192.0.2.1:2379"} }, reason: "192.0.2.1"},
-		"on other hardware":  {change: func(c *Config) { c.Hardware = []string{"another"} }, reason: "other hardware"},
-		"of another node":    {change: func(c *Config) { c.Node = "other" }, reason: "node other"},
+		"of another prefix":  {change: func(c *Config) { c.Networks[0].Keys.Config = "other/config" }, reason: "not of other/config"},
+		"of another cluster": {change: func(c *Config) { c.Networks[0].Keys.Endpoints = []string{"http://192.0.2.1:2379"} }, reason: "192.0.2.1"},
+		"on other hardware":  {change: func(c *Config) { c.Host.Hardware = []string{"another"} }, reason: "other hardware"},
+		"of another node":    {change: func(c *Config) { c.Host.Node = "other" }, reason: "node other"},
 		"of a lost lease": {spoil: func(t *testing.T, _ *node, path string) {
 			var view members
 			if err := json.Unmarshal([]byte(hostfilestest.Unzip(t, path)), &view); err != nil {

@@ -15,8 +15,8 @@ func TestLeasesThatCaptureServers(t *testing.T) {
 		h := w.hosts[0]
 		addr := netip.MustParseAddr
 		h.change = func(cfg *Config) {
-			cfg.Etcd = func() []netip.Addr { return []netip.Addr{addr("10.7.1.1")} }
-			cfg.Resolvers = func() []netip.Addr { return []netip.Addr{addr("10.9.7.53"), addr("10.8.8.8")} }
+			cfg.Networks[0].Reached = func() []netip.Addr { return []netip.Addr{addr("10.7.1.1")} }
+			cfg.Networks[0].Resolvers = func() []netip.Addr { return []netip.Addr{addr("10.9.7.53"), addr("10.8.8.8")} }
 		}
 		h.kernel.AddInterface(ip.Interface{Name: "eth1", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("10.9.0.5/16")}}})
 		h.start()

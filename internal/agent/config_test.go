@@ -36,7 +36,7 @@ func TestConfigurationChanges(t *testing.T) {
 		w.store.Put("config", `{"Network":"10.7.0.0/16","Backend":{"Type":"host-gw"}}`, 0)
 		w.within(soon, "pending", func(h *node) bool {
 			st := h.agent.Status()
-			return st.Ready && strings.Contains(strings.Join(h.texts(trouble.ConfigPending), ""), "restart") && st.Network.Backend == "vxlan"
+			return st.Ready && strings.Contains(strings.Join(h.texts(trouble.ConfigPending), ""), "restart") && st.Of("").Network.Backend == "vxlan"
 		})
 		if diff := cmp.Diff(was, h.owned().String()); diff != "" {
 			t.Errorf("half applied:\n%s", diff)
@@ -46,8 +46,8 @@ func TestConfigurationChanges(t *testing.T) {
 		h.start()
 		w.converged(soon)
 		st := h.agent.Status()
-		if st.Network.Backend != "host-gw" || len(h.texts(trouble.ConfigPending)) > 0 || !netip.MustParsePrefix("10.7.0.0/16").Overlaps(st.Lease.Subnets[0]) {
-			t.Errorf("after the restart: %+v, lease %+v", st.Network, st.Lease)
+		if st.Of("").Network.Backend != "host-gw" || len(h.texts(trouble.ConfigPending)) > 0 || !netip.MustParsePrefix("10.7.0.0/16").Overlaps(st.Of("").Lease.Subnets[0]) {
+			t.Errorf("after the restart: %+v, lease %+v", st.Of("").Network, st.Of("").Lease)
 		}
 		if left := h.owned(); len(left.Links) > 0 {
 			t.Errorf("left over from before: %v", left.Links)

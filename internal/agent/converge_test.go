@@ -30,8 +30,8 @@ func TestHostsConverge(t *testing.T) {
 						t.Fatal(err)
 					}
 					st := h.agent.Status()
-					if !env.IPMasq || env.MTU != st.MTU || !slices.Equal(prefixes(env.Subnets), st.Lease.Subnets) {
-						t.Errorf("subnet file %+v does not match lease %+v, MTU %d", env, st.Lease, st.MTU)
+					if !env.IPMasq || env.MTU != st.Of("").MTU || !slices.Equal(prefixes(env.Subnets), st.Of("").Lease.Subnets) {
+						t.Errorf("subnet file %+v does not match lease %+v, MTU %d", env, st.Of("").Lease, st.Of("").MTU)
 					}
 				}
 			})
@@ -44,7 +44,7 @@ func TestRestartChangesNothing(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		h := w.hosts[1]
-		was, lease := h.owned(), h.agent.Status().Lease
+		was, lease := h.owned(), h.agent.Status().Of("").Lease
 		h.stop()
 		h.kernel.Refuse(func(op ip.Op) error {
 			t.Errorf("restart changes the kernel: %s", op)
@@ -52,7 +52,7 @@ func TestRestartChangesNothing(t *testing.T) {
 		})
 		h.start()
 		w.converged(soon)
-		if got := h.agent.Status().Lease; !slices.Equal(got.Subnets, lease.Subnets) {
+		if got := h.agent.Status().Of("").Lease; !slices.Equal(got.Subnets, lease.Subnets) {
 			t.Errorf("subnets %v after the restart, were %v", got.Subnets, lease.Subnets)
 		}
 		if diff := cmp.Diff(was.String(), h.owned().String()); diff != "" {

@@ -2,14 +2,36 @@ package agent
 
 import "tulle/ip"
 
-// tally sums up counters that begin anew whenever their table is made anew.
-type tally struct {
+// tally sums up, by network, counters that begin anew whenever their table is made anew.
+type tally map[string]*networkTally
+
+type networkTally struct {
 	total Dropped
 	last  ip.Dual[ip.Drops]
 }
 
-// add takes in a reading and returns the sums.
-func (t *tally) add(read ip.Dual[ip.Drops]) Dropped {
+// add takes in a reading and returns the sums of all.
+func (t tally) add(read map[string]ip.Dual[ip.Drops]) Dropped {
+	for network, drops := range read {
+		if t[network] == nil {
+			t[network] = &networkTally{}
+		}
+		t[network].add(drops)
+	}
+	return t.total()
+}
+
+func (t tally) total() (all Dropped) {
+	for _, n := range t {
+		all.Strangers += n.total.Strangers
+		all.Forged += n.total.Forged
+		all.Injected += n.total.Injected
+		all.Spoofed += n.total.Spoofed
+	}
+	return all
+}
+
+func (t *networkTally) add(read ip.Dual[ip.Drops]) {
 	for _, f := range ip.Families() {
 		last, now := t.last.Of(f), read.Of(f)
 		for _, c := range []struct {
@@ -28,5 +50,4 @@ func (t *tally) add(read ip.Dual[ip.Drops]) Dropped {
 		}
 	}
 	t.last = read
-	return t.total
 }

@@ -23,7 +23,7 @@ func TestUnwritableFiles(t *testing.T) {
 		change func(c *Config, under string)
 		reason string
 	}{
-		"subnet file":     {func(c *Config, under string) { c.SubnetFile = filepath.Join(under, "subnet.env") }, "write subnet file"},
+		"subnet file":     {func(c *Config, under string) { c.Networks[0].SubnetFile = filepath.Join(under, "subnet.env") }, "write subnet file"},
 		"state directory": {func(c *Config, under string) { c.StateDir = filepath.Join(under, "state") }, "write record"},
 		"run directory":   {func(c *Config, under string) { c.RunDir = filepath.Join(under, "run") }, "write wanted state"},
 	} {
@@ -43,7 +43,7 @@ func TestUnwritableFiles(t *testing.T) {
 				hostfilestest.Write(t, disk, "")
 				h.move(201)
 				late.start()
-				knows := func(o *node) bool { return o != h || len(h.agent.Status().Peers) == 2 }
+				knows := func(o *node) bool { return o != h || len(h.agent.Status().Of("").Peers) == 2 }
 				w.within(soon, "follows", knows)
 				w.within(soon, "says so", func(o *node) bool {
 					return o != h || !h.agent.Status().Ready && strings.Contains(h.agent.Status().Reason, tt.reason)
@@ -65,12 +65,12 @@ func TestGarbledRecordIsSetAside(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		h := w.hosts[0]
-		was, subnets := h.owned().String(), h.agent.Status().Lease.Subnets
+		was, subnets := h.owned().String(), h.agent.Status().Of("").Lease.Subnets
 		h.stop()
 		hostfilestest.Write(t, filepath.Join(h.dir, "state", "host.json"), `{"subnets": "10.5`)
 		h.start()
 		w.converged(soon)
-		if got := h.agent.Status().Lease.Subnets; !slices.Equal(got, subnets) {
+		if got := h.agent.Status().Of("").Lease.Subnets; !slices.Equal(got, subnets) {
 			t.Errorf("subnets %v, were %v", got, subnets)
 		}
 		if diff := cmp.Diff(was, h.owned().String()); diff != "" {

@@ -32,7 +32,7 @@ func TestOpensFilters(t *testing.T) {
 			w.start()
 			w.converged(soon)
 			a := w.hosts[0]
-			own := a.agent.Status().Lease.Subnets[0]
+			own := a.agent.Status().Of("").Lease.Subnets[0]
 			gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
 			a.kernel.AddInterface(ip.Interface{Name: "docker0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
 			has := func(want ...string) {
@@ -117,7 +117,7 @@ func TestOpensBridgesThatAreNotDockers(t *testing.T) {
 				w.start()
 				w.converged(soon)
 				a := w.hosts[0]
-				own := a.agent.Status().Lease.Subnets[0]
+				own := a.agent.Status().Of("").Lease.Subnets[0]
 				gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
 				a.kernel.AddInterface(ip.Interface{Name: test.bridge, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
 				a.kernel.Restore(ip.NFTables, ip.IPv4, test.rules)
@@ -147,7 +147,7 @@ func TestNamesFiltersThatDropOutside(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		a := w.hosts[0]
-		own := a.agent.Status().Lease.Subnets[0]
+		own := a.agent.Status().Of("").Lease.Subnets[0]
 		gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
 		a.kernel.AddInterface(ip.Interface{Name: "cni0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
 		inside := ip.Match{Prefix: netip.MustParsePrefix("10.5.0.0/16")}

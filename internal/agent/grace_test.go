@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/ip"
 )
 
@@ -19,15 +20,15 @@ func TestLeaseThatComesBackIsNotMissed(t *testing.T) {
 		w.store.Put(key, peer, 0)
 		h.start()
 		peers := func(n int) func(*node) bool {
-			return func(*node) bool { st := h.agent.Status(); return st.Ready && len(st.Peers) == n }
+			return func(*node) bool { st := h.agent.Status(); return st.Ready && len(st.Of("").Peers) == n }
 		}
 		w.within(soon, "peer", peers(1))
 		before := h.agent.work.Changes
-		for _, away := range []time.Duration{0, time.Millisecond, leaseGrace / 2, leaseGrace - time.Millisecond} {
+		for _, away := range []time.Duration{0, time.Millisecond, fabric.LeaseGrace / 2, fabric.LeaseGrace - time.Millisecond} {
 			w.store.Delete(key)
 			<-time.After(away)
 			w.store.Put(key, peer, 0)
-			<-time.After(2 * leaseGrace)
+			<-time.After(2 * fabric.LeaseGrace)
 		}
 		synctest.Wait()
 		if n := h.agent.work.Changes - before; n > 0 {
@@ -35,14 +36,14 @@ func TestLeaseThatComesBackIsNotMissed(t *testing.T) {
 		}
 
 		w.store.Put(key, another, 0)
-		w.within(leaseGrace/2, "moved", func(*node) bool {
-			peers := h.agent.Status().Peers
+		w.within(fabric.LeaseGrace/2, "moved", func(*node) bool {
+			peers := h.agent.Status().Of("").Peers
 			return len(peers) == 1 && peers[0].Public[0].String() == "172.30.0.8"
 		})
 		w.store.Delete(key)
 		deleted := time.Now()
 		w.within(time.Second, "gone", peers(0))
-		if waited := time.Since(deleted); waited < leaseGrace {
+		if waited := time.Since(deleted); waited < fabric.LeaseGrace {
 			t.Errorf("it is gone after %v", waited)
 		}
 		if routes := h.owned().Routes; slices.ContainsFunc(routes, func(r ip.Route) bool { return r.Dst.String() == "10.5.9.0/24" }) {

@@ -15,7 +15,7 @@ func TestLeaseThatNamesThisHost(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		h1, h2 := w.hosts[0], w.hosts[1]
-		theirs := h2.agent.Status().Lease.Subnets[0]
+		theirs := h2.agent.Status().Of("").Lease.Subnets[0]
 		const key = "subnets/10.5.99.0-24"
 		w.store.Put(key, fmt.Sprintf(`{"PublicIP":"%s","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:66"},"Tulle":{"Node":"h1"}}`,
 			theirs.Addr().Next()), 0)
@@ -32,7 +32,7 @@ func TestLeaseThatNamesThisHost(t *testing.T) {
 			t.Errorf("h1 says %q of it", reason)
 		}
 		for _, h := range w.hosts {
-			if peers := h.agent.Status().Peers; len(peers) != 1 || len(h.drift()) > 0 {
+			if peers := h.agent.Status().Of("").Peers; len(peers) != 1 || len(h.drift()) > 0 {
 				t.Errorf("%s has the peers %v, want the other host", h.name, peers)
 			}
 		}
@@ -50,13 +50,13 @@ func TestLeaseThatNamesAHostThatStarts(t *testing.T) {
 		h := w.hosts[0]
 		h.start()
 		w.converged(soon)
-		before := h.agent.Status().Lease.Subnets[0]
+		before := h.agent.Status().Of("").Lease.Subnets[0]
 		h.stop()
 		w.store.Put("subnets/10.5.99.0-24", `{"PublicIP":"192.0.2.66","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:66"},`+
 			`"Tulle":{"Node":"h1","Instance":"another","Hardware":["another"]}}`, 0)
 		h.start()
 		w.converged(soon)
-		if now := h.agent.Status().Lease.Subnets[0]; now != before {
+		if now := h.agent.Status().Of("").Lease.Subnets[0]; now != before {
 			t.Errorf("subnet %s, want %s as before", now, before)
 		}
 		value, _, _ := w.store.Get("subnets/" + subnet.KeyOf(subnet.Subnets{V4: before}))

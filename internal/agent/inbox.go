@@ -4,39 +4,36 @@ import (
 	"sync"
 
 	"tulle/ip"
-	"tulle/subnet"
 )
 
-// inbox holds the newest view of the store and one wake-up.
+// inbox holds one wake-up, and what is known of it.
 type inbox struct {
 	wake chan struct{}
 
-	mu   sync.Mutex
-	set  subnet.Set
-	full bool
-	now  bool     // the pass that is asked for should not wait
-	all  bool     // more than leases has changed since the last full pass began, or may have
-	by   []string // processes that have changed the kernel since the last pass began
+	mu  sync.Mutex
+	now bool     // the pass that is asked for should not wait
+	all bool     // more than leases has changed since the last full pass began, or may have
+	by  []string // processes that have changed the kernel since the last pass began
 }
 
-// poke asks for a full pass.
-func (i *inbox) poke() {
+// Wake asks for a full pass.
+func (i *inbox) Wake() {
 	i.mu.Lock()
 	i.all = true
 	i.mu.Unlock()
-	i.signal()
+	i.LeasesChanged()
 }
 
-// hurry asks for a full pass without delay.
-func (i *inbox) hurry() {
+// Hurry asks for a full pass without delay.
+func (i *inbox) Hurry() {
 	i.mu.Lock()
 	i.now = true
 	i.mu.Unlock()
-	i.poke()
+	i.Wake()
 }
 
-// signal asks for a pass. A wake-up that is waiting already serves this one too.
-func (i *inbox) signal() {
+// LeasesChanged asks for a pass. A wake-up that is waiting already serves this one too.
+func (i *inbox) LeasesChanged() {
 	select {
 	case i.wake <- struct{}{}:
 	default:
@@ -50,7 +47,7 @@ func (i *inbox) kernelChanged(by ip.Actor) {
 		i.by = mergeActors(i.by, []string{by.String()})
 		i.mu.Unlock()
 	}
-	i.poke()
+	i.Wake()
 }
 
 // known returns the processes that have changed the kernel since the last call of actors.
@@ -67,15 +64,6 @@ func (i *inbox) actors() []string {
 	by := i.by
 	i.by = nil
 	return by
-}
-
-// put replaces the view. The first is waited for.
-func (i *inbox) put(set subnet.Set) {
-	i.mu.Lock()
-	i.now = i.now || !i.full
-	i.set, i.full = set, true
-	i.mu.Unlock()
-	i.signal()
 }
 
 // onlyLeases reports whether nothing but leases has changed.
@@ -97,11 +85,4 @@ func (i *inbox) begin() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.all, i.now = false, false
-}
-
-// view returns the newest view; false while the store has not shown one.
-func (i *inbox) view() (subnet.Set, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.set, i.full
 }

@@ -46,7 +46,7 @@ func TestIncrementalPassThatConcernOthers(t *testing.T) {
 			simulate(t, tt.config, 1, func(t *testing.T, w *world) {
 				h := w.hosts[0]
 				h.change = func(cfg *Config) {
-					cfg.Etcd = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.5.40.9")} }
+					cfg.Networks[0].Reached = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.5.40.9")} }
 				}
 				put := func(l lease) {
 					key := "subnets/" + l.key
@@ -61,7 +61,7 @@ func TestIncrementalPassThatConcernOthers(t *testing.T) {
 				}
 				w.start()
 				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
-				own := h.agent.Status().Lease.Subnets[0]
+				own := h.agent.Status().Of("").Lease.Subnets[0]
 				gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
 				h.kernel.AddInterface(ip.Interface{Name: "docker0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
 				h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:FORWARD DROP\nCOMMIT\n")
@@ -112,15 +112,15 @@ func (h *node) asAfterAll(when string) {
 	h.t.Helper()
 	synctest.Wait()
 	before, told := h.agent.work.Changes, h.agent.Status()
-	h.agent.inbox.hurry()
+	h.agent.inbox.Hurry()
 	<-time.After(time.Second)
 	synctest.Wait()
 	if after := h.agent.work.Changes; after != before {
 		h.t.Errorf("%s: a full pass had %d things to do", when, after-before)
 	}
 	now := h.agent.Status()
-	if fmt.Sprint(now.Peers, now.Troubles) != fmt.Sprint(told.Peers, told.Troubles) {
-		h.t.Errorf("%s: peers and troubles %v %v, were %v %v before a full pass", when, now.Peers, now.Troubles, told.Peers, told.Troubles)
+	if fmt.Sprint(now.Of("").Peers, now.Troubles) != fmt.Sprint(told.Of("").Peers, told.Troubles) {
+		h.t.Errorf("%s: peers and troubles %v %v, were %v %v before a full pass", when, now.Of("").Peers, now.Troubles, told.Of("").Peers, told.Troubles)
 	}
 	if d := h.drift(); len(d) > 0 {
 		h.t.Errorf("%s: the kernel lacks %s", when, d[0])

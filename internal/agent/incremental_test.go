@@ -31,14 +31,16 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 			simulate(t, config, 1, func(t *testing.T, w *world) {
 				r := rand.New(rand.NewPCG(1, 0))
 				h := w.hosts[0]
-				h.change = func(cfg *Config) { cfg.PeerFilter, cfg.SourceCheck = name != "open", name != "unchecked" }
+				h.change = func(cfg *Config) {
+					cfg.Networks[0].Options.PeerFilter, cfg.Networks[0].Options.SourceCheck = name != "open", name != "unchecked"
+				}
 				w.start()
 				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
 				for step := range 200 {
 					for range 1 + r.IntN(3) {
 						w.churn(r, backend)
 					}
-					<-time.After(time.Duration(r.IntN(500)) * time.Millisecond) // views that come closer than leaseGrace may be one
+					<-time.After(time.Duration(r.IntN(500)) * time.Millisecond) // views that come closer than the grace for leases may be one
 					if step%10 != 0 {
 						continue
 					}
@@ -48,7 +50,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 						t.Fatalf("step %d: it wants %s, and has not done so", step, d[0])
 					}
 					before := h.agent.work.Changes
-					h.agent.inbox.poke()
+					h.agent.inbox.Wake()
 					<-time.After(3 * time.Second)
 					synctest.Wait()
 					if after := h.agent.work.Changes; after != before {
@@ -99,7 +101,7 @@ func (w *world) churn(r *rand.Rand, backend string) {
 // hasBaseline waits until incremental passes may go on from the last one.
 func (h *node) hasBaseline(w *world) {
 	h.t.Helper()
-	w.within(time.Minute, "ready for incremental passes", func(n *node) bool { return n != h || h.agent.baseline != nil })
+	w.within(time.Minute, "ready for incremental passes", func(n *node) bool { return n != h || h.agent.hasBaselines() })
 }
 
 // When the last peer behind a link goes, what let packets through there goes as well.
@@ -108,7 +110,7 @@ func TestIncrementalPassLeaveNoOpening(t *testing.T) {
 		w.start()
 		h := w.hosts[0]
 		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
-		own := h.agent.Status().Lease.Subnets[0]
+		own := h.agent.Status().Of("").Lease.Subnets[0]
 		gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
 		h.kernel.AddInterface(ip.Interface{Name: "docker0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
 		h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:FORWARD DROP\nCOMMIT\n")
@@ -155,7 +157,7 @@ func TestNoBaselineAfterAFailure(t *testing.T) {
 		h.kernel.Refuse(func(ip.Op) error { return errors.New("out of memory") })
 		h.external(ip.Op{Verb: ip.Delete, Old: h.owned().Routes[0]})
 		<-time.After(time.Second)
-		if synctest.Wait(); h.agent.baseline != nil {
+		if synctest.Wait(); h.agent.hasBaselines() {
 			t.Error("an incremental pass would go on from one that failed")
 		}
 	})

@@ -8,26 +8,23 @@ import (
 	"strings"
 	"time"
 
+	"tulle/internal/logthrottle"
 	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
-const (
-	lasting   = 10 * time.Minute // how often a state that lasts is logged again
-	recurring = time.Minute      // the same for what comes and goes
-	mostLines = 10               // of one kind after one pass; the status holds them all
-)
+const mostLines = 10 // of one kind after one pass; the status holds them all
 
 // journal logs what is new, so that neither a lasting trouble nor ten thousand bad leases fill a disk.
 type journal struct {
 	log      *slog.Logger
-	throttle logThrottle
+	throttle logthrottle.Throttle
 }
 
 // applied logs that the kernel was changed, and by which processes it had been before, if by any: the same as often as every says.
 func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 	first := plan[0].Brief()
-	if !j.throttle.due(first, every) {
+	if !j.throttle.Due(first, every) {
 		return
 	}
 	log := j.log
@@ -39,11 +36,17 @@ func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 
 // passed logs how the status changed.
 func (j *journal) passed(last, now Status) {
-	if now.Degraded == "" && last.Degraded != "" && j.throttle.due("confirmed", recurring) {
-		j.log.Info("the store is in force again", "rev", now.Revision)
-	}
-	if now.Ready && !last.Ready && j.throttle.due("ready", recurring) {
-		j.log.Info("ready", "subnet", now.Lease.Subnets, "peers", now.PeerCount)
+	for i, n := range now.Networks {
+		log, was := j.log, last.Networks[i]
+		if n.Name != "" {
+			log = log.With("network", n.Name)
+		}
+		if n.Degraded == "" && was.Degraded != "" && j.throttle.Due("confirmed "+n.Name, logthrottle.Recurring) {
+			log.Info("the store is in force again", "rev", n.Revision)
+		}
+		if n.Ready && !was.Ready && j.throttle.Due("ready "+n.Name, logthrottle.Recurring) {
+			log.Info("ready", "subnet", n.Lease.Subnets, "peers", n.PeerCount)
+		}
 	}
 	j.dropped(last.Dropped, now.Dropped)
 	j.troubles(last.Troubles, now.Troubles)
@@ -55,12 +58,12 @@ func (j *journal) troubles(last, now trouble.List) {
 	var codes []trouble.Code
 	for _, t := range now.All {
 		same := func(other trouble.Trouble) bool { return topic(other) == topic(t) }
-		isNew, every := !slices.ContainsFunc(last.All, same), lasting
+		isNew, every := !slices.ContainsFunc(last.All, same), logthrottle.Lasting
 		if isNew && t.Severity == trouble.Error {
-			every = recurring
+			every = logthrottle.Recurring
 		}
 		// What is wrong with the store is the store's to log. Only what keeps the host from being ready is worth a line again.
-		if t.Code == trouble.StoreUnreachable || !isNew && t.Severity != trouble.Error || !j.throttle.due(topic(t), every) {
+		if t.Code == trouble.StoreUnreachable || !isNew && t.Severity != trouble.Error || !j.throttle.Due(topic(t), every) {
 			continue
 		}
 		if fresh[t.Code] == nil {
@@ -76,6 +79,9 @@ func (j *journal) troubles(last, now trouble.List) {
 		all := fresh[code]
 		for i, t := range all[:min(len(all), few)] {
 			log := j.log.With("code", code)
+			if t.Network != "" {
+				log = log.With("network", t.Network)
+			}
 			if t.Subject != "" && !strings.Contains(t.Text, t.Subject) {
 				log = log.With("subject", t.Subject)
 			}
@@ -88,7 +94,9 @@ func (j *journal) troubles(last, now trouble.List) {
 }
 
 // topic tells one trouble from another, of which the text may go on to change.
-func topic(t trouble.Trouble) string { return string(t.Code) + " " + cmp.Or(t.Subject, t.Text) }
+func topic(t trouble.Trouble) string {
+	return string(t.Code) + " " + t.Network + " " + cmp.Or(t.Subject, t.Text)
+}
 
 func levelOf(code trouble.Code) slog.Level {
 	switch code {
@@ -111,24 +119,8 @@ func (j *journal) dropped(last, now Dropped) {
 		{"tunnelled packets of containers dropped", last.Injected, now.Injected},
 		{"packets of containers dropped: not their own source", last.Spoofed, now.Spoofed},
 	} {
-		if kind.now > kind.last && j.throttle.due(kind.what, lasting) {
+		if kind.now > kind.last && j.throttle.Due(kind.what, logthrottle.Lasting) {
 			j.log.Warn(kind.what, "packets", kind.now)
 		}
 	}
-}
-
-// logThrottle tells which texts are worth a line: those that have not had one for a while.
-type logThrottle map[string]time.Time
-
-func (t logThrottle) due(text string, every time.Duration) bool {
-	const most = 256 // texts; when more are needed they differ in some number, and the old ones do not come again
-	now := time.Now()
-	if at, ok := t[text]; ok && now.Sub(at) < every {
-		return false
-	}
-	if len(t) >= most {
-		clear(t)
-	}
-	t[text] = now
-	return true
 }

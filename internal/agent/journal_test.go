@@ -83,7 +83,7 @@ func TestRepairNamesWhoActedDuringThePass(t *testing.T) {
 		w.converged(soon)
 		before := len(log.String())
 		kernel.changes <- ip.Op{Verb: ip.Delete, Old: h.owned().Routes[0]}
-		h.agent.inbox.poke()
+		h.agent.inbox.Wake()
 		w.within(soon, "undone", func(*node) bool { return len(kernel.changes) == 0 })
 		w.converged(soon)
 		text := log.String()[before:]

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/subnet"
 )
 
@@ -53,7 +54,7 @@ func TestLeaseThatDoesNotLastIsAcquiredPatiently(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		store := &spoiled{Store: w.store, lose: true}
 		h := w.hosts[0]
-		h.change = func(c *Config) { c.Store, c.Log = store, slog.New(slog.DiscardHandler) }
+		h.change = func(c *Config) { c.Networks[0].Store, c.Log = store, slog.New(slog.DiscardHandler) }
 		h.start()
 		<-time.After(time.Hour)
 		synctest.Wait()
@@ -67,14 +68,14 @@ func TestPublishingThatFailsIsTold(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		store := &spoiled{Store: w.store}
 		h := w.hosts[0]
-		h.change = func(c *Config) { c.Store = store }
+		h.change = func(c *Config) { c.Networks[0].Store = store }
 		w.start()
 		w.converged(soon)
 		store.refuse.Store(true)
 		h.move(201)
 		w.within(soon, "told", func(o *node) bool {
 			st := h.agent.Status()
-			return !st.Ready && strings.Contains(st.Reason, "publish lease: etcd is full") && len(st.Peers) == 1
+			return !st.Ready && strings.Contains(st.Reason, "publish lease: etcd is full") && len(st.Of("").Peers) == 1
 		})
 		h.move(h.n)
 		w.converged(soon)
@@ -98,15 +99,15 @@ func nodeIDChanges(t *testing.T, machine []string) {
 		w.start()
 		w.converged(soon)
 		h, peer := w.hosts[0], w.hosts[1]
-		was, mac := h.agent.Status().Lease.Subnets, h.link("flannel.1").MAC
+		was, mac := h.agent.Status().Of("").Lease.Subnets, h.link("flannel.1").MAC
 		h.stop()
-		h.change = func(c *Config) { c.Node, c.Hardware = "renamed", machine }
+		h.change = func(c *Config) { c.Host.Node, c.Host.Hardware = "renamed", machine }
 		h.start()
 		w.within(soon, "leased", func(*node) bool { return h.agent.Status().Ready && len(h.drift()) == 0 })
 		st := h.agent.Status()
 		same := slices.Equal(machine, []string{"h1"})
-		if got := slices.Equal(st.Lease.Subnets, was); got != same {
-			t.Errorf("subnets %v, were %v", st.Lease.Subnets, was)
+		if got := slices.Equal(st.Of("").Lease.Subnets, was); got != same {
+			t.Errorf("subnets %v, were %v", st.Of("").Lease.Subnets, was)
 		}
 		if !same && (len(h.leftOut()) == 0 || !strings.Contains(h.leftOut()[0].Text, "this host's own")) {
 			t.Errorf("problems %v, want one about the lease under the earlier node id", h.leftOut())
@@ -115,8 +116,8 @@ func nodeIDChanges(t *testing.T, machine []string) {
 			t.Errorf("MAC %s, was %s", got, mac)
 		}
 		w.within(soon, "the peer follows", func(*node) bool {
-			return slices.ContainsFunc(peer.agent.Status().Peers, func(p PeerStatus) bool {
-				return p.Node == "renamed" && slices.Equal(p.Subnets, st.Lease.Subnets)
+			return slices.ContainsFunc(peer.agent.Status().Of("").Peers, func(p fabric.PeerStatus) bool {
+				return p.Node == "renamed" && slices.Equal(p.Subnets, st.Of("").Lease.Subnets)
 			})
 		})
 	})

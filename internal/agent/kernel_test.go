@@ -37,8 +37,8 @@ func TestTamperingHeals(t *testing.T) {
 			"address deleted":   {Verb: ip.Delete, Old: was.Addrs[0]},
 			"table deleted":     {Verb: ip.Delete, Old: was.Tables[0]},
 			"guard deleted":     {Verb: ip.Delete, Old: was.Guards[0]},
-			"peer shut out":     {Verb: ip.Delete, Old: was.Guards[1].Peers[0]},
-			"stranger let in":   {Verb: ip.Add, New: ip.Peer{Addr: netip.MustParseAddr("192.0.2.66")}},
+			"peer shut out":     {Verb: ip.Delete, Old: ip.Member{Peer: was.Guards[1].Peers[0]}},
+			"stranger let in":   {Verb: ip.Add, New: ip.Member{Peer: ip.Peer{Addr: netip.MustParseAddr("192.0.2.66")}}},
 			"link down":         {Verb: ip.Replace, Old: dev, New: down},
 			"link deleted":      {Verb: ip.Delete, Old: dev},
 			"MAC changed":       {Verb: ip.Replace, Old: dev, New: otherMAC},
@@ -81,7 +81,7 @@ func TestRefusedOperationCostsOnlyItself(t *testing.T) {
 		w.start()
 		w.within(time.Minute, "the others converge", func(o *node) bool {
 			st := o.agent.Status()
-			return len(st.Peers) == 2 && (st.Ready || o == h && len(h.drift()) == 1)
+			return len(st.Of("").Peers) == 2 && (st.Ready || o == h && len(h.drift()) == 1)
 		})
 		if st := h.agent.Status(); !strings.Contains(st.Reason, bad.String()) || !strings.Contains(st.Reason, "no buffer space") {
 			t.Errorf("reason %q, want the route and the error", st.Reason)

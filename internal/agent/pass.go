@@ -8,194 +8,234 @@ import (
 	"slices"
 	"time"
 
-	"tulle/backend"
-	"tulle/internal/decision"
+	"tulle/internal/fabric"
+	"tulle/internal/invariant"
+	"tulle/internal/logthrottle"
 	"tulle/internal/trouble"
 	"tulle/ip"
-	"tulle/subnet"
 )
 
 // maxRounds is how often one pass applies and looks again before it leaves the rest to the next pass.
 const maxRounds = 3
 
-// decided is what one pass wants, from the leases that may be used.
-type decided struct {
-	decision.Decision
-	usable   []*subnet.Lease
-	problems []subnet.Problem // leases that are refused or not served
-}
-
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
 func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.inbox.begin()
-	a.baseline, a.lastBaseline = nil, a.baseline
 	a.work.Passes++
 	a.refused = nil
-	st = Status{Node: a.cfg.Node, Dropped: a.drops.total} // a pass that ends early has read none
-	changed, err := a.reconcile(ctx, &st)
-	if err != nil {
-		st.Reason = err.Error()
+	st = Status{Node: a.cfg.Host.Node, Dropped: a.drops.total()} // a pass that ends early has read none
+	passes := make([]*fabric.Pass, len(a.fabrics))
+	for i, f := range a.fabrics {
+		passes[i] = f.Begin()
 	}
-	if silent := a.storeTrouble(trouble.List{}).All; len(silent) > 0 && errors.Is(err, errNoView) {
-		st.Reason = silent[0].Text
+	changed, err := a.reconcile(ctx, passes, &st)
+	a.wanted.Update()
+	for _, p := range passes {
+		p.End(err)
+		st.Networks = append(st.Networks, p.Status)
 	}
-	a.lastBaseline = nil
-	st.Ready, st.Work = err == nil, a.work
-	st.Troubles = a.troubles(st, err)
+	st.Work = a.work
+	a.sumUp(&st, err)
 	return st, changed
 }
 
-// errNoView tells that the store has not answered yet. Nothing is changed before it has.
-var errNoView = errors.New("waiting for the store's first answer")
-
-func (a *Agent) reconcile(ctx context.Context, st *Status) (changed bool, err error) {
-	set, err := a.currentView()
-	if err != nil {
-		return false, err
-	}
-	st.Revision, st.Degraded = set.Revision, set.degraded
-	st.found.problems = slices.Clone(set.Problems)
-	if err := a.configure(set.Set, st); err != nil {
-		return false, err
-	}
-	defer a.saveView(set)
+// reconcile looks and applies until there is nothing to do. The error is the host's, for all networks.
+func (a *Agent) reconcile(ctx context.Context, passes []*fabric.Pass, st *Status) (changed bool, err error) {
 	var plan ip.Plan
 	for range maxRounds {
-		plan, err = a.round(ctx, set, st)
-		if len(plan) == 0 || err != nil {
-			return changed || len(plan) > 0, err
+		var done bool
+		plan, done, err = a.round(ctx, passes, st)
+		changed = changed || len(plan) > 0
+		if done || err != nil {
+			return changed, err
 		}
-		changed = true
 	}
-	return true, trouble.Wrap(trouble.KernelUnsettled, "", fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief()))
+	return changed, trouble.Wrap(trouble.KernelUnsettled, "", fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief()))
 }
 
-// saveView has what the next run needs written.
-func (a *Agent) saveView(set storeView) {
-	a.wanted.Update()
-	if a.applied && a.keeper.holds() && !set.past {
-		a.cache.Offer(set.Set, a.network, &a.memory)
-	}
+// look is one look at the kernel, and what the networks make of it.
+type look struct {
+	scope   ip.Scope
+	snap    ip.Snapshot
+	by      []string       // processes that have changed the kernel since the last look
+	passes  []*fabric.Pass // that have decided
+	waiting []waiting      // what nothing may be done about
+
+	unchanged bool // what is wanted is what was wanted before
 }
 
-// round looks, decides and applies. It returns what there was to apply.
-func (a *Agent) round(ctx context.Context, set storeView, st *Status) (ip.Plan, error) {
-	v, err := a.look(ctx, set)
-	if err != nil {
-		return nil, err
-	}
-	mtu, err := a.backend.MTU(v.host.Uplink)
-	if err != nil {
-		return nil, trouble.Wrap(trouble.UplinkMissing, v.host.Uplink.Link, err)
-	}
-	st.Uplink, st.MTU = uplinkStatus(v.host.Uplink), mtu
-	if v.self.Subnets == (subnet.Subnets{}) {
-		return nil, v.notHeld
-	}
-	st.Lease = leaseStatus(v.self, v.notHeld == nil)
-	if errors.Is(v.notHeld, errRanOut) {
-		st.Degraded = errRanOut.Error()
-	}
+// waiting is a network that has not decided, or only what to add.
+type waiting struct {
+	scope ip.Scope
+	name  string
+}
 
-	d := a.decide(v)
-	v.unchanged = a.wanted.Last().Equal(d.Want)
-	st.peers = a.peerViews(v, d)
-	st.PeerCount = len(st.peers)
-	st.found.problems, st.found.refused = slices.Concat(set.Problems, a.doubtful()), a.keyed(d.problems)
-	st.found.blocked, st.found.closed = d.Blocked, d.Closed
-	st.found.stale, st.found.shared = stale(v, *a.network), shared(v, *a.network)
-	st.Dropped = a.drops.add(v.snap.Drops)
-	have := v.snap.Owned
-	have.Routes = append(have.Routes, d.Abandoned...)
-	a.wanted.Note(v.scope, d.Want)
-	v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()))
-	plan := ip.Diff(have, d.Want)
-	if set.past {
-		plan = additive(plan)
+// round looks, has the networks decide, and applies. It returns what there was to apply, and whether nothing is left to be done.
+func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (plan ip.Plan, done bool, err error) {
+	l, err := a.look(ctx, passes, st)
+	if err != nil || len(l.passes) == 0 {
+		return nil, true, err
 	}
-	plan, unset := v.snap.Settable(plan, a.refused)
+	for i, p := range passes {
+		if slices.Contains(l.passes, p) && !p.Unchanged() {
+			a.wanted.Set(i, p.Want)
+			a.wanted.SetScope(l.scope)
+		}
+	}
+	d := l.diff()
+	plan, unset := l.snap.Settable(d.plan, a.refused)
 	advice, unfit := advise(unset)
 	st.found.settings = advice
-	fit := d
-	fit.Want = accept(d.Want, unset)
-	for _, violation := range a.violations(v, fit, have, plan) {
-		if !slices.Contains(st.found.violations, violation) {
-			st.found.violations = append(st.found.violations, violation)
+	for _, v := range l.violations(plan, d, unset) {
+		if !slices.Contains(st.found.violations, v) {
+			st.found.violations = append(st.found.violations, v)
 		}
 	}
 	if len(plan) > 0 {
-		err = a.apply(ctx, plan, v)
+		err = a.apply(ctx, plan, l)
 	}
 	st.found.contested = a.contests.lasting()
-	// One object that the kernel refuses must not keep containers from starting.
-	a.applied = true
-	written := trouble.Wrap(trouble.FileUnwritable, a.cfg.SubnetFile, a.writeEnv(v.self, mtu))
-	if err := errors.Join(err, written); err != nil || len(plan) > 0 {
-		return plan, err
+	written := true
+	for _, p := range l.passes {
+		written = p.Applied() && written
 	}
-	if v.notHeld == nil && !set.past {
-		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", a.outranked()))
+	if err != nil || len(plan) > 0 {
+		return plan, !written, err
 	}
-	if len(st.found.violations) == 0 {
-		a.setBaseline(v, d, st.peers)
+	if !written {
+		return nil, true, nil
 	}
-	if v.notHeld != nil && st.Degraded == "" {
-		return nil, fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
+	for _, p := range l.passes {
+		p.Settled(len(st.found.violations) == 0 && len(l.snap.Foreign) == 0)
 	}
-	return nil, errors.Join(v.unpublished, v.unrecorded, v.outranked, trouble.Wrap(trouble.SettingRefused, "", unfit),
-		trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(d.Blocked)))
+	return nil, true, errors.Join(trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()), trouble.Wrap(trouble.SettingRefused, "", unfit))
 }
 
-// outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
-// stands to lose more of its peers with each that is made anew.
-func (a *Agent) outranked() error {
-	var errs []error
-	for _, p := range a.verdicts.over {
-		errs = append(errs, fmt.Errorf("%w, for the older lease %s%s: %s: run: tulle leases release '%s'", backend.ErrOutranked, a.cfg.LeaseDir, p.Key, p.Reason, p.Key))
+// look reads the kernel, chooses the uplink, and has each network decide that can.
+func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*look, error) {
+	l := &look{by: a.inbox.actors(), unchanged: true}
+	scopes := map[*fabric.Pass]ip.Scope{}
+	var families []ip.Family
+	for _, p := range passes {
+		for _, before := range l.passes {
+			if p.Err() == nil {
+				p.Beside(before)
+			}
+		}
+		scopes[p] = p.Scope()
+		if p.Err() == nil {
+			l.passes, l.scope = append(l.passes, p), l.scope.Plus(scopes[p])
+			families = append(families, p.Families()...)
+		}
 	}
-	return errors.Join(errs...)
+	if len(l.passes) == 0 {
+		return l, nil
+	}
+	l.scope = l.scope.Join(a.former)
+	if a.cfg.Uplink.CanReach.IsValid() {
+		l.scope.Paths = append(l.scope.Paths, a.cfg.Uplink.CanReach)
+	}
+	var err error
+	if l.snap, err = a.cfg.Kernel.Snapshot(ctx, l.scope); err != nil {
+		return nil, trouble.Wrap(trouble.KernelFailed, "", fmt.Errorf("read kernel: %w", err))
+	}
+	st.Dropped = a.drops.add(l.snap.Drops)
+	choice := a.cfg.Uplink
+	choice.Current = a.underlay
+	slices.Sort(families)
+	uplink, err := choice.Choose(l.snap, slices.Compact(families))
+	if err != nil {
+		return nil, trouble.Wrap(trouble.UplinkMissing, "", err)
+	}
+	a.underlay = uplink.Addr
+	st.Uplink = uplinkStatus(uplink)
+	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(fabric.Facts{Snapshot: l.snap, Uplink: uplink}) })
+	for _, p := range passes {
+		if !slices.Contains(l.passes, p) || p.FromCache() {
+			l.waiting = append(l.waiting, waiting{scopes[p], p.Status.Name})
+		}
+	}
+	for _, p := range l.passes {
+		l.unchanged = l.unchanged && p.Unchanged()
+	}
+	return l, nil
 }
 
-// keyed gives problems with leases the key under which the operator finds them.
-func (a *Agent) keyed(ps []subnet.Problem) []subnet.Problem {
-	out := make([]subnet.Problem, len(ps))
-	for i, p := range ps {
-		out[i] = subnet.Problem{Key: a.cfg.LeaseDir + p.Key, Reason: p.Reason}
-	}
-	return out
+// difference is what leads from what the kernel has to what is wanted.
+type difference struct {
+	plan       ip.Plan
+	additions  ip.Plan  // its part that is for networks which work from the cached view
+	have, want ip.State // of the others
+	others     bool     // there are any
 }
 
-// decide says which leases may be used, and what is wanted.
-func (a *Agent) decide(v view) decided {
-	usable, refused := a.verdicts.judge(a.network, v.set.Leases, a.judging(v.self.Subnets, a.precious(v)))
-	in := a.inputs(v.host, v.self)
-	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
-	d := decided{Decision: decision.Decide(in), usable: usable}
-	d.problems = slices.Concat(refused, d.Unserved)
+// diff compares. Of a network that waits for its store nothing is taken away.
+func (l *look) diff() difference {
+	d := difference{have: l.snap.Owned}
+	for _, w := range l.waiting {
+		d.have = d.have.Except(w.scope, w.name)
+	}
+	var live, cached []ip.State
+	for _, p := range l.passes {
+		if p.FromCache() {
+			cached = append(cached, p.Want)
+			continue
+		}
+		live = append(live, p.Want)
+		d.have.Routes = append(d.have.Routes, p.Abandoned...)
+	}
+	if len(cached) > 0 {
+		d.additions = additive(ip.Diff(l.snap.Owned, ip.Sum(cached...)))
+	}
+	d.plan = d.additions
+	if d.others = len(live) > 0; d.others {
+		d.want = ip.Sum(live...)
+		d.plan = append(slices.Clip(d.additions), ip.Diff(d.have, d.want)...)
+	}
 	return d
 }
 
-// inputs are those of a decision, without leases.
-func (a *Agent) inputs(host backend.Host, self subnet.Lease) decision.Inputs {
-	return decision.Inputs{
-		Network: a.network, Backend: a.backend, Host: host, Self: self,
-		Options: decision.Options{IPMasq: a.cfg.IPMasq, PeerFilter: a.cfg.PeerFilter, SourceCheck: a.cfg.SourceCheck},
+// additive is the part of a plan that may be carried out on a cached view. Nothing goes away, and what leads to peers
+// and is there stays as it is: an earlier run may have made it from a newer view.
+func additive(plan ip.Plan) ip.Plan {
+	return slices.DeleteFunc(plan, func(op ip.Op) bool {
+		switch op.New.(type) {
+		case ip.Guard, ip.FDB, ip.Neighbor, ip.Route:
+			return op.Verb != ip.Add
+		}
+		return op.Verb == ip.Delete
+	})
+}
+
+// violations holds what a round decided against the invariants that one host can check. At rest, little is left to look at.
+func (l *look) violations(plan ip.Plan, d difference, unset []ip.Op) []invariant.Violation {
+	if len(plan) == 0 && l.unchanged {
+		if !d.others {
+			return nil // what a cached view would take away is left
+		}
+		return invariant.AtRest(d.have, accept(d.want, unset))
 	}
+	vs := invariant.Owned(plan, l.scope)
+	vs = append(vs, invariant.Seen(d.additions, false)...)
+	for _, p := range l.passes {
+		vs = append(vs, p.Violations()...)
+	}
+	return vs
 }
 
 // apply carries out a plan. Where nothing else is wanted than before, others have changed the kernel and the plan is a
 // repair: each is logged, until it is contested.
-func (a *Agent) apply(ctx context.Context, plan ip.Plan, v view) error {
+func (a *Agent) apply(ctx context.Context, plan ip.Plan, l *look) error {
 	err := a.change(ctx, plan)
 	var by []string
-	if v.unchanged {
+	if l.unchanged {
 		// Who acted while the kernel was being read may be why it had to be repaired, or will be: it is named both times.
-		by = mergeActors(v.by, a.inbox.known())
+		by = mergeActors(l.by, a.inbox.known())
 	}
-	every := recurring
-	switch repair := v.unchanged && err == nil; {
+	every := logthrottle.Recurring
+	switch repair := l.unchanged && err == nil; {
 	case repair && a.contests.repaired(plan, by):
-		every = lasting
+		every = logthrottle.Lasting
 	case repair:
 		every = 0
 	}
@@ -223,21 +263,6 @@ func (a *Agent) change(ctx context.Context, plan ip.Plan) error {
 	maps.Copy(a.refused, refused)
 	if len(failed) > 0 {
 		return failed
-	}
-	return nil
-}
-
-func (a *Agent) writeEnv(self subnet.Lease, mtu int) error {
-	env := subnet.Env{Subnets: self.Subnets, MTU: mtu, IPMasq: a.cfg.IPMasq}
-	for _, f := range a.network.Families() {
-		env.Network.Set(f, a.network.Pools.Of(f).Network)
-	}
-	changed, err := env.WriteFile(a.cfg.SubnetFile)
-	if err != nil {
-		return fmt.Errorf("write subnet file: %w", err)
-	}
-	if changed {
-		a.cfg.Log.Info("subnet file written", "path", a.cfg.SubnetFile, "subnet", subnet.KeyOf(self.Subnets))
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func TestStrangersAreCounted(t *testing.T) {
 		h.log = log.handler()
 		w.start()
 		w.converged(soon)
-		inner := w.hosts[1].agent.Status().Lease.Subnets
+		inner := w.hosts[1].agent.Status().Of("").Lease.Subnets
 		for _, from := range []string{"172.30.0.66", "fd30::66", "172.30.0.2", "fd30::2"} {
 			addr := netip.MustParseAddr(from)
 			h.kernel.Knock(addr, 8472, 1, inner[ip.FamilyOf(addr)/ip.IPv6].Addr())
@@ -85,7 +85,7 @@ func TestNoGuardWhereNoneIsWanted(t *testing.T) {
 		w.converged(soon)
 		h := w.hosts[0]
 		h.stop()
-		h.change = func(c *Config) { c.PeerFilter = false }
+		h.change = func(c *Config) { c.Networks[0].Options.PeerFilter = false }
 		h.start()
 		w.converged(soon)
 		if guards := h.owned().Guards; len(guards) > 0 {
@@ -161,7 +161,7 @@ func TestDropsAreCountedByKind(t *testing.T) {
 		h.log = log.handler()
 		w.start()
 		w.converged(soon)
-		own, peer := h.agent.Status().Lease.Subnets[0], w.hosts[1].agent.Status().Lease.Subnets[0]
+		own, peer := h.agent.Status().Of("").Lease.Subnets[0], w.hosts[1].agent.Status().Of("").Lease.Subnets[0]
 		addBridge := func(name string) {
 			gateway := netip.PrefixFrom(own.Addr().Next(), own.Bits())
 			h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: gateway}}})
@@ -214,9 +214,9 @@ func TestDropsAreCountedByKind(t *testing.T) {
 
 // Each family's table counts from its own beginning.
 func TestTallyByFamily(t *testing.T) {
-	var sum tally
+	sum := tally{}
 	for _, read := range []struct{ v4, v6, want uint64 }{{100, 100, 200}, {0, 100, 200}, {5, 107, 212}} {
-		got := sum.add(ip.Dual[ip.Drops]{V4: ip.Drops{Strangers: read.v4}, V6: ip.Drops{Strangers: read.v6}})
+		got := sum.add(map[string]ip.Dual[ip.Drops]{"": {V4: ip.Drops{Strangers: read.v4}, V6: ip.Drops{Strangers: read.v6}}})
 		if want := (Dropped{Strangers: read.want}); got != want {
 			t.Errorf("after %d and %d: %+v, want %+v", read.v4, read.v6, got, want)
 		}
@@ -247,7 +247,7 @@ func TestNoSourceCheckWhereNoneIsWanted(t *testing.T) {
 			t.Error("nothing is checked")
 		}
 		h.stop()
-		h.change = func(c *Config) { c.SourceCheck = false }
+		h.change = func(c *Config) { c.Networks[0].Options.SourceCheck = false }
 		h.start()
 		w.converged(soon)
 		if n := checks(); n > 0 {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,8 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/internal/trouble"
-	"tulle/ip"
-	"tulle/subnet"
 )
 
 // routed lists where the host routes into its networks, as destination and device.
@@ -38,7 +35,7 @@ func TestPeersOfOtherFamilies(t *testing.T) {
 		// Two leases of one host: one from before it was renumbered.
 		w.store.Put("subnets/10.5.24.0-24", fmt.Sprintf("{"+v4+"}", 24, 24), 0)
 		w.store.Put("subnets/10.5.25.0-24", fmt.Sprintf("{"+v4+"}", 24, 24), 0)
-		w.within(soon, "routed", func(*node) bool { return h.agent.Status().Ready && len(h.agent.Status().Peers) == 5 })
+		w.within(soon, "routed", func(*node) bool { return h.agent.Status().Ready && len(h.agent.Status().Of("").Peers) == 5 })
 		if diff := cmp.Diff(map[string]string{
 			"10.5.21.0/24":     "flannel.1",
 			"10.5.22.0/24":     "flannel.1",
@@ -83,7 +80,7 @@ func TestAllocOnlyLeases(t *testing.T) {
 		if n := len(got.Links) + len(got.Addrs) + len(got.FDB) + len(got.Neighbors) + len(got.Routes); n > 0 {
 			t.Errorf("the kernel has %s", got)
 		}
-		if st := h.agent.Status(); st.MTU != 1500 || st.Peers[0].Via != "none" {
+		if st := h.agent.Status(); st.Of("").MTU != 1500 || st.Of("").Peers[0].Via != "none" {
 			t.Errorf("status %+v", st)
 		}
 	})
@@ -134,21 +131,4 @@ func TestConfigurationDeleted(t *testing.T) {
 		w.store.Put("config", dualConfig, 0)
 		w.converged(time.Minute)
 	})
-}
-
-// The store follows a new configuration at once: a lease of it must not be mixed with the configuration in force.
-func TestLeaseOfAnotherConfiguration(t *testing.T) {
-	old := subnet.Network{Pools: ip.Dual[subnet.Pool]{V4: subnet.Pool{Network: netip.MustParsePrefix("10.7.0.0/16"), SubnetLen: 24}}}
-	a := &Agent{cfg: Config{Log: slog.New(slog.DiscardHandler)}, network: &old}
-	good, bad := subnet.Lease{}, subnet.Lease{}
-	good.Subnets.V4 = netip.MustParsePrefix("10.7.1.0/24")
-	bad.Subnets.V4 = netip.MustParsePrefix("10.5.1.0/24")
-	if err := a.inForce(good); err != nil {
-		t.Error(err)
-	}
-	for _, l := range []subnet.Lease{bad, {}} {
-		if err := a.inForce(l); err == nil || !strings.Contains(err.Error(), "10.7.0.0/16") || !strings.Contains(err.Error(), "restart tulled") {
-			t.Errorf("%v: error %v, want the network and the remedy", l.Subnets, err)
-		}
-	}
 }

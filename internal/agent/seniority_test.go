@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/internal/hostfiles"
 	"tulle/subnet"
 )
@@ -19,20 +20,20 @@ const v4Config = `{"Network":"10.5.0.0/16"}`
 func (h *node) key() string {
 	h.t.Helper()
 	st := h.agent.Status()
-	if st.Lease == nil {
+	if st.Of("").Lease == nil {
 		h.t.Fatalf("%s has no lease", h.name)
 	}
-	return "subnets/" + subnet.KeyOf(subnet.Subnets{V4: st.Lease.Subnets[0]})
+	return "subnets/" + subnet.KeyOf(subnet.Subnets{V4: st.Of("").Lease.Subnets[0]})
 }
 
 // knows reports whether the host has a route and a forwarding entry for another, whatever other peers it has.
 func (h *node) knows(o *node) bool {
 	st, own := h.agent.Status(), h.owned()
-	_, routed := h.routed()[o.agent.Status().Lease.Subnets[0].String()]
+	_, routed := h.routed()[o.agent.Status().Of("").Lease.Subnets[0].String()]
 	mac := o.link("flannel.1").MAC
 	for _, f := range own.FDB {
 		if f.MAC == mac && f.Dst == netip.MustParseAddr(fmt.Sprintf("172.30.0.%d", o.n)) {
-			return routed && slices.ContainsFunc(st.Peers, func(p PeerStatus) bool { return p.Node == o.name })
+			return routed && slices.ContainsFunc(st.Of("").Peers, func(p fabric.PeerStatus) bool { return p.Node == o.name })
 		}
 	}
 	return false
@@ -52,7 +53,7 @@ func (w *world) all() bool {
 
 // inside returns an address in a host's subnet.
 func (h *node) inside() string {
-	return h.agent.Status().Lease.Subnets[0].Addr().Next().Next().String()
+	return h.agent.Status().Of("").Lease.Subnets[0].Addr().Next().Next().String()
 }
 
 // A copy of a host's node id and instance takes no peer away from anybody, and nothing from the host.

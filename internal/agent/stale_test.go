@@ -18,7 +18,7 @@ func TestBridgesThatShareTheLeaseAreNamed(t *testing.T) {
 		h := w.hosts[0]
 		h.start()
 		w.converged(soon)
-		own := h.agent.Status().Lease.Subnets[0]
+		own := h.agent.Status().Of("").Lease.Subnets[0]
 		gateway := own.Addr().Next()
 		add := func(name string, bits int) {
 			h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(gateway, bits)}}})
@@ -43,7 +43,7 @@ func TestBridgeOfAnEarlierLeaseIsNamed(t *testing.T) {
 		h := w.hosts[0]
 		h.start()
 		w.converged(soon)
-		own := h.agent.Status().Lease.Subnets[0]
+		own := h.agent.Status().Of("").Lease.Subnets[0]
 		bridge := func(name string, p netip.Prefix) ip.Interface {
 			return ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(p.Addr().Next(), p.Bits())}}}
 		}

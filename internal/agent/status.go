@@ -1,39 +1,41 @@
 package agent
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/ip"
-	"tulle/subnet"
 )
 
 // Status is how things stand after a pass. The API, the health checks and the operator's tool all read this value.
 type Status struct {
-	Ready     bool           `json:"ready"`
-	Reason    string         `json:"reason,omitempty"`   // why not ready
-	Degraded  string         `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
-	Node      string         `json:"node"`
-	Network   *NetworkStatus `json:"network,omitempty"`
-	Lease     *LeaseStatus   `json:"lease,omitempty"`
-	Uplink    *UplinkStatus  `json:"uplink,omitempty"`
-	MTU       int            `json:"mtu,omitempty"` // bytes, for containers
-	PeerCount int            `json:"peerCount"`
-	Peers     []PeerStatus   `json:"peers"` // what Agent.Status tells; Config.Changed is told without
+	Ready    bool            `json:"ready"`
+	Reason   string          `json:"reason,omitempty"`   // why not ready
+	Degraded string          `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
+	Node     string          `json:"node"`
+	Networks []fabric.Status `json:"networks"` // of the host, always the same
+	Uplink   *UplinkStatus   `json:"uplink,omitempty"`
 	Dropped                  // packets
-	Troubles  trouble.List   `json:"troubles"`           // all that is wrong
-	Violated  uint64         `json:"violated,omitempty"` // how often something was that should never be, since the start: trouble.Fault
+	Troubles trouble.List    `json:"troubles"`           // all that is wrong
+	Violated uint64          `json:"violated,omitempty"` // how often something was that should never be, since the start: trouble.Fault
+	Work     Work            `json:"work"`
+	Time     time.Time       `json:"time"` // of the pass
 
-	Work     Work      `json:"work"`
-	Revision int64     `json:"revision"` // of the store's view
-	Time     time.Time `json:"time"`     // of the pass
-
-	peers []peerView
 	found findings
+}
+
+// Of returns the status of the network of that name; the only one has none. It is zero if the host has no such network.
+func (st Status) Of(network string) fabric.Status {
+	for _, n := range st.Networks {
+		if n.Name == network {
+			return n
+		}
+	}
+	return fabric.Status{}
 }
 
 // Dropped counts the packets that Tulle's rules have dropped. It only grows while the agent runs.
@@ -53,35 +55,12 @@ type Work struct {
 	Calls       uint64        `json:"calls"`       // system calls for reading and applying routes, neighbours and forwarding entries
 }
 
-// NetworkStatus is the configuration in force.
-type NetworkStatus struct {
-	Prefixes []netip.Prefix `json:"prefixes"`
-	Backend  string         `json:"backend"`
-	Revision int64          `json:"revision"`
-}
-
-// LeaseStatus is this host's lease.
-type LeaseStatus struct {
-	Subnets  []netip.Prefix `json:"subnets"`
-	Held     bool           `json:"held"` // false: lost or not confirmed, and in force until there is another
-	Reserved bool           `json:"reserved"`
-	Revision int64          `json:"revision"`
-}
-
 // UplinkStatus is the interface that carries the traffic between hosts.
 type UplinkStatus struct {
 	Link   string       `json:"link"`
 	MTU    int          `json:"mtu"`
 	Addr   []netip.Addr `json:"addresses"`
 	Public []netip.Addr `json:"public"`
-}
-
-// PeerStatus is a host whose subnets are routed to.
-type PeerStatus struct {
-	Node    string         `json:"node,omitempty"`
-	Subnets []netip.Prefix `json:"subnets"`
-	Public  []netip.Addr   `json:"public"`
-	Via     string         `json:"via"` // "direct", "vxlan", "mixed" or "none"
 }
 
 // published is the newest status.
@@ -106,33 +85,30 @@ func (p *published) get() Status {
 // the store's troubles, which come and go between passes.
 func (a *Agent) Status() Status {
 	st := a.Summary()
-	st.Peers = peerStatus(st.peers)
+	for i, n := range st.Networks {
+		st.Networks[i] = n.WithPeers()
+	}
 	return st
 }
 
-// Summary is Status without the list of peers.
+// Summary is Status without the lists of peers.
 func (a *Agent) Summary() Status {
 	st := a.status.get()
-	st.Troubles = a.storeTrouble(st.Troubles)
+	st.Networks = slices.Clone(st.Networks)
+	st.Troubles = st.Troubles.Without(trouble.StoreUnreachable)
+	changed := false
+	for i, f := range a.fabrics {
+		now, troubles := f.Now(st.Networks[i])
+		changed = changed || len(troubles) > 0
+		st.Networks[i] = now
+		st.Troubles = st.Troubles.With(append(troubles, f.StoreTroubles()...)...)
+	}
+	if changed {
+		st.conclude()
+	}
 	if a.cfg.Calls != nil {
 		st.Work.Calls = a.cfg.Calls()
 	}
-	if st.Lease == nil || !st.Lease.Held {
-		return st
-	}
-	switch _, held, err := a.keeper.state(); {
-	case held:
-		return st
-	case errors.Is(err, errRanOut):
-		st.Degraded = err.Error()
-		st.Troubles = st.Troubles.With(trouble.New(trouble.StoreUnconfirmed, "", st.Degraded))
-	default:
-		st.Ready, st.Reason = false, fmt.Sprint(err)
-		st.Troubles = st.Troubles.With(trouble.Of(trouble.Wrap(leaseCode(err), "", err))...)
-	}
-	lease := *st.Lease
-	lease.Held = false
-	st.Lease = &lease
 	return st
 }
 
@@ -147,26 +123,8 @@ func (a *Agent) publish(st Status) {
 	}
 }
 
-func networkStatus(n subnet.Network) *NetworkStatus {
-	return &NetworkStatus{Prefixes: n.Prefixes(), Backend: n.Backend.Type, Revision: n.Revision}
-}
-
-func leaseStatus(l subnet.Lease, held bool) *LeaseStatus {
-	return &LeaseStatus{Subnets: prefixes(l.Subnets), Held: held, Reserved: l.Reserved, Revision: l.Revision}
-}
-
 func uplinkStatus(u ip.Uplink) *UplinkStatus {
 	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Addr: addrs(u.Addr), Public: addrs(u.Public)}
-}
-
-func prefixes(s subnet.Subnets) []netip.Prefix {
-	var out []netip.Prefix
-	for _, f := range ip.Families() {
-		if p := s.Of(f); p.IsValid() {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 func addrs(d ip.Dual[netip.Addr]) []netip.Addr {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
@@ -46,8 +47,8 @@ func TestNoStoreNoChange(t *testing.T) {
 		}
 		reason := errors.New("etcd at http://127.0.0.1:2379 does not answer: connection refused")
 		h.change = func(c *Config) {
-			c.Store = silent{}
-			c.Trouble = func() error { return reason }
+			c.Networks[0].Store = silent{}
+			c.Networks[0].Trouble = func() error { return reason }
 		}
 		h.start()
 		<-time.After(time.Hour)
@@ -66,7 +67,7 @@ func TestTroubleIsToldBetweenPasses(t *testing.T) {
 		var away atomic.Bool
 		h := w.hosts[0]
 		h.change = func(c *Config) {
-			c.Trouble = func() error {
+			c.Networks[0].Trouble = func() error {
 				if away.Load() {
 					return errors.New("etcd is away")
 				}
@@ -115,7 +116,7 @@ func TestLostLeaseIsHeld(t *testing.T) {
 		h := w.hosts[0]
 		was := h.owned().String()
 		var self subnet.Subnets
-		for _, p := range h.agent.Status().Lease.Subnets {
+		for _, p := range h.agent.Status().Of("").Lease.Subnets {
 			self.Set(ip.FamilyOf(p.Addr()), p)
 		}
 		w.store.Put("subnets/"+subnet.KeyOf(self), `{"PublicIP":"172.30.0.99","PublicIPv6":"fd30::99","BackendType":"vxlan","Tulle":{"Node":"thief","Instance":"x"}}`, 0)
@@ -145,29 +146,29 @@ func TestLostLeaseIsHeld(t *testing.T) {
 func TestLostLeaseIsReplaced(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
-		h.change = func(c *Config) { c.Renumber = true }
+		h.change = func(c *Config) { c.Networks[0].Lease.Renumber = true }
 		w.start()
 		w.converged(soon)
-		was := h.agent.Status().Lease.Subnets
+		was := h.agent.Status().Of("").Lease.Subnets
 		bridge := ip.Interface{Name: "cni0", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(was[0].Addr().Next(), was[0].Bits())}}}
 		h.kernel.AddInterface(bridge)
 		key := subnet.KeyOf(subnet.Subnets{V4: was[0], V6: was[1]})
 		w.store.Put("subnets/"+key, `{"PublicIP":"172.30.0.99","PublicIPv6":"fd30::99","BackendType":"vxlan","Tulle":{"Node":"thief","Instance":"x"}}`, 0)
 		w.within(soon, "renumbered", func(*node) bool {
 			st := h.agent.Status()
-			return st.Ready && st.Lease.Held && st.Lease.Subnets[0] != was[0] && len(h.drift()) == 0
+			return st.Ready && st.Of("").Lease.Held && st.Of("").Lease.Subnets[0] != was[0] && len(h.drift()) == 0
 		})
 		st := h.agent.Status()
 		loss, stale := strings.Join(h.texts(trouble.LeaseRenumbered), ""), h.texts(trouble.BridgeStale)
 		if !strings.Contains(loss, "thief") || len(stale) != 1 || !strings.Contains(stale[0], "cni0 holds") {
 			t.Errorf("loss %q, stale %q, want the thief and the bridge", loss, stale)
 		}
-		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != st.Lease.Subnets[0] {
-			t.Errorf("subnet file %+v, %v, want %v", env, err, st.Lease.Subnets)
+		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != st.Of("").Lease.Subnets[0] {
+			t.Errorf("subnet file %+v, %v, want %v", env, err, st.Of("").Lease.Subnets)
 		}
 		w.within(soon, "followed", func(o *node) bool {
-			return o == h || slices.ContainsFunc(o.agent.Status().Peers, func(p PeerStatus) bool {
-				return p.Node == h.name && p.Subnets[0] == st.Lease.Subnets[0]
+			return o == h || slices.ContainsFunc(o.agent.Status().Of("").Peers, func(p fabric.PeerStatus) bool {
+				return p.Node == h.name && p.Subnets[0] == st.Of("").Lease.Subnets[0]
 			})
 		})
 	})
@@ -188,7 +189,7 @@ func TestWipeChangesNothing(t *testing.T) {
 		<-time.After(2 * subnet.HoldbackTime)
 		w.within(soon, "told", func(h *node) bool {
 			st := h.agent.Status()
-			return st.Ready && st.Lease.Held && len(st.Peers) == 3 && len(h.leftOut()) == 1 && h.leftOut()[0].Subject == "config"
+			return st.Ready && st.Of("").Lease.Held && len(st.Of("").Peers) == 3 && len(h.leftOut()) == 1 && h.leftOut()[0].Subject == "config"
 		})
 		keys := w.store.Keys()
 		isLease := func(key string) bool { return strings.HasPrefix(key, "subnets/") }

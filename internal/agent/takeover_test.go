@@ -49,10 +49,10 @@ func TestTakesOverFromFlanneld(t *testing.T) {
 		})
 		a.start()
 		b.start()
-		w.within(soon, "taken over", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Peers) == 2 })
+		w.within(soon, "taken over", func(h *node) bool { return h.agent.Status().Ready && len(h.agent.Status().Of("").Peers) == 2 })
 		st := a.agent.Status()
-		if want := []netip.Prefix{netip.MustParsePrefix("10.5.34.0/24")}; !slices.Equal(st.Lease.Subnets, want) {
-			t.Errorf("subnets %v, want %v", st.Lease.Subnets, want)
+		if want := []netip.Prefix{netip.MustParsePrefix("10.5.34.0/24")}; !slices.Equal(st.Of("").Lease.Subnets, want) {
+			t.Errorf("subnets %v, want %v", st.Of("").Lease.Subnets, want)
 		}
 		got := a.owned()
 		if got.Links[0] != up {
@@ -84,7 +84,7 @@ func TestRoutesOfAFlanneldWithHostGW(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`, 2, func(t *testing.T, w *world) {
 		w.hosts[1].start()
 		w.within(soon, "leased", func(h *node) bool { return h != w.hosts[1] || h.agent.Status().Ready })
-		subnets := w.hosts[1].agent.Status().Lease.Subnets
+		subnets := w.hosts[1].agent.Status().Of("").Lease.Subnets
 		via := netip.MustParseAddr("172.30.0.2")
 		mine := ip.Route{Dst: netip.MustParsePrefix("10.5.200.0/24"), Via: netip.MustParseAddr("172.30.0.77"), Link: "eth0", Protocol: protocolBoot}
 		a := w.hosts[0]

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/internal/trouble"
 	"tulle/ip"
@@ -79,7 +80,7 @@ func (h *node) bridge(name string, p netip.Prefix) {
 	h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(p.Addr().Next(), p.Bits())}}})
 }
 
-func (h *node) lease() netip.Prefix { return h.agent.Status().Lease.Subnets[0] }
+func (h *node) lease() netip.Prefix { return h.agent.Status().Of("").Lease.Subnets[0] }
 
 func afflictions() map[trouble.Code]affliction {
 	const thief = `{"PublicIP":"172.30.0.99","BackendType":"vxlan","Tulle":{"Node":"thief","Instance":"x"}}`
@@ -119,7 +120,7 @@ func afflictions() map[trouble.Code]affliction {
 		trouble.StoreUnreachable: {
 			prepare: func(_ *world, h *node) {
 				h.change = func(c *Config) {
-					c.Trouble = func() error {
+					c.Networks[0].Trouble = func() error {
 						if broken.Load() {
 							return errors.New("etcd does not answer")
 						}
@@ -172,7 +173,7 @@ func afflictions() map[trouble.Code]affliction {
 			sick: true,
 			prepare: func(w *world, h *node) {
 				unwillingly(w, h)
-				store.acquire.Store(&errAcquiring)
+				store.acquire.Store(&fabric.ErrAcquiring)
 			},
 			cure: func(*world, *node) { store.acquire.Store(nil) },
 		},
@@ -193,7 +194,7 @@ func afflictions() map[trouble.Code]affliction {
 		trouble.LeaseConflict: {
 			sick: true,
 			prepare: func(w *world, h *node) {
-				w.hosts[1].change = func(c *Config) { c.Node = h.name }
+				w.hosts[1].change = func(c *Config) { c.Host.Node = h.name }
 				w.hosts[1].start()
 				w.within(soon, "has the id", func(o *node) bool { return o == h || o.agent.Status().Ready })
 			},
@@ -205,11 +206,11 @@ func afflictions() map[trouble.Code]affliction {
 		},
 		trouble.LeaseLost: {cause: steal, cure: giveBack},
 		trouble.LeaseRenumbered: {
-			prepare: func(_ *world, h *node) { h.change = func(c *Config) { c.Renumber = true } },
+			prepare: func(_ *world, h *node) { h.change = func(c *Config) { c.Networks[0].Lease.Renumber = true } },
 			cause:   steal, restarts: true,
 		},
 		trouble.LeaseMisfit: {
-			prepare: func(_ *world, h *node) { h.change = func(c *Config) { c.Renumber = true } },
+			prepare: func(_ *world, h *node) { h.change = func(c *Config) { c.Networks[0].Lease.Renumber = true } },
 			cause: func(w *world, h *node) {
 				w.store.Put("config", `{"Network":"10.7.0.0/16"}`, 0)
 				steal(w, h)
@@ -273,7 +274,7 @@ func afflictions() map[trouble.Code]affliction {
 			prepare: func(_ *world, h *node) {
 				h.kernel.Refuse(func(op ip.Op) error {
 					if s, ok := op.New.(ip.Sysctl); ok && s.Optional {
-						return errRanOut
+						return fabric.ErrUnconfirmed
 					}
 					return nil
 				})
@@ -295,7 +296,7 @@ func afflictions() map[trouble.Code]affliction {
 			prepare: func(_ *world, h *node) { h.change = func(c *Config) { c.Kernel = unreadable{h.kernel, &broken} } },
 			cause: func(_ *world, h *node) {
 				broken.Store(true)
-				h.agent.inbox.poke()
+				h.agent.inbox.Wake()
 			},
 			cure: func(*world, *node) { broken.Store(false) },
 		},

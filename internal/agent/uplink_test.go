@@ -20,14 +20,14 @@ func TestUplinkAddressChanges(t *testing.T) {
 		w.start()
 		w.converged(soon)
 		h, peer := w.hosts[0], w.hosts[1]
-		subnets := h.agent.Status().Lease.Subnets
+		subnets := h.agent.Status().Of("").Lease.Subnets
 		h.move(201)
 		moved := netip.MustParseAddr("172.30.0.201")
 		w.within(soon, "the peer follows", func(*node) bool {
 			return slices.ContainsFunc(peer.owned().FDB, func(f ip.FDB) bool { return f.Dst == moved })
 		})
 		w.converged(soon)
-		if got := h.agent.Status().Lease.Subnets; !slices.Equal(got, subnets) {
+		if got := h.agent.Status().Of("").Lease.Subnets; !slices.Equal(got, subnets) {
 			t.Errorf("subnets %v, were %v", got, subnets)
 		}
 	})

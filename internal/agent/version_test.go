@@ -101,14 +101,14 @@ func TestFilesOfOtherVersions(t *testing.T) {
 // startsAsBefore starts a host that has been stopped: it gets back its subnet, changes nothing, and keeps files of its own.
 func startsAsBefore(t *testing.T, w *world, h *node) {
 	t.Helper()
-	was := h.agent.Status().Lease.Subnets
+	was := h.agent.Status().Of("").Lease.Subnets
 	h.kernel.Refuse(func(op ip.Op) error {
 		t.Errorf("applied: %s", op)
 		return nil
 	})
 	h.start()
 	w.converged(soon)
-	if got := h.agent.Status().Lease.Subnets; !slices.Equal(got, was) {
+	if got := h.agent.Status().Of("").Lease.Subnets; !slices.Equal(got, was) {
 		t.Errorf("subnets %v, were %v", got, was)
 	}
 	h.stop()

@@ -30,9 +30,9 @@ func (b faulty) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease
 
 func withFault(fault func(*ip.State)) func(*Config) {
 	return func(cfg *Config) {
-		cfg.Backends = maps.Clone(backends.All())
-		vxlan := cfg.Backends["vxlan"]
-		cfg.Backends["vxlan"] = func(n subnet.Network) (backend.Backend, []string, error) {
+		cfg.Networks[0].Backends = maps.Clone(backends.All())
+		vxlan := cfg.Networks[0].Backends["vxlan"]
+		cfg.Networks[0].Backends["vxlan"] = func(n subnet.Network) (backend.Backend, []string, error) {
 			b, doubts, err := vxlan(n)
 			return faulty{b, fault}, doubts, err
 		}
@@ -46,7 +46,7 @@ func TestViolationIsTold(t *testing.T) {
 		h.log = log.handler()
 		h.change = withFault(func(s *ip.State) { s.FDB = nil })
 		w.start()
-		w.within(soon, "peers", func(h *node) bool { return len(h.agent.Status().Peers) == 1 })
+		w.within(soon, "peers", func(h *node) bool { return len(h.agent.Status().Of("").Peers) == 1 })
 		for range 3 { // passes that decide anew
 			h.external(ip.Op{Verb: ip.Delete, Old: h.owned().Routes[0]})
 			<-time.After(2 * time.Second)

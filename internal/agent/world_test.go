@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"tulle/internal/backends"
+	"tulle/internal/decision"
+	"tulle/internal/fabric"
 	"tulle/internal/hostfiles"
 	"tulle/internal/trouble"
 	"tulle/ip"
@@ -107,9 +109,13 @@ func (h *node) start() {
 		log = slog.New(h.log)
 	}
 	cfg := Config{
-		Store: h.store, Kernel: h.kernel, Backends: backends.All(), Log: log,
-		Node: h.name, Instance: "run-of-" + h.name, Hardware: []string{h.name}, IPMasq: true, PeerFilter: true, SourceCheck: true, Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
-		SubnetFile: filepath.Join(h.dir, "subnet.env"), StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
+		Kernel: h.kernel, Log: log, StateDir: filepath.Join(h.dir, "state"), RunDir: filepath.Join(h.dir, "run"),
+		Host: fabric.Host{Node: h.name, Instance: "run-of-" + h.name, Hardware: []string{h.name}},
+		Networks: []fabric.Config{{
+			Store: h.store, Backends: backends.All(), SubnetFile: filepath.Join(h.dir, "subnet.env"),
+			Keys:    fabric.Keys{Endpoints: []string{"memory"}, Config: "config", Leases: "subnets/"},
+			Options: decision.Options{IPMasq: true, PeerFilter: true, SourceCheck: true},
+		}},
 	}
 	cfg.Changed = func(st Status) {
 		h.passes.Add(1)
@@ -172,7 +178,7 @@ func (w *world) converged(d time.Duration) {
 	w.t.Helper()
 	w.within(d, "converged", func(h *node) bool {
 		st := h.agent.Status()
-		return st.Ready && len(st.Peers) == len(w.hosts)-1 && len(h.drift()) == 0
+		return st.Ready && len(st.Of("").Peers) == len(w.hosts)-1 && len(h.drift()) == 0
 	})
 }
 
@@ -238,4 +244,9 @@ func flannelLease(public, mac string) string {
 		"BackendData": map[string]any{"VNI": 1, "VtepMAC": mac},
 	})
 	return string(data)
+}
+
+// prefixes lists those of both families.
+func prefixes(s subnet.Subnets) []netip.Prefix {
+	return slices.DeleteFunc([]netip.Prefix{s.V4, s.V6}, func(p netip.Prefix) bool { return !p.IsValid() })
 }

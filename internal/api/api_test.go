@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"tulle/internal/agent"
+	"tulle/internal/fabric"
 	"tulle/internal/hostfiles"
 	"tulle/ip"
 )
@@ -86,7 +87,7 @@ func serve(t *testing.T, dir string, d Daemon) {
 func TestSocket(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	path := filepath.Join(dir, SocketName)
-	want := agent.Status{Node: "h1", Reason: "acquiring a lease", Peers: []agent.PeerStatus{{Node: "h2", Via: "vxlan"}}}
+	want := agent.Status{Node: "h1", Reason: "acquiring a lease", Networks: []fabric.Status{{Peers: []fabric.PeerStatus{{Node: "h2", Via: "vxlan"}}}}}
 	client := NewClient(dir)
 	if _, err := client.Status(t.Context()); !Absent(err) || !strings.Contains(err.Error(), "--run-dir") {
 		t.Errorf("without a daemon: %v, want an error that names --run-dir", err)
@@ -104,7 +105,7 @@ func TestSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(agent.Status{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(agent.Status{}, fabric.Status{})); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 	if ready, text, err := client.Readiness(t.Context()); err != nil || ready || text != "acquiring a lease" {

@@ -49,8 +49,8 @@ func FuzzAnswer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var st agent.Status
-		if err := decodeStatus(text, &st); err == nil && st.Lease != nil {
-			for _, p := range st.Lease.Subnets {
+		if err := decodeStatus(text, &st); err == nil && st.Of("").Lease != nil {
+			for _, p := range st.Of("").Lease.Subnets {
 				_ = p.String() // as tulle status prints it
 			}
 		}

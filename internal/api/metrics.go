@@ -2,12 +2,14 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"tulle/internal/agent"
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 )
 
@@ -24,10 +26,12 @@ func metrics() []metric {
 	return []metric{
 		{"tulle_ready", "1 if the lease is held and the kernel is right.", prometheus.GaugeValue,
 			func(st agent.Status) float64 { return truth(st.Ready) }},
-		{"tulle_lease_held", "1 if this host holds its lease.", prometheus.GaugeValue,
-			func(st agent.Status) float64 { return truth(st.Lease != nil && st.Lease.Held) }},
+		{"tulle_lease_held", "1 if this host holds its lease, in each of its networks.", prometheus.GaugeValue,
+			func(st agent.Status) float64 {
+				return truth(len(st.Networks) > 0 && !slices.ContainsFunc(st.Networks, unleased))
+			}},
 		{"tulle_peers", "Hosts whose subnets are routed to.", prometheus.GaugeValue,
-			func(st agent.Status) float64 { return float64(st.PeerCount) }},
+			func(st agent.Status) float64 { return float64(peers(st)) }},
 		{"tulle_kernel_changes_total", "Operations applied to the kernel: links, addresses, routes, neighbours and the rest.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Work.Changes) }},
 		{"tulle_kernel_apply_seconds_total", "Time that these operations took.", prometheus.CounterValue,
@@ -49,6 +53,15 @@ func metrics() []metric {
 		{"tulle_invariant_violations_total", "Violations of what should always hold, each a fault of Tulle: tulle status and the log name them.",
 			prometheus.CounterValue, func(st agent.Status) float64 { return float64(st.Violated) }},
 	}
+}
+
+func unleased(n fabric.Status) bool { return n.Lease == nil || !n.Lease.Held }
+
+func peers(st agent.Status) (all int) {
+	for _, n := range st.Networks {
+		all += n.PeerCount
+	}
+	return all
 }
 
 func truth(b bool) float64 {

@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"tulle/internal/agent"
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 )
 
 func TestMetrics(t *testing.T) {
-	fine := agent.Status{Ready: true, Lease: &agent.LeaseStatus{Held: true}, PeerCount: 3, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
-	bad := agent.Status{Degraded: "stale", Lease: &agent.LeaseStatus{}, Violated: 2}
+	fine := agent.Status{Ready: true, Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{Held: true}, PeerCount: 3}}, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
+	bad := agent.Status{Degraded: "stale", Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{}}}, Violated: 2}
 	for _, code := range []trouble.Code{trouble.StoreUnconfirmed, trouble.KernelContested, trouble.OutsideBlocked, trouble.OutsideBlocked} {
 		bad.Troubles.Add(trouble.New(code, "", "x"))
 	}

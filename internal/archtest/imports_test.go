@@ -17,10 +17,10 @@ type layer struct {
 
 // leaves are small packages that import nothing of Tulle.
 func leaves() []string {
-	return []string{"internal/atomicfile", "internal/backoff", "internal/printable", "internal/regularfile", "internal/sealed", "internal/settings", "internal/trouble"}
+	return []string{"internal/atomicfile", "internal/backoff", "internal/logthrottle", "internal/printable", "internal/regularfile", "internal/sealed", "internal/settings", "internal/trouble"}
 }
 
-const layersWhy = "the direction is cmd → internal/agent → backend → subnet → ip; what decides is kept apart from what acts, " +
+const layersWhy = "the direction is cmd → internal/agent → internal/fabric → backend → subnet → ip; what decides is kept apart from what acts, " +
 	"so that decisions are tested without a kernel or a store"
 
 func layers() []layer {
@@ -34,10 +34,11 @@ func layers() []layer {
 		{pkg: "backend", below: []string{"ip", "subnet"}, std: true},
 		{pkg: "cni-plugin", below: []string{"ip", "ip/kernel/bridge", "subnet", "internal/netns", "internal/holder"}},
 		{pkg: "internal", below: []string{"ip", "subnet"}},
-		{pkg: "internal/agent", below: []string{"ip", "subnet", "backend", "internal/decision", "internal/hostfiles", "internal/invariant"}},
+		{pkg: "internal/agent", below: []string{"ip", "internal/fabric", "internal/hostfiles", "internal/invariant"}},
+		{pkg: "internal/fabric", below: []string{"ip", "subnet", "backend", "internal/decision", "internal/hostfiles", "internal/invariant"}},
 		{pkg: "internal/decision", below: []string{"ip", "subnet", "backend"}, std: true},
 		{pkg: "internal/backends", below: []string{"subnet", "backend/..."}},
-		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent", "internal/hostfiles"}},
+		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent", "internal/fabric", "internal/hostfiles"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "internal/netns", "internal/etcdmember", "internal/api"}},
 		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "internal/agent", "internal/etcdmember", "internal/lab"}},
 		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/...", "cni-plugin"}},

@@ -108,8 +108,8 @@ func (w *world) startOnce(ctx context.Context, s *samples) error {
 	if err := w.host.Status(ctx, &st); err != nil {
 		return err
 	}
-	if len(st.Peers) != w.config.Peers {
-		return fmt.Errorf("%d peers of %d are routed to: %v", len(st.Peers), w.config.Peers, st.Troubles.Texts(trouble.PeerRefused))
+	if len(st.Of("").Peers) != w.config.Peers {
+		return fmt.Errorf("%d peers of %d are routed to: %v", len(st.Of("").Peers), w.config.Peers, st.Troubles.Texts(trouble.PeerRefused))
 	}
 	counted, err := w.daemonCounters(ctx)
 	if err != nil {
@@ -168,12 +168,12 @@ func (w *world) bare(ctx context.Context) error {
 	if err := w.host.Status(ctx, &st); err != nil {
 		return err
 	}
-	if err := w.host.Shutdown(); err != nil || st.Lease == nil {
+	if err := w.host.Shutdown(); err != nil || st.Of("").Lease == nil {
 		return err
 	}
 	var own subnet.Subnets
 	var keys []string
-	for _, p := range st.Lease.Subnets {
+	for _, p := range st.Of("").Lease.Subnets {
 		own.Set(ip.FamilyOf(p.Addr()), p)
 		name := strings.Replace(p.String(), "/", "-", 1)
 		keys = append(keys, "claims/owner/"+name, "claims/past/"+name)

@@ -71,8 +71,8 @@ func (b *beliefs) ask(ctx context.Context, host *lab.Host) {
 			continue
 		}
 		now := belief{at: time.Now()}
-		if status.Lease != nil && status.Lease.Held {
-			for _, s := range status.Lease.Subnets {
+		if status.Of("").Lease != nil && status.Of("").Lease.Held {
+			for _, s := range status.Of("").Lease.Subnets {
 				now.subnets.Set(ip.FamilyOf(s.Addr()), s)
 			}
 		}

@@ -230,13 +230,13 @@ func field(status agent.Status, name string) (string, error) {
 	case "reason":
 		return status.Reason, nil
 	case "held":
-		return fmt.Sprint(status.Lease != nil && status.Lease.Held), nil
+		return fmt.Sprint(status.Of("").Lease != nil && status.Of("").Lease.Held), nil
 	case "store":
 		return strings.Join(status.Troubles.Texts(trouble.StoreUnreachable), "; "), nil
 	case "contested":
 		return strings.Join(status.Troubles.Texts(trouble.KernelContested), "; "), nil
 	case "peers":
-		return fmt.Sprint(len(status.Peers)), nil
+		return fmt.Sprint(len(status.Of("").Peers)), nil
 	}
 	return "", fmt.Errorf("a status has no field %q", name)
 }

@@ -167,8 +167,8 @@ func (w *world) startDaemons(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if len(status.Peers) != hosts-1 || !status.Ready {
-				return fmt.Errorf("%s has %d peers, ready %t", host, len(status.Peers), status.Ready)
+			if len(status.Of("").Peers) != hosts-1 || !status.Ready {
+				return fmt.Errorf("%s has %d peers, ready %t", host, len(status.Of("").Peers), status.Ready)
 			}
 		}
 		return nil
@@ -200,7 +200,7 @@ func (w *world) settled() error {
 			return fmt.Errorf("tulled on %s is not ready: %s", host, status.Reason)
 		case status.Troubles.Has(trouble.StoreUnreachable):
 			return fmt.Errorf("tulled on %s has trouble with etcd: %s", host, status.Troubles.Texts(trouble.StoreUnreachable))
-		case status.Lease == nil || !status.Lease.Held:
+		case status.Of("").Lease == nil || !status.Of("").Lease.Held:
 			return fmt.Errorf("tulled on %s does not hold its lease", host)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 // Inputs is everything that a decision depends on.
 type Inputs struct {
+	Net     string // name of the network on this host; the only one has none
 	Network *subnet.Network
 	Backend backend.Backend
 	Options Options
@@ -39,7 +40,7 @@ type Decision struct {
 func Decide(in Inputs) Decision {
 	var d Decision
 	d.Want, d.Unserved = peers(in)
-	d.Want.Add(host(*in.Network, in.Self.Subnets, in.Options.IPMasq))
+	d.Want.Add(host(in))
 	if in.Options.SourceCheck {
 		checkSources(in, &d.Want)
 	}
@@ -64,6 +65,9 @@ func Peers(in Inputs) (ip.State, []subnet.Problem) {
 // peers is Peers, unsorted: Decide has more to put in order.
 func peers(in Inputs) (ip.State, []subnet.Problem) {
 	want, unserved := in.Backend.Plan(in.Host, in.Self, in.Usable)
+	for i := range want.Guards {
+		want.Guards[i].Net = in.Net
+	}
 	applyFilters(&want, in.Options)
 	return want, unserved
 }

@@ -12,10 +12,12 @@ import (
 const protocolBoot = 3
 
 // host returns what every backend needs: forwarding switched on, and the packet filter rules.
-func host(n subnet.Network, own subnet.Subnets, masquerade bool) ip.State {
-	s := ip.State{Sysctls: Forwarding(n)}
-	for _, f := range n.Families() {
-		s.Tables = append(s.Tables, table(f, n.Pools.Of(f), own.Of(f), masquerade))
+func host(in Inputs) ip.State {
+	s := ip.State{Sysctls: Forwarding(*in.Network)}
+	for _, f := range in.Network.Families() {
+		t := table(f, in.Network.Pools.Of(f), in.Self.Subnets.Of(f), in.Options.IPMasq)
+		t.Net = in.Net
+		s.Tables = append(s.Tables, t)
 	}
 	return s
 }

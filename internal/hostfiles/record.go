@@ -80,6 +80,41 @@ func ReadRecord(dir string) (Record, error) {
 	return r, nil
 }
 
+// networksDir is the directory below the state directory where each network but the one without a name has one of its own.
+const networksDir = "networks"
+
+// NetworkDir is where a network of a host has its files, below the state directory.
+func NetworkDir(stateDir, network string) string {
+	if network == "" {
+		return stateDir
+	}
+	return filepath.Join(stateDir, networksDir, network)
+}
+
+// Former is everything that Tulle may own on this host for networks which it no longer has.
+func Former(stateDir string, present []string) (ip.Scope, error) {
+	names := []string{""}
+	entries, err := os.ReadDir(filepath.Join(stateDir, networksDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ip.Scope{}, fmt.Errorf("look for records: %w", err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	var scope ip.Scope
+	for _, name := range names {
+		if slices.Contains(present, name) {
+			continue
+		}
+		r, err := ReadRecord(NetworkDir(stateDir, name))
+		if err != nil && !errors.Is(err, errGarbled) {
+			return ip.Scope{}, err
+		}
+		scope = scope.Join(r.Scope())
+	}
+	return scope, nil
+}
+
 // RecordFile is the record as it is on disk.
 type RecordFile struct {
 	dir    string

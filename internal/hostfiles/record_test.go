@@ -90,7 +90,8 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if _, err := ReadWanted(dir); !os.IsNotExist(err) && err == nil {
 		t.Error("there is nothing to read, and no error")
 	}
-	w.Note(scope, state)
+	w.Set(0, state)
+	w.SetScope(scope)
 	w.Update()
 	got, err := ReadWanted(dir)
 	if err != nil || !got.State.Equal(state) || len(got.Scope.Links) != 1 || len(got.Scope.Paths) != 0 || got.Time.IsZero() {
@@ -99,7 +100,6 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, wantedFile)); err != nil {
 		t.Fatal(err)
 	}
-	w.Note(scope, state)
 	w.Update()
 	if _, err := ReadWanted(dir); err == nil {
 		t.Error("the same was written again")

@@ -53,8 +53,8 @@ type WantedFile struct {
 	*writer
 	dir    string
 	scope  ip.Scope
-	last   ip.State
-	late   bool // the file is behind
+	parts  []ip.State // that it consists of
+	late   bool       // the file is behind
 	failed atomic.Pointer[error]
 }
 
@@ -69,22 +69,20 @@ func NewWantedFile(dir string, changed func()) *WantedFile {
 	return w
 }
 
-// Last is the state that was noted last. It must not be changed.
-func (w *WantedFile) Last() ip.State { return w.last }
-
-// Note takes note of what is wanted now, and leaves the file as it is.
-func (w *WantedFile) Note(scope ip.Scope, state ip.State) {
-	if !w.last.Equal(state) {
-		w.scope, w.last, w.late = scope, state, true
+// Set says what a part is now, and leaves the file as it is. The state may have been changed in place.
+func (w *WantedFile) Set(part int, state ip.State) {
+	if more := part + 1 - len(w.parts); more > 0 {
+		w.parts = append(w.parts, make([]ip.State, more)...)
 	}
+	w.parts[part], w.late = state, true
 }
 
-// Amend takes note of a state that may have been changed in place.
-func (w *WantedFile) Amend(state ip.State) { w.last, w.late = state, true }
+// SetScope says what all parts are in the scope of.
+func (w *WantedFile) SetScope(scope ip.Scope) { w.scope = scope }
 
 // Now returns what is wanted now, for others to keep.
 func (w *WantedFile) Now() Wanted {
-	now := Wanted{Time: time.Now(), Scope: w.scope, State: w.last.Clone()}
+	now := Wanted{Time: time.Now(), Scope: w.scope, State: ip.Sum(w.parts...).Clone()}
 	now.Scope.Paths = nil
 	return now
 }

@@ -189,11 +189,11 @@ func (f *fleet) changed(h *host, p *process, st agent.Status) {
 	for _, fault := range st.Troubles.Of(trouble.Fault) {
 		f.report(invariant.Violation{Invariant: fault.Subject, Detail: fault.Text})
 	}
-	if st.Lease == nil {
+	if st.Of("").Lease == nil {
 		return
 	}
 	var own subnet.Subnets
-	for _, s := range st.Lease.Subnets {
+	for _, s := range st.Of("").Lease.Subnets {
 		own.Set(ip.FamilyOf(s.Addr()), s)
 	}
 	f.mu.Lock()
@@ -210,8 +210,8 @@ func (f *fleet) changed(h *host, p *process, st agent.Status) {
 			h.name, subnet.KeyOf(was), subnet.KeyOf(own))}}
 	}
 	h.subnets = own
-	fresh := st.Lease.Held && !h.holds
-	h.holds = st.Lease.Held
+	fresh := st.Of("").Lease.Held && !h.holds
+	h.holds = st.Of("").Lease.Held
 	f.mu.Unlock()
 	f.report(vs...)
 	if fresh {
@@ -226,11 +226,11 @@ func (f *fleet) checkOwners() {
 	var hosts []*host
 	for _, h := range f.everyone() {
 		st, ok := h.status()
-		if !ok || st.Lease == nil || !st.Lease.Held {
+		if !ok || st.Of("").Lease == nil || !st.Of("").Lease.Held {
 			continue
 		}
 		x := invariant.Holder{Host: h.name}
-		for _, s := range st.Lease.Subnets {
+		for _, s := range st.Of("").Lease.Subnets {
 			x.Subnets.Set(ip.FamilyOf(s.Addr()), s)
 		}
 		holders, hosts = append(holders, x), append(hosts, h)

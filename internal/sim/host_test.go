@@ -12,6 +12,8 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/backends"
+	"tulle/internal/decision"
+	"tulle/internal/fabric"
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
@@ -93,10 +95,14 @@ func (h *host) start() {
 	}
 	instance := fmt.Sprintf("%s-boot-%d", h.name, h.boots)
 	a, err := agent.New(agent.Config{
-		Store: watched{p.store, p.door}, Kernel: p.door, Backends: backends.All(), Log: log,
-		Node: h.node, Instance: instance, Hardware: []string{h.name}, IPMasq: true, PeerFilter: !f.plan.open, SourceCheck: !f.plan.open, TTL: f.plan.ttl,
-		Endpoints: []string{"memory"}, ConfigKey: "config", LeaseDir: "subnets/",
-		SubnetFile: h.path("run/subnet.env"), StateDir: h.path("state"), RunDir: h.path("run"),
+		Kernel: p.door, Log: log, StateDir: h.path("state"), RunDir: h.path("run"),
+		Host: fabric.Host{Node: h.node, Instance: instance, Hardware: []string{h.name}},
+		Networks: []fabric.Config{{
+			Store: watched{p.store, p.door}, Backends: backends.All(), SubnetFile: h.path("run/subnet.env"),
+			Keys:    fabric.Keys{Endpoints: []string{"memory"}, Config: "config", Leases: "subnets/"},
+			Options: decision.Options{IPMasq: true, PeerFilter: !f.plan.open, SourceCheck: !f.plan.open},
+			Lease:   fabric.LeaseOptions{TTL: f.plan.ttl},
+		}},
 		Changed: func(st agent.Status) { f.changed(h, p, st) },
 	})
 	if err != nil {
@@ -154,7 +160,7 @@ func (h *host) forwards() {
 	}
 	f.mu.Unlock()
 	st, runs := h.status()
-	if kept && runs && h.connection.Cut && (st.Lease == nil || len(h.owned().Routes) == 0) {
+	if kept && runs && h.connection.Cut && (st.Of("").Lease == nil || len(h.owned().Routes) == 0) {
 		f.fail("%s was up before, and is not 10 s after a start without the store: %s", h.name, st.Reason)
 	}
 }

@@ -109,8 +109,8 @@ func (f *fleet) unsettled() string {
 		if why := h.unready(); why != "" {
 			return h.name + ": " + why
 		}
-		if st, _ := h.status(); len(st.Peers) < len(f.hosts)-1 {
-			return fmt.Sprintf("%s knows %d peers", h.name, len(st.Peers))
+		if st, _ := h.status(); len(st.Of("").Peers) < len(f.hosts)-1 {
+			return fmt.Sprintf("%s knows %d peers", h.name, len(st.Of("").Peers))
 		}
 	}
 	return ""
@@ -123,7 +123,7 @@ func (h *host) unready() string {
 		return "no daemon runs"
 	case !st.Ready:
 		return st.Reason
-	case st.Lease == nil || !st.Lease.Held:
+	case st.Of("").Lease == nil || !st.Of("").Lease.Held:
 		return "it does not hold its lease: " + st.Degraded
 	}
 	return st.Degraded + strings.Join(st.Troubles.Texts(trouble.LeaseRenumbered, trouble.ConfigPending), "")
@@ -199,7 +199,7 @@ func (f *fleet) judge(h *host) invariant.Host {
 	}
 	st, _ := h.status()
 	out := invariant.Host{Name: h.name, State: snap.Owned}
-	for _, s := range st.Lease.Subnets {
+	for _, s := range st.Of("").Lease.Subnets {
 		out.Subnets.Set(ip.FamilyOf(s.Addr()), s)
 	}
 	for _, a := range eth0(h.addr).Addrs {

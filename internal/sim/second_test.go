@@ -65,7 +65,7 @@ func (h *host) sleep(d time.Duration) {
 		return
 	}
 	h.proc.store.Sleep(d)
-	if st, ok := h.status(); ok && d >= h.fleet.plan.ttl && st.Lease != nil && st.Lease.Held {
+	if st, ok := h.status(); ok && d >= h.fleet.plan.ttl && st.Of("").Lease != nil && st.Of("").Lease.Held {
 		h.fleet.fail("%s: %s says after a sleep of %v that it holds its lease, whose time was %v", invariant.OneOwner, h.name, d, h.fleet.plan.ttl)
 	}
 }
@@ -77,13 +77,13 @@ func (d dice) tamperFilter(at time.Duration, h int) {
 		do   func(h *host, g ip.Guard, n int)
 	}{
 		{"the peer filter is deleted", func(h *host, g ip.Guard, _ int) { h.undo(g) }},
-		{"a peer is shut out", func(h *host, g ip.Guard, n int) { h.undo(pick(g.Peers, n)...) }},
+		{"a peer is shut out", func(h *host, g ip.Guard, n int) { h.undo(pick(g.Members(), n)...) }},
 		{"a stranger is let in", func(h *host, g ip.Guard, _ int) {
 			stranger := netip.MustParseAddr("172.30.0.252")
 			if g.Family == ip.IPv6 {
 				stranger = netip.MustParseAddr("fd30::fc")
 			}
-			_ = h.kernel.External(ip.Plan{{Verb: ip.Add, New: ip.Peer{Addr: stranger}}})
+			_ = h.kernel.External(ip.Plan{{Verb: ip.Add, New: ip.Member{Peer: ip.Peer{Addr: stranger}}}})
 		}},
 		{"the peer filter guards another port", func(h *host, g ip.Guard, _ int) {
 			other := g

@@ -24,6 +24,7 @@ const (
 type Trouble struct {
 	Code     Code     `json:"code"`
 	Severity Severity `json:"severity"`
+	Network  string   `json:"network,omitempty"` // whose it is, on a host with several
 	Subject  string   `json:"subject,omitempty"` // what it is about: a key of the store, an interface, an object in the kernel
 	Text     string   `json:"text"`
 	Remedy   string   `json:"remedy"`

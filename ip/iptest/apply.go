@@ -39,14 +39,15 @@ func (k *Kernel) apply(op ip.Op) error {
 		return k.applyRoute(del, o)
 	case ip.Table:
 		o.Rules = slices.Clone(o.Rules)
-		put(k.tables, del, o.Family, o)
-		delete(k.spoofed, o.Family)
+		id := tableID{o.Net, o.Family}
+		put(k.tables, del, id, o)
+		delete(k.spoofed, id)
 		return nil
 	case ip.Guard:
 		k.applyGuard(del, o)
 		return nil
-	case ip.Peer:
-		return k.applyPeer(del, o)
+	case ip.Member:
+		return k.applyMember(del, o)
 	case ip.Opening:
 		return k.applyOpening(del, o)
 	case ip.Leftover:

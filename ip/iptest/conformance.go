@@ -46,6 +46,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"sysctls", (*suite).sysctls},
 		{"tables", (*suite).tables},
 		{"guards", (*suite).guards},
+		{"networks", (*suite).networks},
 		{"strangers", (*suite).strangers},
 		{"forged", (*suite).forged},
 		{"spoofed", (*suite).spoofed},

@@ -26,6 +26,8 @@ func (x fixture) checked() (g ip.Guard, more ip.Peer) {
 	return g, more
 }
 
+func member(p ip.Peer) ip.Member { return ip.Member{Peer: p} }
+
 func (s *suite) guards() {
 	guard, more := s.guarded()
 	has := func(want ...ip.Guard) {
@@ -38,24 +40,24 @@ func (s *suite) guards() {
 		return g
 	}
 	a, b := guard.Peers[0], guard.Peers[1]
-	s.apply(add(more), syscall.ENOENT)
-	s.apply(del(more), nil)
+	s.apply(add(member(more)), syscall.ENOENT)
+	s.apply(del(member(more)), nil)
 	s.apply(add(guard), nil)
 	has(guard)
 	s.apply(add(guard), nil)
 	has(guard)
 
 	for range 2 { // the second time, there is nothing to do
-		s.apply(add(more), nil)
+		s.apply(add(member(more)), nil)
 		has(with(a, b, more))
 	}
 	for range 2 {
-		s.apply(del(a), nil)
+		s.apply(del(member(a)), nil)
 		has(with(b, more))
 	}
-	s.must(s.Kernel, add(a), del(b), add(b), del(more), del(more))
+	s.must(s.Kernel, add(member(a)), del(member(b)), add(member(b)), del(member(more)), del(member(more)))
 	has(guard)
-	s.must(s.Kernel, del(a), del(more), del(b)) // of which one is not there
+	s.must(s.Kernel, del(member(a)), del(member(more)), del(member(b))) // of which one is not there
 	has(with())
 	s.apply(replace(with(), guard), nil)
 	has(guard)
@@ -69,10 +71,40 @@ func (s *suite) guards() {
 	s.apply(del(other), nil)
 }
 
+// networks has tables of two networks beside each other.
+func (s *suite) networks() {
+	one, more := s.guarded()
+	two := one
+	two.Net, two.VNI, two.Peers = "two", 2, nil
+	table := ip.Table{Family: s.family, Rules: []ip.Rule{{Chain: ip.Forward, Src: ip.Match{Prefix: s.network}, Verdict: ip.Accept}}}
+	second := ip.Table{Net: "two", Family: s.family, Rules: []ip.Rule{{Chain: ip.Forward, Dst: ip.Match{Prefix: s.network}, Verdict: ip.Accept}}}
+	s.must(s.Kernel, add(one), add(table), add(two), add(second))
+	s.owned(ip.State{Guards: []ip.Guard{one, two}, Tables: []ip.Table{table, second}})
+
+	s.must(s.Kernel, add(ip.Member{Net: "two", Peer: more}), del(member(one.Peers[0])))
+	s.apply(add(ip.Member{Net: "three", Peer: more}), syscall.ENOENT)
+	one.Peers, two.Peers = one.Peers[1:], []ip.Peer{more}
+	s.owned(ip.State{Guards: []ip.Guard{one, two}, Tables: []ip.Table{table, second}})
+
+	s.AddInterface(uplinkName, s.uplink)
+	for _, vni := range []uint32{one.VNI, two.VNI} {
+		s.Knock(uplinkName, one.Peers[0].Addr, netip.AddrPortFrom(s.uplink.Addr(), one.Port), vni, s.near.IP)
+	}
+	s.drops("a packet of a peer of the other network", ip.Drops{})
+	if by := s.snapshot(s.scope()).Drops["two"].Of(s.family); by != (ip.Drops{Strangers: 1}) {
+		s.Errorf("of the second network, dropped are %+v, want one packet", by)
+	}
+
+	s.must(s.Kernel, del(one), del(table))
+	s.owned(ip.State{Guards: []ip.Guard{two}, Tables: []ip.Table{second}})
+	s.must(s.Kernel, del(two), del(second))
+	s.owned(ip.State{})
+}
+
 // drops looks how many packets have been dropped.
 func (s *suite) drops(what string, want ip.Drops) {
 	s.Helper()
-	if by := s.snapshot(s.scope()).Drops; by.V4.Plus(by.V6) != want {
+	if by := s.snapshot(s.scope()).Drops[""]; by.V4.Plus(by.V6) != want {
 		s.Errorf("after %s, dropped are %+v, want %+v", what, by, want)
 	}
 }
@@ -96,9 +128,9 @@ func (s *suite) strangers() {
 	knock(guard.Peers[0].Addr, guard.Port, guard.VNI, false)
 	knock(more.Addr, guard.Port+1, guard.VNI, false) // what is not Tulle's is left alone
 	knock(more.Addr, guard.Port, guard.VNI+1, false)
-	s.apply(add(more), nil)
+	s.apply(add(member(more)), nil)
 	knock(more.Addr, guard.Port, guard.VNI, false)
-	s.apply(del(guard.Peers[0]), nil)
+	s.apply(del(member(guard.Peers[0])), nil)
 	knock(guard.Peers[0].Addr, guard.Port, guard.VNI, true)
 	s.apply(del(guard), nil)
 	dropped = ip.Drops{}
@@ -131,18 +163,18 @@ func (s *suite) forged() {
 	for _, inner := range []netip.Addr{outside, s.route.Dst.Addr().Prev(), host, s.uplink.Addr(), more.Subnet.Addr(), foreign} {
 		knock(host, inner, &dropped.Forged)
 	}
-	s.must(s.Kernel, add(more), add(ip.Peer{Addr: more.Addr}), del(guard.Peers[1]))
+	s.must(s.Kernel, add(member(more)), add(member(ip.Peer{Addr: more.Addr})), del(member(guard.Peers[1])))
 	knock(more.Addr, more.Subnet.Addr(), nil)
 	knock(more.Addr, last, &dropped.Forged)
 	knock(host, last, &dropped.Forged)
 	want := guard
 	want.Peers = []ip.Peer{guard.Peers[0], guard.Peers[2], {Addr: more.Addr}, more}
 	s.owned(ip.State{Guards: []ip.Guard{want}})
-	s.must(s.Kernel, add(guard.Peers[1]), del(more), del(more), del(ip.Peer{Addr: more.Addr}))
+	s.must(s.Kernel, add(member(guard.Peers[1])), del(member(more)), del(member(more)), del(member(ip.Peer{Addr: more.Addr})))
 	s.owned(ip.State{Guards: []ip.Guard{guard}})
 	s.apply(replace(guard, guard.Unchecked()), nil)
 	s.owned(ip.State{Guards: []ip.Guard{guard.Unchecked()}})
-	s.apply(add(more), syscall.ENOENT)
+	s.apply(add(member(more)), syscall.ENOENT)
 }
 
 // spoofed has packets come in that are for elsewhere.

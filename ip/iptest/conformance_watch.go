@@ -46,8 +46,8 @@ func (s *suite) watch() {
 	n := count.Load()
 	guard, peer := s.guarded()
 	for _, op := range []ip.Op{
-		add(guard), add(peer), add(s.fdb), add(s.near), add(s.route),
-		del(s.route), del(s.near), del(s.fdb), del(peer), del(guard),
+		add(guard), add(member(peer)), add(s.fdb), add(s.near), add(s.route),
+		del(s.route), del(s.near), del(s.fdb), del(member(peer)), del(guard),
 	} {
 		s.must(s.Other, op)
 		n++

@@ -22,15 +22,15 @@ func (k *Kernel) applyGuard(del bool, g ip.Guard) {
 		peers[p] = true
 	}
 	g.Peers = nil
-	put(k.guards, del, g.Family, &guard{Guard: g, peers: peers})
+	put(k.guards, del, tableID{g.Net, g.Family}, &guard{Guard: g, peers: peers})
 }
 
-func (k *Kernel) applyPeer(del bool, p ip.Peer) error {
-	g, ok := k.guards[ip.FamilyOf(p.Addr)]
-	ok = ok && (!p.Subnet.IsValid() || g.Bits > 0)
+func (k *Kernel) applyMember(del bool, m ip.Member) error {
+	g, ok := k.guards[tableID{m.Net, ip.FamilyOf(m.Addr)}]
+	ok = ok && (!m.Subnet.IsValid() || g.Bits > 0)
 	switch {
 	case ok:
-		put(g.peers, del, p, true)
+		put(g.peers, del, m.Peer, true)
 	case !del:
 		return syscall.ENOENT
 	}
@@ -42,12 +42,10 @@ func (k *Kernel) readGuards(s *ip.Snapshot) {
 		have := g.Guard
 		have.Peers = slices.Collect(maps.Keys(g.peers))
 		s.Owned.Guards = append(s.Owned.Guards, have)
-		s.Drops.Set(g.Family, g.drops)
+		s.AddDrops(g.Net, g.Family, g.drops)
 	}
-	for f, n := range k.spoofed {
-		drops := s.Drops.Of(f)
-		drops.Spoofed = n
-		s.Drops.Set(f, drops)
+	for id, n := range k.spoofed {
+		s.AddDrops(id.net, id.family, ip.Drops{Spoofed: n})
 	}
 }
 
@@ -55,10 +53,14 @@ func (k *Kernel) readGuards(s *ip.Snapshot) {
 func (k *Kernel) Knock(from netip.Addr, port uint16, vni uint32, inner netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	g := k.guards[ip.FamilyOf(from)]
-	if g == nil || g.Port != port || g.VNI != vni {
-		return
+	for _, g := range k.guards {
+		if g.Family == ip.FamilyOf(from) && g.Port == port && g.VNI == vni {
+			g.knock(from, inner)
+		}
 	}
+}
+
+func (g *guard) knock(from, inner netip.Addr) {
 	subnet, _ := inner.Prefix(g.Bits)
 	switch speaks := ip.FamilyOf(inner) == g.Family && g.peers[ip.Peer{Addr: from, Subnet: subnet}]; {
 	case g.Bits > 0 && speaks:
@@ -73,13 +75,12 @@ func (k *Kernel) Knock(from netip.Addr, port uint16, vni uint32, inner netip.Add
 func (k *Kernel) Forward(in string, src, dst netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	f := ip.FamilyOf(src)
-	for _, r := range k.tables[f].Rules {
-		if r.Chain == ip.Forward && (r.In == "" || r.In == in) && matches(r.Src, src) && matches(r.Dst, dst) && !(r.Unrouted && k.routedBack(src, in)) {
-			if r.Verdict == ip.DropSpoof {
-				k.spoofed[f]++
-			}
-			return
+	for id, t := range k.tables {
+		applies := func(r ip.Rule) bool {
+			return r.Chain == ip.Forward && (r.In == "" || r.In == in) && matches(r.Src, src) && matches(r.Dst, dst) && !(r.Unrouted && k.routedBack(src, in))
+		}
+		if i := slices.IndexFunc(t.Rules, applies); id.family == ip.FamilyOf(src) && i >= 0 && t.Rules[i].Verdict == ip.DropSpoof {
+			k.spoofed[id]++
 		}
 	}
 }

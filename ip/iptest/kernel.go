@@ -24,9 +24,9 @@ type Kernel struct {
 	fdb        map[fdbID]netip.Addr
 	neighbors  map[neighborID]ip.MAC
 	routes     map[routeID]ip.Route
-	tables     map[ip.Family]ip.Table
-	guards     map[ip.Family]*guard
-	spoofed    map[ip.Family]uint64 // packets that the rules of tables have dropped
+	tables     map[tableID]ip.Table
+	guards     map[tableID]*guard
+	spoofed    map[tableID]uint64 // packets that the rules of tables have dropped
 	filters    map[ip.Place]ip.Filter
 	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
 
@@ -50,6 +50,10 @@ type (
 		dst    netip.Prefix
 		metric uint32
 	}
+	tableID struct {
+		net    string // name of the network
+		family ip.Family
+	}
 )
 
 var _ ip.Kernel = (*Kernel)(nil)
@@ -66,9 +70,9 @@ func New() *Kernel {
 		fdb:       map[fdbID]netip.Addr{},
 		neighbors: map[neighborID]ip.MAC{},
 		routes:    map[routeID]ip.Route{},
-		tables:    map[ip.Family]ip.Table{},
-		guards:    map[ip.Family]*guard{},
-		spoofed:   map[ip.Family]uint64{},
+		tables:    map[tableID]ip.Table{},
+		guards:    map[tableID]*guard{},
+		spoofed:   map[tableID]uint64{},
 		filters:   map[ip.Place]ip.Filter{},
 		leftovers: map[ip.Leftover]netip.Prefix{},
 		changed:   map[int]chan struct{}{},

@@ -98,7 +98,7 @@ func foreignChains(c *nftables.Conn) (map[ip.Place]*nftables.Chain, error) {
 	places := map[ip.Place]*nftables.Chain{}
 	for _, chain := range chains {
 		family, ok := placeFamily(chain.Table.Family)
-		ours := chain.Table.Name == ip.TableName || chain.Table.Name == ip.GuardTable
+		_, _, ours := ip.ParseTable(chain.Table.Name)
 		if ok && !ours && active[*chain.Table] {
 			places[ip.Place{Engine: ip.NFTables, Family: family, Table: chain.Table.Name, Chain: chain.Name}] = chain
 		}

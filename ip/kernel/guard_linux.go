@@ -9,8 +9,8 @@ import (
 	"tulle/ip"
 )
 
-func guardTable(f ip.Family) *nftables.Table {
-	return &nftables.Table{Family: tableFamily(f), Name: ip.GuardTable}
+func guardTable(net string, f ip.Family) *nftables.Table {
+	return &nftables.Table{Family: tableFamily(f), Name: ip.TableOf(ip.GuardTable, net)}
 }
 
 // guardChains are the chains of a guard, those first that others jump to. What comes in for this host, whatever its address, is seen before connection tracking
@@ -54,7 +54,7 @@ func sameSets(have []*nftables.Set, want []nftables.Set) bool {
 
 // replaceGuard makes the table of the guard with all its peers, or deletes it, in one transaction.
 func replaceGuard(c *nftables.Conn, verb ip.Verb, g ip.Guard) error {
-	table := guardTable(g.Family)
+	table := guardTable(g.Net, g.Family)
 	c.AddTable(table) // deleting needs something to delete
 	c.DelTable(table)
 	if verb == ip.Delete {
@@ -89,7 +89,7 @@ func addCounter(c *nftables.Conn, t *nftables.Table, name string) {
 	c.AddObj(&nftables.NamedObj{Table: t, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 }
 
-// readCounter adds to n the packets that a counter of the table has counted; one that is missing has counted none.
+// readCounter sets n to the packets that a counter of the table has counted; one that is missing has counted none.
 func readCounter(c *nftables.Conn, t *nftables.Table, name string, n *uint64) error {
 	object, err := c.GetObject(&nftables.NamedObj{Table: t, Name: name, Type: nftables.ObjTypeCounter})
 	if err != nil {
@@ -97,7 +97,7 @@ func readCounter(c *nftables.Conn, t *nftables.Table, name string, n *uint64) er
 	}
 	if named, ok := object.(*nftables.NamedObj); ok {
 		if counter, ok := named.Obj.(*expr.Counter); ok {
-			*n += counter.Packets
+			*n = counter.Packets
 		}
 	}
 	return nil
@@ -105,8 +105,9 @@ func readCounter(c *nftables.Conn, t *nftables.Table, name string, n *uint64) er
 
 // readGuard reads the guard that a table is. One that somebody changed guards nothing: it differs from every wanted
 // one, and so is replaced.
-func (rd *reading) readGuard(c *nftables.Conn, dumps *socket, f ip.Family, t *nftables.Table) error {
+func (rd *reading) readGuard(c *nftables.Conn, dumps *socket, net string, f ip.Family, t *nftables.Table) error {
 	g, err := readGuardRules(c, f, t)
+	g.Net = net
 	if err == nil && g.Port != 0 {
 		err = rd.readPeers(c, dumps, t, &g)
 	}
@@ -156,11 +157,11 @@ func (rd *reading) readPeers(c *nftables.Conn, dumps *socket, t *nftables.Table,
 		return err
 	}
 	if slices.Contains(peers, ip.Peer{}) { // the element that stands for all addresses
-		*g = ip.Guard{Family: g.Family}
+		*g = ip.Guard{Net: g.Net, Family: g.Family}
 		return nil
 	}
 	g.Peers = peers
-	drops := rd.Drops.Of(g.Family)
+	var drops ip.Drops
 	for name, n := range map[string]*uint64{
 		ip.CountStrangers: &drops.Strangers, ip.CountForged: &drops.Forged, ip.CountInjected: &drops.Injected,
 	} {
@@ -168,6 +169,6 @@ func (rd *reading) readPeers(c *nftables.Conn, dumps *socket, t *nftables.Table,
 			return err
 		}
 	}
-	rd.Drops.Set(g.Family, drops)
+	rd.AddDrops(g.Net, g.Family, drops)
 	return nil
 }

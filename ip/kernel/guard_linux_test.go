@@ -230,4 +230,4 @@ func (w world) mends(t *testing.T, want ip.State) {
 	}
 }
 
-func strangers(s ip.Snapshot) uint64 { return s.Drops.V4.Plus(s.Drops.V6).Strangers }
+func strangers(s ip.Snapshot) uint64 { return s.Drops[""].V4.Plus(s.Drops[""].V6).Strangers }

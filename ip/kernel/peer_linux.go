@@ -44,7 +44,7 @@ func dumpPeers(s *socket, g ip.Guard) ([]ip.Peer, error) {
 	var all []ip.Peer
 	for _, set := range guardSets(g) {
 		var request batch
-		request.attr(unix.NFTA_SET_ELEM_LIST_TABLE, []byte(ip.GuardTable+"\x00")...)
+		request.attr(unix.NFTA_SET_ELEM_LIST_TABLE, []byte(ip.TableOf(ip.GuardTable, g.Net)+"\x00")...)
 		request.attr(unix.NFTA_SET_ELEM_LIST_SET, []byte(set.Name+"\x00")...)
 		header := append([]byte{addressFamily(g.Family), unix.NFNETLINK_V0, 0, 0}, request.buf...)
 		parse := func(m message) ([]ip.Peer, bool) { return parsePeers(m, g) }
@@ -95,9 +95,9 @@ func parsePeer(element []byte, g ip.Guard) ip.Peer {
 // peersAhead counts the ops at the head of the plan that add peers to one guard, or delete them.
 func peersAhead(plan ip.Plan) int {
 	same := func(a, b ip.Op) bool {
-		p, isPeer := peerOf(a)
-		q, wasPeer := peerOf(b)
-		return isPeer && wasPeer && a.Verb == b.Verb && p.Addr.Is4() == q.Addr.Is4()
+		p, isPeer := memberOf(a)
+		q, wasPeer := memberOf(b)
+		return isPeer && wasPeer && a.Verb == b.Verb && p.Net == q.Net && p.Addr.Is4() == q.Addr.Is4()
 	}
 	n := 0
 	for n < len(plan) && n < maxElements && same(plan[n], plan[0]) {
@@ -106,16 +106,16 @@ func peersAhead(plan ip.Plan) int {
 	return n
 }
 
-func peerOf(op ip.Op) (ip.Peer, bool) {
+func memberOf(op ip.Op) (ip.Member, bool) {
 	if op.Verb == ip.Delete {
-		p, ok := op.Old.(ip.Peer)
-		return p, ok
+		m, ok := op.Old.(ip.Member)
+		return m, ok
 	}
-	p, ok := op.New.(ip.Peer)
-	return p, ok
+	m, ok := op.New.(ip.Member)
+	return m, ok
 }
 
-// peers carries out ops of one verb and family in one transaction. If it fails, nothing of it happened, and each op
+// peers carries out ops of one verb and guard in one transaction. If it fails, nothing of it happened, and each op
 // is tried by itself.
 func (a *applier) peers(ops []ip.Op) {
 	err := a.kernel.nft.use(a.kernel, func(c *nftables.Conn) error { return changePeers(c, ops) })
@@ -131,15 +131,17 @@ func (a *applier) peers(ops []ip.Op) {
 }
 
 func changePeers(c *nftables.Conn, ops []ip.Op) error {
+	first, _ := memberOf(ops[0])
 	peers := make([]ip.Peer, len(ops))
 	for i, op := range ops {
-		peers[i], _ = peerOf(op)
+		m, _ := memberOf(op)
+		peers[i] = m.Peer
 	}
 	change := c.SetAddElements
 	if ops[0].Verb == ip.Delete {
 		change = c.SetDeleteElements
 	}
-	if err := changeElements(change, guardTable(ip.FamilyOf(peers[0].Addr)), peers); err != nil {
+	if err := changeElements(change, guardTable(first.Net, ip.FamilyOf(first.Addr)), peers); err != nil {
 		return err
 	}
 	return c.Flush()

@@ -109,6 +109,7 @@ func randomObject(r *rapid.T) ip.Object {
 	}
 	name := rapid.SampledFrom([]string{"flannel.1", "flannel-v6.1"}).Draw(r, "link")
 	mac := ip.MAC{2, 0, 0, 0, 0, byte(rapid.IntRange(1, 2).Draw(r, "MAC"))}
+	net := rapid.SampledFrom([]string{"", "two"}).Draw(r, "network")
 	peer := pick("peer", []string{"10.50.3.0", "10.50.4.0"}, []string{"fd50:0:0:3::", "fd50:0:0:4::"})
 	switch rapid.SampledFrom([]string{"link", "addr", "fdb", "neighbor", "route", "direct", "guard", "peer"}).Draw(r, "kind") {
 	case "link":
@@ -127,7 +128,7 @@ func randomObject(r *rapid.T) ip.Object {
 		f := map[bool]ip.Family{false: ip.IPv4, true: ip.IPv6}[v6]
 		network := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.50.0.0/16"), V6: netip.MustParsePrefix("fd50::/48")}.Of(f)
 		return ip.Guard{
-			Family: f, VNI: 1, Port: 8472, Network: network, Bits: ip.Dual[int]{V4: 24, V6: 64}.Of(f),
+			Net: net, Family: f, VNI: 1, Port: 8472, Network: network, Bits: ip.Dual[int]{V4: 24, V6: 64}.Of(f),
 			Link: name, Uplink: name,
 			Peers: []ip.Peer{{Addr: pick("vtep", []string{"192.0.2.9", "192.0.2.8"}, []string{"2001:db8::9", "2001:db8::8"})}},
 		}
@@ -136,7 +137,7 @@ func randomObject(r *rapid.T) ip.Object {
 		if rapid.Bool().Draw(r, "source") {
 			p.Subnet, _ = peer.Prefix(ip.Dual[int]{V4: 24, V6: 64}.Of(ip.FamilyOf(peer)))
 		}
-		return p
+		return ip.Member{Net: net, Peer: p}
 	case "neighbor":
 		return ip.Neighbor{Link: name, IP: peer, MAC: mac}
 	}

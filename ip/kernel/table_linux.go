@@ -40,7 +40,7 @@ func tableFamily(f ip.Family) nftables.TableFamily {
 
 // replaceTable makes the table t, or deletes it, in one transaction.
 func replaceTable(c *nftables.Conn, verb ip.Verb, t ip.Table) error {
-	table := &nftables.Table{Family: tableFamily(t.Family), Name: ip.TableName}
+	table := &nftables.Table{Family: tableFamily(t.Family), Name: ip.TableOf(ip.TableName, t.Net)}
 	var rules []*nftables.Rule
 	chains := baseChains(table)
 	for _, r := range t.Rules {
@@ -93,14 +93,16 @@ func (rd *reading) readTables(c *nftables.Conn, dumps *socket) error {
 			return err
 		}
 		for _, t := range tables {
-			read := rd.readLeftovers
-			switch t.Name {
-			case ip.TableName:
-				read = rd.readTable
-			case ip.GuardTable:
-				read = func(c *nftables.Conn, f ip.Family, t *nftables.Table) error { return rd.readGuard(c, dumps, f, t) }
+			var err error
+			switch base, net, ours := ip.ParseTable(t.Name); {
+			case !ours:
+				err = rd.readLeftovers(c, f, t)
+			case base == ip.TableName:
+				err = rd.readTable(c, net, f, t)
+			default:
+				err = rd.readGuard(c, dumps, net, f, t)
 			}
-			if err := read(c, f, t); err != nil {
+			if err != nil {
 				return err
 			}
 		}
@@ -112,8 +114,8 @@ func (rd *reading) readTables(c *nftables.Conn, dumps *socket) error {
 // from every wanted one, and so is replaced.
 const foreign ip.Verdict = "continue comment \"not Tulle's\""
 
-func (rd *reading) readTable(c *nftables.Conn, f ip.Family, t *nftables.Table) error {
-	table := ip.Table{Family: f}
+func (rd *reading) readTable(c *nftables.Conn, net string, f ip.Family, t *nftables.Table) error {
+	table := ip.Table{Net: net, Family: f}
 	if t.Flags != 0 { // dormant, say
 		table.Rules = append(table.Rules, ip.Rule{Verdict: foreign})
 	}
@@ -141,11 +143,11 @@ func (rd *reading) readTable(c *nftables.Conn, f ip.Family, t *nftables.Table) e
 	}
 	rd.Owned.Tables = append(rd.Owned.Tables, table)
 	if table.Counts() {
-		drops := rd.Drops.Of(f)
+		var drops ip.Drops
 		if err := readCounter(c, t, ip.CountSpoofed, &drops.Spoofed); err != nil {
 			return err
 		}
-		rd.Drops.Set(f, drops)
+		rd.AddDrops(net, f, drops)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package agent
+package fabric
 
 import (
 	"maps"
@@ -84,30 +84,30 @@ func (u usage) independent(n *subnet.Network, l *subnet.Lease) bool {
 }
 
 // setBaseline takes note of what a full pass has left, if an incremental pass may go on from there.
-func (a *Agent) setBaseline(v view, d decided, peers []peerView) {
-	if v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.past || a.holdback.Doubt() != "" {
+func (f *Fabric) setBaseline(v view, d decided, peers []peerView) {
+	if v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Doubt() != "" {
 		return
 	}
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
 		return
 	}
-	b := &baseline{set: v.set.Set, view: v, precious: a.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
+	b := &baseline{set: v.set.Set, view: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
 	b.view.set, b.view.snap.Owned, b.view.snap.Paths, b.view.host.Paths = storeView{}, ip.State{}, nil, nil
-	for _, f := range ip.Families() {
-		b.links.Set(f, decision.FabricLinks(d.Want, f))
+	for _, family := range ip.Families() {
+		b.links.Set(family, decision.FabricLinks(d.Want, family))
 	}
-	if last := a.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) {
+	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) {
 		b.usage = last.usage // all of them were independent
-		a.baseline = b
+		f.baseline = b
 		return
 	}
 	b.usage = newUsage(b.set.Leases)
 	for _, l := range b.set.Leases {
-		if !b.usage.independent(a.network, l) {
+		if !b.usage.independent(f.network, l) {
 			return
 		}
 	}
-	a.baseline = b
+	f.baseline = b
 }
 
 // setPaths keeps the paths to the hosts of leases that were added, and forgets those of leases that were removed.

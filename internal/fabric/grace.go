@@ -1,4 +1,4 @@
-package agent
+package fabric
 
 import (
 	"sync"
@@ -7,11 +7,11 @@ import (
 	"tulle/subnet"
 )
 
-// leaseGrace is how long a lease that is gone from the store is waited for: its host makes it anew as soon as it hears of that, and what leads
+// LeaseGrace is how long a lease that is gone from the store is waited for: its host makes it anew as soon as it hears of that, and what leads
 // to the host does no harm meanwhile.
-const leaseGrace = 250 * time.Millisecond
+const LeaseGrace = 250 * time.Millisecond
 
-// grace hands on the views of a store. One that lacks leases of the last is handed on after leaseGrace, or its successor is.
+// grace hands on the views of a store. One that lacks leases of the last is handed on after LeaseGrace, or its successor is.
 type grace struct {
 	handOn func(subnet.Set)
 
@@ -29,7 +29,7 @@ func (g *grace) put(set subnet.Set) {
 	if !lacks(set.Leases, g.last) {
 		g.release()
 	} else if g.timer == nil {
-		g.timer = time.AfterFunc(leaseGrace, func() {
+		g.timer = time.AfterFunc(LeaseGrace, func() {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.release()

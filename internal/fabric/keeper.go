@@ -1,4 +1,4 @@
-package agent
+package fabric
 
 import (
 	"context"
@@ -38,20 +38,20 @@ type loss struct {
 	time    time.Time
 }
 
-// errAcquiring tells that the store has not given a lease yet.
-var errAcquiring = errors.New("acquiring a lease")
+// ErrAcquiring tells that the store has not given a lease yet.
+var ErrAcquiring = errors.New("acquiring a lease")
 
 func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 	for _, f := range ip.Families() {
 		if !previous.Of(f).IsValid() {
-			previous.Set(f, cfg.Previous.Of(f))
+			previous.Set(f, cfg.Lease.Previous.Of(f))
 		}
 	}
-	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.TTL, previous: previous, renumber: cfg.Renumber, changed: changed, wake: make(chan struct{}, 1), err: errAcquiring}
+	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.Lease.TTL, previous: previous, renumber: cfg.Lease.Renumber, changed: changed, wake: make(chan struct{}, 1), err: ErrAcquiring}
 }
 
-// errRanOut tells that this host cannot know whether the lease is still its own.
-var errRanOut = errors.New("the store has not confirmed the lease for as long as it lasts: another host may have the subnet")
+// ErrUnconfirmed tells that this host cannot know whether the lease is still its own.
+var ErrUnconfirmed = errors.New("the store has not confirmed the lease for as long as it lasts: another host may have the subnet")
 
 // publish says what the lease should announce.
 func (k *keeper) publish(attrs subnet.Attrs) {
@@ -105,7 +105,7 @@ func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 		return subnet.Lease{}, false, k.err
 	}
 	if k.held.Remaining() <= 0 {
-		return k.held.Lease(), false, errRanOut
+		return k.held.Lease(), false, ErrUnconfirmed
 	}
 	return k.held.Lease(), true, k.err
 }

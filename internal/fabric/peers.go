@@ -1,4 +1,4 @@
-package agent
+package fabric
 
 import (
 	"net/netip"
@@ -15,11 +15,11 @@ type peerView struct {
 }
 
 // peerViews tells of each usable peer how its subnets are routed.
-func (a *Agent) peerViews(v view, d decided) []peerView {
-	if g := a.lastBaseline; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
+func (f *Fabric) peerViews(v view, d decided) []peerView {
+	if g := f.lastBaseline; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
 		return g.peers
 	}
-	return peerViews(d.usable, d.Want.Routes, a.backend.Scope(nil).Links)
+	return peerViews(d.usable, d.Want.Routes, f.backend.Scope(nil).Links)
 }
 
 // peerViews tells of each usable peer how its subnets are routed; overlay are the backend's own links. The routes must be

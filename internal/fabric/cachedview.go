@@ -1,4 +1,4 @@
-package agent
+package fabric
 
 import (
 	"errors"
@@ -13,26 +13,26 @@ import (
 
 // cachedView is the view that an earlier run has left, if this one may work from it without the store. It returns nil, and says
 // why, if there is none.
-func (a *Agent) cachedView() *hostfiles.View {
-	view, err := a.cache.Read()
+func (f *Fabric) cachedView() *hostfiles.View {
+	view, err := f.views.cache.Read()
 	if err == nil {
-		err = a.grantsOurs(view)
+		err = f.grantsOurs(view)
 	}
 	if err == nil {
 		return view
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		a.cfg.Log.Warn("cached view passed over: without the store there is nothing to start from", "err", err)
+		f.cfg.Log.Warn("cached view passed over: without the store there is nothing to start from", "err", err)
 	}
 	return nil
 }
 
 // grantsOurs checks that the recorded lease is this host's, by the view too.
-func (a *Agent) grantsOurs(view *hostfiles.View) error {
-	if a.lease.Attrs.Elsewhere(subnet.Attrs{Hardware: a.cfg.Hardware}) {
-		return fmt.Errorf("%s was recorded on other hardware, which may be using it", subnet.KeyOf(a.lease.Subnets))
+func (f *Fabric) grantsOurs(view *hostfiles.View) error {
+	if f.lease.Attrs.Elsewhere(subnet.Attrs{Hardware: f.cfg.Host.Hardware}) {
+		return fmt.Errorf("%s was recorded on other hardware, which may be using it", subnet.KeyOf(f.lease.Subnets))
 	}
-	return ours(view.Set, a.lease, a.cfg.Node)
+	return ours(view.Set, f.lease, f.cfg.Host.Node)
 }
 
 // ours checks that a recorded lease is the node's and that the view grants it: whoever came later with a lease that overlaps

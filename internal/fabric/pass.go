@@ -1,0 +1,236 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"tulle/backend"
+	"tulle/internal/decision"
+	"tulle/internal/invariant"
+	"tulle/internal/trouble"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Pass is a fabric's part in one pass of the host. The host calls Begin, then for each look at the kernel Scope, Decide and Applied, and
+// End once there is nothing left to do or it gives up. Where the fabric cannot decide, as without a view of the store, nothing of it is
+// to be changed.
+type Pass struct {
+	Status Status
+
+	fabric *Fabric
+	set    storeView
+	err    error // why the network is not ready
+	view   view
+	found  findings
+	decided
+}
+
+// decided is what one look at the kernel leads to, from the leases that may be used.
+type decided struct {
+	decision.Decision
+	usable   []*subnet.Lease
+	problems []subnet.Problem // leases that are refused or not served
+}
+
+// Begin takes in the newest view of the store and its configuration.
+func (f *Fabric) Begin() *Pass {
+	f.baseline, f.lastBaseline = nil, f.baseline
+	p := &Pass{fabric: f, Status: Status{Name: f.cfg.Name}}
+	p.err = p.takeIn()
+	return p
+}
+
+func (p *Pass) takeIn() error {
+	set, err := p.fabric.currentView()
+	if err != nil {
+		return err
+	}
+	p.set = set
+	p.Status.Revision, p.Status.Degraded = set.Revision, set.degraded
+	p.found.problems = slices.Clone(set.Problems)
+	return p.configure(set.Set)
+}
+
+// Err is why the network is not ready, as far as the pass has come.
+func (p *Pass) Err() error { return p.err }
+
+// Beside checks that the network can be on a host beside another: each needs devices and addresses of its own. If it cannot, it has no say.
+func (p *Pass) Beside(other *Pass) {
+	f, o := p.fabric, other.fabric
+	var clash string
+	for _, link := range f.backend.Scope(nil).Links {
+		if slices.Contains(o.backend.Scope(nil).Links, link) {
+			clash = "uses the device " + link + ", as another network of this host does: give it another VNI"
+		}
+	}
+	for _, n := range f.network.Prefixes() {
+		if slices.ContainsFunc(o.network.Prefixes(), n.Overlaps) {
+			clash = "has addresses of " + n.String() + ", as another network of this host does: give it others"
+		}
+	}
+	if clash != "" {
+		p.err = trouble.Wrap(trouble.ConfigRefused, f.cfg.Keys.Config, errors.New("this network "+clash))
+	}
+}
+
+// FromCache reports whether the view is of an earlier run. What is wanted then is only to be added.
+func (p *Pass) FromCache() bool { return p.set.cached }
+
+// Families are those of the network.
+func (p *Pass) Families() []ip.Family { return p.fabric.network.Families() }
+
+// Scope is what the next look at the kernel must read, and all that may be changed there for the network: where it has no say, what an earlier
+// run may have made.
+func (p *Pass) Scope() ip.Scope {
+	if p.err != nil {
+		return p.fabric.record.Record().Scope()
+	}
+	p.view = view{set: p.set}
+	p.view.scope = p.fabric.scope(&p.view)
+	return p.view.scope
+}
+
+// Decide says what is wanted, from one look at the host. It returns false, and Err says why, if there is nothing to be said.
+func (p *Pass) Decide(facts Facts) bool {
+	p.err = p.decide(facts)
+	return p.err == nil
+}
+
+func (p *Pass) decide(facts Facts) error {
+	f, v := p.fabric, &p.view
+	if err := f.look(v, facts); err != nil {
+		return err
+	}
+	mtu, err := f.backend.MTU(v.host.Uplink)
+	if err != nil {
+		return trouble.Wrap(trouble.UplinkMissing, v.host.Uplink.Link, err)
+	}
+	p.Status.MTU = mtu
+	if v.self.Subnets == (subnet.Subnets{}) {
+		return v.notHeld
+	}
+	p.Status.Lease = leaseStatus(v.self, v.notHeld == nil)
+	if errors.Is(v.notHeld, ErrUnconfirmed) {
+		p.Status.Degraded = ErrUnconfirmed.Error()
+	}
+	p.decided = f.decide(*v)
+	v.unchanged = f.wanted.Equal(p.Want)
+	if !v.unchanged {
+		f.wanted = p.Want
+	}
+	p.Status.peers = f.peerViews(*v, p.decided)
+	p.Status.PeerCount = len(p.Status.peers)
+	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.doubtful()), f.keyed(p.problems)
+	p.found.blocked, p.found.closed = p.Blocked, p.Closed
+	p.found.stale, p.found.shared = stale(*v, *f.network), shared(*v, *f.network)
+	return nil
+}
+
+// Unchanged reports whether the same is wanted as the last time.
+func (p *Pass) Unchanged() bool { return p.view.unchanged }
+
+// Violations holds what was decided against the invariants that one network can check.
+func (p *Pass) Violations() []invariant.Violation {
+	f := p.fabric
+	vs := invariant.Usable(*f.network, p.view.self.Subnets, p.usable)
+	vs = append(vs, invariant.Filtered(p.Want, f.cfg.Options.PeerFilter, p.usable)...)
+	return append(vs, invariant.Whole(p.Want)...)
+}
+
+// Applied tells that the kernel has been made right, as far as it lets itself. It has the subnet file written, and returns false if that cannot
+// be done: one object that the kernel refuses must not keep containers from starting.
+func (p *Pass) Applied() bool {
+	f := p.fabric
+	f.applied = true
+	if err := p.writeEnv(); err != nil {
+		p.err = trouble.Wrap(trouble.FileUnwritable, f.cfg.SubnetFile, err)
+	}
+	return p.err == nil
+}
+
+// Settled tells that a look at the kernel found nothing to do. With sound, what was decided holds all invariants, and incremental passes may
+// go on from there.
+func (p *Pass) Settled(sound bool) {
+	f, v := p.fabric, &p.view
+	if v.notHeld == nil && !p.set.cached {
+		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", f.outranked()))
+	}
+	if sound {
+		f.setBaseline(*v, p.decided, p.Status.peers)
+	}
+	if v.notHeld != nil && p.Status.Degraded == "" {
+		p.err = fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
+		return
+	}
+	p.err = errors.Join(v.unpublished, v.unrecorded, v.outranked, trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)))
+}
+
+// End finishes the status. The network is ready if neither its own part nor the host's has failed.
+func (p *Pass) End(host error) {
+	f := p.fabric
+	f.lastBaseline = nil
+	if f.applied && f.keeper.holds() && f.network != nil && p.Status.Network != nil && !p.set.cached {
+		f.views.cache.Offer(p.set.Set, f.network, &f.views.memory)
+	}
+	err := errors.Join(p.err, host)
+	p.Status.Ready = err == nil
+	if err != nil {
+		p.Status.Reason = err.Error()
+	}
+	if silent := f.StoreTroubles(); len(silent) > 0 && errors.Is(err, errNoView) {
+		p.Status.Reason = silent[0].Text
+	}
+	p.Status.Troubles = p.troubles(host)
+}
+
+// outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
+// stands to lose more of its peers with each that is made anew.
+func (f *Fabric) outranked() error {
+	var errs []error
+	for _, p := range f.verdicts.over {
+		errs = append(errs, fmt.Errorf("%w, for the older lease %s%s: %s: run: tulle leases release '%s'", backend.ErrOutranked, f.cfg.Keys.Leases, p.Key, p.Reason, p.Key))
+	}
+	return errors.Join(errs...)
+}
+
+// keyed gives problems with leases the key under which the operator finds them.
+func (f *Fabric) keyed(ps []subnet.Problem) []subnet.Problem {
+	out := make([]subnet.Problem, len(ps))
+	for i, p := range ps {
+		out[i] = subnet.Problem{Key: f.cfg.Keys.Leases + p.Key, Reason: p.Reason}
+	}
+	return out
+}
+
+// decide says which leases may be used, and what is wanted.
+func (f *Fabric) decide(v view) decided {
+	usable, refused := f.verdicts.judge(f.network, v.set.Leases, f.judging(v.self.Subnets, f.precious(v)))
+	in := f.inputs(v.host, v.self)
+	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
+	d := decided{Decision: decision.Decide(in), usable: usable}
+	d.problems = slices.Concat(refused, d.Unserved)
+	return d
+}
+
+// inputs are those of a decision, without leases.
+func (f *Fabric) inputs(host backend.Host, self subnet.Lease) decision.Inputs {
+	return decision.Inputs{Net: f.cfg.Name, Network: f.network, Backend: f.backend, Host: host, Self: self, Options: f.cfg.Options}
+}
+
+func (p *Pass) writeEnv() error {
+	f, self := p.fabric, p.view.self
+	env := subnet.Env{Subnets: self.Subnets, MTU: p.Status.MTU, IPMasq: f.cfg.Options.IPMasq}
+	for _, family := range f.network.Families() {
+		env.Network.Set(family, f.network.Pools.Of(family).Network)
+	}
+	changed, err := env.WriteFile(f.cfg.SubnetFile)
+	if err != nil {
+		return fmt.Errorf("write subnet file: %w", err)
+	}
+	if changed {
+		f.cfg.Log.Info("subnet file written", "path", f.cfg.SubnetFile, "subnet", subnet.KeyOf(self.Subnets))
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package fabric
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"tulle/internal/trouble"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// Status is how things stand with a network after a pass.
+type Status struct {
+	Name      string         `json:"name,omitempty"` // of the network on this host; the only one has none
+	Ready     bool           `json:"ready"`
+	Reason    string         `json:"reason,omitempty"`   // why not ready
+	Degraded  string         `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
+	Network   *NetworkStatus `json:"network,omitempty"`
+	Lease     *LeaseStatus   `json:"lease,omitempty"`
+	MTU       int            `json:"mtu,omitempty"` // bytes, for containers
+	PeerCount int            `json:"peerCount"`
+	Peers     []PeerStatus   `json:"peers"`    // only where they are asked for
+	Revision  int64          `json:"revision"` // of the store's view
+
+	Troubles []trouble.Trouble `json:"-"` // they are in the host's list
+
+	peers []peerView
+}
+
+// NetworkStatus is the configuration in force.
+type NetworkStatus struct {
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Backend  string         `json:"backend"`
+	Revision int64          `json:"revision"`
+}
+
+// LeaseStatus is this host's lease.
+type LeaseStatus struct {
+	Subnets  []netip.Prefix `json:"subnets"`
+	Held     bool           `json:"held"` // false: lost or not confirmed, and in force until there is another
+	Reserved bool           `json:"reserved"`
+	Revision int64          `json:"revision"`
+}
+
+// PeerStatus is a host whose subnets are routed to.
+type PeerStatus struct {
+	Node    string         `json:"node,omitempty"`
+	Subnets []netip.Prefix `json:"subnets"`
+	Public  []netip.Addr   `json:"public"`
+	Via     string         `json:"via"` // "direct", "vxlan", "mixed" or "none"
+}
+
+// WithPeers returns the status with the list of peers.
+func (st Status) WithPeers() Status {
+	st.Peers = peerStatus(st.peers)
+	return st
+}
+
+// Now returns a status of the last pass with what is told at once: a lease that is no longer held. The troubles are those that come with it.
+func (f *Fabric) Now(st Status) (Status, []trouble.Trouble) {
+	if st.Lease == nil || !st.Lease.Held {
+		return st, nil
+	}
+	var ts []trouble.Trouble
+	switch _, held, err := f.keeper.state(); {
+	case held:
+		return st, nil
+	case errors.Is(err, ErrUnconfirmed):
+		st.Degraded = err.Error()
+		ts = []trouble.Trouble{trouble.New(trouble.StoreUnconfirmed, "", st.Degraded)}
+	default:
+		st.Ready, st.Reason = false, fmt.Sprint(err)
+		ts = trouble.Of(trouble.Wrap(leaseCode(err), "", err))
+	}
+	lease := *st.Lease
+	lease.Held = false
+	st.Lease = &lease
+	return st, f.ours(ts)
+}
+
+func networkStatus(n subnet.Network) *NetworkStatus {
+	return &NetworkStatus{Prefixes: n.Prefixes(), Backend: n.Backend.Type, Revision: n.Revision}
+}
+
+func leaseStatus(l subnet.Lease, held bool) *LeaseStatus {
+	return &LeaseStatus{Subnets: prefixes(l.Subnets), Held: held, Reserved: l.Reserved, Revision: l.Revision}
+}
+
+func prefixes(s subnet.Subnets) []netip.Prefix {
+	var out []netip.Prefix
+	for _, f := range ip.Families() {
+		if p := s.Of(f); p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func addrs(d ip.Dual[netip.Addr]) []netip.Addr {
+	var out []netip.Addr
+	for _, f := range ip.Families() {
+		if a := d.Of(f); a.IsValid() && !a.IsUnspecified() {
+			out = append(out, a)
+		}
+	}
+	return out
+}

@@ -1,0 +1,116 @@
+package fabric
+
+import (
+	"errors"
+	"strings"
+
+	"tulle/internal/decision"
+	"tulle/internal/trouble"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+// leaseCode is the code of what keeps the lease away.
+func leaseCode(err error) trouble.Code {
+	var conflict *subnet.ConflictError
+	switch {
+	case errors.Is(err, ErrAcquiring):
+		return trouble.LeaseWaiting
+	case errors.Is(err, ErrUnconfirmed):
+		return trouble.StoreUnconfirmed
+	case errors.As(err, &conflict):
+		return trouble.LeaseConflict
+	case errors.Is(err, subnet.ErrExhausted):
+		return trouble.LeaseExhausted
+	case errors.Is(err, subnet.ErrLost):
+		return trouble.LeaseLost
+	case errors.Is(err, subnet.ErrNoNetwork):
+		return trouble.ConfigMissing
+	}
+	return trouble.LeaseUnavailable
+}
+
+// findings are what a pass finds wrong beside the error that keeps the network from being ready.
+type findings struct {
+	pending  string // what waits for a restart
+	problems []subnet.Problem
+	refused  []subnet.Problem // leases
+	blocked  []ip.Blockade    // where packets between containers are, or may be, dropped
+	closed   []ip.Blockade    // where those to and from the world outside are
+	stale    []string         // bridges that hold an earlier subnet
+	shared   []string         // bridges that hold this host's subnet beside each other
+}
+
+// troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
+func (p *Pass) troubles(host error) []trouble.Trouble {
+	f := p.fabric
+	ts := append(trouble.Of(p.err), f.StoreTroubles()...)
+	has := func(code trouble.Code) bool {
+		for _, t := range ts {
+			if t.Code == code {
+				return true
+			}
+		}
+		return false
+	}
+	add := func(code trouble.Code, subject, text string) { ts = append(ts, trouble.New(code, subject, text)) }
+	if p.Status.Degraded != "" && !has(trouble.StoreUnconfirmed) {
+		add(trouble.StoreUnconfirmed, "", p.Status.Degraded)
+	}
+	found := p.found
+	if found.pending != "" {
+		add(trouble.ConfigPending, f.cfg.Keys.Config, found.pending)
+	}
+	for _, problem := range found.problems {
+		switch {
+		case problem.Key == f.cfg.Keys.Leases:
+			add(trouble.StoreSuddenLoss, problem.Key, problem.Reason)
+		case problem.Key != f.cfg.Keys.Config:
+			add(trouble.KeyUnreadable, problem.Key, problem.Reason)
+		case p.Status.Network != nil: // else it is why there is no configuration
+			add(trouble.ConfigDoubt, problem.Key, problem.Reason)
+		}
+	}
+	for _, problem := range found.refused {
+		add(trouble.PeerRefused, problem.Key, problem.Reason)
+	}
+	if loss := f.keeper.lastLoss(); loss != "" && p.err == nil && host == nil {
+		add(trouble.LeaseRenumbered, "", loss)
+	}
+	for _, b := range found.blocked {
+		if !b.Sure { // else it is an error
+			add(trouble.ForwardDoubt, b.At.String(), decision.Describe(b))
+		}
+	}
+	for _, b := range found.closed {
+		add(trouble.OutsideBlocked, b.At.String(), decision.DescribeClosed(b))
+	}
+	for _, text := range found.stale {
+		bridge, _, _ := strings.Cut(text, " ")
+		add(trouble.BridgeStale, bridge, text)
+	}
+	for _, text := range found.shared {
+		add(trouble.BridgeShared, "", text)
+	}
+	return f.ours(ts)
+}
+
+// StoreTroubles is what is wrong with the store now, which comes and goes between passes.
+func (f *Fabric) StoreTroubles() []trouble.Trouble {
+	if f.cfg.Trouble == nil {
+		return nil
+	}
+	err := f.cfg.Trouble()
+	if err == nil {
+		return nil
+	}
+	return f.ours([]trouble.Trouble{trouble.New(trouble.StoreUnreachable, "", err.Error())})
+}
+
+// ours says which network the troubles are of.
+func (f *Fabric) ours(ts []trouble.Trouble) []trouble.Trouble {
+	for i := range ts {
+		ts[i].Network = f.cfg.Name
+	}
+	return ts
+}
