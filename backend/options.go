@@ -7,6 +7,7 @@ import (
 	"reflect"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // DecodeOptions decodes the Backend object of a network configuration into the struct at opts, whose fields are the
@@ -27,7 +28,7 @@ func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
 		}
 		return nil, fmt.Errorf("decode Backend: %w", err)
 	}
-	for _, doubt := range subnet.UnknownFields(b.Options, known...) {
+	for _, doubt := range flannel.UnknownFields(b.Options, known...) {
 		doubts = append(doubts, "Backend: "+doubt)
 	}
 	return doubts, nil

@@ -12,7 +12,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // cmdAdd attaches a container. What is needed to undo it is on disk before anything is done.
@@ -72,7 +72,7 @@ func (p *Plugin) cmdAdd(ctx context.Context, c conf, args *skel.CmdArgs) error {
 }
 
 // attach has the delegate make an attachment. made tells that the bridge comes with it.
-func (p *Plugin) attach(ctx context.Context, c conf, env subnet.Env, delegate json.RawMessage, made bool, args *skel.CmdArgs) (types.Result, error) {
+func (p *Plugin) attach(ctx context.Context, c conf, env flannel.Env, delegate json.RawMessage, made bool, args *skel.CmdArgs) (types.Result, error) {
 	if err := p.clearBridge(c, env); err != nil {
 		return nil, err
 	}

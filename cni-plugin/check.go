@@ -17,7 +17,7 @@ import (
 	"tulle/internal/netns"
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // cmdCheck tells whether an attachment is still as ADD made it, and still of this host's lease.
@@ -45,7 +45,7 @@ func (p *Plugin) cmdCheck(ctx context.Context, c conf, args *skel.CmdArgs) error
 	if err := p.run(ctx, "CHECK", delegate, delegationOf(args)); err != nil {
 		return err
 	}
-	env, err := subnet.ReadEnv(c.SubnetFile)
+	env, err := flannel.ReadEnv(c.SubnetFile)
 	if err != nil {
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "")
 	}
@@ -85,7 +85,7 @@ func withoutImplied(prevResult json.RawMessage) (json.RawMessage, error) {
 }
 
 // checkInterface compares an interface with the lease, and the routes with those of the earlier result.
-func checkInterface(i bridge.Interface, prevResult json.RawMessage, env subnet.Env) error {
+func checkInterface(i bridge.Interface, prevResult json.RawMessage, env flannel.Env) error {
 	if i.MTU > env.MTU {
 		return fmt.Errorf("MTU is %d, must be at most the %d of the fabric: start the container again", i.MTU, env.MTU)
 	}

@@ -17,7 +17,7 @@ import (
 	"tulle/internal/lab"
 	"tulle/internal/lab/machinetest"
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // runContainerd leaves it running on a machine.
@@ -70,12 +70,12 @@ func needsContainerd(t *testing.T, programs ...string) {
 type containerd struct {
 	*machinetest.Machine
 	t   *testing.T
-	env subnet.Env
+	env flannel.Env
 }
 
 func startContainerd(t *testing.T, h *lab.Host) *containerd {
 	t.Helper()
-	env, err := subnet.ReadEnv(h.SubnetFile())
+	env, err := flannel.ReadEnv(h.SubnetFile())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 
 	"tulle/internal/holder"
 	"tulle/ip/kernel/bridge"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // errContested is the error code for another bridge that hands out the lease, as Docker's does.
@@ -15,7 +15,7 @@ const errContested = 101
 
 // checkGateway refuses to attach containers while another bridge than the delegate's has the gateway's address: whatever made it hands
 // out the same addresses.
-func checkGateway(c conf, env subnet.Env) error {
+func checkGateway(c conf, env flannel.Env) error {
 	bridges, err := bridge.List()
 	if err != nil {
 		return err

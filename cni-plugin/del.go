@@ -14,7 +14,7 @@ import (
 
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // cmdDel detaches a container. It needs neither the daemon nor its file, and can be repeated.
@@ -120,11 +120,11 @@ func lacksInterface(path, ifname string) bool {
 
 // bestKnowledge is the delegate's configuration as far as it can be told without a state file.
 func bestKnowledge(c conf) (json.RawMessage, error) {
-	env, err := subnet.ReadEnv(c.SubnetFile)
+	env, err := flannel.ReadEnv(c.SubnetFile)
 	if err != nil {
 		// host-local frees by the owner of an address, whatever its range, but wants to be given one (RFC 5737, TEST-NET-1).
 		placeholder := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, 0}), 24)
-		env = subnet.Env{Subnets: ip.Dual[netip.Prefix]{V4: placeholder}, IPMasq: true}
+		env = flannel.Env{Subnets: ip.Dual[netip.Prefix]{V4: placeholder}, IPMasq: true}
 	}
 	return delegateConf(c, env)
 }

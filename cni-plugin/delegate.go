@@ -9,7 +9,7 @@ import (
 	"net/netip"
 
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // ipRange is one address range of the host-local plugin; a container gets one address of each list of ranges.
@@ -22,7 +22,7 @@ type route struct {
 }
 
 // delegateConf is the configuration with which the delegate makes an attachment: the one that the flannel plugin would build.
-func delegateConf(c conf, env subnet.Env) (json.RawMessage, error) {
+func delegateConf(c conf, env flannel.Env) (json.RawMessage, error) {
 	d := maps.Clone(c.Delegate)
 	if d == nil {
 		d = object{}
@@ -56,7 +56,7 @@ func delegateConf(c conf, env subnet.Env) (json.RawMessage, error) {
 }
 
 // ipamConf hands out addresses of this host's subnets, and leads to every network of the fabric.
-func ipamConf(c conf, env subnet.Env) (object, error) {
+func ipamConf(c conf, env flannel.Env) (object, error) {
 	routes, err := c.userRoutes()
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func ipamConf(c conf, env subnet.Env) (object, error) {
 }
 
 // networks lists the networks of the fabric.
-func networks(env subnet.Env) []netip.Prefix {
+func networks(env flannel.Env) []netip.Prefix {
 	var all []netip.Prefix
 	for _, f := range ip.Families() {
 		if p := env.Network.Of(f); p.IsValid() {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func dual(v4, v6 string) subnet.Subnets {
@@ -24,8 +25,8 @@ func dual(v4, v6 string) subnet.Subnets {
 	return d
 }
 
-func dualEnv() subnet.Env {
-	return subnet.Env{
+func dualEnv() flannel.Env {
+	return flannel.Env{
 		Network: dual("10.50.0.0/16", "fc00:50::/48"),
 		Subnets: dual("10.50.7.0/24", "fc00:50:0:5d::/64"),
 		MTU:     1450,
@@ -46,13 +47,13 @@ func TestDelegateConfIsFlannels(t *testing.T) {
 }
 
 func TestDelegateConf(t *testing.T) {
-	v4 := subnet.Env{Network: dual("10.50.0.0/16", ""), Subnets: dual("10.50.7.0/24", ""), MTU: 1450}
+	v4 := flannel.Env{Network: dual("10.50.0.0/16", ""), Subnets: dual("10.50.7.0/24", ""), MTU: 1450}
 	lists := v4
 	lists.More = []netip.Prefix{netip.MustParsePrefix("10.60.0.0/16"), netip.MustParsePrefix("fd00::/48")}
 	const ipam = `"ipam":{"ranges":[[{"subnet":"10.50.7.0/24"}]],"routes":[{"dst":"10.50.0.0/16"}],"type":"host-local"}`
 	for name, tt := range map[string]struct {
 		conf string
-		env  subnet.Env
+		env  flannel.Env
 		want string
 	}{
 		"nothing said": {`{"name":"n"}`, v4, `{"ipMasq":true,` + ipam + `,"isGateway":true,"mtu":1450,"name":"n","type":"bridge"}`},
@@ -75,7 +76,7 @@ func TestDelegateConf(t *testing.T) {
 	}
 }
 
-func delegateOf(t *testing.T, network string, env subnet.Env) string {
+func delegateOf(t *testing.T, network string, env flannel.Env) string {
 	t.Helper()
 	c, err := parseConf([]byte(network))
 	if err != nil {

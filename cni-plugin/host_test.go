@@ -26,6 +26,7 @@ import (
 	"tulle/internal/netns/netnstest"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // host is a host as its container runtime sees it.
@@ -38,7 +39,7 @@ type host struct {
 }
 
 // bareHost is a host without a daemon, but with its subnet file.
-func bareHost(t testing.TB, env subnet.Env) *host {
+func bareHost(t testing.TB, env flannel.Env) *host {
 	t.Helper()
 	h := &host{ns: netnstest.New(t), dir: t.TempDir(), plugins: built().cni}
 	h.subnetFile, h.runDir = filepath.Join(h.dir, "subnet.env"), filepath.Join(h.dir, "run")
@@ -47,15 +48,15 @@ func bareHost(t testing.TB, env subnet.Env) *host {
 }
 
 // lease writes the subnet file.
-func (h *host) lease(t testing.TB, env subnet.Env) {
+func (h *host) lease(t testing.TB, env flannel.Env) {
 	t.Helper()
 	if _, err := env.WriteFile(h.subnetFile); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func envOf(v4, v6 string) subnet.Env {
-	return subnet.Env{
+func envOf(v4, v6 string) flannel.Env {
+	return flannel.Env{
 		Network: ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.50.0.0/16"), V6: netip.MustParsePrefix("fc00:50::/48")},
 		Subnets: subnet.Subnets{V4: netip.MustParsePrefix(v4), V6: netip.MustParsePrefix(v6)},
 		MTU:     1450,

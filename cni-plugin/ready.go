@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 )
 
 // ready returns the subnet file if containers can be started with it, else why not. It asks again for as long as wait.
-func ready(ctx context.Context, c conf, wait time.Duration) (subnet.Env, error) {
+func ready(ctx context.Context, c conf, wait time.Duration) (flannel.Env, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+answerTimeout)
 	defer cancel()
 	giveUp := time.Now().Add(wait)
@@ -38,8 +38,8 @@ func ready(ctx context.Context, c conf, wait time.Duration) (subnet.Env, error) 
 }
 
 // judge decides from what the daemon says and what is in the file. It is final if to ask again would give the same.
-func judge(ctx context.Context, c conf) (env subnet.Env, err error, final bool) {
-	env, fileErr := subnet.ReadEnv(c.SubnetFile)
+func judge(ctx context.Context, c conf) (env flannel.Env, err error, final bool) {
+	env, fileErr := flannel.ReadEnv(c.SubnetFile)
 	st, daemonErr := askDaemon(ctx, c.RunDir)
 	missing := errors.Is(fileErr, fs.ErrNotExist)
 	switch {

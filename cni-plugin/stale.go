@@ -12,14 +12,14 @@ import (
 
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // errStale is the error code for a bridge with an earlier lease's address in use; from 100 on they are a plugin's own.
 const errStale = 100
 
 // clearBridge takes addresses of earlier leases from the delegate's bridge.
-func (p *Plugin) clearBridge(c conf, env subnet.Env) error {
+func (p *Plugin) clearBridge(c conf, env flannel.Env) error {
 	name, old, err := staleBridge(c, env)
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func (p *Plugin) clearBridge(c conf, env subnet.Env) error {
 
 // staleBridge returns the delegate's bridge and which of its addresses are of earlier leases. As long as containers hang on the
 // bridge it is an error to have any: without them, the containers would lose their gateway.
-func staleBridge(c conf, env subnet.Env) (name string, old []netip.Prefix, err error) {
+func staleBridge(c conf, env flannel.Env) (name string, old []netip.Prefix, err error) {
 	if name = bridgeOf(c); name == "" {
 		return "", nil, nil
 	}
@@ -57,7 +57,7 @@ func staleBridge(c conf, env subnet.Env) (name string, old []netip.Prefix, err e
 
 // stale picks the addresses that came from another lease than env's. Such an address is in a network of the fabric; and, as long as
 // the bridge lacks today's address, one that looks like it counts too, for the network may have been another one.
-func stale(addrs []netip.Prefix, env subnet.Env) []netip.Prefix {
+func stale(addrs []netip.Prefix, env flannel.Env) []netip.Prefix {
 	var old []netip.Prefix
 	for _, addr := range addrs {
 		p := env.Subnets.Of(ip.FamilyOf(addr.Addr()))
@@ -79,7 +79,7 @@ func gatewayOf(p netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(p.Masked().Addr().Next(), p.Bits())
 }
 
-func subnetsOf(env subnet.Env) []netip.Prefix {
+func subnetsOf(env flannel.Env) []netip.Prefix {
 	var all []netip.Prefix
 	for _, f := range ip.Families() {
 		if p := env.Subnets.Of(f); p.IsValid() {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func TestNetworksAreValid(t *testing.T) {
@@ -22,7 +22,7 @@ func TestNetworksAreValid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, doubts, err := subnet.ParseNetwork(text, 1); err != nil || len(doubts) > 0 {
+		if _, doubts, err := flannel.ParseNetwork(text, 1); err != nil || len(doubts) > 0 {
 			t.Errorf("%s: error %v, doubts %q, want neither", name, err, doubts)
 		}
 	}

@@ -116,8 +116,8 @@ func takenIn(f ip.Family, pool Pool, leases []*Lease, claim Claim) space {
 	if addr := claim.Attrs.Public.Of(f); addr.IsValid() {
 		all = append(all, ip.Host(addr))
 	}
-	for _, r := range reservedRanges(f) {
-		all = append(all, r.prefix)
+	for _, r := range ReservedRanges(f) {
+		all = append(all, r.Prefix)
 	}
 	return newSpace(all)
 }

@@ -12,19 +12,10 @@ import (
 	"tulle/ip"
 )
 
-func networkOf(t testing.TB, config string) Network {
-	t.Helper()
-	n, _, err := ParseNetwork([]byte(config), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 func claimOf(node string) Claim { return Claim{Attrs: Attrs{Node: node}} }
 
 func TestAllocatePrevious(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}`)
+	n := networkOf("10.5.0.0/16, fc00::/48")
 	fresh, err := Allocate(n, Set{}, claimOf("a"))
 	if err != nil {
 		t.Fatal(err)
@@ -79,16 +70,16 @@ func TestAllocateAround(t *testing.T) {
 		hosts  []string
 		want   string // "": exhausted
 	}{
-		"one left":                   {`{"Network":"10.5.0.0/22"}`, []Subnets{subnetsOf(t, "10.5.1.0/24", ""), subnetsOf(t, "10.5.3.0/24", "")}, nil, "10.5.2.0/24"},
-		"longer leases":              {`{"Network":"10.5.0.0/22"}`, []Subnets{subnetsOf(t, "10.5.1.128/30", ""), subnetsOf(t, "10.5.2.255/32", "")}, nil, "10.5.3.0/24"},
-		"a wider lease":              {`{"Network":"10.5.0.0/22"}`, []Subnets{subnetsOf(t, "10.5.2.0/23", "")}, nil, "10.5.1.0/24"},
-		"full":                       {`{"Network":"10.5.0.0/22"}`, []Subnets{subnetsOf(t, "10.5.1.0/24", ""), subnetsOf(t, "10.5.2.0/23", "")}, nil, ""},
-		"first subnet on request":    {`{"Network":"10.5.0.0/22","SubnetMin":"10.5.0.0","SubnetMax":"10.5.0.0"}`, nil, nil, "10.5.0.0/24"},
-		"covering leases do nothing": {`{"Network":"10.5.0.0/22","SubnetMax":"10.5.1.0"}`, []Subnets{subnetsOf(t, "0.0.0.0/0", ""), subnetsOf(t, "10.5.0.0/22", "")}, nil, "10.5.1.0/24"},
-		"a host's address":           {`{"Network":"10.5.0.0/22","SubnetMax":"10.5.2.0"}`, nil, []string{"10.5.1.77"}, "10.5.2.0/24"},
-		"end of the address space":   {`{"Network":"255.255.252.0/22","SubnetMin":"255.255.255.0"}`, []Subnets{subnetsOf(t, "255.255.255.0/24", "")}, nil, ""},
-		"reserved ranges":            {`{"Network":"169.252.0.0/14","SubnetLen":16,"SubnetMin":"169.254.0.0"}`, nil, nil, "169.255.0.0/16"},
-		"end of IPv6":                {`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/7","IPv6SubnetLen":9,"IPv6SubnetMin":"fd80::"}`, []Subnets{subnetsOf(t, "", "fd80::/10"), subnetsOf(t, "", "fdff::/126")}, nil, ""},
+		"one left":                   {"10.5.0.0/22", []Subnets{subnetsOf(t, "10.5.1.0/24", ""), subnetsOf(t, "10.5.3.0/24", "")}, nil, "10.5.2.0/24"},
+		"longer leases":              {"10.5.0.0/22", []Subnets{subnetsOf(t, "10.5.1.128/30", ""), subnetsOf(t, "10.5.2.255/32", "")}, nil, "10.5.3.0/24"},
+		"a wider lease":              {"10.5.0.0/22", []Subnets{subnetsOf(t, "10.5.2.0/23", "")}, nil, "10.5.1.0/24"},
+		"full":                       {"10.5.0.0/22", []Subnets{subnetsOf(t, "10.5.1.0/24", ""), subnetsOf(t, "10.5.2.0/23", "")}, nil, ""},
+		"first subnet on request":    {"10.5.0.0/22 from 10.5.0.0 to 10.5.0.0", nil, nil, "10.5.0.0/24"},
+		"covering leases do nothing": {"10.5.0.0/22 to 10.5.1.0", []Subnets{subnetsOf(t, "0.0.0.0/0", ""), subnetsOf(t, "10.5.0.0/22", "")}, nil, "10.5.1.0/24"},
+		"a host's address":           {"10.5.0.0/22 to 10.5.2.0", nil, []string{"10.5.1.77"}, "10.5.2.0/24"},
+		"end of the address space":   {"255.255.252.0/22 from 255.255.255.0", []Subnets{subnetsOf(t, "255.255.255.0/24", "")}, nil, ""},
+		"reserved ranges":            {"169.252.0.0/14 /16 from 169.254.0.0", nil, nil, "169.255.0.0/16"},
+		"end of IPv6":                {"fc00::/7 /9 from fd80::", []Subnets{subnetsOf(t, "", "fd80::/10"), subnetsOf(t, "", "fdff::/126")}, nil, ""},
 	} {
 		var set Set
 		for _, s := range tt.leases {
@@ -98,7 +89,7 @@ func TestAllocateAround(t *testing.T) {
 			set.Leases = append(set.Leases, &Lease{Attrs: Attrs{Public: dualAddr(t, host, "")}})
 		}
 		for i := range 10 {
-			s, err := Allocate(networkOf(t, tt.config), set, claimOf(fmt.Sprint("node", i)))
+			s, err := Allocate(networkOf(tt.config), set, claimOf(fmt.Sprint("node", i)))
 			got := ""
 			if err == nil {
 				got = s.V4.String()
@@ -111,7 +102,7 @@ func TestAllocateAround(t *testing.T) {
 }
 
 func TestAllocateFillsThePool(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.0.0.0/14","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fc00::/54"}`)
+	n := networkOf("10.0.0.0/14 /24, fc00::/54")
 	const count = 1<<10 - 1
 	var set Set
 	for i := range count {
@@ -134,7 +125,7 @@ func TestAllocateFillsThePool(t *testing.T) {
 }
 
 func TestAllocateSpreads(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.0.0.0/8","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":126}`)
+	n := networkOf("10.0.0.0/8 /24, fc00::/8 /126")
 	const hosts, parts = 1600, 16
 	distinct := map[netip.Prefix]bool{}
 	var quarters ip.Dual[[parts]int]
@@ -162,10 +153,10 @@ func TestAllocateSpreads(t *testing.T) {
 // The laws of Allocate, on crowded pools with leases of any length, inside the network and around it.
 func TestAllocateLaws(t *testing.T) {
 	configs := []Network{
-		networkOf(t, `{"Network":"10.5.0.0/24","SubnetLen":28}`),
-		networkOf(t, `{"Network":"10.5.0.0/24","SubnetLen":28,"SubnetMin":"10.5.0.64","SubnetMax":"10.5.0.176"}`),
-		networkOf(t, `{"Network":"10.5.0.0/24","SubnetLen":30,"EnableIPv6":true,"IPv6Network":"fc00::/120","IPv6SubnetLen":124}`),
-		networkOf(t, `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":126}`),
+		networkOf("10.5.0.0/24 /28"),
+		networkOf("10.5.0.0/24 /28 from 10.5.0.64 to 10.5.0.176"),
+		networkOf("10.5.0.0/24 /30, fc00::/120 /124"),
+		networkOf("fc00::/8 /126"),
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.SampledFrom(configs).Draw(t, "network")
@@ -272,7 +263,7 @@ func fullLeases(t testing.TB, n Network, count int) []*Lease {
 
 // A pool of 2^118 subnets with huge leases must cost no more than a step for each; subnet by subnet would never end.
 func TestAllocateStepsOverLargeLeases(t *testing.T) {
-	n := networkOf(t, `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":126}`)
+	n := networkOf("fc00::/8 /126")
 	set := Set{Leases: []*Lease{{Subnets: subnetsOf(t, "", "fc00::/9")}, {Subnets: subnetsOf(t, "", "fc80::/10")}, {Subnets: subnetsOf(t, "", "fcc0::/11")}}}
 	for i := range 100 {
 		s, err := Allocate(n, set, claimOf(fmt.Sprint(i)))
@@ -283,7 +274,7 @@ func TestAllocateStepsOverLargeLeases(t *testing.T) {
 }
 
 func BenchmarkAllocate10000(b *testing.B) {
-	n := networkOf(b, `{"Network":"10.0.0.0/8","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":126}`)
+	n := networkOf("10.0.0.0/8 /24, fc00::/8 /126")
 	set := Set{Leases: fullLeases(b, n, 10_000)}
 	claim := claimOf("a")
 	claim.Previous = set.Leases[5000].Subnets // taken, so that the whole search is paid for
@@ -295,8 +286,8 @@ func BenchmarkAllocate10000(b *testing.B) {
 }
 
 func TestFits(t *testing.T) {
-	v4Only := networkOf(t, `{"Network":"10.5.0.0/16","SubnetMax":"10.5.9.0"}`)
-	dual := networkOf(t, `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}`)
+	v4Only := networkOf("10.5.0.0/16 to 10.5.9.0")
+	dual := networkOf("10.5.0.0/16, fc00::/48")
 	for _, tt := range []struct {
 		network Network
 		v4, v6  string

@@ -134,7 +134,7 @@ func claims(leases []*Lease, some []int) []claimed {
 type judgment struct {
 	family   ip.Family
 	pool     Pool
-	reserved []reservedRange
+	reserved []ReservedRange
 	mine     netip.Prefix
 	leases   []*Lease
 	subnets  []*place       // of each lease
@@ -144,7 +144,7 @@ type judgment struct {
 }
 
 func newJudgment(f ip.Family, pool Pool, leases []*Lease, self *Self) *judgment {
-	c := &judgment{family: f, pool: pool, reserved: reservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
+	c := &judgment{family: f, pool: pool, reserved: ReservedRanges(f), mine: self.Subnets.Of(f).Masked(), leases: leases}
 	c.captors, c.reasons = make([]netip.Prefix, len(leases)), make([]string, len(leases))
 	own := self.addresses(f)
 	count := len(leases)
@@ -233,8 +233,8 @@ func (c *judgment) misfit(p netip.Prefix) string {
 		return fmt.Sprintf("%s is larger than a subnet of the network, which is a /%d", p, c.pool.SubnetLen)
 	}
 	for _, r := range c.reserved {
-		if r.prefix.Overlaps(p) {
-			return fmt.Sprintf("%s overlaps the %s range %s", p, r.name, r.prefix)
+		if r.Prefix.Overlaps(p) {
+			return fmt.Sprintf("%s overlaps the %s range %s", p, r.Name, r.Prefix)
 		}
 	}
 	return ""

@@ -16,9 +16,9 @@ import (
 
 func TestJudge(t *testing.T) {
 	const (
-		v4Only = `{"Network":"10.5.0.0/16"}`
-		v6Only = `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/48"}`
-		dual   = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48"}`
+		v4Only = "10.5.0.0/16"
+		v6Only = "fc00::/48"
+		dual   = "10.5.0.0/16, fc00::/48"
 	)
 	lease := func(created int64, v4, v6, public string) *Lease {
 		return &Lease{Subnets: subnetsOf(t, v4, v6), Created: created, Attrs: Attrs{Public: dualAddr(t, public, "")}}
@@ -58,9 +58,9 @@ func TestJudge(t *testing.T) {
 		"younger around older":  {v4Only, []*Lease{lease(1, "10.5.1.128/25", "", ""), lease(2, "10.5.1.0/24", "", "")}, []string{"10.5.1.128-25"}, []string{"10.5.1.0-24: overlaps 10.5.1.128/25, the subnet of an older lease"}},
 		"a refused one is none": {v4Only, []*Lease{lease(1, "10.5.0.0/20", "", ""), lease(2, "10.5.1.0/24", "", ""), lease(3, "10.5.1.0/25", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.0.0-20: larger", "10.5.1.0-25: overlaps"}},
 		"same age":              {v4Only, []*Lease{lease(1, "10.5.1.0/25", "", ""), lease(1, "10.5.1.0/24", "", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-25: overlaps"}},
-		"link-local":            {`{"Network":"169.252.0.0/14","SubnetLen":24}`, []*Lease{lease(1, "169.254.1.0/24", "", ""), lease(1, "169.253.1.0/24", "", "")}, []string{"169.253.1.0-24"}, []string{"169.254.1.0-24: link-local range 169.254.0.0/16"}},
-		"loopback, multicast":   {`{"Network":"0.0.0.0/0","SubnetLen":8}`, []*Lease{lease(1, "127.0.0.0/8", "", ""), lease(1, "224.0.0.0/8", "", "")}, nil, []string{"127.0.0.0-8: loopback", "224.0.0.0-8: multicast"}},
-		"IPv6 link-local":       {`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fe00::/8"}`, []*Lease{lease(1, "", "fe80::/64", ""), lease(1, "", "fe00:1::/64", "")}, []string{"0.0.0.0-0&fe00:1::-64"}, []string{"0.0.0.0-0&fe80::-64: link-local range fe80::/10"}},
+		"link-local":            {"169.252.0.0/14 /24", []*Lease{lease(1, "169.254.1.0/24", "", ""), lease(1, "169.253.1.0/24", "", "")}, []string{"169.253.1.0-24"}, []string{"169.254.1.0-24: link-local range 169.254.0.0/16"}},
+		"loopback, multicast":   {"0.0.0.0/0 /8", []*Lease{lease(1, "127.0.0.0/8", "", ""), lease(1, "224.0.0.0/8", "", "")}, nil, []string{"127.0.0.0-8: loopback", "224.0.0.0-8: multicast"}},
+		"IPv6 link-local":       {"fe00::/8", []*Lease{lease(1, "", "fe80::/64", ""), lease(1, "", "fe00:1::/64", "")}, []string{"0.0.0.0-0&fe00:1::-64"}, []string{"0.0.0.0-0&fe80::-64: link-local range fe80::/10"}},
 
 		"holds my underlay":      {v4Only, []*Lease{lease(1, "10.5.200.0/24", "", "")}, nil, []string{"10.5.200.0-24: holds the underlay address 10.5.200.1"}},
 		"holds its own address":  {v4Only, []*Lease{lease(1, "10.5.3.0/24", "", "10.5.3.7")}, nil, []string{"10.5.3.0-24: holds the underlay address 10.5.3.7"}},
@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 		"link-local half":          {dual, []*Lease{lease(1, "10.5.1.0/24", "fe80::/64", "")}, []string{"10.5.1.0-24"}, []string{"10.5.1.0-24&fe80::-64: not inside"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			usable, refused := Judge(networkOf(t, tt.config), tt.leases, self)
+			usable, refused := Judge(networkOf(tt.config), tt.leases, self)
 			keys := keysOf(usable)
 			var reasons []string
 			for _, p := range refused {
@@ -125,8 +125,8 @@ func says(problem, want string) bool {
 // The laws of Judge, against a plain reading of its rules and for any order of the input.
 func TestJudgeLaws(t *testing.T) {
 	configs := []Network{
-		networkOf(t, `{"Network":"10.5.0.0/24","SubnetLen":28}`),
-		networkOf(t, `{"Network":"10.5.0.0/24","SubnetLen":30,"EnableIPv6":true,"IPv6Network":"fc00::/120","IPv6SubnetLen":124}`),
+		networkOf("10.5.0.0/24 /28"),
+		networkOf("10.5.0.0/24 /30, fc00::/120 /124"),
 	}
 	self := Self{Node: "me", Subnets: subnetsOf(t, "10.5.0.16/28", ""), Underlay: []netip.Addr{netip.MustParseAddr("10.5.0.40"), netip.MustParseAddr("fc00::99")}}
 	rapid.Check(t, func(t *rapid.T) {
@@ -197,10 +197,10 @@ func checkJudged(t *rapid.T, n Network, f ip.Family, leases, usable []*Lease, se
 
 func BenchmarkJudge(b *testing.B) {
 	for _, config := range []string{
-		`{"Network":"10.0.0.0/8","SubnetLen":24}`,
-		`{"Network":"10.0.0.0/8","SubnetLen":24,"EnableIPv6":true,"IPv6Network":"fc00::/40"}`,
+		"10.0.0.0/8 /24",
+		"10.0.0.0/8 /24, fc00::/40",
 	} {
-		n := networkOf(b, config)
+		n := networkOf(config)
 		leases := fullLeases(b, n, 10_000)
 		self := Self{Node: leases[17].Attrs.Node, Subnets: leases[17].Subnets}
 		b.Run(fmt.Sprintf("families=%d/leases=%d", len(n.Families()), len(leases)), func(b *testing.B) {
@@ -215,7 +215,7 @@ func BenchmarkJudge(b *testing.B) {
 
 // Whatever the store holds, the time must not grow faster than the number of leases.
 func BenchmarkJudgeHostile(b *testing.B) {
-	n := networkOf(b, `{"Network":"10.0.0.0/8","SubnetLen":10,"EnableIPv6":true,"IPv6Network":"fc00::/8","IPv6SubnetLen":10}`)
+	n := networkOf("10.0.0.0/8 /10, fc00::/8 /10")
 	random := rand.New(rand.NewPCG(1, 2))
 	leases := make([]*Lease, 10_000)
 	for i := range leases {

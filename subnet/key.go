@@ -13,8 +13,8 @@ import (
 // noIPv4 stands where a key needs an IPv4 subnet and the lease has none.
 const noIPv4 = "0.0.0.0-0"
 
-// KeyOf returns the last path element of the key of a lease: "10.5.34.0-24", "10.5.34.0-24&fc00:5::-64" or, without IPv4,
-// "0.0.0.0-0&fc00:5::-64".
+// KeyOf returns the key of subnets, the text by which people, files and stores name the lease of them: "10.5.34.0-24",
+// "10.5.34.0-24&fc00:5::-64" or, without IPv4, "0.0.0.0-0&fc00:5::-64". It is flannel's, so that there is one such text.
 func KeyOf(s Subnets) string {
 	key := noIPv4
 	if s.V4.IsValid() {

@@ -9,9 +9,6 @@ import (
 	"tulle/ip"
 )
 
-// DefaultBackend is the backend of a configuration that names none.
-const DefaultBackend = "vxlan"
-
 // Network is a valid network configuration, with every default filled in.
 type Network struct {
 	Pools    ip.Dual[Pool] // a zero Pool: the family is off

@@ -12,7 +12,7 @@ import (
 )
 
 func TestAllocateFromThePast(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.5.0.0/22","SubnetLen":24,"SubnetMin":"10.5.0.0"}`)
+	n := networkOf("10.5.0.0/22 /24 from 10.5.0.0")
 	p := netip.MustParsePrefix
 	full := []Past{
 		{Subnet: p("10.5.0.0/24"), Node: "w", Revision: 30},
@@ -58,7 +58,7 @@ func TestAllocateFromThePast(t *testing.T) {
 
 // Whatever was leased before, only what is leased now exhausts a pool; and hosts that lose races for one subnet part ways.
 func TestAllocateFromAnyPast(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.5.0.0/20","SubnetLen":24,"SubnetMin":"10.5.0.0"}`)
+	n := networkOf("10.5.0.0/20 /24 from 10.5.0.0")
 	all := netip.MustParsePrefix("10.5.0.0/20")
 	rapid.Check(t, func(t *rapid.T) {
 		subnetAt := func(label string) netip.Prefix {
@@ -91,7 +91,7 @@ func TestAllocateFromAnyPast(t *testing.T) {
 }
 
 func TestLosersPartWays(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.5.0.0/16","SubnetLen":24,"SubnetMin":"10.5.0.0"}`)
+	n := networkOf("10.5.0.0/16 /24 from 10.5.0.0")
 	for name, past := range map[string]int{"never had": 0, "had": 256} {
 		var set Set
 		for i := range past {

@@ -11,10 +11,7 @@ import (
 
 // placed is a view of one IPv4 network with the leases given as subnet, node and age.
 func placed(leases ...*Lease) Set {
-	n, _, err := ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
-	if err != nil {
-		panic(err)
-	}
+	n := networkOf("10.5.0.0/16")
 	return Set{Revision: 9, Network: &n, Leases: leases}
 }
 

@@ -179,7 +179,7 @@ func TestMemoryLaws(t *testing.T) {
 }
 
 func TestJudgeByStanding(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.5.0.0/16"}`)
+	n := networkOf("10.5.0.0/16")
 	lease := func(subnet, public string, created int64, s Standing) *Lease {
 		return &Lease{Subnets: subnetsOf(t, subnet, ""), Attrs: Attrs{Public: dualAddr(t, public, "")}, Created: created, Standing: s}
 	}
@@ -203,7 +203,7 @@ func TestJudgeByStanding(t *testing.T) {
 }
 
 func TestOutranked(t *testing.T) {
-	n := networkOf(t, `{"Network":"10.5.0.0/16"}`)
+	n := networkOf("10.5.0.0/16")
 	lease := func(subnet, public string, created int64) *Lease {
 		return &Lease{Subnets: subnetsOf(t, subnet, ""), Attrs: Attrs{Public: dualAddr(t, public, "")}, Created: created}
 	}

@@ -18,7 +18,7 @@ import (
 
 	"tulle/internal/docker"
 	"tulle/internal/settings"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func newDockerCommand() *cobra.Command {
@@ -55,8 +55,8 @@ func (f *dockerFlags) define(cmd *cobra.Command) {
 }
 
 // lease reads what tulled has leased.
-func (f *dockerFlags) lease() (subnet.Env, error) {
-	env, err := subnet.ReadEnv(f.subnetFile)
+func (f *dockerFlags) lease() (flannel.Env, error) {
+	env, err := flannel.ReadEnv(f.subnetFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("tulled has no lease yet: start it, or name its --subnet-file: %w", err)
 	}

@@ -17,7 +17,7 @@ import (
 	"tulle/internal/holder"
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // dockerConfigure is one run of tulle docker configure.
@@ -95,7 +95,7 @@ func (r *dockerConfigure) do(ctx context.Context, w io.Writer) error {
 
 // open returns the file that dockerd reads, once it is known that dockerd could start with the settings in it. It says
 // what is not known of a Docker that does not run.
-func (r *dockerConfigure) open(ctx context.Context, w io.Writer, env subnet.Env, settings []docker.Setting, version docker.Version) (docker.File, error) {
+func (r *dockerConfigure) open(ctx context.Context, w io.Writer, env flannel.Env, settings []docker.Setting, version docker.Version) (docker.File, error) {
 	daemon, err := r.daemon()
 	if err != nil {
 		return docker.File{}, err
@@ -130,7 +130,7 @@ func (r *dockerConfigure) open(ctx context.Context, w io.Writer, env subnet.Env,
 }
 
 // remember notes which address docker0 is to have again after unconfigure. One in the network is from an earlier lease.
-func remember(file docker.File, env subnet.Env) error {
+func remember(file docker.File, env flannel.Env) error {
 	addrs, err := bridge.Addrs(docker.DefaultBridge)
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (r *dockerConfigure) release(engine *docker.Engine) (docker.Version, error)
 }
 
 // notElsewhere refuses to give docker0 what a network of ours holds: Docker would not start.
-func (r *dockerConfigure) notElsewhere(ctx context.Context, engine *docker.Engine, env subnet.Env) error {
+func (r *dockerConfigure) notElsewhere(ctx context.Context, engine *docker.Engine, env flannel.Env) error {
 	if engine == nil {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (r *dockerConfigure) notElsewhere(ctx context.Context, engine *docker.Engin
 }
 
 // finish says whether Docker must restart, and why, and does it if asked to.
-func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docker.Engine, env subnet.Env, file docker.File, changes []docker.Change) error {
+func (r *dockerConfigure) finish(ctx context.Context, w io.Writer, engine *docker.Engine, env flannel.Env, file docker.File, changes []docker.Change) error {
 	if engine == nil {
 		fmt.Fprintln(w, "Docker is not running: it reads this when it starts.")
 		return nil

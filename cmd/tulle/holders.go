@@ -9,7 +9,7 @@ import (
 
 	"tulle/internal/holder"
 	"tulle/ip/kernel/bridge"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Where CNI is unless told otherwise.
@@ -20,7 +20,7 @@ const (
 )
 
 // checkHolders refuses to give the lease to own while others on this host hand out its addresses.
-func checkHolders(confDir, dataDir string, env subnet.Env, own holder.Owner) error {
+func checkHolders(confDir, dataDir string, env flannel.Env, own holder.Owner) error {
 	confs, err := holder.ReadConfs(confDir)
 	if err != nil {
 		return err
@@ -52,7 +52,7 @@ func (i *cniInstall) checkHolders() error {
 			own.Options = append(own.Options, f.name, f.value)
 		}
 	}
-	env, err := subnet.ReadEnv(i.envFile)
+	env, err := flannel.ReadEnv(i.envFile)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func TestPrintStatus(t *testing.T) {
@@ -83,7 +84,7 @@ h2    10.5.2.0/24,fc00:5:0:2::/64  172.30.0.2,fd30::2  mixed
 // aSet has a good lease, a reserved one without node id, and one that no host uses.
 func aSet(t *testing.T) subnet.Set {
 	t.Helper()
-	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
+	network, _, err := flannel.ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

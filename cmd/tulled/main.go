@@ -27,6 +27,7 @@ import (
 	"tulle/ip/kernel"
 	"tulle/subnet"
 	"tulle/subnet/etcd"
+	"tulle/subnet/flannel"
 )
 
 // version is set when the binary is linked.
@@ -138,7 +139,7 @@ func serveHealth(ctx context.Context, opts options, a *agent.Agent) error {
 
 // previous is the subnet that the subnet file names: what a flanneld on this host held last.
 func previous(path string, log *slog.Logger) subnet.Subnets {
-	env, err := subnet.ReadEnv(path)
+	env, err := flannel.ReadEnv(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Warn("subnet file passed over", "err", err)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"tulle/subnet"
-	"tulle/subnet/etcd"
+	"tulle/subnet/flannel"
 )
 
 func env(pairs ...string) func(string) (string, bool) {
@@ -53,7 +53,7 @@ func TestDefaultsAreFlannels(t *testing.T) {
 	if want := []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}; !slices.Equal(o.endpointList(), want) {
 		t.Errorf("endpoints %v, want %v", o.endpointList(), want)
 	}
-	if o.etcd.Prefix != etcd.DefaultPrefix || o.subnetFile != "/run/flannel/subnet.env" {
+	if o.etcd.Prefix != flannel.DefaultPrefix || o.subnetFile != "/run/flannel/subnet.env" {
 		t.Errorf("prefix %s, subnet file %s", o.etcd.Prefix, o.subnetFile)
 	}
 }

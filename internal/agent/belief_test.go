@@ -12,6 +12,7 @@ import (
 
 	"tulle/internal/fabric"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 	"tulle/subnet/subnettest"
 )
 
@@ -44,7 +45,7 @@ func TestBeliefEndsWithTheLease(t *testing.T) {
 		if st := h.agent.Status(); st.Of("").Lease.Held || st.Degraded != fabric.ErrUnconfirmed.Error() || !st.Ready {
 			t.Errorf("status %+v, want it degraded", st)
 		}
-		if _, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil {
+		if _, err := flannel.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil {
 			t.Error(err)
 		}
 		if diff := cmp.Diff(was, h.owned().String()); diff != "" {

@@ -16,13 +16,14 @@ import (
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // crowd is a view of the store with n hosts, each with a subnet of 10.0.0.0/8.
 func crowd(b testing.TB, backendType string, n int) subnet.Set {
 	b.Helper()
 	config := fmt.Sprintf(`{"Network":"10.0.0.0/8","Backend":{"Type":%q}}`, backendType)
-	network, _, err := subnet.ParseNetwork([]byte(config), 1)
+	network, _, err := flannel.ParseNetwork([]byte(config), 1)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 	"tulle/ip"
 	"tulle/ip/iptest"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // gated is a store that is away until the gate opens.
@@ -86,7 +87,7 @@ func TestStartsWithoutTheStore(t *testing.T) {
 		if st.Of("").Lease.Held || !slices.Equal(st.Of("").Lease.Subnets, subnets) {
 			t.Errorf("lease %+v, want %v, not held", st.Of("").Lease, subnets)
 		}
-		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != subnets[0] {
+		if env, err := flannel.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != subnets[0] {
 			t.Errorf("subnet file %+v, %v, want %v", env, err, subnets)
 		}
 

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func TestHostsConverge(t *testing.T) {
@@ -25,7 +25,7 @@ func TestHostsConverge(t *testing.T) {
 				w.start()
 				w.converged(soon)
 				for _, h := range w.hosts {
-					env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env"))
+					env, err := flannel.ReadEnv(filepath.Join(h.dir, "subnet.env"))
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -19,6 +19,7 @@ import (
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // silent is a store that never answers.
@@ -163,7 +164,7 @@ func TestLostLeaseIsReplaced(t *testing.T) {
 		if !strings.Contains(loss, "thief") || len(stale) != 1 || !strings.Contains(stale[0], "cni0 holds") {
 			t.Errorf("loss %q, stale %q, want the thief and the bridge", loss, stale)
 		}
-		if env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != st.Of("").Lease.Subnets[0] {
+		if env, err := flannel.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.Subnets.V4 != st.Of("").Lease.Subnets[0] {
 			t.Errorf("subnet file %+v, %v, want %v", env, err, st.Of("").Lease.Subnets)
 		}
 		w.within(soon, "followed", func(o *node) bool {

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func TestUplinkAddressChanges(t *testing.T) {
@@ -117,7 +117,7 @@ func TestUplinkMTUChanges(t *testing.T) {
 		h.kernel.SetInterface(eth0)
 		w.within(2*time.Second, "followed", func(o *node) bool { return o != h || h.link("flannel.1").MTU == 8950 })
 		w.converged(soon)
-		env, err := subnet.ReadEnv(filepath.Join(h.dir, "subnet.env"))
+		env, err := flannel.ReadEnv(filepath.Join(h.dir, "subnet.env"))
 		if err != nil || env.MTU != 8930 {
 			t.Errorf("subnet file: MTU %d, error %v, want 8930", env.MTU, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"tulle/backend/hostgw"
 	"tulle/backend/vxlan"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // All returns the backends by their name in the network configuration, Backend.Type.
@@ -20,7 +21,7 @@ func All() map[string]backend.New {
 
 // Check parses a network configuration as tulled does, with the options of its backend, and returns what is odd about it.
 func Check(data []byte) (n subnet.Network, doubts []string, err error) {
-	n, doubts, err = subnet.ParseNetwork(data, 0)
+	n, doubts, err = flannel.ParseNetwork(data, 0)
 	if err != nil {
 		return n, nil, err
 	}

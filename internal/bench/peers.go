@@ -9,6 +9,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // The address plan: room for 65,000 hosts, each with a subnet of the overlay and an address of the underlay.
@@ -66,7 +67,7 @@ func (p peer) key() string { return "subnets/" + subnet.KeyOf(p.subnets()) }
 
 // value is what the key holds. Each generation has another MAC address.
 func (p peer) value(generation byte) (string, error) {
-	return subnet.EncodeLease(p.subnets(), p.attrs(generation))
+	return flannel.EncodeLease(p.subnets(), p.attrs(generation))
 }
 
 func (p peer) mac(f ip.Family, generation byte) ip.MAC {

@@ -14,6 +14,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // canary is a lease of no host. Whether it reaches the kernel of each host shows
@@ -33,13 +34,13 @@ func (w *world) newCanary() (canary, error) {
 		attrs.Public.Set(family, public)
 		attrs.BackendData.Set(family, json.RawMessage(fmt.Sprintf(`{"VNI":1,"VtepMAC":"02:00:00:00:99:%02d"}`, i)))
 	}
-	value, err := json.Marshal(attrs)
+	value, err := flannel.EncodeLease(subnets, attrs)
 	if err != nil {
-		return canary{}, fmt.Errorf("encode canary: %w", err)
+		return canary{}, err
 	}
 	return canary{
 		key:   w.lab.Etcd.Key("subnets/") + subnet.KeyOf(subnets),
-		value: string(value),
+		value: value,
 		dst:   subnets.V4.String(),
 	}, nil
 }

@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,6 +21,7 @@ import (
 	"tulle/internal/lab"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // newClient makes a client that dials from inside the lab.
@@ -136,16 +136,12 @@ func (h *history) apply(events []*clientv3.Event) {
 // put passes over what is no lease.
 func (h *history) put(kv *mvccpb.KeyValue) {
 	key := string(kv.Key)
-	subnets, err := subnet.ParseKey(strings.TrimPrefix(key, h.prefix))
+	lease, err := flannel.DecodeLease(strings.TrimPrefix(key, h.prefix), kv.Value)
 	if err != nil {
 		return
 	}
-	lease := subnet.Lease{Subnets: subnets}
-	if json.Unmarshal(kv.Value, &lease.Attrs) != nil {
-		return
-	}
 	if before, ok := h.leases[key]; ok && before.Attrs.Node != lease.Attrs.Node {
-		h.violate(fmt.Errorf("revision %d: lease %s passes from %s to %s before it has ended", kv.ModRevision, subnet.KeyOf(subnets), before.Attrs.Node, lease.Attrs.Node))
+		h.violate(fmt.Errorf("revision %d: lease %s passes from %s to %s before it has ended", kv.ModRevision, subnet.KeyOf(lease.Subnets), before.Attrs.Node, lease.Attrs.Node))
 	}
 	h.leases[key] = lease
 }

@@ -9,12 +9,13 @@ import (
 	"tulle/internal/backends"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // inputs is a host among n others, of which every third is on its segment.
 func inputs(t *testing.T, config string, n int) Inputs {
 	t.Helper()
-	network, _, err := subnet.ParseNetwork([]byte(config), 1)
+	network, _, err := flannel.ParseNetwork([]byte(config), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

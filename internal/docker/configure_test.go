@@ -16,12 +16,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // leaseOf is a lease of the prefixes in text, one per family, with masquerading by tulled.
-func leaseOf(text string) subnet.Env {
-	env := subnet.Env{MTU: 1450, IPMasq: true}
+func leaseOf(text string) flannel.Env {
+	env := flannel.Env{MTU: 1450, IPMasq: true}
 	for prefix := range strings.SplitSeq(text, ",") {
 		if p := netip.MustParsePrefix(prefix); p.Addr().Is4() {
 			env.Subnets.V4, env.Network.V4 = p, netip.MustParsePrefix("10.5.0.0/16")
@@ -49,7 +49,7 @@ func files(t interface{ Fatal(...any) }, dir string) map[string]string {
 	return all
 }
 
-func (f File) configureFor(env subnet.Env, version Version, force bool) ([]Change, error) {
+func (f File) configureFor(env flannel.Env, version Version, force bool) ([]Change, error) {
 	return f.Configure(Settings(env, version), env.Subnets, force)
 }
 
@@ -60,7 +60,7 @@ func TestConfigure(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		before  string
-		env     subnet.Env
+		env     flannel.Env
 		version Version
 		force   bool
 		want    string
@@ -156,7 +156,7 @@ func TestConfigureAgain(t *testing.T) {
 	}
 	f := File{path: path}
 	write("", `{"debug":true,"ip-masq":true}`)
-	configure := func(env subnet.Env, force bool, want string) {
+	configure := func(env flannel.Env, force bool, want string) {
 		t.Helper()
 		if _, err := f.configureFor(env, Version{20, 10}, force); err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Holding is a Docker network with addresses of the fabric, or one that should have some.
@@ -21,7 +22,7 @@ type Holding struct {
 // Holdings tells of every network of the fabric on this host how it stands to the lease. configured says that docker0 is
 // meant to hold it, and pools is what OverlappingPools says. After a change of the lease, networks keep the old subnet for as long as their containers
 // need it: nothing is torn down, and the remedy is for the operator to choose the time of.
-func Holdings(env subnet.Env, networks []Network, configured bool, pools string) []Holding {
+func Holdings(env flannel.Env, networks []Network, configured bool, pools string) []Holding {
 	list := []Holding{}
 	taken := configured || slices.ContainsFunc(networks, func(n Network) bool { return n.Ours || n.Name == DefaultNetwork && n.holds(env.Subnets) })
 	for _, n := range networks {
@@ -37,7 +38,7 @@ func Holdings(env subnet.Env, networks []Network, configured bool, pools string)
 	return list
 }
 
-func judge(env subnet.Env, n Network, docker0 bool) Holding {
+func judge(env flannel.Env, n Network, docker0 bool) Holding {
 	h := Holding{Network: n}
 	switch {
 	case !n.holds(env.Subnets):
@@ -61,7 +62,7 @@ func judge(env subnet.Env, n Network, docker0 bool) Holding {
 }
 
 // Pending says why Docker must restart before docker0 is as it should be; empty if it is so already.
-func Pending(env subnet.Env, networks []Network) string {
+func Pending(env flannel.Env, networks []Network) string {
 	i := slices.IndexFunc(networks, func(n Network) bool { return n.Name == DefaultNetwork })
 	if i < 0 {
 		return "docker0 is missing"
@@ -77,7 +78,7 @@ func Pending(env subnet.Env, networks []Network) string {
 
 // OnlyDefault returns an error if another network than docker0's holds the lease, or a part of it: Docker would not
 // start with both.
-func OnlyDefault(env subnet.Env, networks []Network) error {
+func OnlyDefault(env flannel.Env, networks []Network) error {
 	for _, n := range networks {
 		if held := n.shared(env.Subnets); n.Name != DefaultNetwork && len(held) > 0 {
 			return fmt.Errorf("network %s holds %s already, and only one network can: use it, or %s", n.Name, join(held), n.removal())

@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Docker's default network, and its bridge unless "bridge" in daemon.json says otherwise.
@@ -116,7 +116,7 @@ func (a apiNetwork) network() Network {
 
 // CreateNetwork makes a network that holds the lease. On a Docker that drops what is routed to containers, the links
 // named trusted are let through. One that is there already and holds the lease is left alone, and created is false.
-func (e *Engine) CreateNetwork(ctx context.Context, name string, env subnet.Env, trusted []string) (created bool, err error) {
+func (e *Engine) CreateNetwork(ctx context.Context, name string, env flannel.Env, trusted []string) (created bool, err error) {
 	networks, err := e.Networks(ctx)
 	if err != nil {
 		return false, err
@@ -144,7 +144,7 @@ func (e *Engine) CreateNetwork(ctx context.Context, name string, env subnet.Env,
 	return true, nil
 }
 
-func (e *Engine) request(name string, env subnet.Env, trusted []string) apiNetwork {
+func (e *Engine) request(name string, env flannel.Env, trusted []string) apiNetwork {
 	a := apiNetwork{
 		Name: name, Driver: "bridge", EnableIPv6: env.Subnets.V6.IsValid(),
 		Options: map[string]string{optionMTU: strconv.Itoa(env.MTU)},

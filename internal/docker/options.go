@@ -5,13 +5,13 @@ import (
 	"net/netip"
 	"strings"
 
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Options prints the lease as shell variables for set-ups that pass dockerd its options on the command line. The
 // first four lines of an IPv4 lease are to the byte what flannel's mk-docker-opts.sh writes. The subnet is given once more as
 // the network address, which docker network create wants instead of the bridge's own.
-func Options(env subnet.Env) string {
+func Options(env flannel.Env) string {
 	var b strings.Builder
 	var all []string
 	option := func(name string, flags ...string) {

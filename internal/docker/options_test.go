@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // TestOptions compares with what flannel's mk-docker-opts.sh writes: these are the first four lines.
@@ -16,7 +16,7 @@ func TestOptions(t *testing.T) {
 	flannels.MTU, flannels.IPMasq = 1472, false
 	for _, test := range []struct {
 		name string
-		env  subnet.Env
+		env  flannel.Env
 		want string
 	}{
 		{"flannel's", flannels, `DOCKER_OPT_BIP="--bip=10.1.74.1/24"

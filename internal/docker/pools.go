@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 const poolsKey = "default-address-pools"
@@ -20,7 +20,7 @@ func usualPools() []string {
 
 // OverlappingPools says what to do about pools that overlap the network, of those that Docker takes subnets from; empty if
 // none does. From such pools Docker gives addresses of the fabric to networks that are no part of it.
-func OverlappingPools(env subnet.Env, file File, daemon *Daemon) (string, error) {
+func OverlappingPools(env flannel.Env, file File, daemon *Daemon) (string, error) {
 	d, _, err := file.read()
 	if err != nil {
 		return "", err

@@ -9,6 +9,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Setting is what one key of daemon.json must hold. A nil Value says that the key must not be there.
@@ -18,7 +19,7 @@ type Setting struct {
 }
 
 // Settings are what docker0 needs in order to be this host's part of the fabric.
-func Settings(env subnet.Env, version Version) []Setting {
+func Settings(env flannel.Env, version Version) []Setting {
 	var list []Setting
 	set := func(key, value string) { list = append(list, Setting{key, json.RawMessage(value)}) }
 	if v4 := env.Subnets.V4; v4.IsValid() {
@@ -48,7 +49,7 @@ func AcceptMark() string { return fmt.Sprintf("%#x/%#x", ip.Mark, ip.Mark) }
 
 // masqueradeOff reports whether Docker must not masquerade. Where only IPv6 is leased, containers keep an IPv4
 // address of Docker's own choice, which Docker must go on masquerading.
-func masqueradeOff(env subnet.Env) bool { return env.IPMasq && env.Subnets.V4.IsValid() }
+func masqueradeOff(env flannel.Env) bool { return env.IPMasq && env.Subnets.V4.IsValid() }
 
 // Gateway is the address of the bridge that holds a leased subnet.
 func Gateway(p netip.Prefix) netip.Addr { return p.Masked().Addr().Next() }

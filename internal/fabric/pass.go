@@ -11,6 +11,7 @@ import (
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Pass is a fabric's part in one pass of the host. The host calls Begin, then for each look at the kernel Scope, Decide and Applied, and
@@ -221,7 +222,7 @@ func (f *Fabric) inputs(host backend.Host, self subnet.Lease) decision.Inputs {
 
 func (p *Pass) writeEnv() error {
 	f, self := p.fabric, p.view.self
-	env := subnet.Env{Subnets: self.Subnets, MTU: p.Status.MTU, IPMasq: f.cfg.Options.IPMasq}
+	env := flannel.Env{Subnets: self.Subnets, MTU: p.Status.MTU, IPMasq: f.cfg.Options.IPMasq}
 	for _, family := range f.network.Families() {
 		env.Network.Set(family, f.network.Pools.Of(family).Network)
 	}

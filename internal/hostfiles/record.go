@@ -17,6 +17,7 @@ import (
 	"tulle/internal/sealed"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // recordFile remembers, below the state directory, what this host held and owned, across restarts and reboots.
@@ -37,7 +38,7 @@ var errGarbled = errors.New("not a record of tulled")
 // Record is what one run leaves for the next, and for cleanup.
 type Record struct {
 	Subnets  string         `json:"subnets,omitempty"` // as in the lease's key
-	Attrs    *subnet.Attrs  `json:"attrs,omitempty"`   // as in the lease's value
+	Attrs    *flannel.Attrs `json:"attrs,omitempty"`   // as in the lease's value
 	Links    []string       `json:"links,omitempty"`   // every link that may exist because of Tulle
 	Networks []netip.Prefix `json:"networks,omitempty"`
 }
@@ -51,7 +52,7 @@ func (r Record) Lease() subnet.Lease {
 	if err != nil || r.Attrs == nil {
 		return subnet.Lease{}
 	}
-	return subnet.Lease{Subnets: subnets, Attrs: *r.Attrs}
+	return subnet.Lease{Subnets: subnets, Attrs: subnet.Attrs(*r.Attrs)}
 }
 
 // ReadRecord reads the record below dir; a host without one has an empty record.
@@ -152,8 +153,8 @@ func (r *RecordFile) Extend(scope ip.Scope) error {
 func (r *RecordFile) Remember(l subnet.Lease) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
-	next.Attrs = &l.Attrs
-	if r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(*r.record.Attrs) {
+	next.Attrs = (*flannel.Attrs)(&l.Attrs)
+	if r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
 		return nil
 	}
 	return r.write(next)

@@ -15,6 +15,7 @@ import (
 	"tulle/internal/sealed"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 var netipCompare = cmp.Options{
@@ -44,7 +45,7 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Record{Subnets: "10.5.1.0-24", Attrs: &lease.Attrs, Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
+	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
 	if diff := cmp.Diff(want, got, netipCompare); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}

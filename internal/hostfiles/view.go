@@ -17,6 +17,7 @@ import (
 	"tulle/internal/sealed"
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // viewFile holds, below the state directory, the last view of the store, for a start without it.
@@ -93,7 +94,7 @@ type cachedPool struct {
 
 type cachedLease struct {
 	Subnets  string         `json:"subnets"` // as in the key
-	Attrs    subnet.Attrs   `json:"attrs"`   // as in the value
+	Attrs    flannel.Attrs  `json:"attrs"`   // as in the value
 	Reserved bool           `json:"reserved,omitempty"`
 	Created  int64          `json:"created"`
 	Revision int64          `json:"revision"`
@@ -107,7 +108,7 @@ type cachedStanding struct {
 }
 
 func cacheLease(l *subnet.Lease) cachedLease {
-	return cachedLease{subnet.KeyOf(l.Subnets), l.Attrs, l.Reserved, l.Created, l.Revision, cachedStanding(l.Standing)}
+	return cachedLease{subnet.KeyOf(l.Subnets), flannel.Attrs(l.Attrs), l.Reserved, l.Created, l.Revision, cachedStanding(l.Standing)}
 }
 
 func (k cachedLease) lease() (*subnet.Lease, error) {
@@ -116,7 +117,7 @@ func (k cachedLease) lease() (*subnet.Lease, error) {
 		return nil, fmt.Errorf("lease %q: %w", k.Subnets, err)
 	}
 	return &subnet.Lease{
-		Subnets: subnets, Attrs: k.Attrs, Reserved: k.Reserved, Created: k.Created, Revision: k.Revision, Standing: subnet.Standing(k.Standing),
+		Subnets: subnets, Attrs: subnet.Attrs(k.Attrs), Reserved: k.Reserved, Created: k.Created, Revision: k.Revision, Standing: subnet.Standing(k.Standing),
 	}, nil
 }
 

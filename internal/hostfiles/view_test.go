@@ -15,12 +15,13 @@ import (
 	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/internal/sealed"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // crowd is a view with n leases.
 func crowd(t testing.TB, n int) subnet.Set {
 	t.Helper()
-	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.0.0.0/8"}`), 1)
+	network, _, err := flannel.ParseNetwork([]byte(`{"Network":"10.0.0.0/8"}`), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -34,7 +35,7 @@ func scope() ip.Scope {
 
 func TestViolations(t *testing.T) {
 	peer := Peer{Name: "h2", Subnets: subnets("10.5.2.0/24"), Public: ip.Dual[netip.Addr]{V4: addr("172.30.0.2")}, MAC: ip.Dual[ip.MAC]{V4: ip.MAC{2, 0, 0, 0, 0, 2}}}
-	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
+	network, _, err := flannel.ParseNetwork([]byte(`{"Network":"10.5.0.0/16"}`), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +134,7 @@ func TestViolationNamesTheInvariantFirst(t *testing.T) {
 
 // BenchmarkPass is what a pass over ten thousand peers spends on the invariants: at rest, and when something changes.
 func BenchmarkPass(b *testing.B) {
-	network, _, err := subnet.ParseNetwork([]byte(`{"Network":"10.0.0.0/8"}`), 1)
+	network, _, err := flannel.ParseNetwork([]byte(`{"Network":"10.0.0.0/8"}`), 1)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"tulle/internal/api"
 	"tulle/internal/netns"
 	"tulle/ip"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // containerBridge joins the containers of a host. It has the name that CNI's
@@ -114,7 +114,7 @@ func (h *Host) StartContainers() error {
 	return nil
 }
 
-func (h *Host) newContainer(number int, env subnet.Env) *Container {
+func (h *Host) newContainer(number int, env flannel.Env) *Container {
 	container := &Container{Name: fmt.Sprintf("%s/c%d", h.Name, number), Host: h, mtu: env.MTU}
 	for _, family := range h.lab.Config.Families {
 		container.Addr.Set(family, nth(env.Gateway(family).Addr(), int64(number)))
@@ -140,14 +140,14 @@ func (h *Host) OpenContainer(name, namespace string, addr ip.Dual[netip.Addr]) (
 func (c *Container) Close() error { return c.close() }
 
 // ReadSubnetFile reads what the daemon wrote for Docker and CNI.
-func (h *Host) ReadSubnetFile() (subnet.Env, error) {
-	env, err := subnet.ReadEnv(h.SubnetFile())
+func (h *Host) ReadSubnetFile() (flannel.Env, error) {
+	env, err := flannel.ReadEnv(h.SubnetFile())
 	if err != nil {
-		return subnet.Env{}, fmt.Errorf("read subnet of %s: %w", h, err)
+		return flannel.Env{}, fmt.Errorf("read subnet of %s: %w", h, err)
 	}
 	for _, family := range h.lab.Config.Families {
 		if !env.Subnets.Of(family).IsValid() {
-			return subnet.Env{}, fmt.Errorf("read subnet of %s: %s has no %s subnet", h, h.SubnetFile(), family)
+			return flannel.Env{}, fmt.Errorf("read subnet of %s: %s has no %s subnet", h, h.SubnetFile(), family)
 		}
 	}
 	return env, nil

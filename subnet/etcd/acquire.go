@@ -15,6 +15,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Acquire implements subnet.Store.
@@ -262,11 +263,11 @@ func (a *acquisition) etcdLease(ctx context.Context, old *entry) (clientv3.Lease
 
 // adopt makes a present lease this claim's.
 func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs, id clientv3.LeaseID) (*entry, error) {
-	before, err := subnet.EncodeLease(old.Subnets, old.Attrs)
+	before, err := flannel.EncodeLease(old.Subnets, old.Attrs)
 	if err != nil {
 		return nil, err
 	}
-	value, err := subnet.EncodeLease(old.Subnets, attrs)
+	value, err := flannel.EncodeLease(old.Subnets, attrs)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // creation puts a new lease key in place.
@@ -35,7 +36,7 @@ func (s *Store) newCreation(v *view) *creation {
 
 // try creates a lease on etcd lease id, in place of the old lease if there is one. It returns nil if the race is lost.
 func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet.Attrs, id clientv3.LeaseID, old *entry) (*entry, error) {
-	value, err := subnet.EncodeLease(subnets, attrs)
+	value, err := flannel.EncodeLease(subnets, attrs)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // heal makes the lease anew after its key vanished: deleted, expired while etcd was out of reach, or lost with all of
@@ -113,7 +114,7 @@ func (h *held) reclaim(ctx context.Context, kv *mvccpb.KeyValue) error {
 	}
 	seen.Subnets, seen.Revision, seen.Created, seen.Reserved = mine.Subnets, kv.ModRevision, kv.CreateRevision, seen.id == 0
 	seen.Attrs = mine.Attrs.Over(now.Attrs)
-	value, err := subnet.EncodeLease(mine.Subnets, seen.Attrs)
+	value, err := flannel.EncodeLease(mine.Subnets, seen.Attrs)
 	if err != nil {
 		return err
 	}

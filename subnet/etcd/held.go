@@ -11,6 +11,7 @@ import (
 
 	"tulle/internal/backoff"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // held is a lease that is being kept alive. Whatever happens to the key, the reaction is the same: look at it, and make
@@ -282,11 +283,11 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 	mine := h.entry()
 	key := h.store.layout.lease(mine.Subnets)
 	attrs = attrs.Over(mine.Attrs)
-	before, err := subnet.EncodeLease(mine.Subnets, mine.Attrs)
+	before, err := flannel.EncodeLease(mine.Subnets, mine.Attrs)
 	if err != nil {
 		return false, err
 	}
-	value, err := subnet.EncodeLease(mine.Subnets, attrs)
+	value, err := flannel.EncodeLease(mine.Subnets, attrs)
 	if err != nil {
 		return false, err
 	}

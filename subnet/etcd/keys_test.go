@@ -3,7 +3,6 @@
 package etcd_test
 
 import (
-	"encoding/json"
 	"net/netip"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"tulle/internal/etcdmember/etcdmembertest"
 	"tulle/subnet"
 	"tulle/subnet/etcd"
+	"tulle/subnet/flannel"
 )
 
 const dualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00:5::/48","Backend":{"Type":"vxlan"}}`
@@ -70,9 +70,7 @@ func TestOnlyLeasesBelowSubnets(t *testing.T) {
 				continue
 			}
 			leases++
-			_, err := subnet.ParseKey(strings.TrimPrefix(key, "/net/subnets/"))
-			var attrs subnet.Attrs
-			if err != nil || json.Unmarshal(e.Kv.Value, &attrs) != nil {
+			if _, err := flannel.DecodeLease(strings.TrimPrefix(key, "/net/subnets/"), e.Kv.Value); err != nil {
 				t.Errorf("key %s with value %s was written, which is no lease", key, e.Kv.Value)
 			}
 		}

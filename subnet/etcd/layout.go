@@ -12,10 +12,8 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
-
-// DefaultPrefix is flannel's.
-const DefaultPrefix = "/coreos.com/network"
 
 // layout names keys.
 type layout struct {
@@ -24,18 +22,18 @@ type layout struct {
 
 func newLayout(prefix string) layout {
 	if prefix == "" {
-		prefix = DefaultPrefix
+		prefix = flannel.DefaultPrefix
 	}
 	return layout{strings.TrimSuffix(path.Clean(prefix), "/")}
 }
 
-func (l layout) config() string                { return l.prefix + "/config" }
-func (l layout) leases() string                { return l.prefix + "/subnets/" }
+func (l layout) config() string                { return l.prefix + "/" + flannel.ConfigKey }
+func (l layout) leases() string                { return l.prefix + "/" + flannel.LeaseDir }
 func (l layout) lease(s subnet.Subnets) string { return l.leases() + subnet.KeyOf(s) }
 
 // span is the range of keys that flannel's readers see: the configuration and everything that begins like a lease.
 func (l layout) span() (from, end string) {
-	return l.config(), clientv3.GetPrefixRangeEnd(l.prefix + "/subnets")
+	return l.config(), clientv3.GetPrefixRangeEnd(strings.TrimSuffix(l.leases(), "/"))
 }
 
 // guard is the key that says which lease holds p. In dual stack, the lease key alone guards only the pair.
@@ -71,18 +69,10 @@ func (l layout) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 	if !ok {
 		return subnet.Lease{}, fmt.Errorf("not a lease: only keys below %s are; delete it, for flanneld drops all peers over it", l.leases())
 	}
-	subnets, err := subnet.ParseKey(last)
+	lease, err := flannel.DecodeLease(last, kv.Value)
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	lease := subnet.Lease{
-		Subnets:  subnets,
-		Reserved: kv.Lease == 0,
-		Created:  kv.CreateRevision,
-		Revision: kv.ModRevision,
-	}
-	if err := lease.Attrs.UnmarshalJSON(kv.Value); err != nil {
-		return subnet.Lease{}, err
-	}
+	lease.Reserved, lease.Created, lease.Revision = kv.Lease == 0, kv.CreateRevision, kv.ModRevision
 	return lease, nil
 }

@@ -8,6 +8,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Config returns the network configuration as it is stored, and its revision; nil and 0 if there is none.
@@ -25,7 +26,7 @@ func (s *Store) Config(ctx context.Context) (data []byte, revision int64, err er
 // SetConfig stores a network configuration if it is valid, and if the stored one still has the expected revision
 // (negative: any; 0: there is none). It returns the new revision, and does not write what is already there.
 func (s *Store) SetConfig(ctx context.Context, data []byte, expected int64) (int64, error) {
-	if _, _, err := subnet.ParseNetwork(data, 0); err != nil {
+	if _, _, err := flannel.ParseNetwork(data, 0); err != nil {
 		return 0, err
 	}
 	key := s.layout.config()
@@ -113,7 +114,7 @@ func (s *Store) pin(ctx context.Context, e entry) (lease subnet.Lease, done bool
 	if e.Reserved {
 		return e.Lease, true, nil
 	}
-	value, err := subnet.EncodeLease(e.Subnets, e.Attrs)
+	value, err := flannel.EncodeLease(e.Subnets, e.Attrs)
 	if err != nil {
 		return lease, false, err
 	}

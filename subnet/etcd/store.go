@@ -21,7 +21,7 @@ import (
 // Config says where etcd is and how to talk to it. Only Endpoints is needed.
 type Config struct {
 	Endpoints []string // URLs, all http or all https
-	Prefix    string   // default DefaultPrefix
+	Prefix    string   // default flannel.DefaultPrefix
 
 	// For https. Without CAFile the system's roots count. CertFile and KeyFile identify this client.
 	// All three are read anew for every connection.

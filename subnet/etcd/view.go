@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // view is what is known of the store: all keys of the layout's span as they were at a revision.
@@ -106,7 +107,7 @@ func (v *view) unconfigure() {
 }
 
 func (v *view) configure(kv *mvccpb.KeyValue) {
-	network, doubts, err := subnet.ParseNetwork(kv.Value, kv.ModRevision)
+	network, doubts, err := flannel.ParseNetwork(kv.Value, kv.ModRevision)
 	if v.doubts, v.stored = nil, err == nil; err != nil {
 		v.doubt(err.Error())
 		if v.network != nil {

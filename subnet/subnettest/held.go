@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // held keeps a lease in memory alive. The store's lock guards its fields.
@@ -145,7 +146,7 @@ func (h *held) inspect() error {
 }
 
 func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
-	value, err := subnet.EncodeLease(h.mine.Subnets, attrs)
+	value, err := flannel.EncodeLease(h.mine.Subnets, attrs)
 	if err != nil {
 		return err
 	}

@@ -13,11 +13,12 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 const (
-	configKey = "config"
-	leasesDir = "subnets/"
+	configKey = flannel.ConfigKey
+	leasesDir = flannel.LeaseDir
 )
 
 // Store is a subnet.Store in memory, as one host sees it. Its clock is package time's, so that a bubble of
@@ -343,7 +344,7 @@ func (w *world) writeLease(claim subnet.Claim, place subnet.Placement) (subnet.L
 	if mine.Reserved {
 		ttl = 0
 	}
-	value, err := subnet.EncodeLease(mine.Subnets, mine.Attrs)
+	value, err := flannel.EncodeLease(mine.Subnets, mine.Attrs)
 	if err != nil {
 		return mine, err
 	}

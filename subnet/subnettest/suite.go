@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Harness is an empty store under test, and the access to its keys that other programs have. Keys are relative to the prefix.
@@ -131,7 +132,7 @@ func prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }
 
 func encode(t *testing.T, a subnet.Attrs) string {
 	t.Helper()
-	value, err := json.Marshal(a)
+	value, err := json.Marshal(flannel.Attrs(a))
 	if err != nil {
 		t.Fatal(err)
 	}

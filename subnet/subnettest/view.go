@@ -3,13 +3,13 @@ package subnettest
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // view is what one watcher has seen. The store's lock guards it.
@@ -119,7 +119,7 @@ func (v *view) configure(value *string, revision int64) {
 		}
 		return
 	}
-	network, doubts, err := subnet.ParseNetwork([]byte(*value), revision)
+	network, doubts, err := flannel.ParseNetwork([]byte(*value), revision)
 	if err != nil {
 		v.doubt(err.Error())
 		return
@@ -172,13 +172,10 @@ func decode(key string, r *record) (subnet.Lease, error) {
 	if !ok {
 		return subnet.Lease{}, fmt.Errorf("not a lease: only keys below %s are", leasesDir)
 	}
-	subnets, err := subnet.ParseKey(last)
+	lease, err := flannel.DecodeLease(last, []byte(r.value))
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	lease := subnet.Lease{Subnets: subnets, Reserved: r.expiry == nil, Created: r.created, Revision: r.modified}
-	if err := json.Unmarshal([]byte(r.value), &lease.Attrs); err != nil {
-		return subnet.Lease{}, err
-	}
+	lease.Reserved, lease.Created, lease.Revision = r.expiry == nil, r.created, r.modified
 	return lease, nil
 }

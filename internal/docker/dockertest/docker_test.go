@@ -11,6 +11,7 @@ import (
 
 	"tulle/internal/docker/dockertest"
 	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Two hosts put docker0 on the fabric, as the README does:
@@ -170,7 +171,7 @@ const changedEnv = "/etc/changed.env"
 
 func changeLease(t *testing.T, m *dockertest.Machine) {
 	t.Helper()
-	env, err := subnet.ReadEnv(m.SubnetFile())
+	env, err := flannel.ReadEnv(m.SubnetFile())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,14 +8,14 @@ import (
 	"testing"
 
 	"tulle/internal/docker"
-	"tulle/subnet"
+	"tulle/subnet/flannel"
 )
 
 // Docker gets the lease only if nobody else hands it out, and CNI only if Docker does not. Who has it already gets it again.
 func TestOneAllocator(t *testing.T) {
 	host := upLab(t, 1).Hosts[0]
 	m := newMachine(t, host, engines(t)[0])
-	env, err := subnet.ReadEnv(host.SubnetFile())
+	env, err := flannel.ReadEnv(host.SubnetFile())
 	if err != nil {
 		t.Fatal(err)
 	}

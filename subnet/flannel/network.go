@@ -1,4 +1,4 @@
-package subnet
+package flannel
 
 import (
 	"encoding/json"
@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 // poolFields are the names and limits of one family's part of the configuration.
@@ -35,6 +36,9 @@ func poolFieldsOf(f ip.Family) poolFields {
 // all lists the names that exist whether or not the family is enabled.
 func (f poolFields) all() []string { return []string{f.enable, f.network, f.length, f.low, f.high} }
 
+// DefaultBackend is the backend of a configuration that names none.
+const DefaultBackend = "vxlan"
+
 const (
 	fieldBackend = "Backend"
 	fieldType    = "Type"
@@ -45,10 +49,10 @@ const (
 // ParseNetwork reads flannel's network configuration (JSON) and fills in its defaults, except that a missing backend is
 // DefaultBackend. The error joins everything that is wrong, one line each. Doubts are what a human should look at although
 // the configuration is valid, such as unknown fields.
-func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err error) {
+func ParseNetwork(data []byte, revision int64) (n subnet.Network, doubts []string, err error) {
 	members, err := readObject(data)
 	if err != nil {
-		return Network{}, nil, fmt.Errorf(`network configuration: %w: write for example {"Network": "10.5.0.0/16"}`, err)
+		return subnet.Network{}, nil, fmt.Errorf(`network configuration: %w: write for example {"Network": "10.5.0.0/16"}`, err)
 	}
 	p := networkParser{members: &members}
 	n.Revision = revision
@@ -62,10 +66,10 @@ func ParseNetwork(data []byte, revision int64) (n Network, doubts []string, err 
 	members.take(fieldNFTables)
 	p.doubts = append(p.doubts, unknownMembers(members, append(known, fieldBackend, fieldNFTables))...)
 	if err := errors.Join(p.errs...); err != nil {
-		return Network{}, p.doubts, err
+		return subnet.Network{}, p.doubts, err
 	}
 	if len(n.Families()) == 0 {
-		return Network{}, p.doubts, errors.New("EnableIPv4 and EnableIPv6 are both false: set one of them to true")
+		return subnet.Network{}, p.doubts, errors.New("EnableIPv4 and EnableIPv6 are both false: set one of them to true")
 	}
 	return n, p.doubts, nil
 }
@@ -96,7 +100,7 @@ func (p *networkParser) value(field string, v any, want string) {
 	}
 }
 
-func (p *networkParser) pool(fields poolFields) Pool {
+func (p *networkParser) pool(fields poolFields) subnet.Pool {
 	enabled := fields.enabled
 	p.value(fields.enable, &enabled, "true or false")
 	if !enabled {
@@ -105,7 +109,7 @@ func (p *networkParser) pool(fields poolFields) Pool {
 				p.doubt("%s has no effect while %s is false", field, fields.enable)
 			}
 		}
-		return Pool{}
+		return subnet.Pool{}
 	}
 	var length int
 	p.value(fields.length, &length, "a prefix length without quotes")
@@ -113,11 +117,11 @@ func (p *networkParser) pool(fields poolFields) Pool {
 	high, highOK := p.bound(fields, fields.high)
 	network, ok := p.network(fields)
 	if !ok {
-		return Pool{}
+		return subnet.Pool{}
 	}
-	pool := Pool{Network: network, SubnetLen: length}
+	pool := subnet.Pool{Network: network, SubnetLen: length}
 	if !p.length(fields, &pool) {
-		return Pool{}
+		return subnet.Pool{}
 	}
 	pool.Min = ip.Last(netip.PrefixFrom(network.Addr(), pool.SubnetLen)).Next() // the first subnet is left out, as flannel does
 	pool.Max = netip.PrefixFrom(ip.Last(network), pool.SubnetLen).Masked().Addr()
@@ -154,9 +158,9 @@ func (p *networkParser) network(fields poolFields) (netip.Prefix, bool) {
 	if network != given {
 		p.doubt("%s %s has host bits: it is taken as %s", fields.network, text, network)
 	}
-	for _, r := range reservedRanges(fields.family) {
-		if ip.Contains(r.prefix, network) {
-			p.fail("%s %s is %s space: choose a private prefix", fields.network, network, r.name)
+	for _, r := range subnet.ReservedRanges(fields.family) {
+		if ip.Contains(r.Prefix, network) {
+			p.fail("%s %s is %s space: choose a private prefix", fields.network, network, r.Name)
 			return netip.Prefix{}, false
 		}
 	}
@@ -164,7 +168,7 @@ func (p *networkParser) network(fields poolFields) (netip.Prefix, bool) {
 }
 
 // length checks the subnet length or fills in the default.
-func (p *networkParser) length(fields poolFields, pool *Pool) bool {
+func (p *networkParser) length(fields poolFields, pool *subnet.Pool) bool {
 	shortest := pool.Network.Bits() + 2
 	switch {
 	case shortest > fields.maxLen:
@@ -203,7 +207,7 @@ func (p *networkParser) bound(fields poolFields, field string) (addr netip.Addr,
 }
 
 // place checks a bound against the pool and stores it, if one is set.
-func (p *networkParser) place(field string, addr netip.Addr, pool Pool, bound *netip.Addr) bool {
+func (p *networkParser) place(field string, addr netip.Addr, pool subnet.Pool, bound *netip.Addr) bool {
 	if !addr.IsValid() {
 		return true
 	}
@@ -219,8 +223,8 @@ func (p *networkParser) place(field string, addr netip.Addr, pool Pool, bound *n
 	return true
 }
 
-func (p *networkParser) backend() Backend {
-	b := Backend{Type: DefaultBackend, Options: json.RawMessage("{}")}
+func (p *networkParser) backend() subnet.Backend {
+	b := subnet.Backend{Type: DefaultBackend, Options: json.RawMessage("{}")}
 	raw := p.members.take(fieldBackend)
 	if !present(raw) {
 		return b
@@ -228,14 +232,14 @@ func (p *networkParser) backend() Backend {
 	options, err := readObject([]byte(raw))
 	if err != nil {
 		p.fail(`%s %s: %w: write for example {"Type": "vxlan"}`, fieldBackend, shorten(raw), err)
-		return Backend{}
+		return subnet.Backend{}
 	}
 	b.Options = json.RawMessage(raw)
 	var name string
 	if raw := options.take(fieldType); present(raw) {
 		if err := json.Unmarshal([]byte(raw), &name); err != nil {
 			p.fail(`%s.%s %s: want a name in quotes such as "vxlan"`, fieldBackend, fieldType, shorten(raw))
-			return Backend{}
+			return subnet.Backend{}
 		}
 	}
 	if name != "" {

@@ -1,4 +1,4 @@
-package subnet
+package flannel
 
 import (
 	"errors"
@@ -11,7 +11,25 @@ import (
 	"testing"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
+
+// subnetsOf makes the subnets of a lease; "" stands for none.
+func subnetsOf(t testing.TB, v4, v6 string) subnet.Subnets {
+	t.Helper()
+	var s subnet.Subnets
+	for f, text := range map[ip.Family]string{ip.IPv4: v4, ip.IPv6: v6} {
+		if text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Set(f, p)
+	}
+	return s
+}
 
 func dualEnv(t testing.TB) (Env, string) {
 	t.Helper()

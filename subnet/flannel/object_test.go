@@ -1,4 +1,4 @@
-package subnet
+package flannel
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package subnet
+package flannel
 
 import (
 	"bytes"
@@ -12,13 +12,14 @@ import (
 	"tulle/internal/atomicfile"
 	"tulle/internal/regularfile"
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 // Env is the content of the subnet file, from which Docker and CNI plugins configure their bridges.
 type Env struct {
 	Network ip.Dual[netip.Prefix]
 	More    []netip.Prefix // networks that the file lists besides, which containers reach too; never written
-	Subnets Subnets        // in the file as the first address after the network address, the bridge's own
+	Subnets subnet.Subnets // in the file as the first address after the network address, the bridge's own
 	MTU     int            // of containers, in bytes
 	IPMasq  bool           // traffic that leaves Network is masqueraded by the daemon
 }

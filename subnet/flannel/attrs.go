@@ -1,4 +1,4 @@
-package subnet
+package flannel
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 // maxAttrs is the largest lease value that is decoded, in bytes; real ones have a few hundred.
@@ -40,13 +41,27 @@ const (
 	ownerHardware = "Hardware"
 )
 
+// Attrs are a lease's attributes, which JSON has in the form of a lease's value.
+type Attrs subnet.Attrs
+
 // EncodeLease returns the value of a lease's key.
-func EncodeLease(s Subnets, a Attrs) (string, error) {
-	value, err := json.Marshal(a)
+func EncodeLease(s subnet.Subnets, a subnet.Attrs) (string, error) {
+	value, err := json.Marshal(Attrs(a))
 	if err != nil {
-		return "", fmt.Errorf("encode lease %s: %w", KeyOf(s), err)
+		return "", fmt.Errorf("encode lease %s: %w", subnet.KeyOf(s), err)
 	}
 	return string(value), nil
+}
+
+// DecodeLease reads what follows LeaseDir in a lease's key, and its value. What the store alone knows of the lease is not set.
+func DecodeLease(key string, value []byte) (l subnet.Lease, err error) {
+	if l.Subnets, err = subnet.ParseKey(key); err != nil {
+		return subnet.Lease{}, err
+	}
+	if err := (*Attrs)(&l.Attrs).UnmarshalJSON(value); err != nil {
+		return subnet.Lease{}, err
+	}
+	return l, nil
 }
 
 // MarshalJSON writes the value of a lease key: flannel's fields as flannel writes them, Tulle's own, then Extra by name.
@@ -138,11 +153,11 @@ func readOwner(raw string) (node, instance string, hardware []string, err error)
 	}
 	// Ids are shown and logged wherever hosts are named, and nobody expects more of them than of a host name.
 	if node != "" {
-		if err := CheckNodeID(node); err != nil {
+		if err := subnet.CheckNodeID(node); err != nil {
 			return "", "", nil, err
 		}
 	}
-	if instance != "" && !soundID(instance) {
+	if instance != "" && subnet.CheckNodeID(instance) != nil {
 		return "", "", nil, fmt.Errorf("%s %.64q is no id", ownerInstance, instance)
 	}
 	hardware, err = members.texts(ownerHardware)
