@@ -113,7 +113,7 @@ func TestAllocateFillsThePool(t *testing.T) {
 		if !n.Fits(s) {
 			t.Fatalf("lease %d: %v does not fit the network", i, s)
 		}
-		set.Leases = append(set.Leases, &Lease{Subnets: s, Attrs: Attrs{Node: fmt.Sprint("node", i)}, Created: int64(i)})
+		set.Leases = append(set.Leases, &Lease{Subnets: s, Attrs: Attrs{Node: fmt.Sprint("node", i)}, Created: Revision(i)})
 	}
 	usable, refused := Judge(n, set.Leases, Self{})
 	if len(usable) != count || len(refused) > 0 {
@@ -196,7 +196,7 @@ func TestAllocateLaws(t *testing.T) {
 
 // drawLease draws a lease in or around the first addresses of the pools.
 func drawLease(t *rapid.T, n Network) *Lease {
-	l := &Lease{Created: int64(rapid.IntRange(1, 5).Draw(t, "created"))}
+	l := &Lease{Created: Revision(rapid.IntRange(1, 5).Draw(t, "created"))}
 	for _, f := range n.Families() {
 		pool := n.Pools.Of(f)
 		near := func() netip.Addr {
@@ -247,7 +247,7 @@ func fullLeases(t testing.TB, n Network, count int) []*Lease {
 	t.Helper()
 	leases := make([]*Lease, count)
 	for i := range leases {
-		leases[i] = &Lease{Created: int64(1 + (i*7919)%count)}
+		leases[i] = &Lease{Created: Revision(1 + (i*7919)%count)}
 		leases[i].Attrs.Node = fmt.Sprintf("node-%05d", i)
 		leases[i].Attrs.Public = dualAddr(t, fmt.Sprintf("172.16.%d.%d", i/250, i%250+1), fmt.Sprintf("fd99::%x", i+1))
 		for _, f := range n.Families() {

@@ -120,7 +120,7 @@ func claims(leases []*Lease, some []int) []claimed {
 		}
 		all = append(all, claimed{lease: i, address: true}, claimed{lease: i, subnets: true})
 	}
-	since := func(c claimed) int64 {
+	since := func(c claimed) Revision {
 		if c.subnets {
 			return leases[c.lease].subnetsSince()
 		}

@@ -20,7 +20,7 @@ func TestJudge(t *testing.T) {
 		v6Only = "fc00::/48"
 		dual   = "10.5.0.0/16, fc00::/48"
 	)
-	lease := func(created int64, v4, v6, public string) *Lease {
+	lease := func(created Revision, v4, v6, public string) *Lease {
 		return &Lease{Subnets: subnetsOf(t, v4, v6), Created: created, Attrs: Attrs{Public: dualAddr(t, public, "")}}
 	}
 	self := Self{
@@ -221,7 +221,7 @@ func BenchmarkJudgeHostile(b *testing.B) {
 	for i := range leases {
 		addr := netip.AddrFrom16([16]byte{0: 0xfc, 12: byte(i >> 8), 13: byte(i)})
 		bits := 10 + random.IntN(118)
-		leases[i] = &Lease{Created: random.Int64N(100), Subnets: Subnets{V4: netip.MustParsePrefix("10.64.0.0/10"), V6: netip.PrefixFrom(addr, bits).Masked()}}
+		leases[i] = &Lease{Created: Revision(random.Int64N(100)), Subnets: Subnets{V4: netip.MustParsePrefix("10.64.0.0/10"), V6: netip.PrefixFrom(addr, bits).Masked()}}
 	}
 	for b.Loop() {
 		Judge(n, leases, Self{})

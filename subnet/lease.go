@@ -14,9 +14,9 @@ type Subnets = ip.Dual[netip.Prefix]
 type Lease struct {
 	Subnets  Subnets
 	Attrs    Attrs
-	Reserved bool  // never expires: the key hangs on no etcd lease
-	Created  int64 // revision at which the key was created
-	Revision int64 // revision of the last change
+	Reserved bool     // never expires
+	Created  Revision // when it was made: its age
+	Revision Revision // when it was last changed: its version
 
 	Standing Standing // of claims that exclude each other the older one counts; zero as the store has it, see Memory
 	HeldBack bool     // it is in the store no longer, by a view that is doubted: it counts less than those that are
@@ -51,7 +51,7 @@ type Problem struct {
 
 // Set is one consistent view of the store.
 type Set struct {
-	Revision int64
+	Revision Revision
 	Network  *Network  // the newest valid configuration seen; nil if there has been none
 	Leases   []*Lease  // every lease that parses, by subnet; shared with other views, so never changed
 	Problems []Problem // keys that do not parse, and doubts about the configuration

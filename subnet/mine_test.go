@@ -3,7 +3,7 @@ package subnet
 import "testing"
 
 func TestMine(t *testing.T) {
-	lease := func(subnet, node, v4, v6 string, created int64) *Lease {
+	lease := func(subnet, node, v4, v6 string, created Revision) *Lease {
 		return &Lease{Subnets: subnetsOf(t, subnet, ""), Attrs: Attrs{Node: node, Public: dualAddr(t, v4, v6)}, Created: created}
 	}
 	var (

@@ -13,7 +13,7 @@ import (
 type Network struct {
 	Pools    ip.Dual[Pool] // a zero Pool: the family is off
 	Backend  Backend
-	Revision int64 // of the configuration key in the store
+	Revision Revision // when it was written
 }
 
 // Same reports whether two configurations say the same, written at whatever revision and with whatever white space.

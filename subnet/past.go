@@ -12,9 +12,9 @@ import (
 // Past is a subnet that has been leased, whether it is now or not.
 type Past struct {
 	Subnet   netip.Prefix
-	Node     string // that had it last
-	Released bool   // given back; else it expired, or is leased
-	Revision int64  // at which it was noted
+	Node     string   // that had it last
+	Released bool     // given back; else it expired, or is leased
+	Revision Revision // when it was noted
 }
 
 // pasts are former subnets that are free, in the order in which they are handed out again.

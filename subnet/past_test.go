@@ -69,7 +69,7 @@ func TestAllocateFromAnyPast(t *testing.T) {
 		var set Set
 		for i := range rapid.IntRange(0, 30).Draw(t, "past") {
 			set.Past = append(set.Past, Past{
-				Subnet: subnetAt("past"), Node: fmt.Sprint(i % 5), Revision: int64(i), Released: rapid.Bool().Draw(t, "released"),
+				Subnet: subnetAt("past"), Node: fmt.Sprint(i % 5), Revision: Revision(i), Released: rapid.Bool().Draw(t, "released"),
 			})
 		}
 		taken := map[netip.Prefix]bool{}
@@ -95,7 +95,7 @@ func TestLosersPartWays(t *testing.T) {
 	for name, past := range map[string]int{"never had": 0, "had": 256} {
 		var set Set
 		for i := range past {
-			set.Past = append(set.Past, Past{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24), Revision: int64(i + 1)})
+			set.Past = append(set.Past, Past{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24), Revision: Revision(i + 1)})
 		}
 		picked := map[netip.Prefix]int{}
 		for i := range 64 {

@@ -15,7 +15,7 @@ func placed(leases ...*Lease) Set {
 	return Set{Revision: 9, Network: &n, Leases: leases}
 }
 
-func leaseOf(prefix, node string, created int64) *Lease {
+func leaseOf(prefix, node string, created Revision) *Lease {
 	return &Lease{
 		Subnets: Subnets{V4: netip.MustParsePrefix(prefix)}, Created: created, Revision: created,
 		Attrs: Attrs{Node: node, Public: ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}},

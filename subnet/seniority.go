@@ -11,15 +11,15 @@ import (
 )
 
 // Standing says since when the claims of a lease have stood, as places in the order in which one host has seen claims.
-// Zero means since the key was created: a revision is a place as well.
+// Zero means since the lease was made: a revision of the store is a place as well.
 type Standing struct {
-	Subnets int64 // the claim to the subnets
-	Attrs   int64 // that to the public addresses and to what the backend publishes, such as a MAC
-	Gone    int64 // of a lease that is remembered only: since when it is not there
+	Subnets Revision // the claim to the subnets
+	Attrs   Revision // that to the public addresses and to what the backend publishes, such as a MAC
+	Gone    Revision // of a lease that is remembered only: since when it is not there
 }
 
-func (l *Lease) subnetsSince() int64 { return cmp.Or(l.Standing.Subnets, l.Created) }
-func (l *Lease) attrsSince() int64   { return cmp.Or(l.Standing.Attrs, l.Created) }
+func (l *Lease) subnetsSince() Revision { return cmp.Or(l.Standing.Subnets, l.Created) }
+func (l *Lease) attrsSince() Revision   { return cmp.Or(l.Standing.Attrs, l.Created) }
 
 // CompareSubnetClaims orders leases by whose claim to its subnets counts first: of those that are in the store the one that has
 // stood for longer, and of two that came at once the one with lower subnets; then those that are only held back.
@@ -30,7 +30,7 @@ func CompareSubnetClaims(a, b *Lease) int {
 // CompareAttrsClaims orders leases likewise by whose claim to its addresses and backend data counts first.
 func CompareAttrsClaims(a, b *Lease) int { return compareClaims(a, b, a.attrsSince(), b.attrsSince()) }
 
-func compareClaims(a, b *Lease, since, other int64) int {
+func compareClaims(a, b *Lease, since, other Revision) int {
 	if a.HeldBack != b.HeldBack {
 		if b.HeldBack {
 			return -1
@@ -56,7 +56,7 @@ type Memory struct {
 	seen   []*Lease // the last view, by subnet
 	ranked []*Lease // the same with their standing
 	former map[holder]*Lease
-	last   int64 // no place has been given behind this one
+	last   Revision // no place has been given behind this one
 }
 
 // holder is the host that had a lease. A flanneld has no node id, and goes by its addresses.
@@ -132,7 +132,7 @@ func (m *Memory) forget(gone map[holder]*Lease) {
 }
 
 // worth is for how much longer a lease stood than it has been gone for, up to what is the same for all.
-func (l *Lease) worth() int64 { return 2*l.Standing.Gone - l.subnetsSince() }
+func (l *Lease) worth() Revision { return 2*l.Standing.Gone - l.subnetsSince() }
 
 // viewing is the ranking of one view.
 type viewing struct {
@@ -146,7 +146,7 @@ type viewing struct {
 // placing is what gets a place of its own.
 type placing struct {
 	lease          int // index
-	at             int64
+	at             Revision
 	subnets, attrs bool
 }
 
@@ -206,7 +206,7 @@ func (v *viewing) leave(l *Lease) {
 }
 
 // carry gives a lease the standing of an earlier one in what it has in common with it; the rest came at a revision.
-func (v *viewing) carry(j int, l, was *Lease, at int64) {
+func (v *viewing) carry(j int, l, was *Lease, at Revision) {
 	rest := placing{lease: j, at: at, subnets: was.Subnets != l.Subnets, attrs: !sameAttrs(was, l)}
 	var s Standing
 	if !rest.subnets {

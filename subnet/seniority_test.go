@@ -11,7 +11,7 @@ import (
 )
 
 // told makes a lease from its subnet, owner, instance, MAC and revision of creation; the public address is the owner's.
-func told(subnet, node, instance, mac string, created int64) *Lease {
+func told(subnet, node, instance, mac string, created Revision) *Lease {
 	l := &Lease{Created: created, Revision: created}
 	l.Subnets.V4 = netip.MustParsePrefix(subnet)
 	l.Attrs.Node, l.Attrs.Instance, l.Attrs.BackendType = node, instance, "vxlan"
@@ -33,8 +33,8 @@ func rankedBy(leases []*Lease, compare func(a, b *Lease) int) (nodes string) {
 func TestMemory(t *testing.T) {
 	a, b := told("10.5.1.0/24", "a", "run", "m1", 10), told("10.5.2.0/24", "b", "run", "m2", 20)
 	forged := told("10.5.9.0/24", "z", "", "m1", 30)
-	anew := func(l *Lease, created int64) *Lease { o := *l; o.Created, o.Revision = created, created; return &o }
-	saying := func(l *Lease, mac string, revision int64) *Lease {
+	anew := func(l *Lease, created Revision) *Lease { o := *l; o.Created, o.Revision = created, created; return &o }
+	saying := func(l *Lease, mac string, revision Revision) *Lease {
 		o := *l
 		o.Attrs.BackendData.V4, o.Revision = json.RawMessage(`"`+mac+`"`), revision
 		return &o
@@ -58,7 +58,7 @@ func TestMemory(t *testing.T) {
 		var m Memory
 		var got []*Lease
 		for i, leases := range tt.views {
-			revision := int64(0)
+			revision := Revision(0)
 			for _, l := range leases {
 				revision = max(revision, l.Revision)
 			}
@@ -82,7 +82,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	victim := told("10.0.0.0/30", "v", "run", "m", 1)
 	flood := []*Lease{victim}
 	for i := range 2 * mostFormer {
-		l := told(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), "f", fmt.Sprint(i), "m", int64(2+i))
+		l := told(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), "f", fmt.Sprint(i), "m", Revision(2+i))
 		flood = append(flood, l)
 	}
 	var m Memory
@@ -100,7 +100,7 @@ func TestMemoryIsBounded(t *testing.T) {
 // Hosts that will never come back, as of a group that grows and shrinks, make room for one that has just gone.
 func TestMemoryForgetsTheLongGone(t *testing.T) {
 	var m Memory
-	revision := int64(1)
+	revision := Revision(1)
 	for batch := range 20 {
 		var hosts []*Lease
 		for i := range 1000 {
@@ -126,8 +126,8 @@ func TestMemoryLaws(t *testing.T) {
 		held := map[int]*Lease{}
 		var before []*Lease
 		known := map[string]bool{}
-		revision := int64(1)
-		for view := range int64(20) {
+		revision := Revision(1)
+		for view := range Revision(20) {
 			if rapid.IntRange(0, 9).Draw(t, "wipe") == 0 {
 				revision, held = 1+view, map[int]*Lease{} // no revision comes twice: the same one at the same key is the same lease
 			}
@@ -180,7 +180,7 @@ func TestMemoryLaws(t *testing.T) {
 
 func TestJudgeByStanding(t *testing.T) {
 	n := networkOf("10.5.0.0/16")
-	lease := func(subnet, public string, created int64, s Standing) *Lease {
+	lease := func(subnet, public string, created Revision, s Standing) *Lease {
 		return &Lease{Subnets: subnetsOf(t, subnet, ""), Attrs: Attrs{Public: dualAddr(t, public, "")}, Created: created, Standing: s}
 	}
 	gone := func(l *Lease) *Lease { l.HeldBack = true; return l }
@@ -204,7 +204,7 @@ func TestJudgeByStanding(t *testing.T) {
 
 func TestOutranked(t *testing.T) {
 	n := networkOf("10.5.0.0/16")
-	lease := func(subnet, public string, created int64) *Lease {
+	lease := func(subnet, public string, created Revision) *Lease {
 		return &Lease{Subnets: subnetsOf(t, subnet, ""), Attrs: Attrs{Public: dualAddr(t, public, "")}, Created: created}
 	}
 	mine := lease("10.5.1.0/24", "192.0.2.1", 10)

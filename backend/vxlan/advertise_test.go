@@ -13,7 +13,7 @@ import (
 )
 
 // announcing is a lease of host n, made at a revision, that announces a MAC.
-func announcing(n int, created int64, mac ip.MAC) *subnet.Lease {
+func announcing(n int, created subnet.Revision, mac ip.MAC) *subnet.Lease {
 	l := &subnet.Lease{Created: created}
 	l.Subnets.V4 = netip.MustParsePrefix(fmt.Sprintf("10.5.%d.0/24", n))
 	l.Attrs.BackendType = Name

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -116,7 +115,7 @@ func checkReservation(set subnet.Set, subnets subnet.Subnets, attrs subnet.Attrs
 	}
 	// Those that it overlaps are named when it is written, or are what is to be pinned.
 	others := slices.DeleteFunc(slices.Clone(set.Leases), func(l *subnet.Lease) bool { return len(subnet.Overlap(l.Subnets, subnets)) > 0 })
-	_, problems := subnet.Judge(*set.Network, append(others, &subnet.Lease{Subnets: subnets, Attrs: attrs, Created: math.MaxInt64}), subnet.Self{})
+	_, problems := subnet.Judge(*set.Network, append(others, &subnet.Lease{Subnets: subnets, Attrs: attrs, Created: subnet.Unwritten}), subnet.Self{})
 	for _, p := range problems {
 		if p.Key == subnet.KeyOf(subnets) {
 			return fmt.Errorf("SUBNET is %s, which hosts would refuse: %s: choose another subnet or address", p.Key, p.Reason)

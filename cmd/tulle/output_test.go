@@ -90,7 +90,7 @@ func aSet(t *testing.T) subnet.Set {
 	}
 	set := subnet.Set{Network: &network, Problems: []subnet.Problem{{Key: "/p/subnets/README", Reason: "not a subnet"}}}
 	for i, text := range []string{"10.5.1.0/24", "10.5.2.0/24", "10.9.0.0/24"} {
-		l := &subnet.Lease{Created: int64(i + 1), Reserved: i == 1}
+		l := &subnet.Lease{Created: subnet.Revision(i + 1), Reserved: i == 1}
 		l.Subnets.V4 = netip.MustParsePrefix(text)
 		if l.Attrs.BackendType = "vxlan"; i != 1 {
 			l.Attrs.Node = "h" + text[3:4]

@@ -27,9 +27,9 @@ func crowd(b testing.TB, backendType string, n int) subnet.Set {
 	if err != nil {
 		b.Fatal(err)
 	}
-	set := subnet.Set{Revision: int64(n + 1), Network: &network}
+	set := subnet.Set{Revision: subnet.Revision(n + 1), Network: &network}
 	for i := range n {
-		l := &subnet.Lease{Created: int64(i), Revision: int64(i)}
+		l := &subnet.Lease{Created: subnet.Revision(i), Revision: subnet.Revision(i)}
 		l.Subnets.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(i>>8), byte(i), 0}), 24)
 		l.Attrs = subnet.Attrs{Node: fmt.Sprint("n", i), Instance: "x", BackendType: backendType}
 		l.Attrs.Public.V4 = netip.AddrFrom4([4]byte{172, 30, 1 + byte(i>>8), byte(i)})

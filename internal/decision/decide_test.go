@@ -25,7 +25,7 @@ func inputs(t *testing.T, config string, n int) Inputs {
 	}
 	in := Inputs{Network: &network, Backend: b, Options: Options{IPMasq: true, PeerFilter: true, SourceCheck: true}}
 	lease := func(i int) *subnet.Lease {
-		l := &subnet.Lease{Created: int64(i), Revision: int64(i)}
+		l := &subnet.Lease{Created: subnet.Revision(i), Revision: subnet.Revision(i)}
 		l.Subnets.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24)
 		l.Attrs = subnet.Attrs{Node: fmt.Sprint("h", i), BackendType: network.Backend.Type}
 		l.Attrs.Public.V4 = netip.AddrFrom4([4]byte{172, 30, 0, byte(i)})

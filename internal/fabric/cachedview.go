@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 
 	"tulle/internal/hostfiles"
 	"tulle/ip"
@@ -43,7 +42,7 @@ func ours(set subnet.Set, mine subnet.Lease, node string) error {
 	}
 	// What no host uses takes nothing from this one, and neither does a lease that names it.
 	usable, _ := subnet.Judge(*set.Network, set.Leases, subnet.Self{Node: node})
-	mine.Created = math.MaxInt64
+	mine.Created = subnet.Unwritten
 	for _, l := range set.Leases {
 		if l.Attrs.Node == node && l.Subnets == mine.Subnets {
 			mine = *l

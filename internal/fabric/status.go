@@ -12,16 +12,16 @@ import (
 
 // Status is how things stand with a network after a pass.
 type Status struct {
-	Name      string         `json:"name,omitempty"` // of the network on this host; the only one has none
-	Ready     bool           `json:"ready"`
-	Reason    string         `json:"reason,omitempty"`   // why not ready
-	Degraded  string         `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
-	Network   *NetworkStatus `json:"network,omitempty"`
-	Lease     *LeaseStatus   `json:"lease,omitempty"`
-	MTU       int            `json:"mtu,omitempty"` // bytes, for containers
-	PeerCount int            `json:"peerCount"`
-	Peers     []PeerStatus   `json:"peers"`    // only where they are asked for
-	Revision  int64          `json:"revision"` // of the store's view
+	Name      string          `json:"name,omitempty"` // of the network on this host; the only one has none
+	Ready     bool            `json:"ready"`
+	Reason    string          `json:"reason,omitempty"`   // why not ready
+	Degraded  string          `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
+	Network   *NetworkStatus  `json:"network,omitempty"`
+	Lease     *LeaseStatus    `json:"lease,omitempty"`
+	MTU       int             `json:"mtu,omitempty"` // bytes, for containers
+	PeerCount int             `json:"peerCount"`
+	Peers     []PeerStatus    `json:"peers"`    // only where they are asked for
+	Revision  subnet.Revision `json:"revision"` // of the store's view
 
 	Troubles []trouble.Trouble `json:"-"` // they are in the host's list
 
@@ -30,17 +30,17 @@ type Status struct {
 
 // NetworkStatus is the configuration in force.
 type NetworkStatus struct {
-	Prefixes []netip.Prefix `json:"prefixes"`
-	Backend  string         `json:"backend"`
-	Revision int64          `json:"revision"`
+	Prefixes []netip.Prefix  `json:"prefixes"`
+	Backend  string          `json:"backend"`
+	Revision subnet.Revision `json:"revision"`
 }
 
 // LeaseStatus is this host's lease.
 type LeaseStatus struct {
-	Subnets  []netip.Prefix `json:"subnets"`
-	Held     bool           `json:"held"` // false: lost or not confirmed, and in force until there is another
-	Reserved bool           `json:"reserved"`
-	Revision int64          `json:"revision"`
+	Subnets  []netip.Prefix  `json:"subnets"`
+	Held     bool            `json:"held"` // false: lost or not confirmed, and in force until there is another
+	Reserved bool            `json:"reserved"`
+	Revision subnet.Revision `json:"revision"`
 }
 
 // PeerStatus is a host whose subnets are routed to.

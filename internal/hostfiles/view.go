@@ -32,13 +32,13 @@ const (
 // cachedView is a view of the store as it is on disk.
 type cachedView struct {
 	header
-	Time      string        `json:"time"`      // when it was read, for people: the clock may have been set since
-	ConfigKey string        `json:"configKey"` // tells the prefix that it was read from
-	Endpoints []string      `json:"endpoints"` // and these the cluster
-	Revision  int64         `json:"revision"`
-	Network   cachedNetwork `json:"network"` // in force, which the store's need not be
-	Leases    []cachedLease `json:"leases"`
-	Former    []cachedLease `json:"former,omitempty"` // that are gone; earlier versions know none
+	Time      string          `json:"time"`      // when it was read, for people: the clock may have been set since
+	ConfigKey string          `json:"configKey"` // tells the prefix that it was read from
+	Endpoints []string        `json:"endpoints"` // and these the cluster
+	Revision  subnet.Revision `json:"revision"`
+	Network   cachedNetwork   `json:"network"` // in force, which the store's need not be
+	Leases    []cachedLease   `json:"leases"`
+	Former    []cachedLease   `json:"former,omitempty"` // that are gone; earlier versions know none
 
 	stamp stamp
 }
@@ -82,7 +82,7 @@ type cachedNetwork struct {
 	Pools    ip.Dual[cachedPool] `json:"pools"`
 	Type     string              `json:"type"`
 	Options  json.RawMessage     `json:"options,omitempty"`
-	Revision int64               `json:"revision"`
+	Revision subnet.Revision     `json:"revision"`
 }
 
 type cachedPool struct {
@@ -93,18 +93,18 @@ type cachedPool struct {
 }
 
 type cachedLease struct {
-	Subnets  string         `json:"subnets"` // as in the key
-	Attrs    flannel.Attrs  `json:"attrs"`   // as in the value
-	Reserved bool           `json:"reserved,omitempty"`
-	Created  int64          `json:"created"`
-	Revision int64          `json:"revision"`
-	Standing cachedStanding `json:"standing,omitzero"`
+	Subnets  string          `json:"subnets"` // as in the key
+	Attrs    flannel.Attrs   `json:"attrs"`   // as in the value
+	Reserved bool            `json:"reserved,omitempty"`
+	Created  subnet.Revision `json:"created"`
+	Revision subnet.Revision `json:"revision"`
+	Standing cachedStanding  `json:"standing,omitzero"`
 }
 
 type cachedStanding struct {
-	Subnets int64 `json:"subnets"`
-	Attrs   int64 `json:"attrs"`
-	Gone    int64 `json:"gone,omitempty"`
+	Subnets subnet.Revision `json:"subnets"`
+	Attrs   subnet.Revision `json:"attrs"`
+	Gone    subnet.Revision `json:"gone,omitempty"`
 }
 
 func cacheLease(l *subnet.Lease) cachedLease {

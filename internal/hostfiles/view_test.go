@@ -25,9 +25,9 @@ func crowd(t testing.TB, n int) subnet.Set {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := subnet.Set{Revision: int64(n + 1), Network: &network}
+	set := subnet.Set{Revision: subnet.Revision(n + 1), Network: &network}
 	for i := range n {
-		l := &subnet.Lease{Created: int64(i), Revision: int64(i)}
+		l := &subnet.Lease{Created: subnet.Revision(i), Revision: subnet.Revision(i)}
 		l.Subnets.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64 + byte(i>>8), byte(i), 0}), 24)
 		l.Attrs = subnet.Attrs{Node: fmt.Sprint("n", i), Instance: "x", BackendType: "vxlan"}
 		l.Attrs.Public.V4 = netip.AddrFrom4([4]byte{172, 30, 1 + byte(i>>8), byte(i)})
@@ -46,7 +46,7 @@ func TestViewIsWrittenAtIntervals(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- v.Run(ctx) }()
 		network := &subnet.Network{}
-		set := func(revision int64) subnet.Set {
+		set := func(revision subnet.Revision) subnet.Set {
 			l := &subnet.Lease{Revision: revision, Attrs: subnet.Attrs{Node: "h1"}}
 			l.Subnets.V4 = netip.MustParsePrefix("10.5.1.0/24")
 			return subnet.Set{Revision: revision, Leases: []*subnet.Lease{l}}

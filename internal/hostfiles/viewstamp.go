@@ -16,7 +16,7 @@ import (
 // stamp tells one view from others without all that is in it. It is in the header of the cached view's file (RFC 1952, FEXTRA),
 // where programs that do not know it pass over it.
 type stamp struct {
-	revision int64
+	revision subnet.Revision
 	sum      [sha256.Size]byte
 }
 
@@ -42,7 +42,7 @@ func readStamp(dir string) (s stamp, err error) {
 	if len(extra) != len(stampID)+8+len(s.sum) || string(extra[:len(stampID)]) != stampID {
 		return s, errors.New("it has no stamp")
 	}
-	s.revision = int64(binary.LittleEndian.Uint64(extra[len(stampID):]))
+	s.revision = subnet.Revision(binary.LittleEndian.Uint64(extra[len(stampID):]))
 	copy(s.sum[:], extra[len(stampID)+8:])
 	return s, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"slices"
 
@@ -149,7 +148,7 @@ func (a *acquisition) former(ctx context.Context, set subnet.Set) ([]subnet.Past
 
 // block excludes what place would newly have got.
 func (a *acquisition) block(place subnet.Placement) {
-	unseen := subnet.Lease{Subnets: place.Subnets, Created: math.MaxInt64}
+	unseen := subnet.Lease{Subnets: place.Subnets, Created: subnet.Unwritten}
 	for _, f := range ip.Families() {
 		if place.Subnets.Of(f) == place.Mine.Subnets.Of(f) {
 			unseen.Subnets.Set(f, netip.Prefix{})
@@ -284,7 +283,7 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 		a.creation.view = nil
 		return nil, nil
 	}
-	mine.Revision = r.Header.Revision
+	mine.Revision = subnet.Revision(r.Header.Revision)
 	return mine, nil
 }
 
@@ -292,7 +291,7 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 func (s *Store) rewrite(ctx context.Context, old *entry, value string, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
 	key := s.layout.lease(old.Subnets)
 	t := txn{
-		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", old.Revision)},
+		when: []clientv3.Cmp{unchanged(key, old.Revision)},
 		then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
 	}
 	for _, g := range s.layout.guards(old.Subnets) {

@@ -75,7 +75,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 	}
 	created := &entry{Lease: subnet.Lease{
 		Subnets: subnets, Attrs: attrs, Reserved: id == 0,
-		Created: r.Header.Revision, Revision: r.Header.Revision,
+		Created: subnet.Revision(r.Header.Revision), Revision: subnet.Revision(r.Header.Revision),
 	}, id: id}
 	if c.welcome(created, r) {
 		return created, nil
@@ -106,7 +106,7 @@ func (c *creation) conditions(subnets subnet.Subnets, old *entry) []clientv3.Cmp
 		absent(from, end)
 	} else {
 		oldKey := l.lease(old.Subnets)
-		when = append(when, clientv3.Compare(clientv3.ModRevision(oldKey), "=", old.Revision))
+		when = append(when, unchanged(oldKey, old.Revision))
 		if from <= oldKey && oldKey < end {
 			absent(from, oldKey)
 			from = oldKey + "\x00"

@@ -112,7 +112,7 @@ func (h *held) reclaim(ctx context.Context, kv *mvccpb.KeyValue) error {
 	if kv.Lease == 0 {
 		seen.id = 0 // it was made a reservation, and a reservation that got an etcd lease from flanneld becomes one again
 	}
-	seen.Subnets, seen.Revision, seen.Created, seen.Reserved = mine.Subnets, kv.ModRevision, kv.CreateRevision, seen.id == 0
+	seen.Subnets, seen.Revision, seen.Created, seen.Reserved = mine.Subnets, subnet.Revision(kv.ModRevision), subnet.Revision(kv.CreateRevision), seen.id == 0
 	seen.Attrs = mine.Attrs.Over(now.Attrs)
 	value, err := flannel.EncodeLease(mine.Subnets, seen.Attrs)
 	if err != nil {
@@ -134,7 +134,7 @@ func (h *held) reclaim(ctx context.Context, kv *mvccpb.KeyValue) error {
 		if !r.Succeeded {
 			return errChanged
 		}
-		seen.Revision = r.Header.Revision
+		seen.Revision = subnet.Revision(r.Header.Revision)
 	}
 	h.set(seen)
 	if seen.id != mine.id {

@@ -207,7 +207,7 @@ func (h *held) note(ctx context.Context) error {
 	mine := h.entry()
 	l := h.store.layout
 	_, err := h.store.commit(ctx, txn{
-		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(l.lease(mine.Subnets)), "=", mine.Revision)},
+		when: []clientv3.Cmp{unchanged(l.lease(mine.Subnets), mine.Revision)},
 		then: l.note(mine.Subnets, mine.Attrs.Node, false),
 	})
 	if err != nil {
@@ -240,7 +240,7 @@ func (h *held) inspectNow(ctx context.Context) (int64, error) {
 	if len(found) == 0 {
 		return 0, h.heal(ctx)
 	}
-	if now := found[0]; now.ModRevision != mine.Revision || !h.wrote(now) {
+	if now := found[0]; subnet.Revision(now.ModRevision) != mine.Revision || !h.wrote(now) {
 		if err := h.reclaim(ctx, now); err != nil {
 			return 0, err
 		}
@@ -296,7 +296,7 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 	}
 	r, err := h.store.commit(ctx, txn{
 		when: []clientv3.Cmp{
-			clientv3.Compare(clientv3.ModRevision(key), "=", mine.Revision),
+			unchanged(key, mine.Revision),
 			clientv3.Compare(clientv3.LeaseValue(key), "=", mine.id), // a restore from a backup brings revisions again, never this id
 		},
 		then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithIgnoreLease())},
@@ -305,7 +305,7 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 		return false, fmt.Errorf("update lease %s: %w", subnet.KeyOf(mine.Subnets), err)
 	}
 	if r.Succeeded {
-		mine.Attrs, mine.Revision = attrs, r.Header.Revision
+		mine.Attrs, mine.Revision = attrs, subnet.Revision(r.Header.Revision)
 		h.set(mine)
 	}
 	return r.Succeeded, nil
@@ -336,7 +336,7 @@ func (h *held) Release(ctx context.Context) error {
 		if !h.owns(r.Kvs[0]) || r.Kvs[0].Lease == 0 {
 			return nil
 		}
-		gone, err := h.store.remove(ctx, mine.Subnets, mine.Attrs.Node, r.Kvs[0].ModRevision)
+		gone, err := h.store.remove(ctx, mine.Subnets, mine.Attrs.Node, subnet.Revision(r.Kvs[0].ModRevision))
 		if err != nil {
 			return err
 		}

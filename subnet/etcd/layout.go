@@ -63,6 +63,11 @@ func (l layout) challenge(node string) string {
 	return l.prefix + "/claims/nodes/" + url.PathEscape(node)
 }
 
+// unchanged is the condition that a key was last changed at a revision.
+func unchanged(key string, r subnet.Revision) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(key), "=", int64(r))
+}
+
 // decode reads a lease.
 func (l layout) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 	last, ok := strings.CutPrefix(string(kv.Key), l.leases())
@@ -73,6 +78,6 @@ func (l layout) decode(kv *mvccpb.KeyValue) (subnet.Lease, error) {
 	if err != nil {
 		return subnet.Lease{}, err
 	}
-	lease.Reserved, lease.Created, lease.Revision = kv.Lease == 0, kv.CreateRevision, kv.ModRevision
+	lease.Reserved, lease.Created, lease.Revision = kv.Lease == 0, subnet.Revision(kv.CreateRevision), subnet.Revision(kv.ModRevision)
 	return lease, nil
 }

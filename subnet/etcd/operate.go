@@ -12,7 +12,7 @@ import (
 )
 
 // Config returns the network configuration as it is stored, and its revision; nil and 0 if there is none.
-func (s *Store) Config(ctx context.Context) (data []byte, revision int64, err error) {
+func (s *Store) Config(ctx context.Context) (data []byte, revision subnet.Revision, err error) {
 	r, err := s.get(ctx, s.layout.config())
 	if err != nil {
 		return nil, 0, fmt.Errorf("read %s: %w", s.layout.config(), err)
@@ -20,12 +20,12 @@ func (s *Store) Config(ctx context.Context) (data []byte, revision int64, err er
 	if len(r.Kvs) == 0 {
 		return nil, 0, nil
 	}
-	return r.Kvs[0].Value, r.Kvs[0].ModRevision, nil
+	return r.Kvs[0].Value, subnet.Revision(r.Kvs[0].ModRevision), nil
 }
 
 // SetConfig stores a network configuration if it is valid, and if the stored one still has the expected revision
 // (negative: any; 0: there is none). It returns the new revision, and does not write what is already there.
-func (s *Store) SetConfig(ctx context.Context, data []byte, expected int64) (int64, error) {
+func (s *Store) SetConfig(ctx context.Context, data []byte, expected subnet.Revision) (subnet.Revision, error) {
 	if _, _, err := flannel.ParseNetwork(data, 0); err != nil {
 		return 0, err
 	}
@@ -42,7 +42,7 @@ func (s *Store) SetConfig(ctx context.Context, data []byte, expected int64) (int
 	}
 	t := txn{then: []clientv3.Op{clientv3.OpPut(key, string(data))}}
 	if expected >= 0 {
-		t.when = []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", expected)}
+		t.when = []clientv3.Cmp{unchanged(key, expected)}
 	}
 	r, err := s.commit(ctx, t)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Store) SetConfig(ctx context.Context, data []byte, expected int64) (int
 	if !r.Succeeded {
 		return 0, fmt.Errorf("write %s: somebody else wrote it meanwhile: read it again", key)
 	}
-	return r.Header.Revision, nil
+	return subnet.Revision(r.Header.Revision), nil
 }
 
 // Reserve pins subnets to a host: to the one that leases exactly them, else to the one that attrs describe.
@@ -122,7 +122,7 @@ func (s *Store) pin(ctx context.Context, e entry) (lease subnet.Lease, done bool
 	if err != nil || !r.Succeeded {
 		return lease, false, err
 	}
-	e.Reserved, e.Revision = true, r.Header.Revision
+	e.Reserved, e.Revision = true, subnet.Revision(r.Header.Revision)
 	return e.Lease, true, nil
 }
 
@@ -139,7 +139,7 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 			return fmt.Errorf("release %s: there is no such lease: tulle leases list shows them", subnet.KeyOf(subnets))
 		}
 		lease, _ := s.layout.decode(r.Kvs[0]) // a value that does not parse tells of no node
-		if gone, err := s.remove(ctx, subnets, lease.Attrs.Node, r.Kvs[0].ModRevision); gone || err != nil {
+		if gone, err := s.remove(ctx, subnets, lease.Attrs.Node, subnet.Revision(r.Kvs[0].ModRevision)); gone || err != nil {
 			return err
 		}
 		if err := retry.Wait(ctx); err != nil {
@@ -149,10 +149,10 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 }
 
 // remove deletes the lease of a node and its guards, and reports whether it still had the given revision.
-func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string, revision int64) (bool, error) {
+func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string, revision subnet.Revision) (bool, error) {
 	key := s.layout.lease(subnets)
 	t := txn{
-		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", revision)},
+		when: []clientv3.Cmp{unchanged(key, revision)},
 		then: []clientv3.Op{clientv3.OpDelete(key)},
 	}
 	for _, g := range s.layout.guards(subnets) {

@@ -45,7 +45,7 @@ func (s *Store) past(ctx context.Context) ([]subnet.Past, error) {
 			address, bits, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), s.layout.pasts()), "-")
 			p, err := netip.ParsePrefix(address + "/" + bits)
 			if err == nil && json.Unmarshal(kv.Value, &noted) == nil {
-				all = append(all, subnet.Past{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: kv.ModRevision})
+				all = append(all, subnet.Past{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: subnet.Revision(kv.ModRevision)})
 			}
 		}
 		if !r.More {

@@ -86,7 +86,7 @@ func (s *Store) watched() *view {
 func (s *Store) refresh(ctx context.Context, v *view) (bool, error) {
 	newest, since := v.newest(), v.revision+1
 	if newest != nil {
-		since = newest.Revision
+		since = int64(newest.Revision)
 	}
 	// Most often nothing has changed, and etcd finds keys without their values at a third of the cost.
 	now, err := s.changes(ctx, since, clientv3.WithKeysOnly())
@@ -95,7 +95,7 @@ func (s *Store) refresh(ctx context.Context, v *view) (bool, error) {
 	}
 	same, changed := newest == nil, false
 	for _, kv := range now.Kvs {
-		same = same || kv.ModRevision == newest.Revision && string(kv.Key) == s.layout.lease(newest.Subnets)
+		same = same || subnet.Revision(kv.ModRevision) == newest.Revision && string(kv.Key) == s.layout.lease(newest.Subnets)
 		changed = changed || kv.ModRevision > v.revision
 	}
 	if same && changed {

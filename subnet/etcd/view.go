@@ -107,7 +107,7 @@ func (v *view) unconfigure() {
 }
 
 func (v *view) configure(kv *mvccpb.KeyValue) {
-	network, doubts, err := flannel.ParseNetwork(kv.Value, kv.ModRevision)
+	network, doubts, err := flannel.ParseNetwork(kv.Value, subnet.Revision(kv.ModRevision))
 	if v.doubts, v.stored = nil, err == nil; err != nil {
 		v.doubt(err.Error())
 		if v.network != nil {
@@ -139,7 +139,7 @@ func (v *view) newest() *subnet.Lease {
 // set returns the view for others to keep.
 func (v *view) set() subnet.Set {
 	set := subnet.Set{
-		Revision: v.revision,
+		Revision: subnet.Revision(v.revision),
 		Network:  v.network,
 		Leases:   v.list.of(v.leases),
 		Problems: make([]subnet.Problem, 0, len(v.broken)),

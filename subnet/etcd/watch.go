@@ -210,8 +210,8 @@ func (w *watcher) probeNewest(ctx context.Context) error {
 		return nil
 	}
 	key := w.store.layout.lease(newest.Subnets)
-	r, err := w.store.get(ctx, key, clientv3.WithRev(newest.Revision), clientv3.WithKeysOnly())
-	if errors.Is(err, rpctypes.ErrFutureRev) || err == nil && (len(r.Kvs) == 0 || r.Kvs[0].ModRevision != newest.Revision) {
+	r, err := w.store.get(ctx, key, clientv3.WithRev(int64(newest.Revision)), clientv3.WithKeysOnly())
+	if errors.Is(err, rpctypes.ErrFutureRev) || err == nil && (len(r.Kvs) == 0 || subnet.Revision(r.Kvs[0].ModRevision) != newest.Revision) {
 		return errRewound
 	}
 	return nil

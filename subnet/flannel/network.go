@@ -49,7 +49,7 @@ const (
 // ParseNetwork reads flannel's network configuration (JSON) and fills in its defaults, except that a missing backend is
 // DefaultBackend. The error joins everything that is wrong, one line each. Doubts are what a human should look at although
 // the configuration is valid, such as unknown fields.
-func ParseNetwork(data []byte, revision int64) (n subnet.Network, doubts []string, err error) {
+func ParseNetwork(data []byte, revision subnet.Revision) (n subnet.Network, doubts []string, err error) {
 	members, err := readObject(data)
 	if err != nil {
 		return subnet.Network{}, nil, fmt.Errorf(`network configuration: %w: write for example {"Network": "10.5.0.0/16"}`, err)

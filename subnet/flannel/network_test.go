@@ -157,7 +157,7 @@ func FuzzParseNetwork(f *testing.F) {
 }
 
 func TestSameNetwork(t *testing.T) {
-	parse := func(text string, revision int64) subnet.Network {
+	parse := func(text string, revision subnet.Revision) subnet.Network {
 		t.Helper()
 		n, _, err := ParseNetwork([]byte(text), revision)
 		if err != nil {

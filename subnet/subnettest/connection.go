@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"tulle/subnet"
 )
 
 // errAway is what a request to a store out of reach comes to.
@@ -130,7 +132,7 @@ func (s *Store) answer(ctx context.Context) error {
 
 // Backup is what the store held at some time.
 type Backup struct {
-	revision int64
+	revision subnet.Revision
 	keys     map[string]record
 }
 

@@ -1,16 +1,18 @@
 package subnettest
 
+import "tulle/subnet"
+
 // history is what the store remembers of changes to the configuration. Those of leases it need not know: a watcher that follows them one
 // by one and one that reads all at the end see the same.
 type history struct {
-	epoch     int   // counts restores: revisions are told apart only within one
-	compacted int64 // what was before this revision is forgotten
+	epoch     int             // counts restores: revisions are told apart only within one
+	compacted subnet.Revision // what was before this revision is forgotten
 	configs   []change
 }
 
 // change is a new value of the configuration, nil if it was deleted.
 type change struct {
-	revision int64
+	revision subnet.Revision
 	value    *string
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"strings"
 	"sync"
@@ -38,7 +37,7 @@ var _ subnet.Store = (*Store)(nil)
 // world is what all hosts see.
 type world struct {
 	mu       sync.Mutex
-	revision int64
+	revision subnet.Revision
 	keys     map[string]*record
 	views    []*view // the latest last, as are those that are live
 	live     []*held
@@ -53,7 +52,7 @@ type world struct {
 // record is a key's value.
 type record struct {
 	value             string
-	created, modified int64
+	created, modified subnet.Revision
 	ttl               time.Duration
 	expiry            *time.Timer // nil: never
 	expires           time.Time   // when it fires
@@ -321,7 +320,7 @@ func (w *world) blocked(place subnet.Placement) (subnet.Lease, bool) {
 	own := leasesDir + subnet.KeyOf(place.Mine.Subnets)
 	for present := range w.keys {
 		if (present == key || strings.HasPrefix(present, address)) && !(place.Held && present == own) {
-			unseen := subnet.Lease{Subnets: place.Subnets, Created: math.MaxInt64}
+			unseen := subnet.Lease{Subnets: place.Subnets, Created: subnet.Unwritten}
 			for _, f := range ip.Families() {
 				if place.Subnets.Of(f) == place.Mine.Subnets.Of(f) {
 					unseen.Subnets.Set(f, netip.Prefix{})

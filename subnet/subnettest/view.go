@@ -18,9 +18,9 @@ type view struct {
 	doubts   []subnet.Problem
 	changed  chan struct{}
 	hold     subnet.Holdback // used by Watch alone
-	revision int64           // last delivered
+	revision subnet.Revision // last delivered
 	epoch    int             // of the history that it follows
-	seen     int64           // revision up to which it has followed
+	seen     subnet.Revision // revision up to which it has followed
 }
 
 func newView() *view { return &view{changed: make(chan struct{}, 1)} }
@@ -111,7 +111,7 @@ func (v *view) admit(set subnet.Set, confirm bool) subnet.Set {
 }
 
 // configure takes in a value of the configuration, nil if it was deleted.
-func (v *view) configure(value *string, revision int64) {
+func (v *view) configure(value *string, revision subnet.Revision) {
 	v.doubts = nil
 	if value == nil {
 		if v.network != nil {
