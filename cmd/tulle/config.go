@@ -12,7 +12,7 @@ import (
 
 	"tulle/internal/backends"
 	"tulle/internal/printable"
-	"tulle/subnet/etcd"
+	"tulle/subnet"
 )
 
 func newConfigCommand() *cobra.Command {
@@ -34,7 +34,7 @@ func newConfigGetCommand(store *storeFlags) *cobra.Command {
 		Short: "Print the network configuration as it is stored",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			return store.do(func(s *etcd.Store) error {
+			return store.do(func(s subnet.Operator) error {
 				data, _, err := s.Config(cmd.Context())
 				if err != nil {
 					return err
@@ -63,7 +63,7 @@ is not written, and what is odd in a valid one is pointed out. A running tulled 
 			if err != nil {
 				return err
 			}
-			return store.do(func(s *etcd.Store) error {
+			return store.do(func(s subnet.Operator) error {
 				_, revision, err := s.Config(cmd.Context())
 				if err != nil {
 					return err

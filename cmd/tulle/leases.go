@@ -10,7 +10,6 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
-	"tulle/subnet/etcd"
 )
 
 func newLeasesCommand() *cobra.Command {
@@ -43,7 +42,7 @@ func newLeasesListCommand(store *storeFlags) *cobra.Command {
 		Short: "List the leases of all hosts",
 		Args:  cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			return store.do(func(s *etcd.Store) error {
+			return store.do(func(s subnet.Operator) error {
 				set, err := s.Snapshot(cmd.Context())
 				if err != nil {
 					return err
@@ -110,7 +109,7 @@ stop its tulled first.`,
 			if err != nil {
 				return usageError(err)
 			}
-			return store.do(func(s *etcd.Store) error {
+			return store.do(func(s subnet.Operator) error {
 				if err := s.Release(cmd.Context(), subnets); err != nil {
 					return err
 				}

@@ -11,7 +11,6 @@ import (
 
 	"tulle/ip"
 	"tulle/subnet"
-	"tulle/subnet/etcd"
 )
 
 func newLeasesReserveCommand(store *storeFlags) *cobra.Command {
@@ -46,7 +45,7 @@ given node id or public address. A reservation never expires; release ends it.`,
 				}
 				attrs.Public.Set(f, addr)
 			}
-			return store.do(func(s *etcd.Store) error {
+			return store.do(func(s subnet.Operator) error {
 				set, err := s.Snapshot(cmd.Context())
 				if err != nil {
 					return err

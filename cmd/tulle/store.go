@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tulle/internal/settings"
+	"tulle/subnet"
 	"tulle/subnet/etcd"
 )
 
@@ -45,7 +46,7 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 }
 
 // do opens the store for the length of fn.
-func (f *storeFlags) do(fn func(*etcd.Store) error) (err error) {
+func (f *storeFlags) do(fn func(subnet.Operator) error) (err error) {
 	f.config.Endpoints = settings.List(f.endpoints)
 	store, err := etcd.Open(f.config)
 	if err != nil {

@@ -11,7 +11,9 @@ import (
 	"tulle/subnet/flannel"
 )
 
-// Config returns the network configuration as it is stored, and its revision; nil and 0 if there is none.
+var _ subnet.Operator = (*Store)(nil)
+
+// Config implements subnet.Operator.
 func (s *Store) Config(ctx context.Context) (data []byte, revision subnet.Revision, err error) {
 	r, err := s.get(ctx, s.layout.config())
 	if err != nil {
@@ -23,8 +25,7 @@ func (s *Store) Config(ctx context.Context) (data []byte, revision subnet.Revisi
 	return r.Kvs[0].Value, subnet.Revision(r.Kvs[0].ModRevision), nil
 }
 
-// SetConfig stores a network configuration if it is valid, and if the stored one still has the expected revision
-// (negative: any; 0: there is none). It returns the new revision, and does not write what is already there.
+// SetConfig implements subnet.Operator.
 func (s *Store) SetConfig(ctx context.Context, data []byte, expected subnet.Revision) (subnet.Revision, error) {
 	if _, _, err := flannel.ParseNetwork(data, 0); err != nil {
 		return 0, err
@@ -54,8 +55,7 @@ func (s *Store) SetConfig(ctx context.Context, data []byte, expected subnet.Revi
 	return subnet.Revision(r.Header.Revision), nil
 }
 
-// Reserve pins subnets to a host: to the one that leases exactly them, else to the one that attrs describe.
-// A reservation never expires; the host with its public address or node id takes it.
+// Reserve implements subnet.Operator.
 func (s *Store) Reserve(ctx context.Context, subnets subnet.Subnets, attrs subnet.Attrs) (subnet.Lease, error) {
 	name := subnet.KeyOf(subnets)
 	if _, err := subnet.ParseKey(name); err != nil {
@@ -126,7 +126,7 @@ func (s *Store) pin(ctx context.Context, e entry) (lease subnet.Lease, done bool
 	return e.Lease, true, nil
 }
 
-// Release gives subnets back to the pool, whoever leases them, reserved or not. A host that lives takes them again at once.
+// Release implements subnet.Operator.
 func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 	key := s.layout.lease(subnets)
 	retry := requestBackoff()

@@ -121,7 +121,7 @@ func (s *Store) changes(ctx context.Context, since int64, options ...clientv3.Op
 	return r, nil
 }
 
-// Snapshot returns the store's present content.
+// Snapshot implements subnet.Operator.
 func (s *Store) Snapshot(ctx context.Context) (subnet.Set, error) {
 	v, err := s.view(ctx, nil)
 	if err != nil {

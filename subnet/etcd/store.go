@@ -205,5 +205,5 @@ func seconds(ttl time.Duration) int64 {
 // LeaseDir is what precedes the text of a lease's subnets in its key.
 func (s *Store) LeaseDir() string { return s.layout.leases() }
 
-// ConfigKey is the key of the network configuration.
+// ConfigKey implements subnet.Operator.
 func (s *Store) ConfigKey() string { return s.layout.config() }
