@@ -149,7 +149,7 @@ func (h *harness) Keys() []string {
 func TestStore(t *testing.T) {
 	endpoints := etcdmembertest.Start(t).Endpoints()
 	var names prefixes
-	subnettest.Run(t, func(t *testing.T, test func(*testing.T, subnettest.Harness)) {
+	subnettest.RunInKeys(t, func(t *testing.T, test func(*testing.T, subnettest.KeyHarness)) {
 		t.Parallel()
 		test(t, newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second}))
 	})

@@ -23,7 +23,7 @@ func TestStoreBehindProxy(t *testing.T) {
 	proxy := etcdmembertest.StartProxy(t, "127.0.0.1:0", endpoints)
 	t.Cleanup(proxy.Close)
 	var names prefixes
-	subnettest.Run(t, func(t *testing.T, test func(*testing.T, subnettest.Harness)) {
+	subnettest.RunInKeys(t, func(t *testing.T, test func(*testing.T, subnettest.KeyHarness)) {
 		t.Parallel()
 		h := newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second})
 		h.config.Endpoints = []string{proxy.Endpoint()}

@@ -34,14 +34,12 @@ func wantConflict(t *testing.T, h Harness, err error, field, value string, x *ho
 	if *conflict != want {
 		t.Errorf("conflict = %+v, want %+v", *conflict, want)
 	}
-	wantLeaseKeys(t, h, keyOf(x.subnets()))
-	if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, claimOf(1).Attrs) {
-		t.Errorf("the first host's lease is now %s", value)
-	}
+	wantLeases(t, h, x.subnets())
+	wantLease(t, h, x.subnets(), claimOf(1).Attrs, false)
 }
 
 func nodeIDOfALiveHost(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	clone := claimOf(2)
 	clone.Attrs.Node = "node-1"
@@ -50,7 +48,7 @@ func nodeIDOfALiveHost(t *testing.T, h Harness) {
 }
 
 func nodeIDOfADeadHost(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	x.kill()
 	heir := claimOf(2)
@@ -59,14 +57,12 @@ func nodeIDOfADeadHost(t *testing.T, h Harness) {
 	if y.subnets() != x.subnets() {
 		t.Errorf("subnets = %v, want those of the dead host, %v", y.subnets(), x.subnets())
 	}
-	if value, _, _ := h.Get(keyOf(y.subnets())); value != encode(t, heir.Attrs) {
-		t.Errorf("value = %s, want the heir's", value)
-	}
+	wantLease(t, h, y.subnets(), heir.Attrs, false)
 }
 
 // Who is silent may be cut off and go on; only on its own hardware a host knows that nobody does.
 func nodeIDOnOtherHardware(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	original := claimOf(1)
 	original.TTL = 5 * time.Second
 	original.Attrs.Hardware = []string{"board-1", "card-1"}
@@ -84,9 +80,7 @@ func nodeIDOnOtherHardware(t *testing.T, h Harness) {
 	if !errors.As(err, &conflict) || !conflict.Silent || !strings.Contains(err.Error(), "leases release '"+subnet.KeyOf(x.subnets())) {
 		t.Errorf("beside the silent original: %v, want a conflict that says how to end it", err)
 	}
-	if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, original.Attrs) {
-		t.Errorf("the original's lease is now %s", value)
-	}
+	wantLease(t, h, x.subnets(), original.Attrs, false)
 	rebooted := original
 	rebooted.Attrs.Instance = "after-a-reboot"
 	rebooted.Attrs.Hardware = []string{"card-1", "card-2"}
@@ -109,7 +103,7 @@ func nodeIDOnOtherHardware(t *testing.T, h Harness) {
 }
 
 func addressOfALiveHost(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	other := claimOf(2)
 	other.Attrs.Public.V4 = claimOf(1).Attrs.Public.V4
@@ -118,7 +112,7 @@ func addressOfALiveHost(t *testing.T, h Harness) {
 }
 
 func addressOfADeadHost(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	x.kill()
 	other := claimOf(2)
@@ -127,12 +121,12 @@ func addressOfADeadHost(t *testing.T, h Harness) {
 	if y.subnets() == x.subnets() {
 		t.Errorf("subnets = %v, which are another node's", y.subnets())
 	}
-	wantLeaseKeys(t, h, keyOf(x.subnets()), keyOf(y.subnets()))
+	wantLeases(t, h, x.subnets(), y.subnets())
 }
 
 // A machine that keeps no node id goes on with the lease of its earlier run, time after time.
 func addressOfAnEarlierRun(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	first := claimOf(1)
 	first.Attrs.Hardware = []string{"card-1"}
 	x := start(t, h, first)
@@ -149,10 +143,8 @@ func addressOfAnEarlierRun(t *testing.T, h Harness) {
 		}
 		x.kill()
 		x = start(t, h, again)
-		wantLeaseKeys(t, h, keyOf(x.subnets()))
-		if value, _, _ := h.Get(keyOf(x.subnets())); value != encode(t, again.Attrs) {
-			t.Errorf("value = %s, want that of run %d", value, n)
-		}
+		wantLeases(t, h, x.subnets())
+		wantLease(t, h, x.subnets(), again.Attrs, false)
 	}
 }
 
@@ -181,7 +173,7 @@ func startTogether(t *testing.T, h Harness, claims ...subnet.Claim) []*host {
 }
 
 func twinsThatStartTogether(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	var claims []subnet.Claim
 	for n := 1; n <= 3; n++ {
 		claim := claimOf(n)
@@ -192,11 +184,11 @@ func twinsThatStartTogether(t *testing.T, h Harness) {
 	if len(winners) != 1 {
 		t.Fatalf("%d hosts with one node id hold leases, want 1", len(winners))
 	}
-	wantLeaseKeys(t, h, keyOf(winners[0].subnets()))
+	wantLeases(t, h, winners[0].subnets())
 }
 
 func addressTwins(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	var claims []subnet.Claim
 	for n := 1; n <= 3; n++ {
 		claim := claimOf(n)
@@ -207,5 +199,5 @@ func addressTwins(t *testing.T, h Harness) {
 	if len(winners) != 1 {
 		t.Fatalf("%d hosts with one address hold leases, want 1", len(winners))
 	}
-	wantLeaseKeys(t, h, keyOf(winners[0].subnets()))
+	wantLeases(t, h, winners[0].subnets())
 }

@@ -25,9 +25,9 @@ const heldBack = time.Second
 
 // putPeers writes the leases of hosts that do not live: numbers 1 to n.
 func putPeers(h Harness, n int) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	for i := 1; i <= n; i++ {
-		h.Put(fmt.Sprintf("subnets/10.5.%d.0-24", i), fmt.Sprintf(`{"PublicIP":"10.99.0.%d"}`, i), time.Hour)
+		h.Put(v4(fmt.Sprintf("10.5.%d.0/24", i)), at(fmt.Sprintf("10.99.0.%d", i)), time.Hour)
 	}
 }
 
@@ -58,9 +58,9 @@ func lossOfHalfIsBelieved(t *testing.T, h Harness) {
 	w := watch(t, h)
 	w.until("four leases", leaseCount(4))
 	start := time.Now()
-	h.Delete("subnets/10.5.1.0-24")
+	h.Delete(v4("10.5.1.0/24"))
 	w.until("three leases", leaseCount(3))
-	h.Delete("subnets/10.5.2.0-24")
+	h.Delete(v4("10.5.2.0/24"))
 	w.until("two leases", leaseCount(2))
 	if took := time.Since(start); took > heldBack {
 		t.Errorf("leases that went one by one were gone after %v", took)
@@ -68,7 +68,7 @@ func lossOfHalfIsBelieved(t *testing.T, h Harness) {
 }
 
 func wipeIsHealedUnseen(t *testing.T, h Harness) {
-	h.Put("config", configDual, 0)
+	h.Configure(networkDual())
 	hosts := []*host{start(t, h, claimOf(1)), start(t, h, claimOf(2)), start(t, h, claimOf(3))}
 	w := watch(t, h)
 	before := w.until("three leases", leaseCount(3))
@@ -88,11 +88,9 @@ func wipeIsHealedUnseen(t *testing.T, h Harness) {
 	w.holdsFor(4*heldBack, "all leases", anew)
 	for _, x := range hosts {
 		wantKept(t, x)
-		if _, _, ok := h.Get(keyOf(x.subnets())); !ok {
-			t.Errorf("%s is not there", keyOf(x.subnets()))
-		}
+		wantLease(t, h, x.subnets(), x.held.Lease().Attrs, false)
 	}
-	if _, _, ok := h.Get("config"); ok {
+	if now := watch(t, h).until("anything", func(subnet.Set) bool { return true }); now.Network != nil {
 		t.Error("a host wrote the configuration, which is the operator's")
 	}
 }
@@ -102,8 +100,8 @@ func takenSubnetIsNotHeldBack(t *testing.T, h Harness) {
 	w := watch(t, h)
 	w.until("five leases", leaseCount(5))
 	h.Wipe()
-	h.Put("subnets/10.5.1.0-24", `{"PublicIP":"10.99.0.77"}`, time.Hour)
-	h.Put("subnets/10.5.2.0-25", `{"PublicIP":"10.99.0.78"}`, time.Hour)
+	h.Put(v4("10.5.1.0/24"), at("10.99.0.77"), time.Hour)
+	h.Put(v4("10.5.2.0/25"), at("10.99.0.78"), time.Hour)
 	set := w.until("the new owners", func(set subnet.Set) bool {
 		return hasLease(subnet.Subnets{V4: prefix("10.5.2.0/25")})(set)
 	})
@@ -118,7 +116,7 @@ func newcomersComeWhileHeldBack(t *testing.T, h Harness) {
 	w := watch(t, h)
 	w.until("five leases", leaseCount(5))
 	h.Wipe()
-	h.Put("subnets/10.5.9.0-24", flanneldValue, time.Hour)
+	h.Put(v4("10.5.9.0/24"), flanneld(), time.Hour)
 	set := w.until("the newcomer", hasLease(subnet.Subnets{V4: prefix("10.5.9.0/24")}))
 	if len(set.Leases) != 6 {
 		t.Errorf("leases = %+v, want the five others too", set.Leases)
@@ -127,15 +125,15 @@ func newcomersComeWhileHeldBack(t *testing.T, h Harness) {
 
 // After a restore from a backup the store may show a host where it was once.
 func leaseOfMineElsewhere(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	w := watch(t, h)
 	w.until("the lease", hasLease(x.subnets()))
-	once := "subnets/10.5.200.0-24"
-	h.Put(once, encode(t, claimOf(1).Attrs), time.Hour)
-	h.Delete(keyOf(x.subnets()))
+	once := v4("10.5.200.0/24")
+	h.Put(once, claimOf(1).Attrs, time.Hour)
+	h.Delete(x.subnets())
 	w.until("the lease alone, made anew", func(set subnet.Set) bool {
-		_, _, there := h.Get(once)
+		_, there := leaseAt(h, once)
 		return leaseCount(1)(set) && hasLease(x.subnets())(set) && !there
 	})
 	wantKept(t, x)

@@ -8,7 +8,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	subnettest.Run(t, func(t *testing.T, test func(*testing.T, subnettest.Harness)) {
+	subnettest.RunInKeys(t, func(t *testing.T, test func(*testing.T, subnettest.KeyHarness)) {
 		synctest.Test(t, func(t *testing.T) { test(t, subnettest.NewStore()) })
 	})
 }

@@ -11,20 +11,19 @@ func pastTests() map[string]func(*testing.T, Harness) {
 		"HostWithoutARecordGetsItsSubnetBack": withoutRecord,
 		"FormerSubnetsAreUsedLast":            formerAreLast,
 		"ChurnDoesNotExhaustThePool":          churn,
-		"GarbledPastIsPassedOver":             garbledPast,
 	}
 }
 
 // fourSubnets is a network with room for four hosts, of which the first subnet goes unused unless it is named.
-const fourSubnets = `{"Network":"10.5.0.0/26","SubnetLen":28,"SubnetMin":"10.5.0.0","SubnetMax":"10.5.0.48","Backend":{"Type":"vxlan"}}`
+func fourSubnets() subnet.Network { return networkOf(pool("10.5.0.0/26", 28, "10.5.0.0", "10.5.0.48")) }
 
 // withoutRecord: the disk of a host is gone, and its lease has expired.
 func withoutRecord(t *testing.T, h Harness) {
-	h.Put("config", configDual, 0)
+	h.Configure(networkDual())
 	x := start(t, h, claimOf(1))
 	before := x.subnets()
 	x.kill()
-	h.Delete(keyOf(before))
+	h.Delete(before)
 	claim := claimOf(1)
 	claim.Attrs.Instance = "another"
 	if got := start(t, h, claim).subnets(); got != before {
@@ -33,10 +32,10 @@ func withoutRecord(t *testing.T, h Harness) {
 }
 
 func formerAreLast(t *testing.T, h Harness) {
-	h.Put("config", fourSubnets, 0)
+	h.Configure(fourSubnets())
 	expired, released := start(t, h, claimOf(1)), start(t, h, claimOf(2))
 	expired.kill()
-	h.Delete(keyOf(expired.subnets()))
+	h.Delete(expired.subnets())
 	if err := released.held.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -56,23 +55,15 @@ func formerAreLast(t *testing.T, h Harness) {
 
 // churn: hosts come and go, ten times as many as there is room for, and those that wait longest give up their place.
 func churn(t *testing.T, h Harness) {
-	h.Put("config", fourSubnets, 0)
+	h.Configure(fourSubnets())
 	var alive []*host
 	for n := 1; n <= 40; n++ {
 		if len(alive) == 4 {
 			gone := alive[0]
 			alive = alive[1:]
 			gone.kill()
-			h.Delete(keyOf(gone.subnets()))
+			h.Delete(gone.subnets())
 		}
 		alive = append(alive, start(t, h, claimOf(n)))
 	}
-}
-
-func garbledPast(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
-	h.Put("claims/past/10.5.3.0-24", "{", 0)
-	h.Put("claims/past/nonsense", "{}", 0)
-	h.Put("claims/past/10.5.4.0-99", `{"Node":"node-1"}`, 0)
-	start(t, h, claimOf(1))
 }

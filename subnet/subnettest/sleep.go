@@ -22,7 +22,7 @@ func asleep() subnet.Claim {
 }
 
 func beliefEndsInASleep(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x, far := startAfar(t, h, asleep())
 	far.Cut()
 	far.Sleep(asleep().TTL)
@@ -39,11 +39,11 @@ func beliefEndsInASleep(t *testing.T, h Harness) {
 		}
 	}
 	wantKept(t, x)
-	wantLeaseKeys(t, h, keyOf(x.subnets()))
+	wantLeases(t, h, x.subnets())
 }
 
 func beliefOutlivesAShortSleep(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x, far := startAfar(t, h, asleep())
 	far.Sleep(asleep().TTL / 2)
 	if left := x.held.Remaining(); left <= 0 || left > asleep().TTL/2 {

@@ -1,7 +1,6 @@
 package subnettest
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -19,12 +18,13 @@ func standingTests() map[string]func(*testing.T, Harness) {
 // A host makes its lease anew, which by the age of the keys is younger than a forged one then. Whoever has seen both before
 // remembers which was first; whoever has not goes by the keys.
 func dormantForgery(t *testing.T, h Harness, wipe bool) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	w := watch(t, h)
-	forged := fmt.Sprintf(`{"PublicIP":"%s","BackendType":"vxlan"}`, x.subnets().V4.Addr().Next())
-	const key = "subnets/10.5.250.0-24"
-	h.Put(key, forged, time.Hour)
+	forged := at(x.subnets().V4.Addr().Next().String())
+	forged.BackendType = "vxlan"
+	forgedAt := v4("10.5.250.0/24")
+	h.Put(forgedAt, forged, time.Hour)
 	var memory subnet.Memory
 	mine := func(set subnet.Set) int {
 		return slices.IndexFunc(set.Leases, func(l *subnet.Lease) bool { return l.Subnets == x.subnets() && !l.HeldBack })
@@ -35,10 +35,10 @@ func dormantForgery(t *testing.T, h Harness, wipe bool) {
 	})
 	if wipe {
 		h.Wipe()
-		h.Put("config", config4, 0)
-		h.Put(key, forged, time.Hour)
+		h.Configure(network4())
+		h.Put(forgedAt, forged, time.Hour)
 	} else {
-		h.Delete(keyOf(x.subnets()))
+		h.Delete(x.subnets())
 	}
 	after := w.until("the lease made anew", func(set subnet.Set) bool {
 		memory.Rank(set)
@@ -56,7 +56,7 @@ func dormantForgery(t *testing.T, h Harness, wipe bool) {
 	if newcomer := usable(after.Leases); newcomer == (len(over) > 0) {
 		t.Errorf("a newcomer uses the lease: %t; it is outranked by %v", newcomer, over)
 	}
-	if !wipe && (len(over) != 1 || over[0].Key != "10.5.250.0-24") {
+	if !wipe && (len(over) != 1 || over[0].Key != subnet.KeyOf(forgedAt)) {
 		t.Errorf("outranked by %v, want the forged lease", over)
 	}
 }

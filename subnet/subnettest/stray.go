@@ -70,51 +70,47 @@ func strayTests() map[string]func(*testing.T, Harness) {
 	return tests
 }
 
-const (
-	mineKey  = "subnets/10.5.10.0-24"
-	strayKey = "subnets/10.5.20.0-24"
-)
+// The leases of the host that starts and of the stray.
+func mineAt() subnet.Subnets  { return v4("10.5.10.0/24") }
+func strayAt() subnet.Subnets { return v4("10.5.20.0/24") }
 
-// starter is the claim of the host that starts, and the value of the lease that it finds as its own.
-func starter(t *testing.T, found own) (claim subnet.Claim, lease string) {
-	t.Helper()
+// starter is the claim of the host that starts, and what the lease says that it finds as its own.
+func starter(found own) (claim subnet.Claim, before subnet.Attrs) {
 	claim = claimOf(1)
 	claim.Attrs.Hardware = []string{"board-1", "card-1"}
-	before := claim.Attrs
+	before = claim.Attrs
 	if found == fromLastBoot {
-		claim.Previous.V4 = prefix("10.5.10.0/24")
+		claim.Previous = mineAt()
 		before.Instance, before.Hardware = "before-the-reboot", []string{"card-1"}
 	}
-	return claim, encode(t, before)
+	return claim, before
 }
 
 // beside starts a host that has a lease of its own, beside a stray whose owner is silent.
 func (s stray) beside(t *testing.T, h Harness, found own, put func(h Harness, stray, mine func())) {
-	h.Put("config", config4, 0)
-	claim, lease := starter(t, found)
-	value := encode(t, s.claim().Attrs)
-	put(h, func() { h.Put(strayKey, value, time.Hour) }, func() { h.Put(mineKey, lease, time.Hour) })
-	wantOwn(t, h, start(t, h, claim), value)
+	h.Configure(network4())
+	claim, lease := starter(found)
+	attrs := s.claim().Attrs
+	put(h, func() { h.Put(strayAt(), attrs, time.Hour) }, func() { h.Put(mineAt(), lease, time.Hour) })
+	wantOwn(t, h, start(t, h, claim), attrs)
 }
 
 // wantOwn fails unless a host goes on with its own lease, and the stray is as it was.
-func wantOwn(t *testing.T, h Harness, x *host, strayValue string) {
+func wantOwn(t *testing.T, h Harness, x *host, strayAttrs subnet.Attrs) {
 	t.Helper()
-	if got := keyOf(x.subnets()); got != mineKey {
-		t.Errorf("the host holds %s, want its own %s", got, mineKey)
+	if got := x.subnets(); got != mineAt() {
+		t.Errorf("the host holds %v, want its own %v", got, mineAt())
 	}
-	wantLeaseKeys(t, h, mineKey, strayKey)
-	if value, _, _ := h.Get(strayKey); value != strayValue {
-		t.Errorf("the stray is now %s, want it left alone: %s", value, strayValue)
-	}
+	wantLeases(t, h, mineAt(), strayAt())
+	wantLease(t, h, strayAt(), strayAttrs, false)
 }
 
 // alone starts a host that has no lease, beside a stray whose owner is silent.
 func (s stray) alone(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
-	claim, _ := starter(t, noLease)
-	value := encode(t, s.claim().Attrs)
-	h.Put(strayKey, value, time.Hour)
+	h.Configure(network4())
+	claim, _ := starter(noLease)
+	attrs := s.claim().Attrs
+	h.Put(strayAt(), attrs, time.Hour)
 	x, err := tryStart(t, h, claim)
 	var conflict *subnet.ConflictError
 	switch {
@@ -122,53 +118,51 @@ func (s stray) alone(t *testing.T, h Harness) {
 		if !errors.As(err, &conflict) || !conflict.Silent {
 			t.Errorf("Acquire = %v, want a conflict with an owner that is silent", err)
 		}
-		wantLeaseKeys(t, h, strayKey)
+		wantLeases(t, h, strayAt())
 	case err != nil:
 		t.Errorf("Acquire = %v, want a lease", err)
 	case s.inherits:
-		wantLeaseKeys(t, h, strayKey)
+		wantLeases(t, h, strayAt())
 	default:
-		wantLeaseKeys(t, h, strayKey, keyOf(x.subnets()))
+		wantLeases(t, h, strayAt(), x.subnets())
 	}
 }
 
 // answers starts a host while somebody answers for the stray: a true owner, or a program that may write the store.
 func (s stray) answers(t *testing.T, h Harness, found own) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	owner := s.claim()
-	owner.Previous.V4 = prefix("10.5.20.0/24")
+	owner.Previous = strayAt()
 	start(t, h, owner)
-	claim, lease := starter(t, found)
+	claim, lease := starter(found)
 	if found != noLease {
-		h.Put(mineKey, lease, time.Hour)
+		h.Put(mineAt(), lease, time.Hour)
 	}
 	x, err := tryStart(t, h, claim)
 	if found == fromThisRun || found == fromLastBoot && owner.Attrs.Node != claim.Attrs.Node {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantOwn(t, h, x, encode(t, owner.Attrs))
+		wantOwn(t, h, x, owner.Attrs)
 		return
 	}
 	var conflict *subnet.ConflictError
 	if !errors.As(err, &conflict) || conflict.Silent || !strings.Contains(err.Error(), "is in use by the live host") {
 		t.Errorf("Acquire = %v, want a conflict with a live host", err)
 	}
-	if value, _, _ := h.Get(strayKey); value != encode(t, owner.Attrs) {
-		t.Errorf("the lease of the live host is now %s", value)
-	}
+	wantLease(t, h, strayAt(), owner.Attrs, false)
 }
 
 // Each owner is asked once, and all at once: a store full of strays must not keep a host from starting.
 func straysInNumbers(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	for n := 2; n < 22; n++ {
 		claim := claimOf(n)
 		claim.Attrs.Public = claimOf(1).Attrs.Public
 		if n%2 == 0 {
 			claim.Attrs.Node = "node-1"
 		}
-		h.Put(fmt.Sprintf("subnets/10.5.%d.0-24", n), encode(t, claim.Attrs), time.Hour)
+		h.Put(v4(fmt.Sprintf("10.5.%d.0/24", n)), claim.Attrs, time.Hour)
 	}
 	began := time.Now()
 	start(t, h, claimOf(1))

@@ -17,11 +17,10 @@ func termTests() map[string]func(*testing.T, Harness) {
 }
 
 func beliefEndsFirst(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	claim := claimOf(1)
 	claim.TTL = 3 * time.Second
 	x := start(t, h, claim)
-	key := keyOf(x.subnets())
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for end := time.Now().Add(2 * claim.TTL); time.Now().Before(end); <-ticker.C {
@@ -32,7 +31,7 @@ func beliefEndsFirst(t *testing.T, h Harness) {
 	x.kill()
 	for deadline := time.Now().Add(patience); ; <-ticker.C {
 		left := x.held.Remaining()
-		if _, _, there := h.Get(key); !there && left > 0 {
+		if _, there := leaseAt(h, x.subnets()); !there && left > 0 {
 			t.Fatalf("%v left of a lease that has run out", left)
 		}
 		if left <= 0 {
@@ -45,20 +44,20 @@ func beliefEndsFirst(t *testing.T, h Harness) {
 }
 
 func leaseForever(t *testing.T, h Harness) {
-	h.Put("config", configDual, 0)
+	h.Configure(networkDual())
 	w := watch(t, h)
 	claim := claimOf(1)
 	claim.TTL = subnet.Forever
 	x := start(t, h, claim)
 	fixed := func() {
 		t.Helper()
-		if _, expires, there := h.Get(keyOf(x.subnets())); expires || !there || !x.held.Lease().Reserved || x.held.Remaining() != subnet.Forever {
-			t.Errorf("lease %+v, expires: %v, there: %v, left: %v, want one that never expires", x.held.Lease(), expires, there, x.held.Remaining())
+		if l, there := leaseAt(h, x.subnets()); !l.Reserved || !there || !x.held.Lease().Reserved || x.held.Remaining() != subnet.Forever {
+			t.Errorf("lease %+v, stored as %+v, there: %v, left: %v, want one that never expires", x.held.Lease(), l, there, x.held.Remaining())
 		}
 	}
 	fixed()
 	made := w.until("the lease", hasLease(x.subnets()))
-	h.Delete(keyOf(x.subnets()))
+	h.Delete(x.subnets())
 	w.until("the lease made anew", func(set subnet.Set) bool {
 		return hasLease(x.subnets())(set) && set.Leases[0].Created > made.Revision
 	})
@@ -78,21 +77,21 @@ func leaseForever(t *testing.T, h Harness) {
 }
 
 func ordinaryLeaseBecomesFixed(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
+	h.Configure(network4())
 	x := start(t, h, claimOf(1))
 	subnets := x.subnets()
 	x.kill()
 	claim := claimOf(1)
 	claim.TTL = subnet.Forever
 	x = start(t, h, claim)
-	if _, expires, there := h.Get(keyOf(subnets)); x.subnets() != subnets || expires || !there {
-		t.Errorf("subnets %v, were %v; expires: %v, there: %v, want the same for ever", x.subnets(), subnets, expires, there)
+	if l, there := leaseAt(h, subnets); x.subnets() != subnets || !l.Reserved || !there {
+		t.Errorf("subnets %v, were %v; stored as %+v, there: %v, want the same for ever", x.subnets(), subnets, l, there)
 	}
 }
 
 func reservationIsHeldForever(t *testing.T, h Harness) {
-	h.Put("config", config4, 0)
-	h.Put("subnets/10.5.34.0-24", `{"PublicIP":"192.0.2.1"}`, 0)
+	h.Configure(network4())
+	h.Put(v4("10.5.34.0/24"), at("192.0.2.1"), 0)
 	if left := start(t, h, claimOf(1)).held.Remaining(); left != subnet.Forever {
 		t.Errorf("%v left of a reservation", left)
 	}

@@ -1,0 +1,104 @@
+package subnettest
+
+import (
+	"strings"
+	"testing"
+
+	"tulle/subnet"
+)
+
+// brokenTests put keys and values into the store that nobody can read.
+func brokenTests() map[string]func(*testing.T, KeyHarness) {
+	return map[string]func(*testing.T, KeyHarness){
+		"GarbageInTheWayIsPassed":      garbageInTheWayIsPassed,
+		"GarbledLeaseHeals":            garbledLeaseHeals,
+		"BrokenKeysCostOnlyThemselves": brokenKeysCostOnlyThemselves,
+		"GarbledPastIsPassedOver":      garbledPast,
+	}
+}
+
+func garbageInTheWayIsPassed(t *testing.T, h KeyHarness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	wanted := x.subnets()
+	if err := x.held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.Put(keyOf(wanted), "garbage", 0)
+	h.Put(keyOf(wanted)+"&FC00::-64", flanneldValue, 0)
+	if got := start(t, h, claimOf(1)).subnets(); got == wanted {
+		t.Errorf("subnets = %v, which is the address of a broken key", got)
+	}
+	if value, _, _ := h.Get(keyOf(wanted)); value != "garbage" {
+		t.Errorf("broken key was changed to %q", value)
+	}
+}
+
+func garbledLeaseHeals(t *testing.T, h KeyHarness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	h.Put(keyOf(x.subnets()), "{", 0)
+	w.until("the lease put right", func(set subnet.Set) bool {
+		value, _, _ := h.Get(keyOf(x.subnets()))
+		return hasLease(x.subnets())(set) && value == encode(t, claimOf(1).Attrs)
+	})
+	wantKept(t, x)
+}
+
+func brokenKeysCostOnlyThemselves(t *testing.T, h KeyHarness) {
+	h.Put("config", config4, 0)
+	x := start(t, h, claimOf(1))
+	broken := map[string]string{
+		"subnets":                          flanneldValue,
+		"subnets-x":                        flanneldValue,
+		"subnets-meta/10.5.35.0-24":        flanneldValue,
+		"subnets/README":                   "x",
+		"subnets/10.5.36.0-24":             `{"PublicIP":`,
+		"subnets/10.5.37.0-24":             `{"PublicIP":null}`,
+		"subnets/10.5.38.0-24&FC00:5::-64": flanneldValue,
+		"subnets/10.5.39.1-32":             flanneldValue,
+		"subnets/10.5.40.0-24/more":        flanneldValue,
+	}
+	w := watch(t, h)
+	for round := range 2 {
+		for key, value := range broken {
+			h.Put(key, value, 0)
+		}
+		set := w.until("all problems", func(set subnet.Set) bool { return len(set.Problems) == len(broken) })
+		if !hasLease(x.subnets())(set) || len(set.Leases) != 1 || set.Network == nil {
+			t.Errorf("set = %+v, want the lease of node-1 untouched", set)
+		}
+		for _, p := range set.Problems {
+			if p.Reason == "" || !named(broken, p.Key) {
+				t.Errorf("problem = %+v, want a broken key and a reason", p)
+			}
+		}
+		if round == 0 { // the second time, they are there before the watch
+			w = watch(t, h)
+			continue
+		}
+		for key := range broken {
+			h.Delete(key)
+		}
+		w.until("no problem", func(set subnet.Set) bool { return len(set.Problems) == 0 && hasLease(x.subnets())(set) })
+	}
+}
+
+// named reports whether a full key is one of those, which lack the prefix.
+func named(keys map[string]string, full string) bool {
+	for key := range keys {
+		if strings.HasSuffix(full, key) {
+			return true
+		}
+	}
+	return false
+}
+
+func garbledPast(t *testing.T, h KeyHarness) {
+	h.Put("config", config4, 0)
+	h.Put("claims/past/10.5.3.0-24", "{", 0)
+	h.Put("claims/past/nonsense", "{}", 0)
+	h.Put("claims/past/10.5.4.0-99", `{"Node":"node-1"}`, 0)
+	start(t, h, claimOf(1))
+}
