@@ -20,7 +20,7 @@ func leaves() []string {
 	return []string{"internal/atomicfile", "internal/backoff", "internal/logthrottle", "internal/printable", "internal/regularfile", "internal/sealed", "internal/settings", "internal/trouble"}
 }
 
-const layersWhy = "the direction is cmd → internal/agent → internal/fabric → backend → subnet → ip; what decides is kept apart from what acts, " +
+const layersWhy = "the direction is cmd → internal/agent → internal/fabric → backend → subnet/flannel → subnet → ip; what decides is kept apart from what acts, " +
 	"so that decisions are tested without a kernel or a store"
 
 func layers() []layer {
@@ -176,6 +176,11 @@ func TestImportRulesBite(t *testing.T) {
 		{pkg: "backend/vxlan", imported: module + "/backend/hostgw"},
 		{pkg: "backend/vxlan", imported: module + "/ip/kernel"},
 		{pkg: "subnet", imported: module + "/subnet/etcd"},
+		{pkg: "subnet", imported: module + "/subnet/flannel"},
+		{pkg: "subnet/flannel", imported: module + "/subnet", want: true},
+		{pkg: "subnet/flannel", imported: module + "/subnet/etcd"},
+		{pkg: "backend/vxlan", imported: module + "/subnet/flannel", want: true},
+		{pkg: "internal/decision", imported: module + "/subnet/flannel"},
 		{pkg: "subnet/etcd", imported: "go.etcd.io/etcd/client/v3", want: true},
 		{pkg: "subnet/etcd", imported: "go.etcd.io/etcd/server/v3/embed"},
 		{pkg: "subnet/etcd", imported: "go.etcd.io/etcd/server/v3/embed", test: true},
