@@ -88,7 +88,7 @@ func gates() []gate {
 		what: []string{"C"},
 		why:  "binaries are static and build without a C compiler",
 	}, {
-		what:  []string{"testing", "github.com/google/go-cmp", "pgregory.net/rapid"},
+		what:  []string{"testing", "github.com/google/go-cmp", "pgregory.net/rapid", "github.com/cockroachdb/datadriven"},
 		tests: true,
 		why:   "test code stays out of binaries: packages whose names end in test hold what tests share",
 	}, {

@@ -1,7 +1,8 @@
 // Package etcd keeps the network configuration and the leases in etcd, in flannel's layout.
 //
 // This comment is the manual of the lease protocol: the keys, every write with its conditions, what a host does with the
-// lease that it holds, and what can be relied on.
+// lease that it holds, and what can be relied on. The scripts in testdata tell the same as stories, and run against a real
+// etcd.
 //
 // An etcd lease is etcd's grant of time: keys hang on it, and go when it ends. A lease, in this text, is a host's hold on
 // its subnets.
@@ -28,8 +29,9 @@
 // # Reading
 //
 // A view is config and all leases at one revision. It is listed page by page, all pages at the revision of the first; if
-// that is compacted meanwhile, the listing begins anew. Watch lists once, and then watches from that revision. A watch that
-// was compacted away is replaced by a new listing.
+// that is compacted meanwhile, the listing begins anew. Watch lists once, and then watches from that revision. A watch whose
+// revision is compacted is replaced by a new listing. Beside a Watch, Acquire takes that one's view and reads only what has
+// changed since, unless a key went.
 //
 // etcd went back, as after a restore from a backup, if its cluster id is another, its Raft term or its revision is lower
 // than before, or the newest lease of the view is not found at the revision at which it was seen. Watch makes sure after
