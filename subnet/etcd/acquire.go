@@ -9,9 +9,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 
+	"tulle/internal/etcdtransport"
 	"tulle/ip"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
@@ -27,12 +26,12 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 	mine, err := a.run(ctx)
 	if err != nil {
 		if a.granted != 0 {
-			s.revoke(ctx, a.granted)
+			s.client.Revoke(ctx, a.granted)
 		}
 		return nil, fmt.Errorf("acquire lease: %w", err)
 	}
 	if a.outdated != 0 {
-		s.revoke(ctx, a.outdated)
+		s.client.Revoke(ctx, a.outdated)
 	}
 	return s.hold(ctx, claim, mine, a.term), nil
 }
@@ -53,11 +52,11 @@ type acquisition struct {
 }
 
 func (a *acquisition) run(ctx context.Context) (*entry, error) {
-	races, overloads := requestBackoff(), connectBackoff()
+	races, overloads := etcdtransport.RequestBackoff(), etcdtransport.ConnectBackoff()
 	for patience := overloadTries; ; {
 		mine, err := a.attempt(ctx)
 		retry := races
-		if patience > 0 && a.store.overloaded(err) {
+		if patience > 0 && a.store.client.Overloaded(err) {
 			// Whether the last request took effect is unknown. If so, the lease is found as this host's own.
 			patience--
 			a.creation.view, err, retry = nil, nil, overloads
@@ -76,15 +75,6 @@ const listAfter = 4
 
 // overloadTries is how often an acquisition puts up with an etcd that is too busy: with hosts that all start at once.
 const overloadTries = 6
-
-// overloaded reports whether etcd is there but did not get a request done.
-func (s *Store) overloaded(err error) bool {
-	var answer rpctypes.EtcdError
-	if errors.As(err, &answer) {
-		return answer.Code() == codes.Unavailable || errors.Is(err, rpctypes.ErrTooManyRequests)
-	}
-	return errors.Is(err, errSilent) && s.client.ActiveConnection().GetState() == connectivity.Ready
-}
 
 // attempt returns no lease if another host was faster.
 func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
@@ -290,14 +280,14 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 // rewrite gives a lease key that is as it was seen another value and etcd lease, and its guards with it.
 func (s *Store) rewrite(ctx context.Context, old *entry, value string, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
 	key := s.layout.lease(old.Subnets)
-	t := txn{
-		when: []clientv3.Cmp{unchanged(key, old.Revision)},
-		then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
+	t := etcdtransport.Txn{
+		When: []clientv3.Cmp{unchanged(key, old.Revision)},
+		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
 	}
 	for _, g := range s.layout.guards(old.Subnets) {
-		t.then = append(t.then, clientv3.OpPut(g, subnet.KeyOf(old.Subnets), clientv3.WithLease(id)))
+		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(old.Subnets), clientv3.WithLease(id)))
 	}
-	r, err := s.commit(ctx, t)
+	r, err := s.client.Commit(ctx, t)
 	if err != nil {
 		return nil, fmt.Errorf("write lease %s: %w", subnet.KeyOf(old.Subnets), err)
 	}

@@ -11,11 +11,15 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 )
 
 // challengeTTL is how long a question stays if the asker dies.
 const challengeTTL = time.Minute
+
+// remind is how often a question of the same asker is logged again.
+const remind = 10 * time.Minute
 
 // dialogue is the value of a challenge key: a question, and the answer if the owner lives.
 type dialogue struct {
@@ -93,8 +97,8 @@ func (s *Store) askOnce(ctx context.Context, key, question string) (alive, concl
 	if err != nil {
 		return false, false, err
 	}
-	defer s.revoke(ctx, id)
-	r, err := s.commit(ctx, txn{then: []clientv3.Op{clientv3.OpPut(key, question, clientv3.WithLease(id))}})
+	defer s.client.Revoke(ctx, id)
+	r, err := s.client.Commit(ctx, etcdtransport.Txn{Then: []clientv3.Op{clientv3.OpPut(key, question, clientv3.WithLease(id))}})
 	if err != nil {
 		return false, false, err
 	}
@@ -102,7 +106,7 @@ func (s *Store) askOnce(ctx context.Context, key, question string) (alive, concl
 		return true, true, nil
 	}
 	// Silence counts only if etcd was there to carry an answer.
-	answer, err := s.get(ctx, key)
+	answer, err := s.client.Get(ctx, key)
 	if err != nil || len(answer.Kvs) == 0 {
 		return false, false, err
 	}
@@ -113,7 +117,7 @@ func (s *Store) askOnce(ctx context.Context, key, question string) (alive, concl
 func (s *Store) awaitAnswer(ctx context.Context, key string, revision int64) bool {
 	ctx, cancel := context.WithTimeout(ctx, s.config.AnswerTimeout)
 	defer cancel()
-	for r := range s.client.Watch(ownStream(ctx), key, clientv3.WithRev(revision+1)) {
+	for r := range s.client.WatchAlone(ctx, key, clientv3.WithRev(revision+1)) {
 		for _, e := range r.Events {
 			if e.Type == clientv3.EventTypePut && answered(e.Kv) {
 				return true
@@ -147,9 +151,9 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 		return fmt.Errorf("encode answer: %w", err)
 	}
 	key := string(kv.Key)
-	_, err = h.store.commit(ctx, txn{
-		when: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision)},
-		then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())},
+	_, err = h.store.client.Commit(ctx, etcdtransport.Txn{
+		When: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision)},
+		Then: []clientv3.Op{clientv3.OpPut(key, string(value), clientv3.WithIgnoreLease())},
 	})
 	if err != nil {
 		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"tulle/internal/etcdtransport"
 	"tulle/ip"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
@@ -43,27 +44,27 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 	l := c.store.layout
 	key := l.lease(subnets)
 	from, end := c.place(subnets)
-	t := txn{
-		when:      c.conditions(subnets, old),
-		then:      []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
-		otherwise: []clientv3.Op{clientv3.OpGet(from, clientv3.WithRange(end))},
+	t := etcdtransport.Txn{
+		When: c.conditions(subnets, old),
+		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
+		Else: []clientv3.Op{clientv3.OpGet(from, clientv3.WithRange(end))},
 	}
 	for _, g := range l.guards(subnets) {
-		t.then = append(t.then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
-		t.otherwise = append(t.otherwise, clientv3.OpGet(g))
+		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
+		t.Else = append(t.Else, clientv3.OpGet(g))
 	}
-	t.then = append(t.then, l.note(subnets, attrs.Node, false)...)
+	t.Then = append(t.Then, l.note(subnets, attrs.Node, false)...)
 	if old != nil {
-		t.then = append(t.then, clientv3.OpDelete(l.lease(old.Subnets)))
+		t.Then = append(t.Then, clientv3.OpDelete(l.lease(old.Subnets)))
 		for _, f := range ip.Families() {
 			if p := old.Subnets.Of(f); p.IsValid() && p != subnets.Of(f) {
-				t.then = append(t.then, clientv3.OpDelete(l.guard(p)))
+				t.Then = append(t.Then, clientv3.OpDelete(l.guard(p)))
 			}
 		}
 	}
-	t.then = append(t.then, clientv3.OpGet(l.leases(), clientv3.WithPrefix(), clientv3.WithMinCreateRev(c.view.revision+1)))
+	t.Then = append(t.Then, clientv3.OpGet(l.leases(), clientv3.WithPrefix(), clientv3.WithMinCreateRev(c.view.revision+1)))
 
-	r, err := c.store.commit(ctx, t)
+	r, err := c.store.client.Commit(ctx, t)
 	if err != nil {
 		return nil, fmt.Errorf("create lease %s: %w", subnet.KeyOf(subnets), err)
 	}
@@ -169,7 +170,7 @@ func (c *creation) doubt(ctx context.Context, guard *mvccpb.KeyValue, old *entry
 	holder := string(guard.Value)
 	ours := old != nil && holder == subnet.KeyOf(old.Subnets)
 	if !ours && c.covers(holder, string(guard.Key)) {
-		r, err := c.store.get(ctx, c.store.layout.leases()+holder)
+		r, err := c.store.client.Get(ctx, c.store.layout.leases()+holder)
 		if err != nil {
 			return fmt.Errorf("look for the holder of %s: %w", guard.Key, err)
 		}

@@ -2,7 +2,8 @@
 //
 // This comment is the manual of the lease protocol: the keys, every write with its conditions, what a host does with the
 // lease that it holds, and what can be relied on. The scripts in testdata tell the same as stories, and run against a real
-// etcd.
+// etcd. Connections, credentials, streams and what to do about an etcd that does not serve are package
+// tulle/internal/etcdtransport's.
 //
 // An etcd lease is etcd's grant of time: keys hang on it, and go when it ends. A lease, in this text, is a host's hold on
 // its subnets.

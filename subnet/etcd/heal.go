@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
 )
@@ -36,7 +37,7 @@ func (h *held) heal(ctx context.Context) error {
 	created, err := h.recreate(ctx, v, id)
 	if created == nil {
 		if id != mine.id && id != 0 {
-			h.store.revoke(ctx, id)
+			h.store.client.Revoke(ctx, id)
 		}
 		return err
 	}
@@ -85,7 +86,7 @@ func (h *held) leave(ctx context.Context, v *view) error {
 func (h *held) recreate(ctx context.Context, v *view, id clientv3.LeaseID) (*entry, error) {
 	mine := h.entry()
 	creation := h.store.newCreation(v)
-	retry := requestBackoff()
+	retry := etcdtransport.RequestBackoff()
 	for {
 		created, err := creation.try(ctx, mine.Subnets, mine.Attrs, id, nil)
 		if created != nil || err != nil {

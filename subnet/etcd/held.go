@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/internal/backoff"
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
 )
@@ -106,7 +107,7 @@ func (h *held) give() { <-h.turn }
 
 // keep runs until ctx ends or the lease is lost. An etcd that is away is no loss.
 func (h *held) keep(ctx context.Context) {
-	retry := connectBackoff()
+	retry := etcdtransport.ConnectBackoff()
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := h.guard(ctx)
@@ -134,7 +135,7 @@ func (h *held) guard(ctx context.Context) error {
 	defer cancel()
 	other := h.store.otherData()
 	reconnected := make(chan struct{}, 1)
-	wg.Go(func() { h.store.reconnects(ctx, reconnected) })
+	wg.Go(func() { h.store.client.Reconnects(ctx, reconnected) })
 	revision, err := h.inspect(ctx)
 	if err != nil {
 		return err
@@ -145,10 +146,10 @@ func (h *held) guard(ctx context.Context) error {
 		wg.Go(func() { gone <- h.renewal(ctx, mine.id) })
 	}
 	l := h.store.layout
-	stream := h.store.joinStream(ctx)
-	defer stream.leave()
-	own := h.store.client.Watch(stream.ctx, l.lease(mine.Subnets), clientv3.WithRev(revision))
-	asked := h.store.client.Watch(stream.ctx, l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision))
+	stream := h.store.client.JoinStream(ctx)
+	defer stream.Leave()
+	own := stream.Watch(l.lease(mine.Subnets), clientv3.WithRev(revision))
+	asked := stream.Watch(l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision))
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
 	silent := false // since a sign of life was asked for on the stream
@@ -161,7 +162,7 @@ func (h *held) guard(ctx context.Context) error {
 		case <-reconnected:
 			due = true // with other data, of the same revisions, the watches go on and tell nothing
 		case <-check.C:
-			due = silent || !stream.askForLife()
+			due = silent || !stream.AskForLife()
 			silent = !due
 			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 		case err := <-gone:
@@ -206,9 +207,9 @@ func (h *held) note(ctx context.Context) error {
 	h.noted = time.Now()
 	mine := h.entry()
 	l := h.store.layout
-	_, err := h.store.commit(ctx, txn{
-		when: []clientv3.Cmp{unchanged(l.lease(mine.Subnets), mine.Revision)},
-		then: l.note(mine.Subnets, mine.Attrs.Node, false),
+	_, err := h.store.client.Commit(ctx, etcdtransport.Txn{
+		When: []clientv3.Cmp{unchanged(l.lease(mine.Subnets), mine.Revision)},
+		Then: l.note(mine.Subnets, mine.Attrs.Node, false),
 	})
 	if err != nil {
 		return fmt.Errorf("note the owner of %s: %w", subnet.KeyOf(mine.Subnets), err)
@@ -229,7 +230,7 @@ func (h *held) inspect(ctx context.Context) (int64, error) {
 func (h *held) inspectNow(ctx context.Context) (int64, error) {
 	mine := h.entry()
 	l := h.store.layout
-	r, err := h.store.commit(ctx, txn{then: []clientv3.Op{
+	r, err := h.store.client.Commit(ctx, etcdtransport.Txn{Then: []clientv3.Op{
 		clientv3.OpGet(l.lease(mine.Subnets)),
 		clientv3.OpGet(l.challenge(h.claim.Attrs.Node)),
 	}})
@@ -263,7 +264,7 @@ func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
 		return fmt.Errorf("update lease: %w", err)
 	}
 	attrs.Node, attrs.Instance, attrs.Hardware = h.claim.Attrs.Node, h.claim.Attrs.Instance, h.claim.Attrs.Hardware
-	retry := requestBackoff()
+	retry := etcdtransport.RequestBackoff()
 	for {
 		done, err := h.update(ctx, attrs)
 		if done || err != nil {
@@ -294,12 +295,12 @@ func (h *held) update(ctx context.Context, attrs subnet.Attrs) (bool, error) {
 	if before == value {
 		return true, nil
 	}
-	r, err := h.store.commit(ctx, txn{
-		when: []clientv3.Cmp{
+	r, err := h.store.client.Commit(ctx, etcdtransport.Txn{
+		When: []clientv3.Cmp{
 			unchanged(key, mine.Revision),
 			clientv3.Compare(clientv3.LeaseValue(key), "=", mine.id), // a restore from a backup brings revisions again, never this id
 		},
-		then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithIgnoreLease())},
+		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithIgnoreLease())},
 	})
 	if err != nil {
 		return false, fmt.Errorf("update lease %s: %w", subnet.KeyOf(mine.Subnets), err)
@@ -324,9 +325,9 @@ func (h *held) Release(ctx context.Context) error {
 		return nil
 	}
 	key := h.store.layout.lease(mine.Subnets)
-	retry := requestBackoff()
+	retry := etcdtransport.RequestBackoff()
 	for {
-		r, err := h.store.get(ctx, key)
+		r, err := h.store.client.Get(ctx, key)
 		if err != nil {
 			return fmt.Errorf("release lease %s: %w", subnet.KeyOf(mine.Subnets), err)
 		}
@@ -347,6 +348,6 @@ func (h *held) Release(ctx context.Context) error {
 			return err
 		}
 	}
-	h.store.revoke(ctx, mine.id)
+	h.store.client.Revoke(ctx, mine.id)
 	return nil
 }

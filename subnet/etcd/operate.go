@@ -7,6 +7,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
 )
@@ -15,7 +16,7 @@ var _ subnet.Operator = (*Store)(nil)
 
 // Config implements subnet.Operator.
 func (s *Store) Config(ctx context.Context) (data []byte, revision subnet.Revision, err error) {
-	r, err := s.get(ctx, s.layout.config())
+	r, err := s.client.Get(ctx, s.layout.config())
 	if err != nil {
 		return nil, 0, fmt.Errorf("read %s: %w", s.layout.config(), err)
 	}
@@ -41,11 +42,11 @@ func (s *Store) SetConfig(ctx context.Context, data []byte, expected subnet.Revi
 	if revision != 0 && bytes.Equal(present, data) {
 		return revision, nil
 	}
-	t := txn{then: []clientv3.Op{clientv3.OpPut(key, string(data))}}
+	t := etcdtransport.Txn{Then: []clientv3.Op{clientv3.OpPut(key, string(data))}}
 	if expected >= 0 {
-		t.when = []clientv3.Cmp{unchanged(key, expected)}
+		t.When = []clientv3.Cmp{unchanged(key, expected)}
 	}
-	r, err := s.commit(ctx, t)
+	r, err := s.client.Commit(ctx, t)
 	if err != nil {
 		return 0, fmt.Errorf("write %s: %w", key, err)
 	}
@@ -61,7 +62,7 @@ func (s *Store) Reserve(ctx context.Context, subnets subnet.Subnets, attrs subne
 	if _, err := subnet.ParseKey(name); err != nil {
 		return subnet.Lease{}, err
 	}
-	retry := requestBackoff()
+	retry := etcdtransport.RequestBackoff()
 	for {
 		lease, done, err := s.reserve(ctx, subnets, attrs)
 		if done || err != nil {
@@ -129,9 +130,9 @@ func (s *Store) pin(ctx context.Context, e entry) (lease subnet.Lease, done bool
 // Release implements subnet.Operator.
 func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 	key := s.layout.lease(subnets)
-	retry := requestBackoff()
+	retry := etcdtransport.RequestBackoff()
 	for {
-		r, err := s.get(ctx, key)
+		r, err := s.client.Get(ctx, key)
 		if err != nil {
 			return fmt.Errorf("release %s: %w", subnet.KeyOf(subnets), err)
 		}
@@ -151,15 +152,15 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 // remove deletes the lease of a node and its guards, and reports whether it still had the given revision.
 func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string, revision subnet.Revision) (bool, error) {
 	key := s.layout.lease(subnets)
-	t := txn{
-		when: []clientv3.Cmp{unchanged(key, revision)},
-		then: []clientv3.Op{clientv3.OpDelete(key)},
+	t := etcdtransport.Txn{
+		When: []clientv3.Cmp{unchanged(key, revision)},
+		Then: []clientv3.Op{clientv3.OpDelete(key)},
 	}
 	for _, g := range s.layout.guards(subnets) {
-		t.then = append(t.then, clientv3.OpDelete(g))
+		t.Then = append(t.Then, clientv3.OpDelete(g))
 	}
-	t.then = append(t.then, s.layout.note(subnets, node, true)...)
-	r, err := s.commit(ctx, t)
+	t.Then = append(t.Then, s.layout.note(subnets, node, true)...)
+	r, err := s.client.Commit(ctx, t)
 	if err != nil {
 		return false, fmt.Errorf("delete lease %s: %w", subnet.KeyOf(subnets), err)
 	}

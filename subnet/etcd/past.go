@@ -36,7 +36,7 @@ func (s *Store) past(ctx context.Context) ([]subnet.Past, error) {
 	all := []subnet.Past{}
 	from, end := s.layout.pasts(), clientv3.GetPrefixRangeEnd(s.layout.pasts())
 	for {
-		r, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize))
+		r, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize))
 		if err != nil {
 			return nil, fmt.Errorf("list former leases: %w", err)
 		}

@@ -8,12 +8,13 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 )
 
 // view reads everything, page by page, all at the revision of the first one. The last good configuration survives.
 func (s *Store) view(ctx context.Context, last *subnet.Network) (*view, error) {
-	retry := requestBackoff()
+	retry := etcdtransport.RequestBackoff()
 	for {
 		v := newView(s.layout)
 		v.network = last
@@ -35,7 +36,7 @@ func (s *Store) view(ctx context.Context, last *subnet.Network) (*view, error) {
 func (s *Store) fill(ctx context.Context, v *view) error {
 	from, end := s.layout.span()
 	for {
-		r, err := s.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize), clientv3.WithRev(v.revision))
+		r, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize), clientv3.WithRev(v.revision))
 		if err != nil {
 			return fmt.Errorf("list leases: %w", err)
 		}
@@ -114,7 +115,7 @@ func (s *Store) refresh(ctx context.Context, v *view) (bool, error) {
 // changes reads what has changed since a revision; the answer counts all keys.
 func (s *Store) changes(ctx context.Context, since int64, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	from, end := s.layout.span()
-	r, err := s.get(ctx, from, append(options, clientv3.WithRange(end), clientv3.WithMinModRev(since), clientv3.WithLimit(s.config.PageSize))...)
+	r, err := s.client.Get(ctx, from, append(options, clientv3.WithRange(end), clientv3.WithMinModRev(since), clientv3.WithLimit(s.config.PageSize))...)
 	if err != nil {
 		return nil, fmt.Errorf("list changed leases: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tulle/internal/etcdmember/etcdmembertest"
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 )
 
@@ -146,14 +147,14 @@ type world struct {
 
 func (w world) put(key, value string) {
 	w.t.Helper()
-	if _, err := w.s.client.Put(context.Background(), w.s.layout.prefix+"/"+key, value); err != nil {
+	if _, err := w.s.client.Commit(context.Background(), etcdtransport.Txn{Then: []clientv3.Op{clientv3.OpPut(w.s.layout.prefix+"/"+key, value)}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 func (w world) delete(key string) {
 	w.t.Helper()
-	if _, err := w.s.client.Do(context.Background(), clientv3.OpDelete(w.s.layout.prefix+"/"+key)); err != nil {
+	if _, err := w.s.client.Commit(context.Background(), etcdtransport.Txn{Then: []clientv3.Op{clientv3.OpDelete(w.s.layout.prefix + "/" + key)}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -203,12 +204,12 @@ func BenchmarkList(b *testing.B) {
 	w := world{b, s}
 	w.put("config", `{"Network":"10.0.0.0/8"}`)
 	for first := 0; first < n; first += 100 {
-		var t txn
+		var t etcdtransport.Txn
 		for i := range 100 {
 			kv := peerKV(first + i)
-			t.then = append(t.then, clientv3.OpPut(string(kv.Key), string(kv.Value)))
+			t.Then = append(t.Then, clientv3.OpPut(string(kv.Key), string(kv.Value)))
 		}
-		if _, err := s.commit(b.Context(), t); err != nil {
+		if _, err := s.client.Commit(b.Context(), t); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/internal/backoff"
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 )
 
@@ -31,45 +31,27 @@ func termFrom(asked time.Duration, seconds int64) term {
 
 // grant makes an etcd lease.
 func (s *Store) grant(ctx context.Context, ttl time.Duration) (clientv3.LeaseID, term, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.config.RequestTimeout) // as commit does
-	defer cancel()
 	asked := s.config.Uptime()
 	r, err := s.client.Grant(ctx, seconds(ttl))
 	if err != nil {
-		return 0, term{}, fmt.Errorf("grant etcd lease: %w", s.health.explain(err))
+		return 0, term{}, fmt.Errorf("grant etcd lease: %w", err)
 	}
 	return r.ID, termFrom(asked, r.TTL), nil
 }
 
-// renew prolongs an etcd lease. It tries once: the client's own way tries without a pause while etcd is away.
+// renew prolongs an etcd lease.
 func (s *Store) renew(ctx context.Context, id clientv3.LeaseID) (term, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
-	defer cancel()
 	asked := s.config.Uptime()
-	r, err := s.keepAlive(ctx, id)
+	r, err := s.client.Renew(ctx, id)
 	if err != nil {
-		return term{}, fmt.Errorf("renew etcd lease: %w", s.health.explain(clientv3.ContextError(ctx, err)))
-	}
-	if r.TTL <= 0 {
-		return term{}, fmt.Errorf("renew etcd lease: %w", rpctypes.ErrLeaseNotFound)
+		return term{}, fmt.Errorf("renew etcd lease: %w", err)
 	}
 	return termFrom(asked, r.TTL), nil
 }
 
-func (s *Store) keepAlive(ctx context.Context, id clientv3.LeaseID) (*pb.LeaseKeepAliveResponse, error) {
-	stream, err := clientv3.RetryLeaseClient(s.client).LeaseKeepAlive(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(id)}); err != nil {
-		return nil, err
-	}
-	return stream.Recv()
-}
-
 // renewal renews an etcd lease whenever a third of its time has passed, until ctx ends or the lease is gone.
 func (h *held) renewal(ctx context.Context, id clientv3.LeaseID) error {
-	retry := connectBackoff()
+	retry := etcdtransport.ConnectBackoff()
 	third := time.Duration(seconds(h.claim.TTL)) * time.Second / 3
 	for {
 		wait := time.Duration(0)
@@ -105,7 +87,7 @@ func (h *held) confirm(t term) {
 	h.until = t.until
 }
 
-// Left implements subnet.Held.
+// Remaining implements subnet.Held.
 func (h *held) Remaining() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()

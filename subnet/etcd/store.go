@@ -4,17 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	grpcbackoff "google.golang.org/grpc/backoff"
-
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 )
 
@@ -42,23 +38,12 @@ type Config struct {
 	Uptime func() time.Duration
 }
 
-const (
-	keepAliveTime    = 10 * time.Second // of silence on a connection before etcd is pinged
-	keepAliveTimeout = 5 * time.Second  // for the answer
-	reconnectMax     = 5 * time.Second  // between attempts to connect
-)
-
 // Store is a subnet.Store on etcd.
 type Store struct {
-	config Config
-	layout layout
-	client *clientv3.Client
-	log    *slog.Logger
-	health *health
-	dialer *dialer
-
-	reached  reached
-	streams  streams
+	config   Config
+	layout   layout
+	client   *etcdtransport.Client
+	log      *slog.Logger
 	watching atomic.Pointer[watcher] // nil while no Watch runs; of several, the latest
 
 	ctx    context.Context // ends with the store
@@ -78,7 +63,6 @@ func Open(config Config) (*Store, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	config.Endpoints = withoutUsers(config.Endpoints, config.Logger)
 	config.RequestTimeout = cmp.Or(config.RequestTimeout, 5*time.Second)
 	config.AnswerTimeout = cmp.Or(config.AnswerTimeout, 2*time.Second)
 	config.ProbeInterval = cmp.Or(config.ProbeInterval, 20*time.Second)
@@ -89,42 +73,17 @@ func Open(config Config) (*Store, error) {
 		config.Uptime = uptime
 	}
 
-	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, health: newHealth(config), dialer: newDialer(), other: make(chan struct{})}
-	// The last interceptors are the innermost: health sees what login could not mend.
-	unary := []grpc.UnaryClientInterceptor{s.dialer.unary, s.health.unary}
-	options := []grpc.DialOption{grpc.WithStatsHandler(&s.reached), grpc.WithContextDialer(s.dialer.dial), grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff:           grpcbackoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: reconnectMax},
-		MinConnectTimeout: config.RequestTimeout,
-	})}
-	if config.Username != "" {
-		login, err := newLogin(config)
-		if err != nil {
-			return nil, err
-		}
-		unary = append(unary, login.unary)
-		options = append(options, grpc.WithChainStreamInterceptor(login.stream))
-	}
-	credentials, err := newCredentials(config)
-	if err != nil {
-		return nil, err
-	}
-	if credentials != nil {
-		options = append(options, grpc.WithTransportCredentials(credentials))
-	}
-	if credentials == nil && config.Username != "" {
-		s.log.Warn("etcd password travels unencrypted: use https:// endpoints", "endpoints", config.Endpoints)
-	}
-	s.client, err = clientv3.New(clientv3.Config{
-		Endpoints:            config.Endpoints,
-		DialTimeout:          config.RequestTimeout,
-		DialKeepAliveTime:    keepAliveTime,
-		DialKeepAliveTimeout: keepAliveTimeout,
-		PermitWithoutStream:  true,
-		DialOptions:          append(options, grpc.WithChainUnaryInterceptor(unary...)),
-		Logger:               zap.NewNop(),
+	s := &Store{config: config, layout: newLayout(config.Prefix), log: config.Logger, other: make(chan struct{})}
+	var err error
+	s.client, err = etcdtransport.Open(etcdtransport.Config{
+		Endpoints: config.Endpoints,
+		CAFile:    config.CAFile, CertFile: config.CertFile, KeyFile: config.KeyFile,
+		Username: config.Username, Password: config.Password, PasswordFile: config.PasswordFile,
+		Prefix: s.layout.prefix, ProbeKey: s.layout.config(),
+		Logger: config.Logger, RequestTimeout: config.RequestTimeout,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open etcd client: %w", err)
+		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
@@ -134,14 +93,14 @@ func Open(config Config) (*Store, error) {
 func (s *Store) Close() error {
 	s.cancel()
 	s.wg.Wait()
-	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("close etcd client: %w", err)
-	}
-	return nil
+	return s.client.Close()
 }
 
 // Trouble returns what keeps the store from reaching its etcd, with endpoints and remedy; nil if nothing does.
-func (s *Store) Trouble() error { return s.health.trouble() }
+func (s *Store) Trouble() error { return s.client.Trouble() }
+
+// Addresses lists where etcd was reached so far, the latest last.
+func (s *Store) Addresses() []netip.Addr { return s.client.Addresses() }
 
 // otherData returns a channel that is closed when etcd next turns out to have other data than before.
 func (s *Store) otherData() <-chan struct{} {
@@ -163,37 +122,6 @@ func (s *Store) scope(ctx context.Context) (context.Context, context.CancelFunc)
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.ctx, cancel)
 	return ctx, func() { stop(); cancel() }
-}
-
-func (s *Store) get(ctx context.Context, key string, options ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.config.RequestTimeout)
-	defer cancel()
-	r, err := s.client.Get(ctx, key, options...)
-	return r, s.health.explain(err)
-}
-
-// txn is a transaction: if all comparisons hold, then, else otherwise.
-type txn struct {
-	when      []clientv3.Cmp
-	then      []clientv3.Op
-	otherwise []clientv3.Op
-}
-
-// commit waits longer than a read does: not to know whether a write took effect costs a busy etcd yet another read.
-func (s *Store) commit(ctx context.Context, t txn) (*clientv3.TxnResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.config.RequestTimeout)
-	defer cancel()
-	r, err := s.client.Txn(ctx).If(t.when...).Then(t.then...).Else(t.otherwise...).Commit()
-	return r, s.health.explain(err)
-}
-
-// revoke tidies up, also after ctx has ended. What it leaves behind expires by itself.
-func (s *Store) revoke(ctx context.Context, id clientv3.LeaseID) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.RequestTimeout/2)
-	defer cancel()
-	if _, err := s.client.Revoke(ctx, id); err != nil {
-		s.log.Debug("etcd lease left to expire", "lease", int64(id), "err", err)
-	}
 }
 
 // seconds is a TTL as etcd counts it.

@@ -3,19 +3,21 @@ package etcd
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/connectivity"
 
 	"tulle/internal/backoff"
+	"tulle/internal/etcdtransport"
 	"tulle/subnet"
 )
 
 var (
 	errWatchEnded = errors.New("etcd watch ended")
+	errBurst      = errors.New("many leases come at once")
 	errRewound    = errors.New("etcd has other data than before")
 	errDoubt      = errors.New("most leases went at once")
 )
@@ -25,13 +27,13 @@ var (
 func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	ctx, cancel := s.scope(ctx)
 	defer cancel()
-	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1), storm: newStorm()}
+	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1), burst: etcdtransport.NewBurst()}
 	s.watching.Store(w)
 	defer s.watching.CompareAndSwap(w, nil)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.deliver(ctx, deliver) })
-	wg.Go(func() { s.probe(ctx) })
-	retry := connectBackoff()
+	wg.Go(func() { s.client.Probe(ctx) })
+	retry := etcdtransport.ConnectBackoff()
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := w.follow(ctx)
@@ -43,8 +45,8 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 			retry.Reset()
 		}
 		pause := retry
-		if errors.Is(err, errStorm) {
-			pause = &w.storm.pause
+		if errors.Is(err, errBurst) {
+			pause = &w.burst.Pause
 		}
 		if pause.Wait(ctx) != nil {
 			break
@@ -65,7 +67,7 @@ type watcher struct {
 	confirms bool // the next listing is the second look at a loss
 	changed  chan struct{}
 	doubted  chan struct{} // asks for a second look
-	storm    storm
+	burst    etcdtransport.Burst
 
 	mu     sync.Mutex
 	listed bool // the view is complete as of its revision
@@ -97,11 +99,11 @@ func (w *watcher) follow(ctx context.Context) error {
 	defer wg.Wait()
 	defer cancel()
 	reconnected := make(chan struct{}, 1)
-	wg.Go(func() { w.store.reconnects(ctx, reconnected) })
+	wg.Go(func() { w.store.client.Reconnects(ctx, reconnected) })
 	from, end := w.store.layout.span()
-	stream := w.store.joinStream(ctx)
-	defer stream.leave()
-	events := w.store.client.Watch(stream.ctx, from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision))
+	stream := w.store.client.JoinStream(ctx)
+	defer stream.Leave()
+	events := stream.Watch(from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision))
 	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
 	asked := false // for a sign of life on the stream, which costs etcd next to nothing
@@ -114,22 +116,22 @@ func (w *watcher) follow(ctx context.Context) error {
 			asked = false
 			if err := r.Err(); err != nil {
 				if r.CompactRevision == 0 {
-					w.store.health.note(err)
+					w.store.client.Observe(err)
 				}
 				return err
 			}
 			if r.Header.Revision < w.view.revision {
 				return errRewound
 			}
-			if w.apply(r); w.storm.observe(len(r.Events)) {
-				return errStorm
+			if w.apply(r); w.burst.Observe(len(r.Events)) {
+				return errBurst
 			}
 			continue
 		case <-w.doubted:
 			return errDoubt
 		case <-reconnected:
 		case <-probe.C:
-			if !asked && stream.askForLife() {
+			if !asked && stream.AskForLife() {
 				asked = true
 				probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 				continue
@@ -189,9 +191,9 @@ func (w *watcher) apply(r clientv3.WatchResponse) {
 // probe finds out what a watch does not tell: that etcd is away, and that it came back with other data, as after a
 // restore from a backup. A watch from a revision that lies in the future waits for it silently.
 func (w *watcher) probe(ctx context.Context) error {
-	r, err := w.store.get(ctx, w.store.layout.config(), clientv3.WithCountOnly())
+	r, err := w.store.client.Get(ctx, w.store.layout.config(), clientv3.WithCountOnly())
 	if err != nil {
-		return nil // the watch lasts; health knows
+		return nil // the watch lasts; the client knows
 	}
 	if !w.view.precedes(momentOf(r.Header)) {
 		return errRewound
@@ -210,20 +212,18 @@ func (w *watcher) probeNewest(ctx context.Context) error {
 		return nil
 	}
 	key := w.store.layout.lease(newest.Subnets)
-	r, err := w.store.get(ctx, key, clientv3.WithRev(int64(newest.Revision)), clientv3.WithKeysOnly())
+	r, err := w.store.client.Get(ctx, key, clientv3.WithRev(int64(newest.Revision)), clientv3.WithKeysOnly())
 	if errors.Is(err, rpctypes.ErrFutureRev) || err == nil && (len(r.Kvs) == 0 || subnet.Revision(r.Kvs[0].ModRevision) != newest.Revision) {
 		return errRewound
 	}
 	return nil
 }
 
-// reconnects signals when the connection to etcd is there again after a break.
-func (s *Store) reconnects(ctx context.Context, reconnected chan<- struct{}) {
-	conn := s.client.ActiveConnection()
-	for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
-		if state = conn.GetState(); state != connectivity.Ready {
-			continue
-		}
-		signal(reconnected)
+// since returns the events after a revision.
+func since(revision int64, events []*clientv3.Event) []*clientv3.Event {
+	first := slices.IndexFunc(events, func(e *clientv3.Event) bool { return e.Kv.ModRevision > revision })
+	if first < 0 {
+		return nil
 	}
+	return events[first:] // they come in order
 }

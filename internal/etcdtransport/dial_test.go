@@ -1,4 +1,4 @@
-package etcd
+package etcdtransport
 
 import (
 	"net"
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestAtHome(t *testing.T) {
+func TestIsOwnAddress(t *testing.T) {
 	var own []netip.Addr
 	for _, text := range []string{"127.0.0.1", "192.0.2.1", "fe80::1", "2001:db8::1"} {
 		own = append(own, netip.MustParseAddr(text))

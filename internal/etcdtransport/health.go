@@ -1,4 +1,4 @@
-package etcd
+package etcdtransport
 
 import (
 	"context"
@@ -44,11 +44,17 @@ func newHealth(config Config) *health {
 		err:       fmt.Errorf("etcd at %s has not answered yet", endpoints),
 		log:       config.Logger,
 		endpoints: endpoints,
-		prefix:    newLayout(config.Prefix).prefix,
+		prefix:    config.Prefix,
 		username:  config.Username,
 		certFile:  config.CertFile,
 	}
 }
+
+// Trouble returns what keeps the client from its etcd, with endpoints and remedy; nil if nothing does.
+func (c *Client) Trouble() error { return c.health.trouble() }
+
+// Observe takes in the outcome of a watch, which no request tells.
+func (c *Client) Observe(err error) { c.health.observe(err) }
 
 func (h *health) trouble() error {
 	h.mu.Lock()
@@ -60,31 +66,31 @@ func (h *health) trouble() error {
 var errSilent = errors.New("does not answer")
 
 const (
-	// pulseSoon is how long after a connection has come or gone etcd is asked whether it serves.
-	pulseSoon = time.Second
-	// pulseInTrouble is how often it is asked while it does not.
-	pulseInTrouble = 5 * time.Second
+	// probeSoon is how long after a connection has come or gone etcd is asked whether it serves.
+	probeSoon = time.Second
+	// probeInTrouble is how often it is asked while it does not.
+	probeInTrouble = 5 * time.Second
 )
 
-// probe finds out early that etcd is away, or back. Watches and leases only wait for it, and tell nobody.
-func (s *Store) probe(ctx context.Context) {
+// Probe finds out early that etcd is away, or back, until ctx ends. Watches and leases only wait for it, and tell nobody.
+func (c *Client) Probe(ctx context.Context) {
 	changed := time.Now()
-	due := time.NewTimer(pulseSoon)
+	due := time.NewTimer(probeSoon)
 	defer due.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.dialer.changed:
+		case <-c.dialer.changed:
 			changed = time.Now()
-			due.Reset(backoff.Jitter(pulseSoon))
+			due.Reset(backoff.Jitter(probeSoon))
 		case <-due.C:
-			if s.health.servedSince(changed) {
+			if c.health.servedSince(changed) {
 				continue // others have asked
 			}
 			// Health learns the answer on the way.
-			if _, err := s.get(ctx, s.layout.config(), clientv3.WithCountOnly()); err != nil {
-				due.Reset(backoff.Jitter(pulseInTrouble))
+			if _, err := c.Get(ctx, c.config.ProbeKey, clientv3.WithCountOnly()); err != nil {
+				due.Reset(backoff.Jitter(probeInTrouble))
 			}
 		}
 	}
@@ -94,7 +100,7 @@ func (s *Store) probe(ctx context.Context) {
 func (h *health) unary(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	made := time.Now()
 	err := invoke(ctx, method, request, reply, cc, options...)
-	h.note(err)
+	h.observe(err)
 	if err == nil {
 		h.serve(made)
 	}
@@ -116,8 +122,8 @@ func (h *health) servedSince(t time.Time) bool {
 	return h.err == nil && h.served.After(t)
 }
 
-// note takes in the outcome of a request.
-func (h *health) note(err error) {
+// observe takes in the outcome of a request.
+func (h *health) observe(err error) {
 	if err != nil && status.Code(err) == codes.Canceled || errors.Is(err, context.Canceled) {
 		return // our own doing
 	}
@@ -147,7 +153,7 @@ func (h *health) explain(err error) error {
 		return nil
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		// The client has dropped the details; note was told them.
+		// The client has dropped the details; observe has seen them.
 		if trouble := h.trouble(); trouble != nil {
 			return trouble
 		}

@@ -1,4 +1,4 @@
-package etcd
+package etcdtransport
 
 import (
 	"context"
@@ -19,10 +19,10 @@ type reached struct {
 const mostReached = 64
 
 // Addresses lists where etcd was reached so far, the latest last.
-func (s *Store) Addresses() []netip.Addr {
-	s.reached.mu.Lock()
-	defer s.reached.mu.Unlock()
-	return slices.Clone(s.reached.addrs)
+func (c *Client) Addresses() []netip.Addr {
+	c.reached.mu.Lock()
+	defer c.reached.mu.Unlock()
+	return slices.Clone(c.reached.addrs)
 }
 
 // TagConn implements stats.Handler. It is called for each connection that was made.
