@@ -38,17 +38,17 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 
 // acquisition is one Acquire under way.
 type acquisition struct {
-	store    *Store
-	claim    subnet.Claim
-	creation *creation        // without a view: read the leases first
-	past     []subnet.Past    // nil: not read yet
-	lost     int              // races
-	blocked  []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
-	dead     map[string]bool  // duplicates that did not answer
-	settled  bool             // the claim goes on with the lease of an earlier run: nobody disputes it
-	granted  clientv3.LeaseID // for this claim, to be revoked on failure
-	term     term             // of the etcd lease in use
-	outdated clientv3.LeaseID // of an earlier run, to be revoked on success
+	store     *Store
+	claim     subnet.Claim
+	creation  *creation     // without a view: read the leases first
+	former    []subnet.Past // nil: not read yet
+	lostRaces int
+	blocked   []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
+	dead      map[string]bool  // duplicates that did not answer
+	settled   bool             // the claim goes on with the lease of an earlier run: nobody disputes it
+	granted   clientv3.LeaseID // for this claim, to be revoked on failure
+	term      term             // of the etcd lease in use
+	outdated  clientv3.LeaseID // of an earlier run, to be revoked on success
 }
 
 func (a *acquisition) run(ctx context.Context) (*entry, error) {
@@ -90,10 +90,10 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	if set.Leases, err = a.resolveDuplicates(ctx, set.Leases); err != nil {
 		return nil, err
 	}
-	if set.Past, err = a.former(ctx, set); err != nil {
+	if set.Past, err = a.formerOwners(ctx, set); err != nil {
 		return nil, err
 	}
-	place, err := subnet.PlaceAgain(set, a.claim, a.lost)
+	place, err := subnet.PlaceAgain(set, a.claim, a.lostRaces)
 	if errors.Is(err, subnet.ErrNoNetwork) {
 		return nil, a.store.noNetwork(v)
 	}
@@ -115,25 +115,25 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	}
 	created, err := a.creation.try(ctx, place.Subnets, attrs, id, old)
 	if created == nil && err == nil {
-		a.lost++
+		a.lostRaces++
 	}
 	if created == nil && !a.creation.learned {
 		a.block(place)
 	}
-	if created == nil && (place.Held && !a.creation.learned || a.lost%listAfter == 0) {
+	if created == nil && (place.Held && !a.creation.learned || a.lostRaces%listAfter == 0) {
 		a.creation.view = nil
 	}
 	return created, err
 }
 
-// former returns what has been leased before, unless the claim has a lease and needs no other.
-func (a *acquisition) former(ctx context.Context, set subnet.Set) ([]subnet.Past, error) {
-	if mine, held := subnet.Mine(set, a.claim); a.past != nil || held && set.Network != nil && set.Network.Fits(mine.Subnets) {
-		return a.past, nil
+// formerOwners returns what has been leased before, unless the claim has a lease and needs no other.
+func (a *acquisition) formerOwners(ctx context.Context, set subnet.Set) ([]subnet.Past, error) {
+	if mine, held := subnet.Mine(set, a.claim); a.former != nil || held && set.Network != nil && set.Network.Fits(mine.Subnets) {
+		return a.former, nil
 	}
 	var err error
-	a.past, err = a.store.past(ctx)
-	return a.past, err
+	a.former, err = a.store.formerOwners(ctx)
+	return a.former, err
 }
 
 // block excludes what place would newly have got.
@@ -297,8 +297,8 @@ func (s *Store) rewrite(ctx context.Context, old *entry, value string, id client
 // noNetwork says how to end the lack of a configuration.
 func (s *Store) noNetwork(v *view) error {
 	const fix = `write one with: tulle config set '{"Network":"10.5.0.0/16"}'`
-	for _, doubt := range v.doubts {
-		return fmt.Errorf("%w: %s does not hold a valid one (%s): %s", subnet.ErrNoNetwork, s.layout.config(), doubt.Reason, fix)
+	for _, problem := range v.problems {
+		return fmt.Errorf("%w: %s does not hold a valid one (%s): %s", subnet.ErrNoNetwork, s.layout.config(), problem.Reason, fix)
 	}
 	return fmt.Errorf("%w at %s: %s", subnet.ErrNoNetwork, s.layout.config(), fix)
 }

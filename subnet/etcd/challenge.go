@@ -159,8 +159,8 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)
 	}
 	// A clone asks again and again; that is no news.
-	maps.DeleteFunc(h.askers, func(_ instance, told time.Time) bool { return time.Since(told) > remind })
-	if _, told := h.askers[d.Question]; !told {
+	maps.DeleteFunc(h.askers, func(_ instance, logged time.Time) bool { return time.Since(logged) > remind })
+	if _, known := h.askers[d.Question]; !known {
 		h.askers[d.Question] = time.Now()
 		h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)
 	}

@@ -53,7 +53,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
 		t.Else = append(t.Else, clientv3.OpGet(g))
 	}
-	t.Then = append(t.Then, l.note(subnets, attrs.Node, false)...)
+	t.Then = append(t.Then, l.noteOwner(subnets, attrs.Node, false)...)
 	if old != nil {
 		t.Then = append(t.Then, clientv3.OpDelete(l.lease(old.Subnets)))
 		for _, f := range ip.Families() {
@@ -146,11 +146,11 @@ func (c *creation) covers(holder, guard string) bool {
 func (c *creation) learn(ctx context.Context, r *clientv3.TxnResponse, old *entry) error {
 	c.learned = false
 	for _, kv := range r.Responses[0].GetResponseRange().GetKvs() {
-		c.see(kv)
+		c.addLease(kv)
 	}
 	for _, op := range r.Responses[1:] {
 		for _, guard := range op.GetResponseRange().GetKvs() {
-			if err := c.doubt(ctx, guard, old); err != nil {
+			if err := c.examineGuard(ctx, guard, old); err != nil {
 				return err
 			}
 		}
@@ -158,15 +158,15 @@ func (c *creation) learn(ctx context.Context, r *clientv3.TxnResponse, old *entr
 	return nil
 }
 
-// see takes in a lease.
-func (c *creation) see(kv *mvccpb.KeyValue) {
+// addLease takes in a lease.
+func (c *creation) addLease(kv *mvccpb.KeyValue) {
 	before := len(c.view.leases)
 	c.view.put(kv)
 	c.learned = c.learned || len(c.view.leases) > before
 }
 
-// doubt looks at a guard that stood in the way: the next try passes over it if the lease that it names is not there.
-func (c *creation) doubt(ctx context.Context, guard *mvccpb.KeyValue, old *entry) error {
+// examineGuard looks at a guard that stood in the way: the next try passes over it if the lease that it names is not there.
+func (c *creation) examineGuard(ctx context.Context, guard *mvccpb.KeyValue, old *entry) error {
 	holder := string(guard.Value)
 	ours := old != nil && holder == subnet.KeyOf(old.Subnets)
 	if !ours && c.covers(holder, string(guard.Key)) {
@@ -175,7 +175,7 @@ func (c *creation) doubt(ctx context.Context, guard *mvccpb.KeyValue, old *entry
 			return fmt.Errorf("look for the holder of %s: %w", guard.Key, err)
 		}
 		if len(r.Kvs) > 0 {
-			c.see(r.Kvs[0])
+			c.addLease(r.Kvs[0])
 			return nil
 		}
 	}

@@ -17,7 +17,7 @@ func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
 			return
 		case <-again:
 			again = nil
-			signal(w.doubted)
+			signal(w.lookAgain)
 			continue
 		case <-w.changed:
 		}

@@ -44,7 +44,7 @@ func (h *held) heal(ctx context.Context) error {
 	h.set(*created)
 	h.confirm(t)
 	h.store.log.Warn("lease had vanished and was made anew", "subnet", subnet.KeyOf(mine.Subnets))
-	if err := h.leave(ctx, v); err != nil {
+	if err := h.removeAbandoned(ctx, v); err != nil {
 		return err
 	}
 	return errChanged
@@ -64,9 +64,9 @@ func (h *held) etcdLease(ctx context.Context, had clientv3.LeaseID) (clientv3.Le
 	return h.store.grant(ctx, h.claim.TTL)
 }
 
-// leave ends the leases that this host has left: the subnets may be others' by now, who cannot have them as long as
+// removeAbandoned ends the leases that this host has left: the subnets may be others' by now, who cannot have them as long as
 // these last.
-func (h *held) leave(ctx context.Context, v *view) error {
+func (h *held) removeAbandoned(ctx context.Context, v *view) error {
 	mine := h.Lease()
 	for _, e := range v.leases {
 		if !e.AbandonedBy(mine) {

@@ -182,7 +182,7 @@ func (h *held) guard(ctx context.Context) error {
 			if r.Header != nil && r.Header.Revision < revision {
 				return errRewound
 			}
-			if err := h.note(ctx); err != nil {
+			if err := h.noteOwner(ctx); err != nil {
 				return err
 			}
 			continue
@@ -193,14 +193,14 @@ func (h *held) guard(ctx context.Context) error {
 		case now < revision:
 			return errRewound
 		}
-		if err := h.note(ctx); err != nil {
+		if err := h.noteOwner(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// note notes from time to time that the subnets are still this host's.
-func (h *held) note(ctx context.Context) error {
+// noteOwner notes from time to time that the subnets are still this host's.
+func (h *held) noteOwner(ctx context.Context) error {
 	if time.Since(h.noted) < h.store.config.NoteInterval {
 		return nil
 	}
@@ -209,7 +209,7 @@ func (h *held) note(ctx context.Context) error {
 	l := h.store.layout
 	_, err := h.store.client.Commit(ctx, etcdtransport.Txn{
 		When: []clientv3.Cmp{unchanged(l.lease(mine.Subnets), mine.Revision)},
-		Then: l.note(mine.Subnets, mine.Attrs.Node, false),
+		Then: l.noteOwner(mine.Subnets, mine.Attrs.Node, false),
 	})
 	if err != nil {
 		return fmt.Errorf("note the owner of %s: %w", subnet.KeyOf(mine.Subnets), err)

@@ -51,12 +51,12 @@ func (l layout) guards(s subnet.Subnets) []string {
 	return keys
 }
 
-// past is the key that tells which node had p last; it outlives the lease.
-func (l layout) past(p netip.Prefix) string {
-	return l.pasts() + strings.Replace(p.String(), "/", "-", 1)
+// formerOwner is the key that tells which node had p last; it outlives the lease.
+func (l layout) formerOwner(p netip.Prefix) string {
+	return l.formerOwners() + strings.Replace(p.String(), "/", "-", 1)
 }
 
-func (l layout) pasts() string { return l.prefix + "/claims/past/" }
+func (l layout) formerOwners() string { return l.prefix + "/claims/past/" }
 
 // challenge is the key at which the owner of a node id is asked whether it lives.
 func (l layout) challenge(node string) string {

@@ -50,7 +50,7 @@ func TestRefresh(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if diff := cmp.Diff(told(listed), told(v)); diff != "" {
+		if diff := cmp.Diff(content(listed), content(v)); diff != "" {
 			rt.Errorf("refreshed from revision %d to %d (-listed +refreshed):\n%s", old.revision, v.revision, diff)
 		}
 	})
@@ -177,8 +177,8 @@ func (w world) change(when string) {
 	}
 }
 
-// told is all that a view says.
-func told(v *view) any {
+// content is all that a view says.
+func content(v *view) any {
 	set := v.set()
 	leases := set.Leases
 	set.Leases = nil

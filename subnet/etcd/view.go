@@ -18,14 +18,14 @@ import (
 // view is what is known of the store: all keys of the layout's span as they were at a revision.
 type view struct {
 	moment
-	layout  layout
-	network *subnet.Network     // the last good configuration
-	stored  bool                // it is the one that is stored
-	doubts  []subnet.Problem    // about the configuration
-	leases  map[string]*entry   // by key; views share them, so they never change
-	broken  map[string]string   // reason by key
-	other   map[string]struct{} // keys of neither kind
-	list    list
+	layout   layout
+	network  *subnet.Network     // the last good configuration
+	stored   bool                // it is the one that is stored
+	problems []subnet.Problem    // about the configuration
+	leases   map[string]*entry   // by key; views share them, so they never change
+	broken   map[string]string   // reason by key
+	other    map[string]struct{} // keys of neither kind
+	list     list
 }
 
 // moment is a time in the history of an etcd.
@@ -100,29 +100,29 @@ func (v *view) delete(key string) {
 
 // unconfigure takes note that no configuration is stored.
 func (v *view) unconfigure() {
-	v.doubts, v.stored = nil, false
+	v.problems, v.stored = nil, false
 	if v.network != nil {
-		v.doubt("deleted; the last good value stays in force until there is another: tulle config set")
+		v.addProblem("deleted; the last good value stays in force until there is another: tulle config set")
 	}
 }
 
 func (v *view) configure(kv *mvccpb.KeyValue) {
-	network, doubts, err := flannel.ParseNetwork(kv.Value, subnet.Revision(kv.ModRevision))
-	if v.doubts, v.stored = nil, err == nil; err != nil {
-		v.doubt(err.Error())
+	network, problems, err := flannel.ParseNetwork(kv.Value, subnet.Revision(kv.ModRevision))
+	if v.problems, v.stored = nil, err == nil; err != nil {
+		v.addProblem(err.Error())
 		if v.network != nil {
-			v.doubt(fmt.Sprintf("the last good value, of revision %d, stays in force", v.network.Revision))
+			v.addProblem(fmt.Sprintf("the last good value, of revision %d, stays in force", v.network.Revision))
 		}
 		return
 	}
 	v.network = &network
-	for _, d := range doubts {
-		v.doubt(d)
+	for _, p := range problems {
+		v.addProblem(p)
 	}
 }
 
-func (v *view) doubt(reason string) {
-	v.doubts = append(v.doubts, subnet.Problem{Key: v.layout.config(), Reason: reason})
+func (v *view) addProblem(reason string) {
+	v.problems = append(v.problems, subnet.Problem{Key: v.layout.config(), Reason: reason})
 }
 
 // newest returns the lease that was changed last, nil if there is none.
@@ -148,6 +148,6 @@ func (v *view) set() subnet.Set {
 		set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: reason})
 	}
 	slices.SortFunc(set.Problems, func(a, b subnet.Problem) int { return cmp.Compare(a.Key, b.Key) })
-	set.Problems = append(slices.Clone(v.doubts), set.Problems...)
+	set.Problems = append(slices.Clone(v.problems), set.Problems...)
 	return set
 }

@@ -19,7 +19,7 @@ var (
 	errWatchEnded = errors.New("etcd watch ended")
 	errBurst      = errors.New("many leases come at once")
 	errRewound    = errors.New("etcd has other data than before")
-	errDoubt      = errors.New("most leases went at once")
+	errSuddenLoss = errors.New("most leases went at once")
 )
 
 // Watch implements subnet.Store. Whatever etcd answers, Watch tries again: what is wrong with credentials or rights is
@@ -27,7 +27,7 @@ var (
 func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	ctx, cancel := s.scope(ctx)
 	defer cancel()
-	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), doubted: make(chan struct{}, 1), burst: etcdtransport.NewBurst()}
+	w := &watcher{store: s, view: newView(s.layout), changed: make(chan struct{}, 1), lookAgain: make(chan struct{}, 1), burst: etcdtransport.NewBurst()}
 	s.watching.Store(w)
 	defer s.watching.CompareAndSwap(w, nil)
 	var wg sync.WaitGroup
@@ -37,9 +37,9 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := w.follow(ctx)
-		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) || errors.Is(err, errDoubt) {
+		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) || errors.Is(err, errSuddenLoss) {
 			s.log.Debug("leases are read anew", "err", err)
-			w.distrust(err)
+			w.relist(err)
 		}
 		if time.Since(start) > s.config.ProbeInterval {
 			retry.Reset()
@@ -62,12 +62,12 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 
 // watcher is one run of Watch.
 type watcher struct {
-	store    *Store
-	rewound  bool // the next listing is of other data than the view
-	confirms bool // the next listing is the second look at a loss
-	changed  chan struct{}
-	doubted  chan struct{} // asks for a second look
-	burst    etcdtransport.Burst
+	store     *Store
+	rewound   bool // the next listing is of other data than the view
+	confirms  bool // the next listing is the second look at a loss
+	changed   chan struct{}
+	lookAgain chan struct{} // asks for a second look at a sudden loss
+	burst     etcdtransport.Burst
 
 	mu     sync.Mutex
 	listed bool // the view is complete as of its revision
@@ -78,13 +78,13 @@ type watcher struct {
 // reading says how a view came about.
 type reading struct{ back, second bool }
 
-// distrust has all leases read anew.
-func (w *watcher) distrust(why error) {
+// relist has all leases read anew.
+func (w *watcher) relist(why error) {
 	w.mu.Lock()
 	w.listed = false
 	w.mu.Unlock()
 	w.rewound = w.rewound || errors.Is(why, errRewound)
-	w.confirms = w.confirms || errors.Is(why, errDoubt)
+	w.confirms = w.confirms || errors.Is(why, errSuddenLoss)
 }
 
 // follow keeps the view up to date until something breaks.
@@ -127,8 +127,8 @@ func (w *watcher) follow(ctx context.Context) error {
 				return errBurst
 			}
 			continue
-		case <-w.doubted:
-			return errDoubt
+		case <-w.lookAgain:
+			return errSuddenLoss
 		case <-reconnected:
 		case <-probe.C:
 			if !asked && stream.AskForLife() {

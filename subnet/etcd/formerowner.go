@@ -13,36 +13,36 @@ import (
 	"tulle/subnet"
 )
 
-// past is what is noted of a subnet.
-type past struct {
+// formerOwner is what is noted of a subnet: who had it last.
+type formerOwner struct {
 	Node     string
 	Released bool `json:",omitempty"`
 }
 
-// note lists the writes that record which node has subnets, or has given them back. One key for each subnet of the pool at most.
-func (l layout) note(subnets subnet.Subnets, node string, released bool) []clientv3.Op {
-	value, _ := json.Marshal(past{node, released}) // a string and a flag always encode
+// noteOwner lists the writes that record which node has subnets, or has given them back. One key for each subnet of the pool at most.
+func (l layout) noteOwner(subnets subnet.Subnets, node string, released bool) []clientv3.Op {
+	value, _ := json.Marshal(formerOwner{node, released}) // a string and a flag always encode
 	var ops []clientv3.Op
 	for _, f := range ip.Families() {
 		if p := subnets.Of(f); p.IsValid() {
-			ops = append(ops, clientv3.OpPut(l.past(p), string(value)))
+			ops = append(ops, clientv3.OpPut(l.formerOwner(p), string(value)))
 		}
 	}
 	return ops
 }
 
-// past reads what has been leased before. What does not parse is as if it were not there.
-func (s *Store) past(ctx context.Context) ([]subnet.Past, error) {
+// formerOwners reads what has been leased before. What does not parse is as if it were not there.
+func (s *Store) formerOwners(ctx context.Context) ([]subnet.Past, error) {
 	all := []subnet.Past{}
-	from, end := s.layout.pasts(), clientv3.GetPrefixRangeEnd(s.layout.pasts())
+	from, end := s.layout.formerOwners(), clientv3.GetPrefixRangeEnd(s.layout.formerOwners())
 	for {
 		r, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize))
 		if err != nil {
 			return nil, fmt.Errorf("list former leases: %w", err)
 		}
 		for _, kv := range r.Kvs {
-			var noted past
-			address, bits, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), s.layout.pasts()), "-")
+			var noted formerOwner
+			address, bits, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), s.layout.formerOwners()), "-")
 			p, err := netip.ParsePrefix(address + "/" + bits)
 			if err == nil && json.Unmarshal(kv.Value, &noted) == nil {
 				all = append(all, subnet.Past{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: subnet.Revision(kv.ModRevision)})
