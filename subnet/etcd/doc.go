@@ -1,12 +1,12 @@
 // Package etcd keeps the network configuration and the leases in etcd, in flannel's layout.
 //
-// This comment is the manual of the lease protocol: the keys, every write with its conditions, what a host does with the
-// lease that it holds, and what can be relied on. The scripts in testdata tell the same as stories, and run against a real
-// etcd. Connections, credentials, streams and what to do about an etcd that does not serve are package
+// This comment is the manual of the lease protocol: the keys, every write with its conditions, what a host does with
+// the lease that it holds, and what can be relied on. The scripts in testdata tell the same as stories, and run against
+// a real etcd. Connections, credentials, streams and what to do about an etcd that does not serve are package
 // tulle/internal/etcdtransport's.
 //
-// An etcd lease is etcd's grant of time: keys hang on it, and go when it ends. A lease, in this text, is a host's hold on
-// its subnets.
+// An etcd lease is etcd's grant of time: keys hang on it, and go when it ends. A lease, in this text, is a host's hold
+// on its subnets.
 //
 // # Keys
 //
@@ -19,31 +19,32 @@
 //	claims/nodes/NODE     a question to a node, or its answer    an etcd lease of the asker, of one minute
 //	claims/past/SUBNET    which node had this subnet last        nothing
 //
-// KEY is a subnet with a dash for the slash, as 10.5.34.0-24. In dual stack it is a pair, as 10.5.34.0-24&fc00:5::-64, and
-// without IPv4 the first half is 0.0.0.0-0. The value of a lease is flannel's, with the node id, the instance and the
-// hardware of the owner as one more field. The first two keys are flannel's. Flannel's readers take every key that begins
-// with subnets for a lease, so Tulle's own keys are elsewhere. SUBNET is one prefix of one family.
+// KEY is a subnet with a dash for the slash, as 10.5.34.0-24. In dual stack it is a pair, as 10.5.34.0-24&fc00:5::-64,
+// and without IPv4 the first half is 0.0.0.0-0. The value of a lease is flannel's, with the node id, the instance and
+// the hardware of the owner as one more field. The first two keys are flannel's. Flannel's readers take every key that
+// begins with subnets for a lease, so Tulle's own keys are elsewhere. SUBNET is one prefix of one family.
 //
 // A claims/owner key is called a guard: in dual stack the key of the lease guards only the pair, and the guards each of
 // the two. A claims/nodes key is called a challenge.
 //
 // # Reading
 //
-// A view is config and all leases at one revision. It is listed page by page, all pages at the revision of the first; if
-// that is compacted meanwhile, the listing begins anew. Watch lists once, and then watches from that revision. A watch whose
-// revision is compacted is replaced by a new listing. Beside a Watch, Acquire takes that one's view and reads only what has
-// changed since, unless a key went.
+// A view is config and all leases at one revision. It is listed page by page, all pages at the revision of the first;
+// if that is compacted meanwhile, the listing begins anew. Watch lists once, and then watches from that revision. A
+// watch whose revision is compacted is replaced by a new listing. Beside a Watch, Acquire takes that one's view and
+// reads only what has changed since, unless a key went.
 //
-// etcd went back, as after a restore from a backup, if its cluster id is another, its Raft term or its revision is lower
-// than before, or the newest lease of the view is not found at the revision at which it was seen. Watch makes sure after
-// every reconnect, and when a sign of life that it asked of the stream has not come within a ProbeInterval. If etcd went
-// back, Watch lists anew, and has every lease that this store holds looked at. A view from which most leases went at once,
-// or of an etcd that went back, is delivered with the missing leases until a second complete listing, HoldbackTime later,
-// lacks them too (subnet.Holdback).
+// etcd went back, as after a restore from a backup, if its cluster id is another, its Raft term or its revision is
+// lower than before, or the newest lease of the view is not found at the revision at which it was seen. Watch makes
+// sure after every reconnect, and when a sign of life that it asked of the stream has not come within a ProbeInterval.
+// If etcd went back, Watch lists anew, and has every lease that this store holds looked at. A view from which most
+// leases went at once, or of an etcd that went back, is delivered with the missing leases until a second complete
+// listing, HoldbackTime later, lacks them too (subnet.Holdback).
 //
 // # Writes
 //
-// Each is one transaction. In what follows "unchanged" means that the modification revision of the key is the one that was seen.
+// Each is one transaction. In what follows "unchanged" means that the modification revision of the key is the one that
+// was seen.
 //
 // Create a lease. No other write makes a key below subnets, except for the variant that follows.
 //
@@ -56,13 +57,14 @@
 //	else  list the keys with the same IPv4 address, and the guards
 //
 // What the conditions do not see, an overlap under another address or mask, is in the listing: all that is listed was
-// created earlier. If it overlaps, or its owner uses this claim's node id or public address and may live, the newcomer yields: it
-// removes what it created, and chooses again. So of two creations that exclude each other, the one that etcd ordered
-// first stands. Who fails at the conditions learns from the lists what stood in the way, and chooses another place; every
-// fourth failure in an Acquire lists all leases again. A place where a key that is no lease is in the way is passed over.
+// created earlier. If it overlaps, or its owner uses this claim's node id or public address and may live, the newcomer
+// yields: it removes what it created, and chooses again. So of two creations that exclude each other, the one that etcd
+// ordered first stands. Who fails at the conditions learns from the lists what stood in the way, and chooses another
+// place; every fourth failure in an Acquire lists all leases again. A place where a key that is no lease is in the way
+// is passed over.
 //
-// Move a lease: create another in place of the host's own, because the network does not hand out its subnets any more, an older
-// lease overlaps them, or containers use others.
+// Move a lease: create another in place of the host's own, because the network does not hand out its subnets any more,
+// an older lease overlaps them, or containers use others.
 //
 //	if    as above, except that the old lease and its guards do not count; the old lease is unchanged
 //	then  as above, and delete the old lease and those of its guards whose subnet is not kept
@@ -100,81 +102,86 @@
 //
 // # Acquiring
 //
-// Acquire reads a view, and decides by it which lease is the claim's own: the one with its node id, or the one without a
-// node id but with its public address (subnet.Mine).
+// Acquire reads a view, and decides by it which lease is the claim's own: the one with its node id, or the one without
+// a node id but with its public address (subnet.Mine).
 //
-// If one of the leases is of the claim's node id and instance, this run of the machine wrote it, and nobody is asked. Else
-// the claim asks the owner of every lease with its node id and another instance, or with its public address and another
-// node id. An answer within AnswerTimeout is a ConflictError. So is silence about the node id if both sides show hardware and
-// have none in common: that host may be cut off, and rightly believes in its lease. Any other silence means that the owner
-// is gone. An owner with hardware of the claim's own is asked before the others; its silence makes its lease the claim's
-// own, and nobody else is asked. Silence counts only if etcd was there to carry an answer.
+// If one of the leases is of the claim's node id and instance, this run of the machine wrote it, and nobody is asked.
+// Else the claim asks the owner of every lease with its node id and another instance, or with its public address and
+// another node id. An answer within AnswerTimeout is a ConflictError. So is silence about the node id if both sides
+// show hardware and have none in common: that host may be cut off, and rightly believes in its lease. Any other silence
+// means that the owner is gone. An owner with hardware of the claim's own is asked before the others; its silence makes
+// its lease the claim's own, and nobody else is asked. Silence counts only if etcd was there to carry an answer.
 //
-// A lease of the claim's own whose subnets are still good is rewritten, on the etcd lease of the earlier run if that lives
-// and has the right length, else on a new one; if nothing would change, nothing is written. One whose subnets are not is
-// moved. Without one, a lease is created on a new etcd lease: for the subnets that the host had before if they are free,
-// else for those that subnet.Allocate chooses with the help of claims/past. With Claim.Only it is the subnets that the
-// host had before or none. With the TTL Forever there is no etcd lease: the lease is a reservation.
+// A lease of the claim's own whose subnets are still good is rewritten, on the etcd lease of the earlier run if that
+// lives and has the right length, else on a new one; if nothing would change, nothing is written. One whose subnets are
+// not is moved. Without one, a lease is created on a new etcd lease: for the subnets that the host had before if they
+// are free, else for those that subnet.Allocate chooses with the help of claims/past. With Claim.Only it is the subnets
+// that the host had before or none. With the TTL Forever there is no etcd lease: the lease is a reservation.
 //
 // # Holding
 //
-// A lease that is held is in one of these states. The host keeps it in the first four, and ends that by Release or by the
-// end of the context of Acquire, in any of them.
+// A lease that is held is in one of these states. The host keeps it in the first four, and ends that by Release or by
+// the end of the context of Acquire, in any of them.
 //
 //	state        is                              leads to
 //	confirmed    there as published, and time    unconfirmed, when the time runs out without a renewal
 //	             is left                         changed or missing, as a look finds it
 //	unconfirmed  without time left; the host     confirmed, when a renewal succeeds
 //	             has not heard from etcd         changed or missing, as a look finds it
-//	changed      written by somebody else        lost, if another host's name is on it
-//	                                             confirmed, if not: also one that does not parse is rewritten
-//	                                               with what this host publishes
+//	changed      written by somebody else        lost, if it names another node id or instance, or no node id
+//	                                               and another public address
+//	                                             confirmed, if not, or if it does not parse: what this host
+//	                                               publishes is written again
 //	missing      without its key                 lost, if a lease overlaps it
 //	                                             confirmed, if none does: it is created anew, on the etcd lease
 //	                                               that it had or on a new one; leases of the same node id and
 //	                                               instance elsewhere, which a backup brought back, are removed
+//	                                               unless they are reservations
 //	lost         another host's; Held.Lost says  the end: another Acquire, with Claim.Only, may get it back
 //	             whose
 //	released     removed, its etcd lease revoked the end
 //	stopped      left until its time is over     the end
 //
-// A look is one transaction that reads the lease and the challenge of the node, at one revision. What is found is compared
-// with what the host published, not by its revision alone. The host looks when it begins, when the lease or the challenge
-// changes, when etcd does not know the etcd lease any more, after a reconnect, when etcd went back, when a watch breaks, and
-// when a sign of life that it asked of the stream has not come within three ProbeIntervals. An unanswered question that it finds is
-// answered.
+// A look is one transaction that reads the lease and the challenge of the node, at one revision. What is found is
+// compared with what the host published, not by its revision alone. The host looks when it begins, when the lease or
+// the challenge changes, when etcd does not know the etcd lease any more, after a reconnect, when etcd went back, when
+// a watch breaks, and when a sign of life that it asked of the stream has not come within three ProbeIntervals. An
+// unanswered question that it finds is answered.
 //
-// The etcd lease is renewed when a third of its time has passed. Time counts from before the request that etcd confirmed,
-// by a clock that goes on while the machine is suspended, less a fiftieth for clocks that differ (Held.Remaining). An etcd
-// that is away is no loss: the host tries again, for as long as it runs.
+// The etcd lease is renewed when a third of its time has passed. Time counts from before the request that etcd
+// confirmed, by a clock that goes on while the machine is suspended, less a fiftieth for clocks that differ
+// (Held.Remaining). An etcd that is away is no loss: the host tries again, for as long as it runs.
 //
-// A reservation hangs on no etcd lease: it is always confirmed, Release leaves it there, and it ends when an operator
-// removes it. A lease becomes one while it is held when an operator reserves it. A reservation that is deleted while it is
-// held is created anew as an ordinary lease, if that is what the host had claimed.
+// A reservation hangs on no etcd lease: it is always confirmed, Held.Release leaves it there, and it ends when an operator
+// removes it. Store.Reserve creates one, or rewrites a lease, which may be held meanwhile. A reservation that is deleted
+// while it is held is created anew as an ordinary lease, if that is what the host had claimed.
 //
 // # Guarantees, and what they cost
 //
 // Of two hosts that keep to this protocol, at most one gets a lease on any address. This costs a transaction that lists
-// what is new, and a loser a try more. For a moment two overlapping keys can be there; only the older one has been given
-// out by Acquire. A flanneld knows no guards and lists nothing: of overlapping leases, readers use the older one (subnet.Judge).
+// what is new, and a loser a try more. For a moment two overlapping keys can be there; only the older one has been
+// given out by Acquire. A flanneld knows no guards and lists nothing: of overlapping leases, readers use the older one
+// (subnet.Judge).
 //
-// No lease is changed or deleted by who has not seen its present state. Expiry, and hands that write to etcd, are no part of this.
+// No lease is changed or deleted by who has not seen its present state. Expiry, and hands that write to etcd, are no
+// part of this.
 //
-// Of two hosts, at most one has time left on a subnet, whichever was stopped, suspended or cut off and for how long. This costs a
-// fiftieth of the time, and a cut-off host its confidence though nobody else wants the subnet. Who deletes or gives away a
-// live host's lease, or restores a backup, can bring about two for as long as the first does not hear of it.
+// Of two hosts, at most one has time left on a subnet, whichever was stopped, suspended or cut off and for how long.
+// This costs a fiftieth of the time, and a cut-off host its confidence though nobody else wants the subnet. Who deletes
+// or gives away a live host's lease, or restores a backup, can bring about two for as long as the first does not hear
+// of it.
 //
-// The lease of a host that answers is not taken by a host with the same identity. This costs a reboot AnswerTimeout, and a
-// host that replaces other hardware the rest of the lease, or an operator's release.
+// The lease of a host that answers is not taken by a host with the same identity. This costs a reboot AnswerTimeout,
+// and a host that replaces other hardware the rest of the lease, or an operator's release.
 //
-// A lease that vanishes comes back with the same subnets, unless another host has them by then. It is a newer key, so age is told
-// by what hosts remember and not by the key (subnet.Memory).
+// A lease that vanishes comes back with the same subnets, unless another host has them by then. It is a newer key, so
+// age is told by what hosts remember and not by the key (subnet.Memory).
 //
-// Readers get whole views only, and of several the newest. A sudden loss reaches them HoldbackTime late. While hosts start
-// by the hundred, a new watch pauses for up to four seconds at a time, and takes in together what came meanwhile.
+// Readers get whole views only, and of several the newest. A sudden loss reaches them HoldbackTime late. While hosts
+// start by the hundred, a new watch pauses for up to four seconds at a time, and takes in together what came meanwhile.
 //
-// A start lists the leases once, and makes half a dozen requests more, however many hosts there are. A host at rest makes one
-// for a renewal in each third of the TTL, and asks for signs of life on a stream that is open anyway.
+// A start lists the leases once, and makes half a dozen requests more, however many hosts there are. A host at rest
+// makes one for a renewal in each third of the TTL, and asks for signs of life on a stream that is open anyway.
 //
 // Nothing holds against who may write below PREFIX: only etcd's own users and roles do.
 package etcd
