@@ -15,10 +15,9 @@ func (l Link) command(verb Verb, old Object) string {
 		return "ip link del dev " + ShellWord(l.Name)
 	}
 	if verb == Add {
-		c := fmt.Sprintf("ip link add %s address %s mtu %d type vxlan id %d local %s dstport %d %slearning",
-			ShellWord(l.Name), l.MAC, l.MTU, l.VXLAN.VNI, l.VXLAN.Local, l.VXLAN.Port, ifElse(l.VXLAN.Learning, "", "no"))
-		if l.VXLAN.GBP {
-			c += " gbp"
+		c := fmt.Sprintf("ip link add %s address %s mtu %d", ShellWord(l.Name), l.MAC, l.MTU)
+		if l.Kind != nil {
+			c += " type " + l.Kind.Type() + " " + l.Kind.options()
 		}
 		return c
 	}

@@ -23,7 +23,7 @@ func host() ip.State {
 		}},
 		Links: []ip.Link{{
 			Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, Up: true,
-			VXLAN: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
+			Kind: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
 		}},
 		Sysctls: []ip.Sysctl{
 			{Key: "net/ipv4/ip_forward", Value: "1"},
@@ -90,8 +90,7 @@ func TestLongCommandsAreCutShortInMessages(t *testing.T) {
 func TestPlanReadsAsCommands(t *testing.T) {
 	remade := host()
 	remade.Links = []ip.Link{remade.Links[0]}
-	remade.Links[0].VXLAN.Port = 4789
-	remade.Links[0].VXLAN.GBP = true
+	remade.Links[0].Kind = ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 4789, GBP: true}
 	changed := host()
 	changed.Links = []ip.Link{changed.Links[0]}
 	changed.Links[0].MAC[5] = 9

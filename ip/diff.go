@@ -209,7 +209,7 @@ func diffLinks(have, want []Link) linkChanges {
 	for _, w := range want {
 		h, ok := current[w.Name]
 		delete(current, w.Name)
-		if ok && h.VXLAN != w.VXLAN {
+		if ok && h.Kind != w.Kind {
 			c.set = append(c.set, Op{Verb: Delete, Old: h})
 			ok = false
 		}

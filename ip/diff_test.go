@@ -64,7 +64,7 @@ func drawFamily(t *rapid.T, f family, label string) ip.State {
 			MAC:  drawMAC(t, label+" MAC", 0),
 			MTU:  rapid.SampledFrom([]int{1380, 1430}).Draw(t, label+" MTU"),
 			Up:   true,
-			VXLAN: ip.VXLAN{
+			Kind: ip.VXLAN{
 				VNI: 1, Local: f.local, Port: rapid.SampledFrom([]uint16{8472, 8472, 8472, 4789}).Draw(t, label+" port"),
 			},
 		})
@@ -303,7 +303,7 @@ func linkNamed(s ip.State, name string) (ip.Link, bool) {
 func kept(have, want ip.State, link string) bool {
 	h, had := linkNamed(have, link)
 	w, wanted := linkNamed(want, link)
-	return !had && !wanted || had && wanted && h.VXLAN == w.VXLAN
+	return !had && !wanted || had && wanted && h.Kind == w.Kind
 }
 
 func macChanged(have, want ip.State, link string) bool {

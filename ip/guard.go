@@ -92,6 +92,9 @@ func (g Guard) Equal(h Guard) bool { return g.guards(h) && slices.Equal(g.Peers,
 
 func (g Guard) id() tableID { return tableID{g.Net, g.Family} }
 
+// Tunnel is what the guard guards.
+func (g Guard) Tunnel() Tunnel { return Tunnel{VNI: g.VNI, Port: g.Port} }
+
 // guards reports whether g and h guard the same.
 func (g Guard) guards(h Guard) bool {
 	return g.id() == h.id() && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits

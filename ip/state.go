@@ -23,25 +23,6 @@ type State struct {
 	Leftovers []Leftover
 }
 
-// Link is a VXLAN device.
-type Link struct {
-	Name  string
-	MAC   MAC
-	MTU   int // bytes of the inner IP packet
-	Up    bool
-	VXLAN VXLAN
-}
-
-// VXLAN is what cannot be changed on a VXLAN device without making it anew (RFC 7348).
-// The device it was created on is left out on purpose: a device made by flanneld is bound to one, ours is not, both serve.
-type VXLAN struct {
-	VNI      uint32
-	Local    netip.Addr // source of the outer packets: an address of this host
-	Port     uint16     // UDP destination port
-	Learning bool
-	GBP      bool // group based policy extension
-}
-
 // Addr is an address on one of Tulle's links.
 type Addr struct {
 	Link   string

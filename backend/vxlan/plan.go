@@ -56,7 +56,7 @@ type owner struct {
 func (p *plan) device(own netip.Prefix, mac ip.MAC) {
 	p.state.Links = append(p.state.Links, ip.Link{
 		Name: p.dev, MAC: mac, MTU: p.v.deviceMTU(p.f, p.host.Uplink), Up: true,
-		VXLAN: ip.VXLAN{
+		Kind: ip.VXLAN{
 			VNI: p.v.opts.VNI, Port: p.v.opts.Port, Local: p.host.Uplink.Addr.Of(p.f),
 			Learning: p.v.opts.Learning, GBP: p.v.opts.GBP,
 		},

@@ -155,7 +155,7 @@ func TestSourceIsTheInterfaceAddressBehindNAT(t *testing.T) {
 	}
 	self := lease(t, b, 1, ip.IPv4)
 	s, _ := b.Plan(h, self, nil)
-	if got := s.Links[0].VXLAN.Local; got != h.Uplink.Addr.V4 {
+	if got := s.Links[0].Kind.Source(); got != h.Uplink.Addr.V4 {
 		t.Errorf("device sends from %v, want %v", got, h.Uplink.Addr.V4)
 	}
 }

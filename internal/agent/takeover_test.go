@@ -24,7 +24,7 @@ func TestTakesOverFromFlanneld(t *testing.T) {
 		a, b := w.hosts[0], w.hosts[1]
 		w.store.Put("subnets/10.5.34.0-24", flannelLease("172.30.0.1", mac.String()), 20*time.Hour)
 		w.store.Put("subnets/10.5.77.0-24", flannelLease("172.30.0.9", peerMAC.String()), 20*time.Hour)
-		device := ip.Link{Name: "flannel.1", MAC: mac, MTU: 1450, VXLAN: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("172.30.0.1"), Port: 8472}}
+		device := ip.Link{Name: "flannel.1", MAC: mac, MTU: 1450, Kind: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("172.30.0.1"), Port: 8472}}
 		up := device
 		up.Up = true
 		peer := netip.MustParsePrefix("10.5.77.0/24")

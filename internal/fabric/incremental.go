@@ -124,7 +124,7 @@ func (c *Change) Scope() ip.Scope { return c.baseline.view.scope }
 func (c *Change) Applied(st *Status) (want ip.State, ok bool) {
 	f, b := c.fabric, c.baseline
 	b.want.Exchange(c.Former, c.Want)
-	b.peers = exchange(b.peers, c.diff.removed, peerViews(c.diff.added, c.Want.Routes, f.backend.Scope(nil).Links))
+	b.peers = exchange(b.peers, c.diff.removed, peerViews(c.diff.added, c.Want))
 	b.set = c.set
 	b.setPaths(c.diff, c.paths)
 	f.wanted = b.want

@@ -19,33 +19,29 @@ func (f *Fabric) peerViews(v view, d decided) []peerView {
 	if g := f.lastBaseline; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
 		return g.peers
 	}
-	return peerViews(d.usable, d.Want.Routes, f.backend.Scope(nil).Links)
+	return peerViews(d.usable, d.Want)
 }
 
-// peerViews tells of each usable peer how its subnets are routed; overlay are the backend's own links. The routes must be
-// sorted.
-func peerViews(usable []*subnet.Lease, routes []ip.Route, overlay []string) []peerView {
+// peerViews tells of each usable peer how its subnets are routed by what is wanted, which must be sorted.
+func peerViews(usable []*subnet.Lease, want ip.State) []peerView {
 	views := make([]peerView, len(usable))
 	for i, l := range usable {
-		views[i] = peerView{l, via(l, routes, overlay)}
+		views[i] = peerView{l, via(l, want)}
 	}
 	return views
 }
 
-func via(l *subnet.Lease, routes []ip.Route, overlay []string) string {
+func via(l *subnet.Lease, want ip.State) string {
 	all := "none"
 	for _, f := range ip.Families() {
 		p := l.Subnets.Of(f)
 		if !p.IsValid() {
 			continue
 		}
-		i, found := slices.BinarySearchFunc(routes, p, func(r ip.Route, p netip.Prefix) int { return ip.ComparePrefix(r.Dst, p) })
+		i, found := slices.BinarySearchFunc(want.Routes, p, func(r ip.Route, p netip.Prefix) int { return ip.ComparePrefix(r.Dst, p) })
 		one := ""
-		switch {
-		case found && slices.Contains(overlay, routes[i].Link):
-			one = "vxlan"
-		case found:
-			one = "direct"
+		if found {
+			one = over(want.Links, want.Routes[i].Link)
 		}
 		switch {
 		case one == "" || all == one:
@@ -56,6 +52,16 @@ func via(l *subnet.Lease, routes []ip.Route, overlay []string) string {
 		}
 	}
 	return all
+}
+
+// over names the kind of a link of Tulle's.
+func over(links []ip.Link, name string) string {
+	for _, l := range links {
+		if l.Name == name && l.Kind != nil {
+			return l.Kind.Type()
+		}
+	}
+	return "direct"
 }
 
 func peerStatus(views []peerView) []PeerStatus {

@@ -14,12 +14,12 @@ const PeersOnly = "peers only"
 
 // Filtered holds if the guards of a host let in exactly the underlay addresses of its peers: every one that packets go to,
 // and none that has no usable lease; and if they look inside the packets, exactly what comes from the subnets of these leases.
-// Each VXLAN device has its guard; with the filter off there is none.
+// Each tunnel has its guard; with the filter off there is none.
 // The state must be sorted.
 func Filtered(s ip.State, on bool, usable []*subnet.Lease) []Violation {
 	var vs []Violation
 	for _, f := range ip.Families() {
-		l, tunnels := device(s, f)
+		l, tunnels := tunnel(s, f)
 		i := slices.IndexFunc(s.Guards, func(g ip.Guard) bool { return g.Family == f })
 		switch {
 		case i < 0 && on && tunnels:
@@ -34,9 +34,11 @@ func Filtered(s ip.State, on bool, usable []*subnet.Lease) []Violation {
 	return vs
 }
 
-// device returns the VXLAN device whose packets are of a family.
-func device(s ip.State, f ip.Family) (ip.Link, bool) {
-	i := slices.IndexFunc(s.Links, func(l ip.Link) bool { return l.VXLAN.Local.IsValid() && ip.FamilyOf(l.VXLAN.Local) == f })
+// tunnel returns the link whose outer packets are of a family.
+func tunnel(s ip.State, f ip.Family) (ip.Link, bool) {
+	i := slices.IndexFunc(s.Links, func(l ip.Link) bool {
+		return l.Kind != nil && l.Kind.Source().IsValid() && ip.FamilyOf(l.Kind.Source()) == f
+	})
 	if i < 0 {
 		return ip.Link{}, false
 	}
@@ -51,7 +53,7 @@ const (
 
 // heard holds a guard against what goes out by the device and around it, and against the leases.
 func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violation {
-	if g.VNI != l.VXLAN.VNI || g.Port != l.VXLAN.Port {
+	if g.Tunnel() != l.Kind.Tunnel() {
 		return []Violation{{PeersOnly, fmt.Sprintf("the guard of VNI %d on port %d is not that of %s", g.VNI, g.Port, l.Name)}}
 	}
 	var vs []Violation
@@ -98,14 +100,13 @@ func served(s *ip.State, subnet netip.Prefix) bool {
 	return ok
 }
 
-// admits reports whether the guards of a host let in what the containers of a subnet send from a device of another by VXLAN.
+// admits reports whether the guards of a host let in what the containers of a subnet send from a device of another through a tunnel.
 func admits(s ip.State, from ip.Link, own netip.Prefix) bool {
 	return !slices.ContainsFunc(s.Guards, func(g ip.Guard) bool {
-		p := ip.Peer{Addr: from.VXLAN.Local}
+		p := ip.Peer{Addr: from.Kind.Source()}
 		if g.Bits > 0 && own.IsValid() {
 			p.Subnet = netip.PrefixFrom(own.Addr(), g.Bits).Masked()
 		}
-		return g.Family == ip.FamilyOf(from.VXLAN.Local) && g.VNI == from.VXLAN.VNI && g.Port == from.VXLAN.Port &&
-			!slices.Contains(g.Peers, p)
+		return g.Family == ip.FamilyOf(p.Addr) && g.Tunnel() == from.Kind.Tunnel() && !slices.Contains(g.Peers, p)
 	})
 }

@@ -173,7 +173,7 @@ func replaced(plan ip.Plan, object ip.Object) bool {
 	})
 }
 
-// Whole holds if every route over one of the state's own links has the neighbour and the forwarding entry that it needs.
+// Whole holds if every route over one of the state's own links has what it needs there: where frames travel, a neighbour and a forwarding entry.
 // The state must be sorted.
 func Whole(s ip.State) []Violation {
 	var vs []Violation
@@ -187,17 +187,29 @@ func Whole(s ip.State) []Violation {
 	return vs
 }
 
-func hasLink(s *ip.State, name string) bool {
+func hasLink(s *ip.State, name string) bool { return linkNamed(s, name) != nil }
+
+// linkNamed returns a link of the state, nil if there is none of that name.
+func linkNamed(s *ip.State, name string) *ip.Link {
 	for i := range s.Links {
 		if s.Links[i].Name == name {
-			return true
+			return &s.Links[i]
 		}
 	}
-	return false
+	return nil
 }
 
-// next returns the host to which the link sends what takes the route. hint is where its neighbour may be.
-func next(s *ip.State, r *ip.Route, hint int) (*ip.FDB, error) {
+// hop is where a link sends what takes a route.
+type hop struct {
+	host netip.Addr
+	mac  ip.MAC // zero where no frames travel
+}
+
+// next returns where the route's link, which must be one of the state's, sends what takes the route. hint is where its neighbour may be.
+func next(s *ip.State, r *ip.Route, hint int) (hop, error) {
+	if kind := linkNamed(s, r.Link).Kind; kind != nil && !kind.Ethernet() {
+		return hop{host: r.Via}, nil
+	}
 	i := hint // routes and neighbours are in one order
 	if i >= len(s.Neighbors) || s.Neighbors[i].Link != r.Link || s.Neighbors[i].IP != r.Via {
 		i = sort.Search(len(s.Neighbors), func(i int) bool {
@@ -206,7 +218,7 @@ func next(s *ip.State, r *ip.Route, hint int) (*ip.FDB, error) {
 		})
 	}
 	if i == len(s.Neighbors) || s.Neighbors[i].Link != r.Link || s.Neighbors[i].IP != r.Via {
-		return nil, fmt.Errorf("the route to %s lacks the neighbour %s on %s", r.Dst, r.Via, r.Link)
+		return hop{}, fmt.Errorf("the route to %s lacks the neighbour %s on %s", r.Dst, r.Via, r.Link)
 	}
 	mac := s.Neighbors[i].MAC
 	i = sort.Search(len(s.FDB), func(i int) bool {
@@ -214,9 +226,9 @@ func next(s *ip.State, r *ip.Route, hint int) (*ip.FDB, error) {
 		return f.Link > r.Link || f.Link == r.Link && bytes.Compare(f.MAC[:], mac[:]) >= 0
 	})
 	if i == len(s.FDB) || s.FDB[i].Link != r.Link || s.FDB[i].MAC != mac {
-		return nil, fmt.Errorf("the route to %s lacks the forwarding entry for %s on %s", r.Dst, mac, r.Link)
+		return hop{}, fmt.Errorf("the route to %s lacks the forwarding entry for %s on %s", r.Dst, mac, r.Link)
 	}
-	return &s.FDB[i], nil
+	return hop{s.FDB[i].Dst, mac}, nil
 }
 
 // AtRest holds if the kernel has what is wanted and nothing else. Both states must be sorted.
@@ -259,29 +271,31 @@ func reach(a, b Host, f ip.Family) error {
 		return fmt.Errorf("no route to %s", dst)
 	}
 	r := a.State.Routes[i]
-	link := slices.IndexFunc(a.State.Links, func(l ip.Link) bool { return l.Name == r.Link })
-	if link < 0 {
+	link := linkNamed(&a.State, r.Link)
+	if link == nil {
 		if r.Via != addr {
 			return fmt.Errorf("the route to %s leads to %s, not %s", dst, r.Via, addr)
 		}
 		return nil
 	}
-	fdb, err := next(&a.State, &r, 0)
+	to, err := next(&a.State, &r, 0)
 	if err != nil {
 		return err
 	}
-	if fdb.Dst != addr {
-		return fmt.Errorf("frames for %s go to %s, not %s", dst, fdb.Dst, addr)
+	if to.host != addr {
+		return fmt.Errorf("packets for %s go to %s, not %s", dst, to.host, addr)
 	}
-	sender := a.State.Links[link].VXLAN
-	if !admits(b.State, a.State.Links[link], a.Subnets.Of(f)) {
-		return fmt.Errorf("there what comes from %s is dropped", sender.Local)
+	if link.Kind == nil {
+		return fmt.Errorf("%s is no tunnel", link.Name)
+	}
+	if !admits(b.State, *link, a.Subnets.Of(f)) {
+		return fmt.Errorf("there what comes from %s is dropped", link.Kind.Source())
 	}
 	receives := func(l ip.Link) bool {
-		return l.Up && l.MAC == fdb.MAC && l.VXLAN.Local == addr && l.VXLAN.VNI == sender.VNI && l.VXLAN.Port == sender.Port
+		return l.Up && l.MAC == to.mac && l.Kind != nil && l.Kind.Source() == addr && l.Kind.Tunnel() == link.Kind.Tunnel()
 	}
 	if !slices.ContainsFunc(b.State.Links, receives) {
-		return fmt.Errorf("no link there receives frames for %s", fdb.MAC)
+		return fmt.Errorf("no link there receives what %s sends to %s", link.Name, to.host)
 	}
 	return nil
 }

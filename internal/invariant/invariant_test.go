@@ -22,7 +22,7 @@ func subnets(s string) subnet.Subnets { return subnet.Subnets{V4: prefix(s)} }
 func overlay() ip.State {
 	mac := ip.MAC{2, 0, 0, 0, 0, 2}
 	return ip.State{
-		Links:     []ip.Link{{Name: "flannel.1", Up: true, MAC: ip.MAC{2, 0, 0, 0, 0, 1}, VXLAN: ip.VXLAN{VNI: 1, Port: 8472, Local: addr("172.30.0.1")}}},
+		Links:     []ip.Link{{Name: "flannel.1", Up: true, MAC: ip.MAC{2, 0, 0, 0, 0, 1}, Kind: ip.VXLAN{VNI: 1, Port: 8472, Local: addr("172.30.0.1")}}},
 		FDB:       []ip.FDB{{Link: "flannel.1", MAC: mac, Dst: addr("172.30.0.2")}},
 		Neighbors: []ip.Neighbor{{Link: "flannel.1", IP: addr("10.5.2.0"), MAC: mac}},
 		Routes:    []ip.Route{{Dst: prefix("10.5.2.0/24"), Via: addr("10.5.2.0"), Link: "flannel.1", Protocol: ip.Protocol, OnLink: true}},

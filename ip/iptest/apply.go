@@ -144,14 +144,23 @@ func (k *Kernel) addLink(l ip.Link) error {
 		return syscall.EEXIST
 	}
 	for _, other := range k.links {
-		if other.VXLAN.VNI == l.VXLAN.VNI && other.VXLAN.Port == l.VXLAN.Port && other.VXLAN.GBP == l.VXLAN.GBP &&
-			other.VXLAN.Local.Is4() == l.VXLAN.Local.Is4() {
+		if twins(l.Kind, other.Kind) {
 			return syscall.EEXIST
 		}
 	}
 	k.links[l.Name] = l
 	k.linkOrder = append(k.linkOrder, l.Name)
 	return nil
+}
+
+// twins reports whether there can be only one link of two kinds.
+func twins(a, b ip.LinkKind) bool {
+	switch a := a.(type) {
+	case ip.VXLAN:
+		b, ok := b.(ip.VXLAN)
+		return ok && a.Tunnel() == b.Tunnel() && a.GBP == b.GBP && a.Local.Is4() == b.Local.Is4()
+	}
+	return false
 }
 
 // linkDown is what the kernel does when a link goes down: routes, neighbours and IPv6 addresses go, IPv4 addresses

@@ -79,6 +79,7 @@ type fixture struct {
 	uplink  netip.Prefix // address of the host
 	gateway netip.Addr   // on the network of the uplink
 	link    ip.Link      // up
+	vxlan   ip.VXLAN     // its kind
 	addr    ip.Addr
 	fdb     ip.FDB
 	near    ip.Neighbor
@@ -106,9 +107,9 @@ func newFixture(f ip.Family) fixture {
 			Dst: peer, Via: peer.Addr(), Link: linkName, Metric: 77, Protocol: ip.Protocol, OnLink: true,
 		},
 	}
+	x.vxlan = ip.VXLAN{VNI: 1, Local: x.uplink.Addr(), Port: 8472}
 	x.link = ip.Link{
-		Name: linkName, MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1430, Up: true,
-		VXLAN: ip.VXLAN{VNI: 1, Local: x.uplink.Addr(), Port: 8472},
+		Name: linkName, MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1430, Up: true, Kind: x.vxlan,
 	}
 	return x
 }

@@ -38,7 +38,9 @@ func (s *suite) links() {
 	s.owned(ip.State{})
 
 	special := down
-	special.VXLAN.Learning, special.VXLAN.GBP = true, true
+	kind := s.vxlan
+	kind.Learning, kind.GBP = true, true
+	special.Kind = kind
 	s.apply(add(special), nil)
 	s.owned(ip.State{Links: []ip.Link{special}})
 }

@@ -43,7 +43,7 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 	return err
 }
 
-// addLink makes a VXLAN device. Its MAC is set here and not later because udev leaves alone only what was given at
+// addLink makes a device. Its MAC is set here and not later because udev leaves alone only what was given at
 // creation; it is bound to no other device, so it survives the uplink, and needs its MTU told.
 func (k *Kernel) addLink(l ip.Link) error {
 	attrs := netlink.NewLinkAttrs()
@@ -53,15 +53,19 @@ func (k *Kernel) addLink(l ip.Link) error {
 	if l.Up {
 		attrs.Flags |= net.FlagUp
 	}
-	return k.links.LinkAdd(&netlink.Vxlan{
-		LinkAttrs: attrs,
-		VxlanId:   int(l.VXLAN.VNI),
-		SrcAddr:   l.VXLAN.Local.AsSlice(),
-		Port:      int(l.VXLAN.Port),
-		Learning:  l.VXLAN.Learning,
-		GBP:       l.VXLAN.GBP,
-		UDPCSum:   true,
-	})
+	switch kind := l.Kind.(type) {
+	case ip.VXLAN:
+		return k.links.LinkAdd(&netlink.Vxlan{
+			LinkAttrs: attrs,
+			VxlanId:   int(kind.VNI),
+			SrcAddr:   kind.Local.AsSlice(),
+			Port:      int(kind.Port),
+			Learning:  kind.Learning,
+			GBP:       kind.GBP,
+			UDPCSum:   true,
+		})
+	}
+	return errors.ErrUnsupported
 }
 
 // encodeAddr adds the request for an address (rtnetlink(7), struct ifaddrmsg).
@@ -121,23 +125,28 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 	return nil
 }
 
-// parseLink reads a link of ours. One that is no VXLAN device, or one that works in another way than ours, has the zero
-// VXLAN and so is made anew.
+// parseLink reads a link of ours.
 func parseLink(link netlink.Link) ip.Link {
 	attrs := link.Attrs()
 	l := ip.Link{Name: attrs.Name, MTU: attrs.MTU, Up: attrs.Flags&net.FlagUp != 0}
 	if len(attrs.HardwareAddr) == len(l.MAC) {
 		l.MAC = ip.MAC(attrs.HardwareAddr)
 	}
-	v, ok := link.(*netlink.Vxlan)
-	if !ok || v.FlowBased || v.Group != nil || v.Proxy || v.RSC || v.L2miss || v.L3miss {
-		return l
-	}
-	local, _ := netip.AddrFromSlice(v.SrcAddr)
-	l.VXLAN = ip.VXLAN{
-		VNI: uint32(v.VxlanId), Local: local, Port: uint16(v.Port), Learning: v.Learning, GBP: v.GBP,
-	}
+	l.Kind = parseKind(link)
 	return l
+}
+
+// parseKind reads what a link is. One that works in another way than ours is of no kind, and so is made anew.
+func parseKind(link netlink.Link) ip.LinkKind {
+	switch v := link.(type) {
+	case *netlink.Vxlan:
+		if v.FlowBased || v.Group != nil || v.Proxy || v.RSC || v.L2miss || v.L3miss {
+			return nil
+		}
+		local, _ := netip.AddrFromSlice(v.SrcAddr)
+		return ip.VXLAN{VNI: uint32(v.VxlanId), Local: local, Port: uint16(v.Port), Learning: v.Learning, GBP: v.GBP}
+	}
+	return nil
 }
 
 func interfaceAddr(p netip.Prefix, flags int) ip.InterfaceAddr {

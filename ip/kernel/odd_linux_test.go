@@ -18,7 +18,7 @@ func hostState() ip.State {
 	return ip.State{
 		Links: []ip.Link{{
 			Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, Up: true,
-			VXLAN: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
+			Kind: ip.VXLAN{VNI: 1, Local: netip.MustParseAddr("192.0.2.1"), Port: 8472},
 		}},
 		Addrs:     []ip.Addr{{Link: "flannel.1", Prefix: netip.MustParsePrefix("10.50.1.0/32")}},
 		FDB:       []ip.FDB{{Link: "flannel.1", MAC: mac, Dst: netip.MustParseAddr("192.0.2.9")}},

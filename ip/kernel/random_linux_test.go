@@ -117,7 +117,7 @@ func randomObject(r *rapid.T) ip.Object {
 		if name == "flannel-v6.1" {
 			local = netip.MustParseAddr("2001:db8::1")
 		}
-		return ip.Link{Name: name, MAC: mac, MTU: 1430, Up: rapid.Bool().Draw(r, "up"), VXLAN: ip.VXLAN{VNI: 1, Local: local, Port: 8472}}
+		return ip.Link{Name: name, MAC: mac, MTU: 1430, Up: rapid.Bool().Draw(r, "up"), Kind: ip.VXLAN{VNI: 1, Local: local, Port: 8472}}
 	case "addr":
 		return ip.Addr{Link: name, Prefix: ip.Host(pick("own", []string{"10.50.1.0", "10.50.2.0"}, []string{"fd50:0:0:1::", "fd50:0:0:2::"}))}
 	case "fdb":
