@@ -17,14 +17,14 @@ import (
 
 // Backend turns leases into the state that a host should have.
 type Backend interface {
-	// Scope names the links that the backend owns, their settings, and the underlay addresses whose route it must know.
+	// Scope names the links that the backend owns, their types and settings, and the underlay addresses whose route it must know.
 	Scope(leases []*subnet.Lease) ip.Scope
 	// MTU is the size in bytes of the largest packet that a container may send between hosts.
 	MTU(uplink ip.Uplink) (int, error)
 	// Advertise returns what peers must know of this host. What the host's earlier lease or existing links say is kept,
 	// so that a restart changes nothing for peers, unless whoever has not seen this host before would take it for another's:
 	// then something else is announced, as long as there is anything. An error that wraps ErrOutranked tells that there is
-	// nothing, and comes with attributes all the same. Any other tells that the backend cannot work on this uplink.
+	// nothing, and comes with attributes all the same. Any other tells that the backend cannot work on this host or uplink.
 	Advertise(host Host, earlier subnet.Attrs) (subnet.Attrs, error)
 	// Plan returns the wanted state, and the peers that cannot be served, each with the reason.
 	Plan(host Host, self subnet.Lease, peers []*subnet.Lease) (ip.State, []subnet.Problem)
@@ -51,12 +51,21 @@ type Host struct {
 	Uplink ip.Uplink
 	Own    map[netip.Addr]bool // every address of the host
 	Links  []ip.Link           // those of the backend's links that exist
+	Lacks  map[string]bool     // types of links in the backend's scope that the kernel cannot make
 	Paths  map[netip.Addr]ip.Path
 
 	// For Advertise alone: all leases in the store, and this host's own among them; nil while it has none, which counts as the
 	// youngest.
 	Leases []*subnet.Lease
 	Self   *subnet.Lease
+}
+
+// Makes returns an error if the host's kernel cannot make links of a type.
+func (h Host) Makes(kind string) error {
+	if h.Lacks[kind] {
+		return fmt.Errorf("this kernel lacks %s: load the module %[1]s (modprobe %[1]s)", kind)
+	}
+	return nil
 }
 
 // DirectRoute routes dst through the peer at via, a neighbour on the underlay.

@@ -41,9 +41,10 @@ type Scope struct {
 	Networks []netip.Prefix // container networks; routes into them that carry Protocol are Tulle's, as are addresses of them on Tulle's links
 	Sysctls  []Sysctl       // settings to read; their values are ignored
 	Paths    []netip.Addr   // underlay addresses whose route is to be looked up
+	Kinds    []string       // types of links that will be wanted: whether the kernel can make them is to be found out
 }
 
-// Join returns a scope that also owns what another one owns. Of settings and paths it has its own.
+// Join returns a scope that also owns what another one owns. Of all else it has its own.
 func (s Scope) Join(o Scope) Scope {
 	for _, l := range o.Links {
 		if !slices.Contains(s.Links, l) {
@@ -58,10 +59,10 @@ func (s Scope) Join(o Scope) Scope {
 	return s
 }
 
-// Plus is Join, which also takes on the settings and paths.
+// Plus is Join, which also takes on all else.
 func (s Scope) Plus(o Scope) Scope {
 	s = s.Join(o)
-	s.Sysctls, s.Paths = slices.Concat(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths)
+	s.Sysctls, s.Paths, s.Kinds = slices.Concat(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths), slices.Concat(s.Kinds, o.Kinds)
 	return s
 }
 
@@ -79,6 +80,7 @@ type Snapshot struct {
 	Paths      map[netip.Addr]Path    // an address without a route is absent
 	Drops      map[string]Dual[Drops] // by the tables of each network, by name; each counts from its own beginning
 	Fixed      map[string]bool        // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
+	Lacks      map[string]bool        // types of links in Scope.Kinds that this kernel cannot make
 	Filters    []Filter               // chains of others at the hooks that packets between containers pass, and those reached from them
 }
 

@@ -18,6 +18,9 @@ const mostMACs = 16
 // Advertise publishes a MAC per family: the one that peers know, else the one of an existing device, else one derived from the
 // node id. If an older lease announces it for another host, the next one is taken that nobody announces.
 func (v *VXLAN) Advertise(host backend.Host, earlier subnet.Attrs) (subnet.Attrs, error) {
+	if err := host.Makes(Name); err != nil {
+		return subnet.Attrs{}, err
+	}
 	attrs := subnet.Attrs{Public: host.Uplink.Public, BackendType: Name}
 	var outranked error
 	for _, f := range v.families {

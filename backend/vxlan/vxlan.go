@@ -107,7 +107,7 @@ func (v *VXLAN) MTU(uplink ip.Uplink) (int, error) {
 
 // Scope names the devices, and the peers' addresses if direct routes depend on how they are reached.
 func (v *VXLAN) Scope(leases []*subnet.Lease) ip.Scope {
-	var s ip.Scope
+	s := ip.Scope{Kinds: []string{Name}}
 	for _, f := range v.families {
 		s.Links = append(s.Links, v.device(f))
 		s.Sysctls = append(s.Sysctls, v.sysctls(f)...)

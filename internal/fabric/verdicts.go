@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"maps"
 	"slices"
 
 	"tulle/backend"
@@ -36,6 +37,7 @@ type advertised struct {
 	self    *subnet.Lease
 	uplink  ip.Uplink
 	links   []ip.Link
+	lacks   map[string]bool
 	earlier subnet.Attrs
 	attrs   subnet.Attrs
 	err     error
@@ -43,9 +45,9 @@ type advertised struct {
 
 // advertise is the backend's Advertise.
 func (ad *advertised) advertise(b backend.Backend, host backend.Host, earlier subnet.Attrs) (subnet.Attrs, error) {
-	same := ad.leases != nil && ad.self == host.Self && ad.uplink == host.Uplink && slices.Equal(ad.links, host.Links) && ad.earlier.Equal(earlier)
+	same := ad.leases != nil && ad.self == host.Self && ad.uplink == host.Uplink && slices.Equal(ad.links, host.Links) && maps.Equal(ad.lacks, host.Lacks) && ad.earlier.Equal(earlier)
 	if !same || !slices.Equal(ad.leases, host.Leases) {
-		*ad = advertised{leases: host.Leases, self: host.Self, uplink: host.Uplink, links: host.Links, earlier: earlier}
+		*ad = advertised{leases: host.Leases, self: host.Self, uplink: host.Uplink, links: host.Links, lacks: host.Lacks, earlier: earlier}
 		ad.attrs, ad.err = b.Advertise(host, earlier)
 	}
 	return ad.attrs, ad.err

@@ -52,7 +52,7 @@ func (f *Fabric) look(v *view, facts Facts) error {
 	v.snap = facts.Snapshot
 	uplink := facts.Uplink.Only(f.network.Families())
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
-	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Paths: v.snap.Paths}
+	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)
 }
 

@@ -83,7 +83,7 @@ func (w *WantedFile) SetScope(scope ip.Scope) { w.scope = scope }
 // Now returns what is wanted now, for others to keep.
 func (w *WantedFile) Now() Wanted {
 	now := Wanted{Time: time.Now(), Scope: w.scope, State: ip.Sum(w.parts...).Clone()}
-	now.Scope.Paths = nil
+	now.Scope.Paths, now.Scope.Kinds = nil, nil
 	return now
 }
 

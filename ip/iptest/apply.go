@@ -143,6 +143,9 @@ func (k *Kernel) addLink(l ip.Link) error {
 	if _, exists := k.linkUp(l.Name); exists {
 		return syscall.EEXIST
 	}
+	if l.Kind != nil && !k.makes[l.Kind.Type()] {
+		return syscall.EOPNOTSUPP
+	}
 	for _, other := range k.links {
 		if twins(l.Kind, other.Kind) {
 			return syscall.EEXIST

@@ -35,6 +35,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		run  func(*suite)
 	}{
 		{"links", (*suite).links},
+		{"kinds", (*suite).kinds},
 		{"objects", (*suite).objects},
 		{"no link", (*suite).noLink},
 		{"link down", (*suite).linkDown},

@@ -45,6 +45,20 @@ func (s *suite) links() {
 	s.owned(ip.State{Links: []ip.Link{special}})
 }
 
+func (s *suite) kinds() {
+	const none = "tulle-none"
+	vxlan := s.vxlan.Type()
+	for range 2 {
+		lacks := s.snapshot(ip.Scope{Kinds: []string{none, vxlan}}).Lacks
+		if !lacks[none] || lacks[vxlan] {
+			s.Errorf("the kernel lacks %v, want %s alone", lacks, none)
+		}
+	}
+	if lacks := s.snapshot(ip.Scope{}).Lacks; len(lacks) > 0 {
+		s.Errorf("the kernel lacks %v, of what nobody asked for", lacks)
+	}
+}
+
 // objects runs each kind through add, add again, replace, delete, delete again.
 func (s *suite) objects() {
 	s.create(ip.State{Links: []ip.Link{s.link}})

@@ -32,6 +32,7 @@ type Kernel struct {
 
 	refuse  func(ip.Op) error
 	fixed   bool                  // settings cannot be written
+	makes   map[string]bool       // types of links
 	changed map[int]chan struct{} // of the watches
 	watches int
 }
@@ -76,6 +77,7 @@ func New() *Kernel {
 		filters:   map[ip.Place]ip.Filter{},
 		leftovers: map[ip.Leftover]netip.Prefix{},
 		changed:   map[int]chan struct{}{},
+		makes:     map[string]bool{ip.VXLAN{}.Type(): true},
 	}
 }
 
@@ -167,6 +169,13 @@ func (k *Kernel) Fix() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.fixed = true
+}
+
+// Load has the kernel make links of a type, or no longer.
+func (k *Kernel) Load(kind string, makes bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.makes[kind] = makes
 }
 
 // External applies the plan as another program would: the watches are notified, and nothing is refused.

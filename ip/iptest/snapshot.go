@@ -25,6 +25,12 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Fixed[setting.Key] = true
 		}
 	}
+	s.Lacks = map[string]bool{}
+	for _, kind := range scope.Kinds {
+		if !k.makes[kind] {
+			s.Lacks[kind] = true
+		}
+	}
 	for _, r := range k.routes {
 		switch {
 		case owns(scope, r):

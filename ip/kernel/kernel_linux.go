@@ -26,6 +26,7 @@ type Kernel struct {
 	nft    ruleset
 	legacy legacy
 	echoes echoes
+	makes  map[string]bool // types of links that the kernel is known to make
 
 	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched.
 	ownLinks atomic.Pointer[map[uint32]string]
@@ -49,7 +50,7 @@ func Open() (*Kernel, error) {
 }
 
 func open() (_ *Kernel, err error) {
-	k := new(Kernel)
+	k := &Kernel{makes: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			k.Close()

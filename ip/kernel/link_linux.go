@@ -53,19 +53,11 @@ func (k *Kernel) addLink(l ip.Link) error {
 	if l.Up {
 		attrs.Flags |= net.FlagUp
 	}
-	switch kind := l.Kind.(type) {
-	case ip.VXLAN:
-		return k.links.LinkAdd(&netlink.Vxlan{
-			LinkAttrs: attrs,
-			VxlanId:   int(kind.VNI),
-			SrcAddr:   kind.Local.AsSlice(),
-			Port:      int(kind.Port),
-			Learning:  kind.Learning,
-			GBP:       kind.GBP,
-			UDPCSum:   true,
-		})
+	link, err := newLink(attrs, l.Kind)
+	if err != nil {
+		return err
 	}
-	return errors.ErrUnsupported
+	return k.links.LinkAdd(link)
 }
 
 // encodeAddr adds the request for an address (rtnetlink(7), struct ifaddrmsg).
@@ -134,19 +126,6 @@ func parseLink(link netlink.Link) ip.Link {
 	}
 	l.Kind = parseKind(link)
 	return l
-}
-
-// parseKind reads what a link is. One that works in another way than ours is of no kind, and so is made anew.
-func parseKind(link netlink.Link) ip.LinkKind {
-	switch v := link.(type) {
-	case *netlink.Vxlan:
-		if v.FlowBased || v.Group != nil || v.Proxy || v.RSC || v.L2miss || v.L3miss {
-			return nil
-		}
-		local, _ := netip.AddrFromSlice(v.SrcAddr)
-		return ip.VXLAN{VNI: uint32(v.VxlanId), Local: local, Port: uint16(v.Port), Learning: v.Learning, GBP: v.GBP}
-	}
-	return nil
 }
 
 func interfaceAddr(p netip.Prefix, flags int) ip.InterfaceAddr {

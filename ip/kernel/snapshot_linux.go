@@ -36,6 +36,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		read func() error
 	}{
 		{"links", func() error { return rd.readLinks(k.links) }},
+		{"kinds of links", func() error { return rd.readKinds(k) }},
 		{"neighbours", func() error { return rd.readNeighbors(k.route) }},
 		{"routes", func() error { return rd.readRoutes(k.route) }},
 		{"paths", func() error { return rd.readPaths(k.route) }},
