@@ -68,9 +68,15 @@ func (h Host) Makes(kind string) error {
 	return nil
 }
 
-// DirectRoute routes dst through the peer at via, a neighbour on the underlay.
-func DirectRoute(dst netip.Prefix, via netip.Addr, link string) ip.Route {
-	return ip.Route{Dst: dst, Via: via, Link: link, Metric: Metric(dst), Protocol: ip.Protocol}
+// DirectRoute routes dst through the peer at public, if that is a neighbour on the underlay.
+func (h Host) DirectRoute(dst netip.Prefix, public netip.Addr) (r ip.Route, ok bool) {
+	path := h.Paths[public]
+	return ip.Route{Dst: dst, Via: public, Link: path.Link, Metric: Metric(dst), Protocol: ip.Protocol}, path.OnLink()
+}
+
+// RouteOver routes dst over a link of the backend's, through an address there that needs no route of its own.
+func RouteOver(link string, dst netip.Prefix, via netip.Addr) ip.Route {
+	return ip.Route{Dst: dst, Via: via, Link: link, Metric: Metric(dst), Protocol: ip.Protocol, OnLink: true}
 }
 
 // Metric is a number of its own for the routes towards a subnet. The kernel hashes a route's nexthop by device and

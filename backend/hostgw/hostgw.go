@@ -73,12 +73,12 @@ func (h *HostGW) route(host backend.Host, peer subnet.Lease, f ip.Family) (ip.Ro
 	if err != nil {
 		return ip.Route{}, err
 	}
-	path, ok := host.Paths[public]
-	switch {
+	route, direct := host.DirectRoute(peer.Subnets.Of(f), public)
+	switch path, ok := host.Paths[public]; {
 	case !ok:
 		return ip.Route{}, fmt.Errorf("this host has no route to its public address %s", public)
-	case !path.OnLink():
+	case !direct:
 		return ip.Route{}, fmt.Errorf("its public address %s lies behind the gateway %s: host-gw needs all hosts on one L2; use vxlan with DirectRouting", public, path.Gateway)
 	}
-	return backend.DirectRoute(peer.Subnets.Of(f), public, path.Link), nil
+	return route, nil
 }

@@ -3,7 +3,6 @@ package vxlan
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"tulle/backend"
 	"tulle/ip"
@@ -26,10 +25,10 @@ func (v *VXLAN) Plan(host backend.Host, self subnet.Lease, peers []*subnet.Lease
 			problems = append(problems, subnet.Problem{Key: subnet.KeyOf(self.Subnets), Reason: fmt.Sprintf("this host's lease lacks %s", f)})
 			continue
 		}
-		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), admitted: make([]ip.Peer, 0, 2*len(peers))}
-		p.device(own, mac)
+		p := plan{v: v, f: f, host: host, dev: v.device(f), state: &s, owners: make(map[ip.MAC]owner, len(peers)+1), admitted: backend.NewAdmission(f, v.pools.Of(f), len(peers))}
+		link := p.device(own, mac)
 		problems = append(problems, p.peers(mac, peers)...)
-		p.guard()
+		s.Guards = append(s.Guards, p.admitted.Guard(link, host.Uplink))
 	}
 	return s, problems
 }
@@ -42,7 +41,7 @@ type plan struct {
 	dev      string
 	state    *ip.State
 	owners   map[ip.MAC]owner
-	admitted []ip.Peer // those that packets go to, and their subnets
+	admitted *backend.Admission
 }
 
 // owner is the host that counts as a MAC's: of all that announce it the one that has done so for longest. A host that comes
@@ -53,34 +52,18 @@ type owner struct {
 	placed bool          // there is a forwarding entry
 }
 
-func (p *plan) device(own netip.Prefix, mac ip.MAC) {
-	p.state.Links = append(p.state.Links, ip.Link{
+func (p *plan) device(own netip.Prefix, mac ip.MAC) ip.Link {
+	link := ip.Link{
 		Name: p.dev, MAC: mac, MTU: p.v.deviceMTU(p.f, p.host.Uplink), Up: true,
 		Kind: ip.VXLAN{
 			VNI: p.v.opts.VNI, Port: p.v.opts.Port, Local: p.host.Uplink.Addr.Of(p.f),
 			Learning: p.v.opts.Learning, GBP: p.v.opts.GBP,
 		},
-	})
+	}
+	p.state.Links = append(p.state.Links, link)
 	p.state.Sysctls = append(p.state.Sysctls, p.v.sysctls(p.f)...)
 	p.state.Addrs = append(p.state.Addrs, ip.Addr{Link: p.dev, Prefix: ip.Host(own.Addr())})
-}
-
-// guard drops what does not come from a host that packets go to, and from a subnet of that host; it may have several leases.
-func (p *plan) guard() {
-	slices.SortFunc(p.admitted, ip.Peer.Compare)
-	pool := p.v.pools.Of(p.f)
-	p.state.Guards = append(p.state.Guards, ip.Guard{
-		Family: p.f, VNI: p.v.opts.VNI, Port: p.v.opts.Port, Link: p.dev, Uplink: p.host.Uplink.Link,
-		Network: pool.Network, Bits: pool.SubnetLen,
-		Peers: slices.Compact(p.admitted),
-	})
-}
-
-// admit lets a host in with what comes from its subnet. The guard compares with one length, so that a lease longer than SubnetLen may
-// send from the whole subnet of SubnetLen around it.
-func (p *plan) admit(host netip.Addr, own netip.Prefix) {
-	around := netip.PrefixFrom(own.Addr(), p.v.pools.Of(p.f).SubnetLen).Masked()
-	p.admitted = append(p.admitted, ip.Peer{Addr: host}, ip.Peer{Addr: host, Subnet: around})
+	return link
 }
 
 // endpoint is where a peer receives what is sent over the device.
@@ -129,10 +112,12 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 	if err != nil {
 		return endpoint{}, err
 	}
-	if path := p.host.Paths[public]; p.v.opts.DirectRouting && path.OnLink() {
-		p.admit(public, peer.Subnets.Of(p.f)) // its own route may lead through the tunnel
-		p.state.Routes = append(p.state.Routes, backend.DirectRoute(peer.Subnets.Of(p.f), public, path.Link))
-		return endpoint{}, nil
+	if p.v.opts.DirectRouting {
+		if route, ok := p.host.DirectRoute(peer.Subnets.Of(p.f), public); ok {
+			p.admitted.Admit(public, route.Dst) // its own route may lead through the tunnel
+			p.state.Routes = append(p.state.Routes, route)
+			return endpoint{}, nil
+		}
 	}
 	mac, err := vtep(peer.Attrs.BackendData.Of(p.f))
 	return endpoint{host: public, mac: mac}, err
@@ -140,14 +125,12 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 
 func (p *plan) tunnel(dst netip.Prefix, end endpoint) {
 	s := p.state
-	p.admit(end.host, dst)
+	p.admitted.Admit(end.host, dst)
 	if owner := p.owners[end.mac]; !owner.placed {
 		owner.placed = true
 		p.owners[end.mac] = owner
 		s.FDB = append(s.FDB, ip.FDB{Link: p.dev, MAC: end.mac, Dst: end.host})
 	}
 	s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: p.dev, IP: dst.Addr(), MAC: end.mac})
-	s.Routes = append(s.Routes, ip.Route{
-		Dst: dst, Via: dst.Addr(), Link: p.dev, Metric: backend.Metric(dst), Protocol: ip.Protocol, OnLink: true,
-	})
+	s.Routes = append(s.Routes, backend.RouteOver(p.dev, dst, dst.Addr()))
 }
