@@ -32,7 +32,7 @@ func (a *Admission) Guard(l ip.Link, uplink ip.Uplink) ip.Guard {
 	slices.SortFunc(a.peers, ip.Peer.Compare)
 	tunnel := l.Kind.Tunnel()
 	return ip.Guard{
-		Family: a.family, VNI: tunnel.VNI, Port: tunnel.Port, Link: l.Name, Uplink: uplink.Link,
+		Family: a.family, VNI: tunnel.VNI, Port: tunnel.Port, IPIP: tunnel.IPIP, Link: l.Name, Uplink: uplink.Link,
 		Network: a.pool.Network, Bits: a.pool.SubnetLen,
 		Peers: slices.Compact(a.peers),
 	}

@@ -15,7 +15,11 @@ func (l Link) command(verb Verb, old Object) string {
 		return "ip link del dev " + ShellWord(l.Name)
 	}
 	if verb == Add {
-		c := fmt.Sprintf("ip link add %s address %s mtu %d", ShellWord(l.Name), l.MAC, l.MTU)
+		c := "ip link add " + ShellWord(l.Name)
+		if l.Kind == nil || l.Kind.Ethernet() {
+			c += " address " + l.MAC.String()
+		}
+		c += fmt.Sprintf(" mtu %d", l.MTU)
 		if l.Kind != nil {
 			c += " type " + l.Kind.Type() + " " + l.Kind.options()
 		}

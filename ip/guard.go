@@ -17,7 +17,7 @@ const (
 	GuardForward = "forward"     // type filter, hook forward, priority raw, policy accept
 	GuardPost    = "postrouting" // type nat, hook postrouting, priority -199: before others translate, once for each connection
 
-	// What the first two jump to with the packets for the port of a VXLAN: most packets are for none.
+	// What the first two jump to with the packets of the tunnel: most packets are of none.
 	GuardIncoming  = "incoming"
 	GuardForwarded = "forwarded"
 
@@ -29,7 +29,7 @@ const (
 	CountInjected  = "injected"
 )
 
-// Guard is what a host lets through of a VXLAN. What comes in must come from a peer, and the packet inside from the peer's own
+// Guard is what a host lets through of a tunnel. What comes in must come from a peer, and the packet inside from the peer's own
 // containers; what goes out must be made by this host, and not by something behind it in this host's name. All else is dropped
 // and counted. It is an nftables table of its own, made in one transaction, so that it never works without the peers; these
 // come and go one by one.
@@ -38,6 +38,7 @@ type Guard struct {
 	Family  Family // of the outer packets, and of those inside
 	VNI     uint32
 	Port    uint16       // UDP destination port
+	IPIP    bool         // it guards an IPIP tunnel, which has neither
 	Link    string       // the device that this host's own packets come from
 	Uplink  string       // the interface that peers' packets come through, or most of them
 	Network netip.Prefix // of containers
@@ -93,11 +94,11 @@ func (g Guard) Equal(h Guard) bool { return g.guards(h) && slices.Equal(g.Peers,
 func (g Guard) id() tableID { return tableID{g.Net, g.Family} }
 
 // Tunnel is what the guard guards.
-func (g Guard) Tunnel() Tunnel { return Tunnel{VNI: g.VNI, Port: g.Port} }
+func (g Guard) Tunnel() Tunnel { return Tunnel{VNI: g.VNI, Port: g.Port, IPIP: g.IPIP} }
 
 // guards reports whether g and h guard the same.
 func (g Guard) guards(h Guard) bool {
-	return g.id() == h.id() && g.VNI == h.VNI && g.Port == h.Port && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits
+	return g.id() == h.id() && g.Tunnel() == h.Tunnel() && g.Link == h.Link && g.Uplink == h.Uplink && g.Network == h.Network && g.Bits == h.Bits
 }
 
 func (g Guard) clone() Guard {
@@ -151,6 +152,9 @@ func (g Guard) members(peers []Peer) []Member {
 	return all
 }
 
+// ProtocolIPIP is what an outer IP header says of an IPv4 packet in it (RFC 2003).
+const ProtocolIPIP = 4
+
 // Places in a VXLAN packet, in bytes from the beginning of the UDP header: 8 of UDP, 8 of VXLAN (RFC 7348), 14 of Ethernet.
 const (
 	VNIOffset       = 8 + 4
@@ -158,12 +162,16 @@ const (
 	innerIPOffset   = 8 + 8 + 14
 )
 
-// InnerSourceOffset is the place of the inner packet's source address (RFC 791, RFC 8200).
-func InnerSourceOffset(f Family) int {
-	if f == IPv4 {
-		return innerIPOffset + 12
+// InnerSourceOffset is the place of the inner packet's source address (RFC 791, RFC 8200), in bytes from the end of the outer IP header.
+func (t Tunnel) InnerSourceOffset(f Family) int {
+	inner := innerIPOffset
+	if t.IPIP {
+		inner = 0
 	}
-	return innerIPOffset + 8
+	if f == IPv4 {
+		return inner + 12
+	}
+	return inner + 8
 }
 
 // EtherType is what says in an Ethernet header that a packet of the family follows.
@@ -185,7 +193,7 @@ func (g Guard) command(verb Verb, _ Object) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "nft '%sadd table %s;", ifElse(verb == Replace, "delete table "+table+"; ", ""), table)
-	source := fmt.Sprintf("@th,%d,%d", 8*InnerSourceOffset(g.Family), g.Family.Bits())
+	source := fmt.Sprintf("@th,%d,%d", 8*g.Tunnel().InnerSourceOffset(g.Family), g.Family.Bits())
 	g.addSet(&b, table, GuardPeers, fmt.Sprintf("type %s_addr", g.Family), func(p Peer) string {
 		return ifElse(p.Subnet.IsValid(), "", p.element())
 	})
@@ -199,8 +207,7 @@ func (g Guard) command(verb Verb, _ Object) string {
 		fmt.Fprintf(&b, " add counter %s %s;", table, name)
 	}
 	usual, rest := g.inputRules(source)
-	// Where the VNI cannot be read, as in a fragment, it counts as ours.
-	others := []string{"meta l4proto != udp accept", fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)}
+	toTunnel, ofTunnel, others := g.tunnelRules()
 	for _, chain := range []struct {
 		name, hook, port, nested string
 		rules                    []string
@@ -217,22 +224,35 @@ func (g Guard) command(verb Verb, _ Object) string {
 			fmt.Fprintf(&b, " add rule %s %s %s;", table, chain.port, rule)
 		}
 		fmt.Fprintf(&b, " add chain %s %s { type filter hook %s; policy accept; };", table, chain.name, chain.hook)
-		fmt.Fprintf(&b, " add rule %s %s th dport %d jump %s;", table, chain.name, g.Port, chain.port)
+		fmt.Fprintf(&b, " add rule %s %s %s jump %s;", table, chain.name, toTunnel, chain.port)
 		if g.Family == IPv6 {
 			fmt.Fprintf(&b, " add rule %s %s %s counter name %s drop;", table, chain.name, fragmentInside, chain.nested)
 		}
 	}
 	fmt.Fprintf(&b, " add chain %s %s { type nat hook postrouting priority -199; policy accept; };", table, GuardPost)
-	fmt.Fprintf(&b, " add rule %s %s udp dport %d @th,%d,24 != %d accept;", table, GuardPost, g.Port, 8*VNIOffset, g.VNI)
-	fmt.Fprintf(&b, " add rule %s %s udp dport %d iif != 0 iifname != %q snat to %s saddr'", table, GuardPost, g.Port, g.Link, f)
+	if !g.IPIP {
+		fmt.Fprintf(&b, " add rule %s %s %s @th,%d,24 != %d accept;", table, GuardPost, ofTunnel, 8*VNIOffset, g.VNI)
+	}
+	fmt.Fprintf(&b, " add rule %s %s %s iif != 0 iifname != %q snat to %s saddr'", table, GuardPost, ofTunnel, g.Link, f)
 	return b.String()
+}
+
+// tunnelRules are what may be a packet of the tunnel, found with the fewest comparisons, what is one in full, and what of the former is none
+// and passes. Where the VNI cannot be read, as in a fragment, it counts as ours.
+func (g Guard) tunnelRules() (to, of string, others []string) {
+	if g.IPIP {
+		protocol := fmt.Sprintf("meta l4proto %d", ProtocolIPIP)
+		return protocol, protocol, nil
+	}
+	return fmt.Sprintf("th dport %d", g.Port), fmt.Sprintf("udp dport %d", g.Port),
+		[]string{"meta l4proto != udp accept", fmt.Sprintf("@th,%d,24 != %d accept", 8*VNIOffset, g.VNI)}
 }
 
 // GuestKinds are the kinds of interfaces behind which containers and virtual machines of this host are (ip-link(8), TYPES). One may be an
 // underlay too.
 func GuestKinds() []string { return []string{"bridge", "veth", "tun"} }
 
-// inputRules are what decides about a packet that comes in for the port: at once, if it comes the usual way, and what of the rest has our VNI. None
+// inputRules are what decides about a packet that comes in of the tunnel: at once, if it comes the usual way, and what of the rest is ours. None
 // comes as a peer's through an interface of guests that does not lead there.
 func (g Guard) inputRules(source string) (usual string, rest []string) {
 	f := nftFamily(g.Family)
@@ -241,7 +261,10 @@ func (g Guard) inputRules(source string) (usual string, rest []string) {
 	if g.Bits > 0 {
 		ones := Last(netip.PrefixFrom(g.Family.LinkLocal().Addr(), 0))
 		mask := netip.PrefixFrom(ones, g.Bits).Masked().Addr()
-		accept = fmt.Sprintf("@th,%d,16 %#x %s saddr . (%s & 0x%s) @%s accept", 8*EtherTypeOffset, EtherType(g.Family), f, source, hex.EncodeToString(mask.AsSlice()), GuardSources)
+		accept = fmt.Sprintf("%s saddr . (%s & 0x%s) @%s accept", f, source, hex.EncodeToString(mask.AsSlice()), GuardSources)
+		if !g.IPIP {
+			accept = fmt.Sprintf("@th,%d,16 %#x %s", 8*EtherTypeOffset, EtherType(g.Family), accept)
+		}
 		last = []string{fmt.Sprintf("counter name %s drop", CountForged)}
 	}
 	for _, kind := range GuestKinds() {

@@ -9,7 +9,7 @@ import (
 // Link is a network device of Tulle's.
 type Link struct {
 	Name string
-	MAC  MAC
+	MAC  MAC // zero where no frames travel
 	MTU  int // bytes of the inner IP packet
 	Up   bool
 	Kind LinkKind // nil: none that Tulle makes
@@ -33,6 +33,7 @@ type LinkKind interface {
 type Tunnel struct {
 	VNI  uint32
 	Port uint16 // UDP destination port
+	IPIP bool   // IP in IP, which has neither
 }
 
 // VXLAN is a VXLAN device (RFC 7348).
@@ -61,6 +62,25 @@ func (v VXLAN) options() string {
 	return fmt.Sprintf("id %d local %s dstport %d %slearning%s", v.VNI, v.Local, v.Port, ifElse(v.Learning, "", "no"), ifElse(v.GBP, " gbp", ""))
 }
 
+// IPIP is a device that puts IPv4 packets into IPv4 packets (RFC 2003) for the gateways of its routes.
+type IPIP struct {
+	Local netip.Addr // source of the outer packets: an address of this host
+}
+
+// Type is the kind's name.
+func (i IPIP) Type() string { return "ipip" }
+
+// Source is Local.
+func (i IPIP) Source() netip.Addr { return i.Local }
+
+// Tunnel is told by the protocol alone.
+func (i IPIP) Tunnel() Tunnel { return Tunnel{IPIP: true} }
+
+// Ethernet is nothing that IPIP carries.
+func (i IPIP) Ethernet() bool { return false }
+
+func (i IPIP) options() string { return fmt.Sprintf("local %s ttl inherit nopmtudisc", i.Local) }
+
 // linkJSON is a link on disk. A field for each kind is how versions wrote it that knew one kind only.
 type linkJSON struct {
 	Name  string
@@ -68,6 +88,7 @@ type linkJSON struct {
 	MTU   int
 	Up    bool
 	VXLAN *VXLAN `json:",omitempty"`
+	IPIP  *IPIP  `json:",omitempty"`
 }
 
 // MarshalJSON writes the link with a field named for its kind.
@@ -76,6 +97,8 @@ func (l Link) MarshalJSON() ([]byte, error) {
 	switch kind := l.Kind.(type) {
 	case VXLAN:
 		j.VXLAN = &kind
+	case IPIP:
+		j.IPIP = &kind
 	}
 	return json.Marshal(j)
 }
@@ -90,6 +113,8 @@ func (l *Link) UnmarshalJSON(data []byte) error {
 	switch {
 	case j.VXLAN != nil:
 		l.Kind = *j.VXLAN
+	case j.IPIP != nil:
+		l.Kind = *j.IPIP
 	}
 	return nil
 }

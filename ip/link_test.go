@@ -14,6 +14,7 @@ func TestLinksOnDisk(t *testing.T) {
 	link := ip.Link{Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1450, Up: true}
 	for text, kind := range map[string]ip.LinkKind{
 		`{"Name":"flannel.1","MAC":"02:00:00:00:00:01","MTU":1450,"Up":true,"VXLAN":{"VNI":1,"Local":"192.0.2.1","Port":8472,"Learning":false,"GBP":true}}`: ip.VXLAN{VNI: 1, Local: local, Port: 8472, GBP: true},
+		`{"Name":"flannel.1","MAC":"02:00:00:00:00:01","MTU":1450,"Up":true,"IPIP":{"Local":"192.0.2.1"}}`:                                                  ip.IPIP{Local: local},
 		`{"Name":"flannel.1","MAC":"02:00:00:00:00:01","MTU":1450,"Up":true}`:                                                                               nil,
 	} {
 		want := link

@@ -58,15 +58,15 @@ func (f *labFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.hosts, "hosts", 3, "number of hosts")
 	flags.IntVar(&f.segments, "segments", 1, "number of L3 segments, joined by a router, that the hosts are on")
 	flags.IntVar(&f.container, "containers", 2, "number of containers on each host")
-	flags.StringVar(&f.backend, "backend", "vxlan", "vxlan, host-gw or alloc")
-	flags.BoolVar(&f.directRouting, "direct-routing", false, "vxlan: use plain routes between hosts of one segment")
+	flags.StringVar(&f.backend, "backend", "vxlan", "vxlan, ipip, host-gw or alloc")
+	flags.BoolVar(&f.directRouting, "direct-routing", false, "vxlan and ipip: use plain routes between hosts of one segment")
 	flags.IntVar(&f.vni, "vni", 0, "vxlan: network identifier (default: tulled's)")
 	flags.StringVar(&f.family, "family", "dual", "ipv4, ipv6 or dual, for hosts and containers")
 	flags.StringVar(&f.network, "network", "", "IPv4 network of all containers (default: the lab's)")
 	flags.StringVar(&f.ipv6Network, "ipv6-network", "", "IPv6 network of all containers (default: the lab's)")
 	flags.StringVar(&f.tulled, "tulled", "", "path of tulled (default: beside this program)")
 	for name, values := range map[string][]string{
-		"backend": {"vxlan", "host-gw", "alloc"},
+		"backend": {"vxlan", "ipip", "host-gw", "alloc"},
 		"family":  {"ipv4", "ipv6", "dual"},
 	} {
 		// It fails only for a flag that does not exist.
@@ -134,11 +134,17 @@ func (f *labFlags) setNetworks(config *lab.Config) error {
 }
 
 func (f *labFlags) setBackend(config *lab.Config) error {
-	if !slices.Contains([]string{"vxlan", "host-gw", "alloc"}, f.backend) {
-		return fmt.Errorf("--backend is %q, must be vxlan, host-gw or alloc", f.backend)
+	if !slices.Contains([]string{"vxlan", "ipip", "host-gw", "alloc"}, f.backend) {
+		return fmt.Errorf("--backend is %q, must be vxlan, ipip, host-gw or alloc", f.backend)
 	}
-	if f.backend != "vxlan" && (f.directRouting || f.vni != 0) {
-		return fmt.Errorf("--backend %s has no --direct-routing and no --vni: only vxlan has", f.backend)
+	if f.backend != "vxlan" && f.vni != 0 {
+		return fmt.Errorf("--backend %s has no --vni: only vxlan has", f.backend)
+	}
+	if f.backend != "vxlan" && f.backend != "ipip" && f.directRouting {
+		return fmt.Errorf("--backend %s has no --direct-routing: only vxlan and ipip have", f.backend)
+	}
+	if f.backend == "ipip" && f.family != ip.IPv4.String() {
+		return fmt.Errorf("--backend ipip carries IPv4 only: use --family ipv4")
 	}
 	if f.backend == "host-gw" && f.segments > 1 {
 		return fmt.Errorf("--backend host-gw connects hosts of one segment only: use --segments 1, or --backend vxlan")

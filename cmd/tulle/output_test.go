@@ -167,7 +167,7 @@ func TestConfigCheck(t *testing.T) {
 		{"@" + file, exitOK, "valid\n", ""},
 		{`{"Network":"10.5.0.0/16","SubnetLne":24}`, exitOK, "valid\n", "SubnetLen"},
 		{`{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":"x"}}`, exitFailed, "", "Backend.VNI"},
-		{`{"Network":"10.5.0.0/16","Backend":{"Type":"udp"}}`, exitFailed, "", "alloc, host-gw, vxlan"},
+		{`{"Network":"10.5.0.0/16","Backend":{"Type":"udp"}}`, exitFailed, "", "alloc, host-gw, ipip, vxlan"},
 		{`{}`, exitFailed, "", "Network is missing"},
 		{"", exitFailed, "", "network configuration"},
 		{"@/nonexistent", exitFailed, "", "/nonexistent"},

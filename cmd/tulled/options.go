@@ -99,7 +99,7 @@ func (o *options) define(fs *flag.FlagSet) {
 	settings.RunDir().Define(fs, &o.runDir)
 	fs.BoolVar(&o.ipMasq, "ip-masq", false, "masquerade traffic from containers that leaves the network")
 	o.peerFilter = true
-	fs.Func("peer-filter", "`on or off`: drop VXLAN packets that come from the address of no peer, and those that containers make (default on)", switchInto(&o.peerFilter))
+	fs.Func("peer-filter", "`on or off`: drop tunnelled packets that come from the address of no peer, and those that containers make (default on)", switchInto(&o.peerFilter))
 	o.sourceCheck = true
 	fs.Func("source-check", "`on or off`: drop packets between containers whose source is not in the subnet of the host that they come from (default on)", switchInto(&o.sourceCheck))
 	fs.Func("lease-ttl", "`duration` for which the lease outlives this host, such as 12h, or none: for ever (default 24h)", ttlInto(&o.leaseTTL))

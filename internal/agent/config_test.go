@@ -23,7 +23,7 @@ func TestConfigurationChanges(t *testing.T) {
 		w.store.Put("config", `{"Network":"10.5.0.0/16","SubnetLen":12}`, 0)
 		reason("SubnetLen")
 		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlam"}}`, 0)
-		reason(`"vxlam": choose one of alloc, host-gw, vxlan`)
+		reason(`"vxlam": choose one of alloc, host-gw, ipip, vxlan`)
 		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRoutng":true}}`, 0)
 		w.converged(time.Minute)
 		if odd := h.texts(trouble.ConfigDoubt); len(odd) != 1 || !strings.Contains(odd[0], "DirectRouting") {

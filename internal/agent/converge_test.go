@@ -17,6 +17,7 @@ func TestHostsConverge(t *testing.T) {
 		"vxlan":   dualConfig,
 		"host-gw": strings.Replace(dualConfig, "vxlan", "host-gw", 1),
 		"direct":  strings.Replace(dualConfig, `"vxlan"`, `"vxlan","DirectRouting":true`, 1),
+		"ipip":    `{"Network":"10.5.0.0/16","Backend":{"Type":"ipip"}}`,
 		"ipv4":    `{"Network":"10.5.0.0/16"}`,
 		"ipv6":    `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00:5::/48"}`,
 	} {

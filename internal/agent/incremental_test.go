@@ -22,10 +22,11 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 		"unchecked": `{"Network":"10.5.0.0/16"}`,
 		"direct":    `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
 		"host-gw":   `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
+		"ipip":      `{"Network":"10.5.0.0/16","Backend":{"Type":"ipip"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := "vxlan"
-			if name == "host-gw" {
+			if name == "host-gw" || name == "ipip" {
 				backend = name
 			}
 			simulate(t, config, 1, func(t *testing.T, w *world) {

@@ -65,7 +65,7 @@ func TestStrangersAreCounted(t *testing.T) {
 		inner := w.hosts[1].agent.Status().Of("").Lease.Subnets
 		for _, from := range []string{"172.30.0.66", "fd30::66", "172.30.0.2", "fd30::2"} {
 			addr := netip.MustParseAddr(from)
-			h.kernel.Knock(addr, 8472, 1, inner[ip.FamilyOf(addr)/ip.IPv6].Addr())
+			h.kernel.Knock(addr, ip.Tunnel{VNI: 1, Port: 8472}, inner[ip.FamilyOf(addr)/ip.IPv6].Addr())
 		}
 		<-time.After(resyncEvery + soon)
 		synctest.Wait()
@@ -173,9 +173,9 @@ func TestDropsAreCountedByKind(t *testing.T) {
 		drop := func(what string) {
 			t.Helper()
 			from, public := netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("172.30.0.2")
-			h.kernel.Knock(public, 8472, 1, peer.Addr())
-			h.kernel.Knock(public, 8472, 1, from)
-			h.kernel.Knock(public, 8472, 1, own.Addr())
+			h.kernel.Knock(public, ip.Tunnel{VNI: 1, Port: 8472}, peer.Addr())
+			h.kernel.Knock(public, ip.Tunnel{VNI: 1, Port: 8472}, from)
+			h.kernel.Knock(public, ip.Tunnel{VNI: 1, Port: 8472}, own.Addr())
 			h.kernel.Forward("docker0", own.Addr().Next().Next(), peer.Addr())
 			h.kernel.Forward("docker0", public, peer.Addr())
 			h.kernel.Forward("docker0", peer.Addr().Next(), peer.Addr())

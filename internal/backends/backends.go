@@ -5,6 +5,7 @@ import (
 	"tulle/backend"
 	"tulle/backend/alloc"
 	"tulle/backend/hostgw"
+	"tulle/backend/ipip"
 	"tulle/backend/vxlan"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
@@ -15,6 +16,7 @@ func All() map[string]backend.New {
 	return map[string]backend.New{
 		vxlan.Name:  vxlan.New,
 		hostgw.Name: hostgw.New,
+		ipip.Name:   ipip.New,
 		alloc.Name:  alloc.New,
 	}
 }

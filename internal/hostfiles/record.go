@@ -30,7 +30,7 @@ const maxRecord = 1 << 20
 const garbledFile = "host.json.garbled"
 
 // deviceName matches the names that backends give to devices.
-var deviceName = regexp.MustCompile(`^flannel(-v6)?\.[0-9]{1,8}$`)
+var deviceName = regexp.MustCompile(`^flannel(-v6\.[0-9]{1,8}|\.([0-9]{1,8}|ipip))$`)
 
 // errGarbled tells that the record is there and makes no sense.
 var errGarbled = errors.New("not a record of tulled")

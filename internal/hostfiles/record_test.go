@@ -110,12 +110,12 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 // Who may write to the state directory does not choose which interfaces tulled deletes.
 func TestRecordNamesDevicesOnly(t *testing.T) {
 	dir := t.TempDir()
-	text := `{"links":["flannel.1","wg-vpn","flannel-v6.16777215","eth0","lo","flannel.","xflannel.1","flannel.1\u001b"]}`
+	text := `{"links":["flannel.1","wg-vpn","flannel-v6.16777215","flannel.ipip","flannel-v6.ipip","eth0","lo","flannel.","xflannel.1","flannel.1\u001b"]}`
 	if err := os.WriteFile(filepath.Join(dir, recordFile), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r, err := ReadRecord(dir)
-	if want := []string{"flannel.1", "flannel-v6.16777215"}; err != nil || !slices.Equal(r.Scope().Links, want) {
+	if want := []string{"flannel.1", "flannel-v6.16777215", "flannel.ipip"}; err != nil || !slices.Equal(r.Scope().Links, want) {
 		t.Errorf("links %q, %v, want %q", r.Scope().Links, err, want)
 	}
 }

@@ -54,7 +54,7 @@ const (
 // heard holds a guard against what goes out by the device and around it, and against the leases.
 func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violation {
 	if g.Tunnel() != l.Kind.Tunnel() {
-		return []Violation{{PeersOnly, fmt.Sprintf("the guard of VNI %d on port %d is not that of %s", g.VNI, g.Port, l.Name)}}
+		return []Violation{{PeersOnly, fmt.Sprintf("the guard of %+v is not that of %s", g.Tunnel(), l.Name)}}
 	}
 	var vs []Violation
 	reasons := make([]uint8, len(g.Peers))
@@ -72,7 +72,8 @@ func heard(s ip.State, g ip.Guard, l ip.Link, usable []*subnet.Lease) []Violatio
 		}
 	}
 	for i := range s.Routes {
-		if r := &s.Routes[i]; ip.FamilyOf(r.Dst.Addr()) == g.Family && !hasLink(&s, r.Link) && !mark(r.Via, sentTo) {
+		r := &s.Routes[i]
+		if on := linkNamed(&s, r.Link); ip.FamilyOf(r.Dst.Addr()) == g.Family && (on == nil || !framed(on)) && !mark(r.Via, sentTo) {
 			vs = append(vs, Violation{PeersOnly, fmt.Sprintf("the route to %s leads to %s, and what comes from there is dropped", r.Dst, r.Via)})
 		}
 	}

@@ -199,6 +199,9 @@ func linkNamed(s *ip.State, name string) *ip.Link {
 	return nil
 }
 
+// framed reports whether frames travel over a link, and not packets whose gateway is the other host itself.
+func framed(l *ip.Link) bool { return l.Kind == nil || l.Kind.Ethernet() }
+
 // hop is where a link sends what takes a route.
 type hop struct {
 	host netip.Addr
@@ -207,7 +210,7 @@ type hop struct {
 
 // next returns where the route's link, which must be one of the state's, sends what takes the route. hint is where its neighbour may be.
 func next(s *ip.State, r *ip.Route, hint int) (hop, error) {
-	if kind := linkNamed(s, r.Link).Kind; kind != nil && !kind.Ethernet() {
+	if !framed(linkNamed(s, r.Link)) {
 		return hop{host: r.Via}, nil
 	}
 	i := hint // routes and neighbours are in one order

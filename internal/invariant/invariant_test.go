@@ -29,6 +29,15 @@ func overlay() ip.State {
 	}
 }
 
+// ipip is the same over IPIP.
+func ipip() ip.State {
+	return ip.State{
+		Guards: []ip.Guard{{Family: ip.IPv4, IPIP: true, Peers: []ip.Peer{{Addr: addr("172.30.0.2")}}}},
+		Links:  []ip.Link{{Name: "flannel.ipip", Up: true, Kind: ip.IPIP{Local: addr("172.30.0.1")}}},
+		Routes: []ip.Route{{Dst: prefix("10.5.2.0/24"), Via: addr("172.30.0.2"), Link: "flannel.ipip", Protocol: ip.Protocol, OnLink: true}},
+	}
+}
+
 func scope() ip.Scope {
 	return ip.Scope{Links: []string{"flannel.1"}, Networks: []netip.Prefix{prefix("10.5.0.0/16")}}
 }
@@ -66,6 +75,17 @@ func TestViolations(t *testing.T) {
 		return &subnet.Lease{Subnets: subnets(s), Attrs: subnet.Attrs{Public: ip.Dual[netip.Addr]{V4: addr(public)}}}
 	}
 	leases := []*subnet.Lease{lease("10.5.2.0/24", "172.30.0.2"), lease("10.5.3.0/24", "172.30.0.3")}
+	there := ipip()
+	there.Links[0].Kind = ip.IPIP{Local: addr("172.30.0.2")}
+	there.Guards[0].Peers[0].Addr = addr("172.30.0.1")
+	deaf := ipip()
+	deaf.Links = there.Links
+	reached := Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: peer.Public}}
+	withState := func(s ip.State) Host {
+		h := reached
+		h.State = s
+		return h
+	}
 	elsewhere := guarded("172.30.0.2")
 	elsewhere.Guards[0].Port++
 	around := guarded("172.30.0.2", "172.30.0.3")
@@ -95,6 +115,11 @@ func TestViolations(t *testing.T) {
 		"a path is whole":           {Whole(overlay()), ""},
 		"a path lacks a neighbour":  {Whole(without(func(s *ip.State) { s.Neighbors = nil })), WholePaths},
 		"a path lacks an entry":     {Whole(without(func(s *ip.State) { s.FDB = nil })), WholePaths},
+		"IPIP needs no frames":      {append(Whole(ipip()), Filtered(ipip(), true, leases)...), ""},
+		"IPIP arrives":              {Reach(Host{Name: "h1", State: ipip()}, withState(there)), ""},
+		"IPIP to VXLAN":             {Reach(Host{Name: "h1", State: ipip()}, withState(overlay())), Reachable},
+		"IPIP from a stranger":      {Reach(Host{Name: "h1", State: ipip()}, withState(deaf)), Reachable},
+		"a guard of VXLAN for IPIP": {Filtered(func() ip.State { s := ipip(); s.Guards[0].IPIP = false; return s }(), true, leases), PeersOnly},
 		"a kernel is as it should":  {AtRest(overlay(), overlay()), ""},
 		"a kernel lacks something":  {AtRest(without(func(s *ip.State) { s.FDB = nil }), overlay()), EqualAtRest},
 		"a kernel has too much":     {AtRest(overlay(), without(func(s *ip.State) { s.Routes = nil })), EqualAtRest},

@@ -20,6 +20,8 @@ const (
 	PathDirect Path = "direct"
 	// PathVXLAN is through a VXLAN device.
 	PathVXLAN Path = "vxlan"
+	// PathIPIP is through an IPIP device.
+	PathIPIP Path = "ipip"
 	// PathNone is where the kernel has no route but the default one.
 	PathNone Path = "none"
 )
@@ -42,6 +44,8 @@ func pathOf(from *Host, to *Container, family ip.Family) (Path, error) {
 		switch {
 		case link.Type() == "vxlan":
 			return PathVXLAN, nil
+		case link.Type() == "ipip":
+			return PathIPIP, nil
 		case gateway.Unmap() == to.Host.Addr.Of(family):
 			return PathDirect, nil
 		}

@@ -162,6 +162,8 @@ func twins(a, b ip.LinkKind) bool {
 	case ip.VXLAN:
 		b, ok := b.(ip.VXLAN)
 		return ok && a.Tunnel() == b.Tunnel() && a.GBP == b.GBP && a.Local.Is4() == b.Local.Is4()
+	case ip.IPIP:
+		return a == b
 	}
 	return false
 }

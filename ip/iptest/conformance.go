@@ -18,8 +18,8 @@ type World struct {
 	AddInterface func(name string, addrs ...netip.Prefix)
 	// SetInterface brings it up or down.
 	SetInterface func(name string, up bool)
-	// Knock has a VXLAN packet come in through the interface, with a packet in it that comes from inner.
-	Knock func(name string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr)
+	// Knock has a packet of a tunnel come in through the interface, with a packet in it that comes from inner.
+	Knock func(name string, from, to netip.Addr, tunnel ip.Tunnel, inner netip.Addr)
 	// Forward has a packet come in through the interface that is for elsewhere.
 	Forward func(name string, src, dst netip.Addr)
 	// Restore does what iptables-restore(8) of the engine and family would do with the text: it replaces the tables that
@@ -36,6 +36,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 	}{
 		{"links", (*suite).links},
 		{"kinds", (*suite).kinds},
+		{"IPIP", overIPIP((*suite).ipip)},
 		{"objects", (*suite).objects},
 		{"no link", (*suite).noLink},
 		{"link down", (*suite).linkDown},
@@ -49,7 +50,9 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"guards", (*suite).guards},
 		{"networks", (*suite).networks},
 		{"strangers", (*suite).strangers},
+		{"strangers over IPIP", overIPIP((*suite).strangers)},
 		{"forged", (*suite).forged},
+		{"forged over IPIP", overIPIP((*suite).forged)},
 		{"spoofed", (*suite).spoofed},
 		{"filters", (*suite).filters},
 		{"openings", (*suite).openings},
@@ -79,6 +82,7 @@ type fixture struct {
 	network netip.Prefix
 	uplink  netip.Prefix // address of the host
 	gateway netip.Addr   // on the network of the uplink
+	tunnel  ip.Tunnel    // that guards guard
 	link    ip.Link      // up
 	vxlan   ip.VXLAN     // its kind
 	addr    ip.Addr
@@ -109,6 +113,7 @@ func newFixture(f ip.Family) fixture {
 		},
 	}
 	x.vxlan = ip.VXLAN{VNI: 1, Local: x.uplink.Addr(), Port: 8472}
+	x.tunnel = x.vxlan.Tunnel()
 	x.link = ip.Link{
 		Name: linkName, MAC: ip.MAC{2, 0, 0, 0, 0, 1}, MTU: 1430, Up: true, Kind: x.vxlan,
 	}

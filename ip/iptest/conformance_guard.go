@@ -11,10 +11,19 @@ import (
 // guarded is a guard with some peers, and another one of its family.
 func (x fixture) guarded() (g ip.Guard, more ip.Peer) {
 	g = ip.Guard{
-		Family: x.family, VNI: 1, Port: 8472, Link: linkName, Uplink: "up0", Network: x.network,
+		Family: x.family, VNI: x.tunnel.VNI, Port: x.tunnel.Port, IPIP: x.tunnel.IPIP, Link: linkName, Uplink: "up0", Network: x.network,
 		Peers: []ip.Peer{{Addr: x.fdb.Dst}, {Addr: x.gateway}},
 	}
 	return g, ip.Peer{Addr: x.gateway.Next()}
+}
+
+// overIPIP runs a test over IPIP, which is for IPv4 only.
+func overIPIP(run func(*suite)) func(*suite) {
+	return func(s *suite) {
+		if s.tunnel = (ip.Tunnel{IPIP: true}); s.family == ip.IPv4 {
+			run(s)
+		}
+	}
 }
 
 // checked is the guard with a subnet for its first peer, and another peer's.
@@ -87,8 +96,8 @@ func (s *suite) networks() {
 	s.owned(ip.State{Guards: []ip.Guard{one, two}, Tables: []ip.Table{table, second}})
 
 	s.AddInterface(uplinkName, s.uplink)
-	for _, vni := range []uint32{one.VNI, two.VNI} {
-		s.Knock(uplinkName, one.Peers[0].Addr, netip.AddrPortFrom(s.uplink.Addr(), one.Port), vni, s.near.IP)
+	for _, g := range []ip.Guard{one, two} {
+		s.Knock(uplinkName, one.Peers[0].Addr, s.uplink.Addr(), g.Tunnel(), s.near.IP)
 	}
 	s.drops("a packet of a peer of the other network", ip.Drops{})
 	if by := s.snapshot(s.scope()).Drops["two"].Of(s.family); by != (ip.Drops{Strangers: 1}) {
@@ -114,27 +123,33 @@ func (s *suite) strangers() {
 	guard, more := s.guarded()
 	s.AddInterface(uplinkName, s.uplink)
 	var dropped ip.Drops
-	knock := func(from netip.Addr, port uint16, vni uint32, drops bool) {
+	knock := func(from netip.Addr, tunnel ip.Tunnel, drops bool) {
 		s.Helper()
-		s.Knock(uplinkName, from, netip.AddrPortFrom(s.uplink.Addr(), port), vni, s.near.IP)
+		s.Knock(uplinkName, from, s.uplink.Addr(), tunnel, s.near.IP)
 		if drops {
 			dropped.Strangers++
 		}
-		s.drops(fmt.Sprintf("a packet from %s to port %d for VNI %d", from, port, vni), dropped)
+		s.drops(fmt.Sprintf("a packet from %s of %+v", from, tunnel), dropped)
 	}
-	knock(more.Addr, guard.Port, guard.VNI, false)
+	knock(more.Addr, s.tunnel, false)
 	s.apply(add(guard), nil)
-	knock(more.Addr, guard.Port, guard.VNI, true)
-	knock(guard.Peers[0].Addr, guard.Port, guard.VNI, false)
-	knock(more.Addr, guard.Port+1, guard.VNI, false) // what is not Tulle's is left alone
-	knock(more.Addr, guard.Port, guard.VNI+1, false)
+	s.owned(ip.State{Guards: []ip.Guard{guard}})
+	knock(more.Addr, s.tunnel, true)
+	knock(guard.Peers[0].Addr, s.tunnel, false)
+	others := []ip.Tunnel{{VNI: 1, Port: 8472}} // what is not Tulle's is left alone
+	if !s.tunnel.IPIP {
+		others = []ip.Tunnel{{VNI: s.tunnel.VNI, Port: s.tunnel.Port + 1}, {VNI: s.tunnel.VNI + 1, Port: s.tunnel.Port}}
+	}
+	for _, other := range others {
+		knock(more.Addr, other, false)
+	}
 	s.apply(add(member(more)), nil)
-	knock(more.Addr, guard.Port, guard.VNI, false)
+	knock(more.Addr, s.tunnel, false)
 	s.apply(del(member(guard.Peers[0])), nil)
-	knock(guard.Peers[0].Addr, guard.Port, guard.VNI, true)
+	knock(guard.Peers[0].Addr, s.tunnel, true)
 	s.apply(del(guard), nil)
 	dropped = ip.Drops{}
-	knock(more.Addr, guard.Port, guard.VNI, false)
+	knock(more.Addr, s.tunnel, false)
 }
 
 // forged has packets arrive from peers, and looks at those inside.
@@ -147,7 +162,7 @@ func (s *suite) forged() {
 	var dropped ip.Drops
 	knock := func(from, inner netip.Addr, drop *uint64) {
 		s.Helper()
-		s.Knock(uplinkName, from, netip.AddrPortFrom(s.uplink.Addr(), guard.Port), guard.VNI, inner)
+		s.Knock(uplinkName, from, s.uplink.Addr(), s.tunnel, inner)
 		if drop != nil {
 			*drop++
 		}

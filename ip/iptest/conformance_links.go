@@ -1,6 +1,7 @@
 package iptest
 
 import (
+	"net/netip"
 	"slices"
 	"syscall"
 
@@ -57,6 +58,37 @@ func (s *suite) kinds() {
 	if lacks := s.snapshot(ip.Scope{}).Lacks; len(lacks) > 0 {
 		s.Errorf("the kernel lacks %v, of what nobody asked for", lacks)
 	}
+}
+
+// ipip makes a device and what is on it, where the kernel has the module.
+func (s *suite) ipip() {
+	const name = "flannel.ipip"
+	s.AddInterface(uplinkName, s.uplink)
+	scope := ip.Scope{Links: []string{name}, Kinds: []string{"ipip"}, Networks: []netip.Prefix{s.network}}
+	link := ip.Link{Name: name, MTU: 1480, Up: true, Kind: ip.IPIP{Local: s.uplink.Addr()}}
+	if s.snapshot(scope).Lacks["ipip"] {
+		s.apply(add(link), syscall.EOPNOTSUPP)
+		return
+	}
+	addr, route := s.addr, s.route
+	addr.Link, route.Link, route.Via = name, name, s.gateway
+	want := ip.State{Links: []ip.Link{link}, Addrs: []ip.Addr{addr}, Routes: []ip.Route{route}}
+	s.create(want)
+	s.same(s.snapshot(scope).Owned, want)
+	twin := link
+	twin.Name = "flannel.9"
+	s.apply(add(twin), syscall.EEXIST)
+	other := link
+	other.MTU = 1400
+	s.apply(replace(link, other), nil)
+	want.Links[0] = other
+	s.same(s.snapshot(scope).Owned, want)
+	moved := ip.State{Links: []ip.Link{other}}
+	moved.Links[0].Kind = ip.IPIP{Local: s.uplink.Addr().Next()}
+	s.must(s.Kernel, ip.Diff(want, moved)...)
+	s.same(s.snapshot(scope).Owned, moved)
+	s.apply(del(other), nil)
+	s.same(s.snapshot(scope).Owned, ip.State{})
 }
 
 // objects runs each kind through add, add again, replace, delete, delete again.

@@ -49,12 +49,12 @@ func (k *Kernel) readGuards(s *ip.Snapshot) {
 	}
 }
 
-// Knock has a VXLAN packet arrive at a UDP port of the host, with a packet in it that claims to come from inner.
-func (k *Kernel) Knock(from netip.Addr, port uint16, vni uint32, inner netip.Addr) {
+// Knock has a packet of a tunnel arrive at the host, with a packet in it that claims to come from inner.
+func (k *Kernel) Knock(from netip.Addr, tunnel ip.Tunnel, inner netip.Addr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, g := range k.guards {
-		if g.Family == ip.FamilyOf(from) && g.Port == port && g.VNI == vni {
+		if g.Family == ip.FamilyOf(from) && g.Tunnel() == tunnel {
 			g.knock(from, inner)
 		}
 	}

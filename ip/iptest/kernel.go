@@ -77,7 +77,7 @@ func New() *Kernel {
 		filters:   map[ip.Place]ip.Filter{},
 		leftovers: map[ip.Leftover]netip.Prefix{},
 		changed:   map[int]chan struct{}{},
-		makes:     map[string]bool{ip.VXLAN{}.Type(): true},
+		makes:     map[string]bool{ip.VXLAN{}.Type(): true, ip.IPIP{}.Type(): true},
 	}
 }
 

@@ -30,9 +30,7 @@ func TestConformance(t *testing.T) {
 				k.AddInterface(i)
 			},
 			Restore: k.Restore,
-			Knock: func(_ string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr) {
-				k.Knock(from, to.Port(), vni, inner)
-			},
+			Knock:   func(_ string, from, _ netip.Addr, tunnel ip.Tunnel, inner netip.Addr) { k.Knock(from, tunnel, inner) },
 			Forward: k.Forward,
 			SetInterface: func(name string, isUp bool) {
 				i := up[name]

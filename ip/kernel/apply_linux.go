@@ -107,7 +107,7 @@ func (a *applier) single(ctx context.Context, op ip.Op, object ip.Object) error 
 		}
 	case ip.Guard:
 		return k.nft.use(k, func(*nftables.Conn) error {
-			return k.nft.transact(o.Family, func(c *nftables.Conn) error { return replaceGuard(c, op.Verb, o) })
+			return k.nft.transact(o, func(c *nftables.Conn) error { return replaceGuard(c, op.Verb, o) })
 		})
 	case ip.Table:
 		return k.nft.use(k, func(c *nftables.Conn) error { return replaceTable(c, op.Verb, o) })

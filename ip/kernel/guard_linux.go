@@ -108,7 +108,7 @@ func readCounter(c *nftables.Conn, t *nftables.Table, name string, n *uint64) er
 func (rd *reading) readGuard(c *nftables.Conn, dumps *socket, net string, f ip.Family, t *nftables.Table) error {
 	g, err := readGuardRules(c, f, t)
 	g.Net = net
-	if err == nil && g.Port != 0 {
+	if err == nil && g.Tunnel() != (ip.Tunnel{}) {
 		err = rd.readPeers(c, dumps, t, &g)
 	}
 	if err != nil {

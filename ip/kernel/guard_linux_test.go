@@ -15,12 +15,16 @@ import (
 	"tulle/ip"
 )
 
-// knock sends a VXLAN packet through the other end of an interface made by addInterface.
-func (w world) knock(t testing.TB, name string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr) {
+// knock sends a packet of a tunnel through the other end of an interface made by addInterface.
+func (w world) knock(t testing.TB, name string, from, to netip.Addr, tunnel ip.Tunnel, inner netip.Addr) {
 	t.Helper()
+	packet := netnstest.UDP(netip.AddrPortFrom(inner, 1), netip.AddrPortFrom(inner, 2), nil)
+	if tunnel.IPIP {
+		w.send(t, name, netnstest.IPIP(from, to, packet))
+		return
+	}
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
-	frame := netnstest.Frame(mac, mac, netnstest.UDP(netip.AddrPortFrom(inner, 1), netip.AddrPortFrom(inner, 2), nil))
-	w.send(t, name, netnstest.UDP(netip.AddrPortFrom(from, 4789), to, netnstest.VXLAN(vni, frame)))
+	w.send(t, name, netnstest.UDP(netip.AddrPortFrom(from, 4789), netip.AddrPortFrom(to, tunnel.Port), netnstest.VXLAN(tunnel.VNI, netnstest.Frame(mac, mac, packet))))
 }
 
 func (w world) send(t testing.TB, name string, packet []byte) {
@@ -119,6 +123,50 @@ func guards() []ip.Guard {
 	}
 }
 
+// ipipGuard is the first of the guards, for IPIP.
+func ipipGuard() ip.Guard {
+	g := guards()[0]
+	g.VNI, g.Port, g.IPIP, g.Link = 0, 0, true, "flannel.ipip"
+	return g
+}
+
+// TestGuestsInjectNoIPIP has something behind this host send IPIP on to others, in one piece and in fragments.
+func TestGuestsInjectNoIPIP(t *testing.T) {
+	w := newWorld(t)
+	guest, far := netip.MustParseAddr("10.50.4.7"), netip.MustParseAddr("192.0.2.3")
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	w.AddInterface("cni0", netip.MustParsePrefix("10.50.4.1/24"))
+	router := netip.MustParsePrefix("198.51.100.1/24")
+	w.AddInterface("wan0", router)
+	must(t, w.Kernel.Apply(t.Context(), ip.Plan{
+		{Verb: ip.Add, New: ip.Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}},
+		{Verb: ip.Add, New: ipipGuard()},
+	}))
+	inner := netnstest.UDP(netip.AddrPortFrom(netip.MustParseAddr("10.50.8.9"), 1), netip.AddrPortFrom(netip.MustParseAddr("10.50.5.1"), 2), make([]byte, 64))
+	var want uint64
+	send := func(what, in string, packet []byte, dropped uint64) {
+		t.Helper()
+		w.send(t, in, packet)
+		want += dropped
+		if n := snapshot(t, w.Kernel, podScope).Drops[""].V4.Injected; n != want {
+			t.Errorf("after %s, %d are dropped, want %d", what, n, want)
+		}
+	}
+	send("IPIP of a container", "cni0", netnstest.IPIP(guest, far, inner), 1)
+	send("IPIP in another's name", "cni0", netnstest.IPIP(netip.MustParseAddr("192.0.2.4"), far, inner), 1)
+	for _, part := range netnstest.Fragments(netnstest.IPIP(guest, far, inner), 24) {
+		w.send(t, "cni0", part)
+	}
+	want++
+	send("other packets of a container", "cni0", netnstest.UDP(netip.AddrPortFrom(guest, 1), netip.AddrPortFrom(far, 8472), inner), 0)
+	send("IPIP of a host behind this one", "wan0", netnstest.IPIP(router.Addr().Next(), far, inner), 0)
+	send("IPIP to this host as a peer's, from a container", "cni0", netnstest.IPIP(guest, netip.MustParseAddr("192.0.2.1"), inner), 0)
+	if n := strangers(snapshot(t, w.Kernel, podScope)); n != 1 {
+		t.Errorf("%d strangers, want 1", n)
+	}
+	send("IPIP to this host in a peer's name, from a container", "cni0", netnstest.IPIP(far, netip.MustParseAddr("192.0.2.1"), inner), 1)
+}
+
 // TestGuardReadsAsCommands has nft(8) make what a plan prints, and reads it back.
 func TestGuardReadsAsCommands(t *testing.T) {
 	w := newWorld(t)
@@ -141,14 +189,25 @@ func TestGuardReadsAsCommands(t *testing.T) {
 	run(want, fewer)
 	fewer.Guards[0].Network, fewer.Guards[1].Network = netip.MustParsePrefix("10.50.0.0/15"), netip.MustParsePrefix("fd50::/48")
 	run(want, fewer)
+	over := ip.State{Guards: []ip.Guard{ipipGuard()}}
+	run(fewer, over)
+	fewer = ip.State{Guards: []ip.Guard{ipipGuard().Unchecked()}}
+	run(over, fewer)
 	run(fewer, ip.State{})
 }
 
 // TestRulesetCanBeSaved lists what tulled makes with nft(8), and loads the list: hosts that save all rules at once must
 // not fail to load them at the next boot.
 func TestRulesetCanBeSaved(t *testing.T) {
+	for _, guards := range [][]ip.Guard{guards(), {ipipGuard()}} {
+		rulesetCanBeSaved(t, guards)
+	}
+}
+
+func rulesetCanBeSaved(t *testing.T, guards []ip.Guard) {
+	t.Helper()
 	w := newWorld(t)
-	want := ip.State{Guards: guards(), Tables: []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{{Chain: ip.Forward, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof}}}}}
+	want := ip.State{Guards: guards, Tables: []ip.Table{{Family: ip.IPv4, Rules: []ip.Rule{{Chain: ip.Forward, In: "cni0", Unrouted: true, Verdict: ip.DropSpoof}}}}}
 	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, want)))
 	saved := w.run(t, "", "nft", "list", "ruleset")
 	must(t, w.Kernel.Apply(t.Context(), ip.Diff(want, ip.State{})))

@@ -17,15 +17,50 @@ import (
 // usual way: these two are decided by the fewest expressions, and what port stands for, or which VXLAN it is, is asked later. A VXLAN passes whose
 // VNI can be read: without connection tracking, IPv6 comes here in fragments.
 func encodeGuard(g ip.Guard) map[string][][]expr.Any {
+	tunnel := encodeTunnel(g)
+	enter := func(chain, counter string) [][]expr.Any {
+		rules := [][]expr.Any{slices.Concat(tunnel.to, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}})}
+		if g.Family == ip.IPv6 {
+			rules = append(rules, slices.Concat(fragmentInside(), countAndDrop(counter)))
+		}
+		return rules
+	}
+	usual, rest := encodeInput(g)
+	src, _ := addressOffsets(g.Family)
+	return map[string][][]expr.Any{
+		ip.GuardInput:    enter(ip.GuardIncoming, ip.CountStrangers),
+		ip.GuardIncoming: slices.Concat([][]expr.Any{usual}, tunnel.others, rest),
+		ip.GuardForward:  enter(ip.GuardForwarded, ip.CountInjected),
+		ip.GuardForwarded: append(tunnel.others,
+			slices.Concat(encodePrefix(g.Family, g.Network, expr.CmpOpEq, src), countAndDrop(ip.CountInjected)),
+			slices.Concat(translated(), countAndDrop(ip.CountInjected)),
+			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
+		),
+		ip.GuardPost: append(tunnel.leaving, slices.Concat(tunnel.of, fromElsewhere(g.Link), keepSource(g.Family))),
+	}
+}
+
+// tunnelRules are what may be a packet of a tunnel, what is one in full, what of the former is none and passes, and the same for what
+// leaves the host.
+type tunnelRules struct {
+	to, of          []expr.Any
+	others, leaving [][]expr.Any
+}
+
+func encodeTunnel(g ip.Guard) tunnelRules {
+	protocol := func(op expr.CmpOp, number byte) []expr.Any {
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+			&expr.Cmp{Op: op, Register: register, Data: []byte{number}},
+		}
+	}
+	if g.IPIP {
+		ours := protocol(expr.CmpOpEq, ip.ProtocolIPIP)
+		return tunnelRules{to: ours, of: ours}
+	}
 	toPort := []expr.Any{
 		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, g.Port)},
-	}
-	overUDP := func(op expr.CmpOp) []expr.Any {
-		return []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
-			&expr.Cmp{Op: op, Register: register, Data: []byte{unix.IPPROTO_UDP}},
-		}
 	}
 	accept := &expr.Verdict{Kind: expr.VerdictAccept}
 	otherVNI := []expr.Any{
@@ -33,30 +68,11 @@ func encodeGuard(g ip.Guard) map[string][][]expr.Any {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binary.BigEndian.AppendUint32(nil, g.VNI)[1:]},
 		accept,
 	}
-	others := [][]expr.Any{append(overUDP(expr.CmpOpNeq), accept), otherVNI}
-	enter := func(chain, counter string) [][]expr.Any {
-		rules := [][]expr.Any{slices.Concat(toPort, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}})}
-		if g.Family == ip.IPv6 {
-			rules = append(rules, slices.Concat(fragmentInside(), countAndDrop(counter)))
-		}
-		return rules
-	}
-	usual, rest := encodeInput(g)
-	udpToPort := slices.Concat(overUDP(expr.CmpOpEq), toPort)
-	src, _ := addressOffsets(g.Family)
-	return map[string][][]expr.Any{
-		ip.GuardInput:    enter(ip.GuardIncoming, ip.CountStrangers),
-		ip.GuardIncoming: slices.Concat([][]expr.Any{usual}, others, rest),
-		ip.GuardForward:  enter(ip.GuardForwarded, ip.CountInjected),
-		ip.GuardForwarded: append(others,
-			slices.Concat(encodePrefix(g.Family, g.Network, expr.CmpOpEq, src), countAndDrop(ip.CountInjected)),
-			slices.Concat(translated(), countAndDrop(ip.CountInjected)),
-			slices.Concat(unrouted(), countAndDrop(ip.CountInjected)),
-		),
-		ip.GuardPost: {
-			slices.Concat(udpToPort, otherVNI),
-			slices.Concat(udpToPort, fromElsewhere(g.Link), keepSource(g.Family)),
-		},
+	udpToPort := slices.Concat(protocol(expr.CmpOpEq, unix.IPPROTO_UDP), toPort)
+	return tunnelRules{
+		to: toPort, of: udpToPort,
+		others:  [][]expr.Any{append(protocol(expr.CmpOpNeq, unix.IPPROTO_UDP), accept), otherVNI},
+		leaving: [][]expr.Any{slices.Concat(udpToPort, otherVNI)},
 	}
 }
 
@@ -96,12 +112,16 @@ func encodeInput(g ip.Guard) (usual []expr.Any, rest [][]expr.Any) {
 	if g.Bits > 0 {
 		second := nextRegister(g.Family)
 		fromPeer = []expr.Any{
-			&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ip.EtherTypeOffset, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, ip.EtherType(g.Family))},
 			source,
-			&expr.Payload{DestRegister: second, Base: expr.PayloadBaseTransportHeader, Offset: uint32(ip.InnerSourceOffset(g.Family)), Len: size},
+			&expr.Payload{DestRegister: second, Base: expr.PayloadBaseTransportHeader, Offset: uint32(g.Tunnel().InnerSourceOffset(g.Family)), Len: size},
 			&expr.Bitwise{SourceRegister: second, DestRegister: second, Len: size, Mask: mask(g.Family, g.Bits), Xor: make([]byte, size)},
 			&expr.Lookup{SourceRegister: register, SetName: ip.GuardSources},
+		}
+		if !g.IPIP {
+			fromPeer = append([]expr.Any{
+				&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ip.EtherTypeOffset, Len: 2},
+				&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: binary.BigEndian.AppendUint16(nil, ip.EtherType(g.Family))},
+			}, fromPeer...)
 		}
 		last = [][]expr.Any{countAndDrop(ip.CountForged)}
 	}
@@ -166,16 +186,19 @@ func countAndDrop(counter string) []expr.Any {
 func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 	g := ip.Guard{Family: f}
 	jumps, input, forward, post := rules[ip.GuardInput], rules[ip.GuardIncoming], rules[ip.GuardForwarded], rules[ip.GuardPost]
-	if len(jumps) < 1 || len(input) < 3 || len(forward) != 5 || len(post) != 2 {
+	if len(jumps) < 1 || len(jumps[0]) < 1 || len(input) < 3 || len(forward) < 3 || len(post) < 1 {
 		return g, false
 	}
-	g.Port = uint16(number(compared(jumps[0], 1)))
-	g.VNI = uint32(number(compared(input[2], 1)))
-	g.Link = linkPattern(compared(post[1], 7))
-	g.Network = insideOf(f, forward[2])
+	if _, g.IPIP = jumps[0][0].(*expr.Meta); !g.IPIP {
+		g.Port = uint16(number(compared(jumps[0], 1)))
+		g.VNI = uint32(number(compared(input[2], 1)))
+	}
+	last := post[len(post)-1]
+	g.Link = linkPattern(compared(last, len(last)-3))
+	g.Network = insideOf(f, forward[len(forward)-3])
 	g.Uplink = linkPattern(compared(input[0], 1))
-	if len(input[0]) > 6 {
-		if b, ok := input[0][6].(*expr.Bitwise); ok {
+	for _, e := range input[0] {
+		if b, ok := e.(*expr.Bitwise); ok {
 			g.Bits = leadingOnes(b.Mask)
 		}
 	}
@@ -184,7 +207,7 @@ func decodeGuard(f ip.Family, rules map[string][][]expr.Any) (ip.Guard, bool) {
 
 // compared is what the i-th expression of a rule compares with.
 func compared(rule []expr.Any, i int) []byte {
-	if i < len(rule) {
+	if 0 <= i && i < len(rule) {
 		if c, ok := rule[i].(*expr.Cmp); ok && len(c.Data) <= 16 {
 			return c.Data
 		}

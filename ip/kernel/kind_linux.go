@@ -23,6 +23,8 @@ func newLink(attrs netlink.LinkAttrs, kind ip.LinkKind) (netlink.Link, error) {
 			GBP:       kind.GBP,
 			UDPCSum:   true,
 		}, nil
+	case ip.IPIP:
+		return &netlink.Iptun{LinkAttrs: attrs, Local: kind.Local.AsSlice(), Proto: ip.ProtocolIPIP}, nil
 	}
 	return nil, errors.ErrUnsupported
 }
@@ -36,6 +38,13 @@ func parseKind(link netlink.Link) ip.LinkKind {
 		}
 		local, _ := netip.AddrFromSlice(v.SrcAddr)
 		return ip.VXLAN{VNI: uint32(v.VxlanId), Local: local, Port: uint16(v.Port), Learning: v.Learning, GBP: v.GBP}
+	case *netlink.Iptun:
+		// One that flanneld made takes MPLS as well.
+		if v.FlowBased || v.EncapType != 0 || len(v.Remote) > 0 && !v.Remote.IsUnspecified() || v.Proto != 0 && v.Proto != ip.ProtocolIPIP {
+			return nil
+		}
+		local, _ := netip.AddrFromSlice(v.Local)
+		return ip.IPIP{Local: local}
 	}
 	return nil
 }

@@ -48,7 +48,9 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 func (k *Kernel) addLink(l ip.Link) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = l.Name
-	attrs.HardwareAddr = l.MAC[:]
+	if !l.MAC.IsZero() {
+		attrs.HardwareAddr = l.MAC[:]
+	}
 	attrs.MTU = l.MTU
 	if l.Up {
 		attrs.Flags |= net.FlagUp

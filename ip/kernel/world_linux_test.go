@@ -52,8 +52,8 @@ func newWorld(t testing.TB) world {
 		}
 		must(t, set(w.link(t, name)))
 	}
-	w.Knock = func(name string, from netip.Addr, to netip.AddrPort, vni uint32, inner netip.Addr) {
-		w.knock(t, name, from, to, vni, inner)
+	w.Knock = func(name string, from, to netip.Addr, tunnel ip.Tunnel, inner netip.Addr) {
+		w.knock(t, name, from, to, tunnel, inner)
 	}
 	w.Forward = func(name string, src, dst netip.Addr) {
 		w.send(t, name, netnstest.UDP(netip.AddrPortFrom(src, 4789), netip.AddrPortFrom(dst, 4789), nil))

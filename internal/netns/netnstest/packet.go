@@ -33,13 +33,23 @@ func UDP(from, to netip.AddrPort, payload []byte) []byte {
 	binary.BigEndian.PutUint16(udp[6:], sum)
 
 	if to.Addr().Is4() {
-		total := 20 + size
-		ip := append([]byte{0x45, 0, byte(total >> 8), byte(total), 0, 0, 0, 0, hops, protocol, 0, 0}, append(src, dst...)...)
-		binary.BigEndian.PutUint16(ip[10:], checksum(ip))
-		return append(ip, udp...)
+		return ipv4(protocol, src, dst, udp)
 	}
 	ip := append([]byte{0x60, 0, 0, 0, byte(size >> 8), byte(size), protocol, hops}, append(src, dst...)...)
 	return append(ip, udp...)
+}
+
+// IPIP is an IPv4 packet with another packet in it (RFC 2003).
+func IPIP(from, to netip.Addr, packet []byte) []byte {
+	return ipv4(4, from.AsSlice(), to.AsSlice(), packet)
+}
+
+func ipv4(protocol byte, src, dst, payload []byte) []byte {
+	const hops = 64
+	total := 20 + len(payload)
+	ip := append([]byte{0x45, 0, byte(total >> 8), byte(total), 0, 0, 0, 0, hops, protocol, 0, 0}, append(src, dst...)...)
+	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
+	return append(ip, payload...)
 }
 
 // VXLAN is the payload of a UDP datagram with a frame in it (RFC 7348).
