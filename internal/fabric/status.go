@@ -48,7 +48,7 @@ type PeerStatus struct {
 	Node    string         `json:"node,omitempty"`
 	Subnets []netip.Prefix `json:"subnets"`
 	Public  []netip.Addr   `json:"public"`
-	Via     string         `json:"via"` // "direct", "vxlan", "mixed" or "none"
+	Via     string         `json:"via"` // "direct", a kind of tunnel such as "vxlan", "mixed" or "none"
 }
 
 // WithPeers returns the status with the list of peers.
