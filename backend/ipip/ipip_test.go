@@ -94,7 +94,7 @@ func TestBehindNAT(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := json.Marshal(attrs); err != nil || string(text) != `{"PublicIP":"203.0.113.1","PublicIPv6":null,"BackendType":"ipip"}` {
+	if text, err := json.Marshal(flannel.Attrs(attrs)); err != nil || string(text) != `{"PublicIP":"203.0.113.1","PublicIPv6":null,"BackendType":"ipip"}` {
 		t.Errorf("lease %s, %v", text, err)
 	}
 	s, _ := b.Plan(h, *lease(1), nil)
