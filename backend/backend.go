@@ -34,7 +34,7 @@ type Backend interface {
 var ErrOutranked = errors.New("hosts that see the store for the first time leave this one out")
 
 // New makes the backend of a network. Doubts are oddities that an operator should know and that stop nothing.
-type New func(network subnet.Network) (b Backend, doubts []string, err error)
+type New func(network subnet.Network) (b Backend, warnings []string, err error)
 
 // Open makes the backend that the network names, one of the given ones.
 func Open(all map[string]New, n subnet.Network) (Backend, []string, error) {

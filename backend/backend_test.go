@@ -52,16 +52,16 @@ func TestDecodeOptions(t *testing.T) {
 		Direct bool
 	}
 	for _, tt := range []struct {
-		name, text string
-		want       options
-		doubt, err string
+		name, text   string
+		want         options
+		warning, err string
 	}{
 		{name: "absent", want: options{VNI: 1}},
 		{name: "empty", text: `{}`, want: options{VNI: 1}},
 		{name: "type alone", text: `{"Type":"vxlan"}`, want: options{VNI: 1}},
 		{name: "any case", text: `{"type":"vxlan","vni":7,"PORT":4789,"direct":true}`, want: options{VNI: 7, Port: 4789, Direct: true}},
 		{name: "null keeps the default", text: `{"VNI":null}`, want: options{VNI: 1}},
-		{name: "unknown", text: `{"Prot":1}`, want: options{VNI: 1}, doubt: "Port"},
+		{name: "unknown", text: `{"Prot":1}`, want: options{VNI: 1}, warning: "Port"},
 		{name: "text for a number", text: `{"MTU":"1400"}`, err: "Backend.MTU does not take a string: want a number without quotes"},
 		{name: "number out of range", text: `{"Port":70000}`, err: "Backend.Port does not take a number 70000: want a number from 0 to 65535"},
 		{name: "negative", text: `{"VNI":-1}`, err: "Backend.VNI does not take a number -1: want a number without quotes"},
@@ -70,7 +70,7 @@ func TestDecodeOptions(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := options{VNI: 1}
-			doubts, err := DecodeOptions(subnet.Backend{Options: json.RawMessage(tt.text)}, &got)
+			warnings, err := DecodeOptions(subnet.Backend{Options: json.RawMessage(tt.text)}, &got)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("error %v, want %q", err, tt.err)
@@ -80,8 +80,8 @@ func TestDecodeOptions(t *testing.T) {
 			if err != nil || got != tt.want {
 				t.Errorf("%+v, error %v, want %+v", got, err, tt.want)
 			}
-			if (tt.doubt == "") != (len(doubts) == 0) || len(doubts) > 0 && !strings.Contains(doubts[0], tt.doubt) {
-				t.Errorf("doubts %q, want %q", doubts, tt.doubt)
+			if (tt.warning == "") != (len(warnings) == 0) || len(warnings) > 0 && !strings.Contains(warnings[0], tt.warning) {
+				t.Errorf("doubts %q, want %q", warnings, tt.warning)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ import (
 // DecodeOptions decodes the Backend object of a network configuration into the struct at opts, whose fields are the
 // options that the backend knows; a field that is absent keeps its value. Names are matched in any case. An option
 // that the backend does not know becomes a doubt, one with an unusable value an error that names it.
-func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
+func DecodeOptions(b subnet.Backend, opts any) (warnings []string, err error) {
 	if len(b.Options) == 0 {
 		return nil, nil
 	}
@@ -28,10 +28,10 @@ func DecodeOptions(b subnet.Backend, opts any) (doubts []string, err error) {
 		}
 		return nil, fmt.Errorf("decode Backend: %w", err)
 	}
-	for _, doubt := range flannel.UnknownFields(b.Options, known...) {
-		doubts = append(doubts, "Backend: "+doubt)
+	for _, warning := range flannel.UnknownFields(b.Options, known...) {
+		warnings = append(warnings, "Backend: "+warning)
 	}
-	return doubts, nil
+	return warnings, nil
 }
 
 // describe says what values a type has.

@@ -84,7 +84,7 @@ func (p *Plugin) attach(ctx context.Context, c conf, env flannel.Env, delegate j
 	if err != nil {
 		return nil, err
 	}
-	p.settleGateway(ctx, bridgeOf(c), made)
+	p.awaitGateway(ctx, bridgeOf(c), made)
 	p.forgetNeighbors(bridgeOf(c), addrs)
 	p.announce(bridgeOf(c), args, addrs)
 	return result.GetAsVersion(cmp.Or(c.CNIVersion, "0.1.0"))

@@ -117,15 +117,15 @@ const (
 	gatewayEvery   = 50 * time.Millisecond
 )
 
-// settleGateway sees to it that the addresses of the bridge answer when the first containers come. Nobody else can have those of a
+// awaitGateway sees to it that the addresses of the bridge answer when the first containers come. Nobody else can have those of a
 // bridge that came with this one; beside another that is just coming, that one sees to it.
-func (p *Plugin) settleGateway(ctx context.Context, name string, made bool) {
+func (p *Plugin) awaitGateway(ctx context.Context, name string, made bool) {
 	if name == "" {
 		return
 	}
 	if made {
 		if err := bridge.Assume(name); err != nil {
-			p.remark("settle gateway: %v", err)
+			p.remark("wait for the gateway: %v", err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, gatewayTimeout)
@@ -133,7 +133,7 @@ func (p *Plugin) settleGateway(ctx context.Context, name string, made bool) {
 	for {
 		tentative, err := bridge.Tentative(name)
 		if err != nil {
-			p.remark("settle gateway: %v", err)
+			p.remark("wait for the gateway: %v", err)
 		}
 		if len(tentative) == 0 {
 			return

@@ -22,8 +22,8 @@ func TestNetworksAreValid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, doubts, err := flannel.ParseNetwork(text, 1); err != nil || len(doubts) > 0 {
-			t.Errorf("%s: error %v, doubts %q, want neither", name, err, doubts)
+		if _, warnings, err := flannel.ParseNetwork(text, 1); err != nil || len(warnings) > 0 {
+			t.Errorf("%s: error %v, doubts %q, want neither", name, err, warnings)
 		}
 	}
 }

@@ -150,10 +150,10 @@ func (l Leftover) command(verb Verb, _ Object) string {
 
 // ShellWord quotes a name or path that others chose for a shell, as operators paste commands. The kernel lets interfaces be called $(reboot).
 func ShellWord(name string) string {
-	plain := func(r rune) bool {
+	safe := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("._-+:@%/", r)
 	}
-	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
+	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !safe(r) }) {
 		return name
 	}
 	// Of what does not show as itself, package printable would escape the whole line, backslashes too, and so undo the quoting.

@@ -80,7 +80,7 @@ COMMIT
 -A DOCKER ! -i docker0 -o docker0 -j DROP
 COMMIT
 `
-	plain = `*filter
+	save = `*filter
 :INPUT ACCEPT
 :FORWARD DROP
 :OUTPUT ACCEPT
@@ -101,25 +101,25 @@ func TestOpen(t *testing.T) {
 		want []string
 	}{
 		"nothing":             {"", nil},
-		"policy accept":       {strings.Replace(plain, "DROP", "ACCEPT", 1), nil},
-		"policy drop":         {plain, []string{base + in, base + out}},
+		"policy accept":       {strings.Replace(save, "DROP", "ACCEPT", 1), nil},
+		"policy drop":         {save, []string{base + in, base + out}},
 		"Docker 20.10":        {docker20, []string{user + in}},
 		"Docker 28":           {docker28, []string{user + in, raw + in}},
 		"Docker 28.0":         {docker28set, []string{user + in}},
 		"Docker has left":     {strings.Replace(docker20, "-A FORWARD -j DOCKER-USER\n", "", 1), []string{base + in}},
 		"drop before Docker":  {strings.Replace(docker20, "-A FORWARD", "-A FORWARD -i flannel.1 -j DROP\n-A FORWARD", 1), []string{base + in}},
-		"reject at the end":   {strings.Replace(plain, "FORWARD DROP\n:OUTPUT ACCEPT\n", "FORWARD ACCEPT\n:OUTPUT ACCEPT\n-A FORWARD -j REJECT\n", 1), []string{base + in, base + out}},
-		"accepted already":    {strings.Replace(plain, "COMMIT", "-A FORWARD -s 10.0.0.0/8 -j ACCEPT\nCOMMIT", 1), nil},
-		"accepted in part":    {strings.Replace(plain, "COMMIT", "-A FORWARD -s 10.5.1.0/24 -j ACCEPT\nCOMMIT", 1), []string{base + in}},
-		"accepted, perhaps":   {strings.Replace(plain, "COMMIT", "-A FORWARD -m mark --mark 1 -j ACCEPT\nCOMMIT", 1), []string{base + in, base + out}},
+		"reject at the end":   {strings.Replace(save, "FORWARD DROP\n:OUTPUT ACCEPT\n", "FORWARD ACCEPT\n:OUTPUT ACCEPT\n-A FORWARD -j REJECT\n", 1), []string{base + in, base + out}},
+		"accepted already":    {strings.Replace(save, "COMMIT", "-A FORWARD -s 10.0.0.0/8 -j ACCEPT\nCOMMIT", 1), nil},
+		"accepted in part":    {strings.Replace(save, "COMMIT", "-A FORWARD -s 10.5.1.0/24 -j ACCEPT\nCOMMIT", 1), []string{base + in}},
+		"accepted, perhaps":   {strings.Replace(save, "COMMIT", "-A FORWARD -m mark --mark 1 -j ACCEPT\nCOMMIT", 1), []string{base + in, base + out}},
 		"one address dropped": {strings.Replace(docker28, "! -i docker0 -j DROP", "-j DROP", 1), []string{user + in}},
-		"one port dropped":    {strings.Replace(plain, ":OUTPUT ACCEPT\n", ":OUTPUT ACCEPT\n-A FORWARD -p tcp -m tcp --dport 25 -j DROP\n-A FORWARD -j ACCEPT\n", 1), nil},
+		"one port dropped":    {strings.Replace(save, ":OUTPUT ACCEPT\n", ":OUTPUT ACCEPT\n-A FORWARD -p tcp -m tcp --dport 25 -j DROP\n-A FORWARD -j ACCEPT\n", 1), nil},
 		"one port rejected elsewhere": {
-			strings.Replace(strings.Replace(plain, ":OUTPUT ACCEPT\n", ":OUTPUT ACCEPT\n:NO -\n-A FORWARD -p tcp --dport 25 -j NO\n-A FORWARD -j ACCEPT\n-A NO -j REJECT\n", 1), "DROP", "ACCEPT", 1), nil,
+			strings.Replace(strings.Replace(save, ":OUTPUT ACCEPT\n", ":OUTPUT ACCEPT\n:NO -\n-A FORWARD -p tcp --dport 25 -j NO\n-A FORWARD -j ACCEPT\n-A NO -j REJECT\n", 1), "DROP", "ACCEPT", 1), nil,
 		},
-		"other interfaces": {strings.Replace(plain, "FORWARD DROP\n:OUTPUT ACCEPT\n", "FORWARD ACCEPT\n:OUTPUT ACCEPT\n-A FORWARD -i eth0 -j DROP\n-A FORWARD -o virbr+ -j DROP\n", 1), nil},
-		"goto":             {strings.Replace(plain, "COMMIT", "-A FORWARD -g ON\n-A FORWARD -j ACCEPT\nCOMMIT", 1), []string{base + in, base + out}},
-		"loop":             {strings.Replace(plain, ":OUTPUT ACCEPT\n", ":OUTPUT ACCEPT\n:A -\n:B -\n-A FORWARD -j A\n-A A -j B\n-A B -j A\n", 1), []string{base + in, base + out}},
+		"other interfaces": {strings.Replace(save, "FORWARD DROP\n:OUTPUT ACCEPT\n", "FORWARD ACCEPT\n:OUTPUT ACCEPT\n-A FORWARD -i eth0 -j DROP\n-A FORWARD -o virbr+ -j DROP\n", 1), nil},
+		"goto":             {strings.Replace(save, "COMMIT", "-A FORWARD -g ON\n-A FORWARD -j ACCEPT\nCOMMIT", 1), []string{base + in, base + out}},
+		"loop":             {strings.Replace(save, ":OUTPUT ACCEPT\n", ":OUTPUT ACCEPT\n:A -\n:B -\n-A FORWARD -j A\n-A A -j B\n-A B -j A\n", 1), []string{base + in, base + out}},
 	} {
 		for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
 			filters := iptest.ParseSave(engine, ip.IPv4, test.text)
@@ -285,20 +285,20 @@ func TestOpenWithinAHost(t *testing.T) {
 	// After the rules that are there, they need not name the bridge.
 	const last = "-t filter -A FORWARD"
 	policy := []string{last + strings.Replace(published, " -o cni0", "", 1), base + same, base + other, last + strings.Replace(answers, " -i cni0", "", 1)}
-	known := strings.Replace(plain, "COMMIT", "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"+
+	known := strings.Replace(save, "COMMIT", "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT\n"+
 		"-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT", 1)
 	for name, test := range map[string]struct {
 		text string
 		want []string
 	}{
-		"policy accept":  {strings.Replace(plain, "DROP", "ACCEPT", 1), nil},
-		"policy drop":    {plain, policy},
-		"some kept out":  {strings.Replace(plain, "COMMIT", "-A FORWARD -s 203.0.113.0/24 -i eth0 -j DROP\nCOMMIT", 1), policy},
-		"user chain":     {strings.Replace(plain, "COMMIT", ":MINE -\n-A FORWARD -j MINE\n-A MINE -j REJECT\nCOMMIT", 1), all},
+		"policy accept":  {strings.Replace(save, "DROP", "ACCEPT", 1), nil},
+		"policy drop":    {save, policy},
+		"some kept out":  {strings.Replace(save, "COMMIT", "-A FORWARD -s 203.0.113.0/24 -i eth0 -j DROP\nCOMMIT", 1), policy},
+		"user chain":     {strings.Replace(save, "COMMIT", ":MINE -\n-A FORWARD -j MINE\n-A MINE -j REJECT\nCOMMIT", 1), all},
 		"beside Docker":  {docker20, []string{policy[0], user + same, user + other, policy[3]}},
 		"accepted":       {known, []string{base + same, base + other}},
 		"Docker in raw":  {docker28, nil},
-		"same bridge in": {strings.Replace(plain, "COMMIT", "-A FORWARD -i cni0 -o cni0 -j ACCEPT\nCOMMIT", 1), []string{policy[0], base + other, policy[3]}},
+		"same bridge in": {strings.Replace(save, "COMMIT", "-A FORWARD -i cni0 -o cni0 -j ACCEPT\nCOMMIT", 1), []string{policy[0], base + other, policy[3]}},
 	} {
 		for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
 			filters := iptest.ParseSave(engine, ip.IPv4, test.text)
@@ -315,7 +315,7 @@ func TestOpenWithinAHost(t *testing.T) {
 	// Who may come in somebody has decided: before that decision, nothing is opened.
 	for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
 		for _, rule := range []string{"-s 203.0.113.0/24 -j DROP", "! -s 192.0.2.2/32 -i eth0 -j DROP", "-p tcp -m tcp --dport 3306 -j DROP"} {
-			filters := iptest.ParseSave(engine, ip.IPv4, strings.Replace(plain, "COMMIT", "-A FORWARD "+rule+"\n-A FORWARD -j REJECT\nCOMMIT", 1))
+			filters := iptest.ParseSave(engine, ip.IPv4, strings.Replace(save, "COMMIT", "-A FORWARD "+rule+"\n-A FORWARD -j REJECT\nCOMMIT", 1))
 			passage := ip.Open(filters, flows)
 			want := []string{base + same, base + other, base + answers}
 			slices.Sort(want)

@@ -11,7 +11,7 @@ import (
 )
 
 // Allocate chooses subnets for a claim, one per family in use: the previous one if it is free and fits n, else the one that
-// set.Past says the node had last. A host without either gets one that nobody has had, from a place that a hash of the node id gives, so that
+// set.FormerOwners says the node had last. A host without either gets one that nobody has had, from a place that a hash of the node id gives, so that
 // hosts that start together rarely collide; then those given back, the longest ago first, and then those that expired, likewise.
 //
 // Not free is what overlaps a lease of set, whatever its length and state, or holds a public address of a lease or of the
@@ -61,7 +61,7 @@ func allocate(f ip.Family, pool Pool, set Set, claim Claim, lost int) (netip.Pre
 	if previous := claim.Previous.Of(f); pool.fits(previous) && !taken.overlaps(previous) {
 		return previous, nil
 	}
-	free, had := pool.past(f, set.Past, taken)
+	free, had := pool.formerOwners(f, set.FormerOwners, taken)
 	if p, ok := free.lastOf(claim.Attrs.Node); ok {
 		return p, nil
 	}

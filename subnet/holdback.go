@@ -13,23 +13,23 @@ import (
 // to 6 s to find an etcd that came back with other data.
 const HoldbackTime = 15 * time.Second
 
-// Holdback is what a Store puts between what it reads and what Watch delivers. A view is doubted if most leases of the last
+// Holdback is what a Store puts between what it reads and what Watch delivers. A view is not believed at once if most leases of the last
 // one went at once, or if the store has gone back in time, as after a restore from a backup. Until a second
 // complete read, the lost leases are delivered beside those of the view. The zero value has seen nothing.
 type Holdback struct {
-	last  []*Lease // as delivered
-	doubt bool
-	kept  int
+	last    []*Lease // as delivered
+	holding bool
+	kept    int
 }
 
 // Admit returns what to deliver of a view. back tells that the store holds older data than before.
 func (h *Holdback) Admit(set Set, back bool) Set {
 	if back || suddenLoss(h.last, set.Leases) {
-		h.doubt = true
+		h.holding = true
 	}
-	if h.doubt {
+	if h.holding {
 		set.Leases, h.kept = HoldBack(set.Leases, h.last)
-		h.doubt = h.kept > 0
+		h.holding = h.kept > 0
 	}
 	h.last = set.Leases
 	return set
@@ -37,13 +37,13 @@ func (h *Holdback) Admit(set Set, back bool) Set {
 
 // Confirm takes in a second complete read, and returns what to deliver: just that.
 func (h *Holdback) Confirm(set Set) Set {
-	h.last, h.doubt = set.Leases, false
+	h.last, h.holding = set.Leases, false
 	return set
 }
 
-// Doubt says for people what is held back; it is empty when nothing is.
-func (h *Holdback) Doubt() string {
-	if !h.doubt {
+// Reason says for people what is held back; it is empty when nothing is.
+func (h *Holdback) Reason() string {
+	if !h.holding {
 		return ""
 	}
 	what := "1 lease that went at once with others stays"

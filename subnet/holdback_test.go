@@ -34,10 +34,10 @@ func textsOf(leases []*Lease) []string {
 func TestHoldback(t *testing.T) {
 	four := []string{"10.5.1.0/24 a 1", "10.5.2.0/24 b 2", "10.5.3.0/24 c 3", "10.5.4.0/24 d 4"}
 	for name, tt := range map[string]struct {
-		next  []string
-		back  bool
-		want  []string
-		doubt bool
+		next    []string
+		back    bool
+		want    []string
+		holding bool
 	}{
 		"nothing new":         {four, false, four, false},
 		"half are gone":       {four[:2], false, four[:2], false},
@@ -58,10 +58,10 @@ func TestHoldback(t *testing.T) {
 			if texts := textsOf(got.Leases); !slices.Equal(texts, tt.want) {
 				t.Errorf("delivered %q, want %q", texts, tt.want)
 			}
-			if (h.Doubt() != "") != tt.doubt {
-				t.Errorf("doubt %q, want one: %v", h.Doubt(), tt.doubt)
+			if (h.Reason() != "") != tt.holding {
+				t.Errorf("doubt %q, want one: %v", h.Reason(), tt.holding)
 			}
-			if got := textsOf(h.Confirm(Set{Leases: leasesOf(t, tt.next...)}).Leases); !slices.Equal(got, tt.next) || h.Doubt() != "" {
+			if got := textsOf(h.Confirm(Set{Leases: leasesOf(t, tt.next...)}).Leases); !slices.Equal(got, tt.next) || h.Reason() != "" {
 				t.Errorf("confirmed %q, want %q", got, tt.next)
 			}
 		})
@@ -76,8 +76,8 @@ func TestHoldbackEndsWhenAllAreBack(t *testing.T) {
 	var back []string
 	for i := range 5 {
 		got := h.Admit(Set{Leases: leasesOf(t, back...)}, false)
-		if len(got.Leases) != 4 || (h.Doubt() != "") != (i < 4) {
-			t.Errorf("with %d back: %d leases, doubt %q", i, len(got.Leases), h.Doubt())
+		if len(got.Leases) != 4 || (h.Reason() != "") != (i < 4) {
+			t.Errorf("with %d back: %d leases, doubt %q", i, len(got.Leases), h.Reason())
 		}
 		if i < 4 {
 			back = append(back, fmt.Sprintf("10.5.%d.0/24 %c %d", i+1, 'a'+i, 10+i))
@@ -98,7 +98,7 @@ func TestHoldbackOfTheRest(t *testing.T) {
 	for i := range back {
 		back[i].Created = back[i].Revision
 	}
-	if got := h.Admit(Set{Leases: back}, false); len(got.Leases) != 4 || h.Doubt() == "" {
-		t.Errorf("%q, doubt %q, want the fourth held back", textsOf(got.Leases), h.Doubt())
+	if got := h.Admit(Set{Leases: back}, false); len(got.Leases) != 4 || h.Reason() == "" {
+		t.Errorf("%q, doubt %q, want the fourth held back", textsOf(got.Leases), h.Reason())
 	}
 }

@@ -149,13 +149,13 @@ func TestJudgeLaws(t *testing.T) {
 		for _, f := range n.Families() {
 			checkJudged(t, n, f, leases, usable, self)
 		}
-		told := map[string]bool{}
+		reported := map[string]bool{}
 		for _, p := range refused {
-			told[p.Key] = true
+			reported[p.Key] = true
 		}
 		for _, l := range leases {
 			kept := slices.ContainsFunc(usable, func(u *Lease) bool { return u.Subnets == l.Subnets })
-			if !kept && !told[KeyOf(l.Subnets)] && !self.owns(l) {
+			if !kept && !reported[KeyOf(l.Subnets)] && !self.owns(l) {
 				t.Fatalf("%v was left out silently", l)
 			}
 		}

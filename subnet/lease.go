@@ -51,9 +51,9 @@ type Problem struct {
 
 // Set is one consistent view of the store.
 type Set struct {
-	Revision Revision
-	Network  *Network  // the newest valid configuration seen; nil if there has been none
-	Leases   []*Lease  // every lease that parses, by subnet; shared with other views, so never changed
-	Problems []Problem // keys that do not parse, and doubts about the configuration
-	Past     []Past    // what has been leased; a store reads it for Allocate alone
+	Revision     Revision
+	Network      *Network      // the newest valid configuration seen; nil if there has been none
+	Leases       []*Lease      // every lease that parses, by subnet; shared with other views, so never changed
+	Problems     []Problem     // keys that do not parse, and doubts about the configuration
+	FormerOwners []FormerOwner // what has been leased; a store reads it for Allocate alone
 }

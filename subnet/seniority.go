@@ -72,8 +72,8 @@ func holderOf(l *Lease) holder {
 	return holder{node: l.Attrs.Node, instance: l.Attrs.Instance}
 }
 
-// Recall makes m remember a view, its leases with their standing, and those that went before it.
-func (m *Memory) Recall(set Set, former []*Lease) {
+// Restore makes m remember a view, its leases with their standing, and those that went before it.
+func (m *Memory) Restore(set Set, former []*Lease) {
 	*m = Memory{seen: set.Leases, ranked: set.Leases, former: make(map[holder]*Lease, len(former)), last: set.Revision}
 	for _, l := range set.Leases {
 		m.last = max(m.last, l.subnetsSince(), l.attrsSince())
@@ -98,7 +98,7 @@ func (m *Memory) Rank(set Set) []*Lease {
 		return m.ranked
 	}
 	if m.seen == nil && m.last == 0 {
-		m.Recall(set, nil)
+		m.Restore(set, nil)
 		return m.ranked
 	}
 	v := viewing{memory: m, ranked: make([]*Lease, len(set.Leases)), gone: map[holder]*Lease{}}

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// told makes a lease from its subnet, owner, instance, MAC and revision of creation; the public address is the owner's.
-func told(subnet, node, instance, mac string, created Revision) *Lease {
+// announced makes a lease from its subnet, owner, instance, MAC and revision of creation; the public address is the owner's.
+func announced(subnet, node, instance, mac string, created Revision) *Lease {
 	l := &Lease{Created: created, Revision: created}
 	l.Subnets.V4 = netip.MustParsePrefix(subnet)
 	l.Attrs.Node, l.Attrs.Instance, l.Attrs.BackendType = node, instance, "vxlan"
@@ -31,8 +31,8 @@ func rankedBy(leases []*Lease, compare func(a, b *Lease) int) (nodes string) {
 }
 
 func TestMemory(t *testing.T) {
-	a, b := told("10.5.1.0/24", "a", "run", "m1", 10), told("10.5.2.0/24", "b", "run", "m2", 20)
-	forged := told("10.5.9.0/24", "z", "", "m1", 30)
+	a, b := announced("10.5.1.0/24", "a", "run", "m1", 10), announced("10.5.2.0/24", "b", "run", "m2", 20)
+	forged := announced("10.5.9.0/24", "z", "", "m1", 30)
 	anew := func(l *Lease, created Revision) *Lease { o := *l; o.Created, o.Revision = created, created; return &o }
 	saying := func(l *Lease, mac string, revision Revision) *Lease {
 		o := *l
@@ -46,14 +46,14 @@ func TestMemory(t *testing.T) {
 		"by age":                          {[][]*Lease{{a, b, forged}}, "abz", "abz"},
 		"made anew between two views":     {[][]*Lease{{a, b, forged}, {anew(a, 40), b, forged}}, "abz", "abz"},
 		"gone and made anew":              {[][]*Lease{{a, b, forged}, {b, forged}, {forged}, {anew(a, 40), b, forged}}, "abz", "abz"},
-		"a flanneld's":                    {[][]*Lease{{told("10.5.1.0/24", "a", "", "m1", 10), b}, {b}, {told("10.5.1.0/24", "a", "", "m1", 40), b}}, "ab", "ab"},
-		"another instance is another":     {[][]*Lease{{a, b}, {b}, {told("10.5.1.0/24", "a", "other", "m1", 40), b}}, "ba", "ba"},
-		"elsewhere, with what it said":    {[][]*Lease{{a, b}, {b}, {b, told("10.5.3.0/24", "a", "run", "m1", 40)}}, "ba", "ab"},
-		"there, with another MAC":         {[][]*Lease{{a, b}, {b}, {told("10.5.1.0/24", "a", "run", "m7", 40), b}}, "ab", "ba"},
+		"a flanneld's":                    {[][]*Lease{{announced("10.5.1.0/24", "a", "", "m1", 10), b}, {b}, {announced("10.5.1.0/24", "a", "", "m1", 40), b}}, "ab", "ab"},
+		"another instance is another":     {[][]*Lease{{a, b}, {b}, {announced("10.5.1.0/24", "a", "other", "m1", 40), b}}, "ba", "ba"},
+		"elsewhere, with what it said":    {[][]*Lease{{a, b}, {b}, {b, announced("10.5.3.0/24", "a", "run", "m1", 40)}}, "ba", "ab"},
+		"there, with another MAC":         {[][]*Lease{{a, b}, {b}, {announced("10.5.1.0/24", "a", "run", "m7", 40), b}}, "ab", "ba"},
 		"an old lease says something new": {[][]*Lease{{a, b}, {saying(a, "m2", 40), b}}, "ab", "ba"},
 		"a wipe, and junk was faster":     {[][]*Lease{{a, b}, {anew(forged, 2)}, {anew(a, 7), b, anew(forged, 2)}}, "abz", "abz"},
-		"a wipe, and all is new":          {[][]*Lease{{a, b}, {told("10.5.3.0/24", "c", "run", "m3", 3), told("10.5.4.0/24", "d", "run", "m4", 2)}}, "dc", "dc"},
-		"a copy of one that is there":     {[][]*Lease{{a, b}, {a, b, told("10.5.3.0/24", "a", "run", "m1", 1)}}, "aba", "aba"},
+		"a wipe, and all is new":          {[][]*Lease{{a, b}, {announced("10.5.3.0/24", "c", "run", "m3", 3), announced("10.5.4.0/24", "d", "run", "m4", 2)}}, "dc", "dc"},
+		"a copy of one that is there":     {[][]*Lease{{a, b}, {a, b, announced("10.5.3.0/24", "a", "run", "m1", 1)}}, "aba", "aba"},
 	} {
 		var m Memory
 		var got []*Lease
@@ -64,7 +64,7 @@ func TestMemory(t *testing.T) {
 			}
 			if i == len(tt.views)-1 { // a restart of the observer forgets nothing
 				var again Memory
-				again.Recall(Set{Leases: m.ranked, Revision: m.last}, m.Former())
+				again.Restore(Set{Leases: m.ranked, Revision: m.last}, m.Former())
 				if i > 0 {
 					m = again
 				}
@@ -79,10 +79,10 @@ func TestMemory(t *testing.T) {
 
 // Whoever floods the store does not make a host forget those who were there before.
 func TestMemoryIsBounded(t *testing.T) {
-	victim := told("10.0.0.0/30", "v", "run", "m", 1)
+	victim := announced("10.0.0.0/30", "v", "run", "m", 1)
 	flood := []*Lease{victim}
 	for i := range 2 * mostFormer {
-		l := told(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), "f", fmt.Sprint(i), "m", Revision(2+i))
+		l := announced(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), "f", fmt.Sprint(i), "m", Revision(2+i))
 		flood = append(flood, l)
 	}
 	var m Memory
@@ -91,7 +91,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if n := len(m.former); n != mostFormer {
 		t.Errorf("%d leases are remembered, want %d", n, mostFormer)
 	}
-	back := told("10.0.0.0/30", "v", "run", "m", 100_000)
+	back := announced("10.0.0.0/30", "v", "run", "m", 100_000)
 	if got := m.Rank(Set{Leases: []*Lease{back}}); got[0].subnetsSince() != 1 {
 		t.Errorf("the lease stands since %d, want 1", got[0].subnetsSince())
 	}
@@ -105,14 +105,14 @@ func TestMemoryForgetsTheLongGone(t *testing.T) {
 		var hosts []*Lease
 		for i := range 1000 {
 			revision++
-			hosts = append(hosts, told(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), fmt.Sprintf("n%d-%d", batch, i), "run", "m", revision))
+			hosts = append(hosts, announced(fmt.Sprintf("10.%d.%d.0/30", 1+i/256, i%256), fmt.Sprintf("n%d-%d", batch, i), "run", "m", revision))
 		}
 		m.Rank(Set{Revision: revision, Leases: hosts})
 	}
-	mine := told("10.0.0.0/30", "v", "run", "m", revision+1)
+	mine := announced("10.0.0.0/30", "v", "run", "m", revision+1)
 	m.Rank(Set{Revision: revision + 1, Leases: []*Lease{mine}})
 	m.Rank(Set{Revision: revision + 500, Leases: []*Lease{}})
-	back := told("10.0.0.0/30", "v", "run", "m", revision+501)
+	back := announced("10.0.0.0/30", "v", "run", "m", revision+501)
 	if got := m.Rank(Set{Revision: revision + 501, Leases: []*Lease{back}}); got[0].subnetsSince() != revision+1 {
 		t.Errorf("the lease stands since %d, want %d", got[0].subnetsSince(), revision+1)
 	}
@@ -139,7 +139,7 @@ func TestMemoryLaws(t *testing.T) {
 					continue
 				}
 				node := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "node")
-				held[n] = told(fmt.Sprintf("10.5.%d.0/24", n), node, "run", rapid.SampledFrom([]string{"m1", "m2"}).Draw(t, "mac"), revision)
+				held[n] = announced(fmt.Sprintf("10.5.%d.0/24", n), node, "run", rapid.SampledFrom([]string{"m1", "m2"}).Draw(t, "mac"), revision)
 			}
 			var leases []*Lease
 			for n := range 7 {

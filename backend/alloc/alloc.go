@@ -15,11 +15,11 @@ type Alloc struct{}
 
 // New makes the backend; it has no options.
 func New(n subnet.Network) (backend.Backend, []string, error) {
-	doubts, err := backend.DecodeOptions(n.Backend, &struct{}{})
+	warnings, err := backend.DecodeOptions(n.Backend, &struct{}{})
 	if err != nil {
 		return nil, nil, err
 	}
-	return Alloc{}, doubts, nil
+	return Alloc{}, warnings, nil
 }
 
 // Scope owns nothing.

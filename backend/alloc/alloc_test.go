@@ -12,9 +12,9 @@ import (
 )
 
 func TestLeasesAndNothingElse(t *testing.T) {
-	b, doubts, err := New(subnet.Network{Backend: subnet.Backend{Type: Name, Options: json.RawMessage(`{"Type":"alloc","VNI":7}`)}})
-	if err != nil || len(doubts) != 1 || !strings.Contains(doubts[0], "VNI") {
-		t.Errorf("doubts %q, error %v, want one about VNI", doubts, err)
+	b, warnings, err := New(subnet.Network{Backend: subnet.Backend{Type: Name, Options: json.RawMessage(`{"Type":"alloc","VNI":7}`)}})
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "VNI") {
+		t.Errorf("doubts %q, error %v, want one about VNI", warnings, err)
 	}
 	h := backend.Host{Uplink: ip.Uplink{Link: "eth0", MTU: 9000}}
 	h.Uplink.Public.V4 = netip.MustParseAddr("203.0.113.1") // of a NAT

@@ -17,11 +17,11 @@ type HostGW struct{ families []ip.Family }
 
 // New makes the backend; it has no options.
 func New(n subnet.Network) (backend.Backend, []string, error) {
-	doubts, err := backend.DecodeOptions(n.Backend, &struct{}{})
+	warnings, err := backend.DecodeOptions(n.Backend, &struct{}{})
 	if err != nil {
 		return nil, nil, err
 	}
-	return &HostGW{families: n.Families()}, doubts, nil
+	return &HostGW{families: n.Families()}, warnings, nil
 }
 
 // Scope owns no link and asks how every peer is reached.

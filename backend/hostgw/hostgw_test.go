@@ -21,9 +21,9 @@ func open(t *testing.T) backend.Backend {
 	n := subnet.Network{Backend: subnet.Backend{Type: Name, Options: json.RawMessage(`{"Type":"host-gw"}`)}}
 	n.Pools.V4 = subnet.Pool{Network: netip.MustParsePrefix("10.5.0.0/16"), SubnetLen: 24}
 	n.Pools.V6 = subnet.Pool{Network: netip.MustParsePrefix("fc00:5::/48"), SubnetLen: 64}
-	b, doubts, err := New(n)
-	if err != nil || len(doubts) > 0 {
-		t.Fatal(err, doubts)
+	b, warnings, err := New(n)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
 	}
 	return b
 }

@@ -34,14 +34,14 @@ type IPIP struct {
 // New reads the options of the network, which has IPv4 only.
 func New(n subnet.Network) (backend.Backend, []string, error) {
 	var opts options
-	doubts, err := backend.DecodeOptions(n.Backend, &opts)
+	warnings, err := backend.DecodeOptions(n.Backend, &opts)
 	if err != nil {
 		return nil, nil, err
 	}
 	if n.Pools.V6.Network.IsValid() || !n.Pools.V4.Network.IsValid() {
 		return nil, nil, errors.New("Backend.Type ipip carries IPv4 only: leave IPv6 out of the network, or choose vxlan or host-gw")
 	}
-	return &IPIP{opts: opts, pool: n.Pools.V4}, doubts, nil
+	return &IPIP{opts: opts, pool: n.Pools.V4}, warnings, nil
 }
 
 // Scope names the device, and the peers' addresses if direct routes depend on how they are reached.

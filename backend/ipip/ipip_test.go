@@ -18,13 +18,13 @@ import (
 
 func open(t *testing.T, options string) backend.Backend {
 	t.Helper()
-	n, doubts, err := flannel.ParseNetwork([]byte(`{"Network":"10.5.0.0/16","Backend":`+options+`}`), 1)
-	if err != nil || len(doubts) > 0 {
-		t.Fatal(err, doubts)
+	n, warnings, err := flannel.ParseNetwork([]byte(`{"Network":"10.5.0.0/16","Backend":`+options+`}`), 1)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
 	}
-	b, doubts, err := New(n)
-	if err != nil || len(doubts) > 0 {
-		t.Fatal(err, doubts)
+	b, warnings, err := New(n)
+	if err != nil || len(warnings) > 0 {
+		t.Fatal(err, warnings)
 	}
 	return b
 }

@@ -43,7 +43,7 @@ type VXLAN struct {
 // New reads the options of the network.
 func New(n subnet.Network) (backend.Backend, []string, error) {
 	opts := options{VNI: 1, Port: DefaultPort}
-	doubts, err := backend.DecodeOptions(n.Backend, &opts)
+	warnings, err := backend.DecodeOptions(n.Backend, &opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,7 +56,7 @@ func New(n subnet.Network) (backend.Backend, []string, error) {
 	case opts.MTU < 0 || opts.MTU > 65535:
 		return nil, nil, fmt.Errorf("Backend.MTU is %d: give the underlay's MTU in bytes, or leave it out", opts.MTU)
 	}
-	return &VXLAN{opts: opts, families: n.Families(), pools: n.Pools}, doubts, nil
+	return &VXLAN{opts: opts, families: n.Families(), pools: n.Pools}, warnings, nil
 }
 
 // overhead is what VXLAN adds to an inner IP packet: outer IP, UDP, VXLAN and inner Ethernet headers.
@@ -134,7 +134,7 @@ func vtep(raw json.RawMessage) (ip.MAC, error) {
 	if len(raw) == 0 {
 		return ip.MAC{}, fmt.Errorf("it announces no VtepMAC")
 	}
-	if text, ok := plainMAC(raw); ok {
+	if text, ok := usualMAC(raw); ok {
 		return ip.ParseMAC(text)
 	}
 	var d data
@@ -144,9 +144,9 @@ func vtep(raw json.RawMessage) (ip.MAC, error) {
 	return ip.ParseMAC(d.VtepMAC)
 }
 
-// plainMAC finds the MAC in data as both flannel and Advertise write it. A general decoder takes ten times as long,
+// usualMAC finds the MAC in data as both flannel and Advertise write it. A general decoder takes ten times as long,
 // which would be half of a plan for ten thousand peers.
-func plainMAC(raw []byte) (string, bool) {
+func usualMAC(raw []byte) (string, bool) {
 	const begin, middle, end = `{"VNI":`, `,"VtepMAC":"`, `"}`
 	rest, ok := strings.CutPrefix(string(raw), begin)
 	if !ok {

@@ -29,12 +29,12 @@ func network(t testing.TB, options string, families ...ip.Family) subnet.Network
 
 func open(t testing.TB, n subnet.Network) backend.Backend {
 	t.Helper()
-	b, doubts, err := New(n)
+	b, warnings, err := New(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(doubts) > 0 {
-		t.Fatalf("doubts about %s: %v", n.Backend.Options, doubts)
+	if len(warnings) > 0 {
+		t.Fatalf("doubts about %s: %v", n.Backend.Options, warnings)
 	}
 	return b
 }
@@ -278,9 +278,9 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%s: error %v, want one with %q", options, err, want)
 		}
 	}
-	_, doubts, err := New(network(t, `{"Type":"vxlan","DirectRoutng":true}`, ip.IPv4))
-	if err != nil || len(doubts) != 1 || !strings.Contains(doubts[0], "DirectRouting") {
-		t.Errorf("misspelt option: doubts %q, error %v, want one that names DirectRouting", doubts, err)
+	_, warnings, err := New(network(t, `{"Type":"vxlan","DirectRoutng":true}`, ip.IPv4))
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "DirectRouting") {
+		t.Errorf("misspelt option: doubts %q, error %v, want one that names DirectRouting", warnings, err)
 	}
 }
 

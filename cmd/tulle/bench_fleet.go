@@ -19,7 +19,7 @@ func newBenchFleetCommand() *cobra.Command {
 		Use:   "fleet",
 		Short: "Measure one etcd with many hosts",
 		Long: `Measure one etcd with many hosts: each uses it as tulled does, and has no kernel. All start at once, rest for a
-minute, hear of one change, and outlive a restart of etcd.`,
+minute, learn of one change, and outlive a restart of etcd.`,
 		Example: `  tulle bench fleet --hosts 1000`,
 		Args:    cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {

@@ -109,11 +109,11 @@ func readConfig(cmd *cobra.Command, arg string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	_, doubts, err := backends.Check(data)
+	_, warnings, err := backends.Check(data)
 	if err != nil {
 		return nil, fmt.Errorf("invalid configuration: %w", err)
 	}
-	for _, d := range doubts {
+	for _, d := range warnings {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", d)
 	}
 	return data, nil

@@ -144,7 +144,7 @@ func remember(file docker.File, env flannel.Env) error {
 // adviseUpgrade warns of the releases that drop packets without a way to tell them otherwise.
 func adviseUpgrade(w io.Writer, version docker.Version) {
 	if version.DropsRouted() && !version.RoutesDirectly() {
-		fmt.Fprintf(w, "Docker %s drops what other hosts send to containers, and cannot be told otherwise: upgrade it to 28.2.\n", version)
+		fmt.Fprintf(w, "Docker %s drops what other hosts send to containers, and has no setting for it: upgrade it to 28.2.\n", version)
 	}
 }
 

@@ -59,7 +59,7 @@ func (f *labFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.segments, "segments", 1, "number of L3 segments, joined by a router, that the hosts are on")
 	flags.IntVar(&f.container, "containers", 2, "number of containers on each host")
 	flags.StringVar(&f.backend, "backend", "vxlan", "vxlan, ipip, host-gw or alloc")
-	flags.BoolVar(&f.directRouting, "direct-routing", false, "vxlan and ipip: use plain routes between hosts of one segment")
+	flags.BoolVar(&f.directRouting, "direct-routing", false, "vxlan and ipip: use direct routes between hosts of one segment")
 	flags.IntVar(&f.vni, "vni", 0, "vxlan: network identifier (default: tulled's)")
 	flags.StringVar(&f.family, "family", "dual", "ipv4, ipv6 or dual, for hosts and containers")
 	flags.StringVar(&f.network, "network", "", "IPv4 network of all containers (default: the lab's)")

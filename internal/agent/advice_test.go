@@ -84,7 +84,7 @@ func TestSettingsThatAreRefused(t *testing.T) {
 	})
 }
 
-func TestNewNodeIDIsTold(t *testing.T) {
+func TestNewNodeIDIsReported(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		h, log := w.hosts[0], &lines{}
 		h.log = slog.Handler(log.handler())

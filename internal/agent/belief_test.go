@@ -58,7 +58,7 @@ func TestBeliefEndsWithTheLease(t *testing.T) {
 func TestStatusIsRightAtOnce(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		h := w.hosts[0]
-		store := &doubtful{Store: w.store}
+		store := &warned{Store: w.store}
 		h.change = func(c *Config) { c.Networks[0].Store = store }
 		w.start()
 		w.converged(soon)
@@ -75,20 +75,20 @@ func TestStatusIsRightAtOnce(t *testing.T) {
 	})
 }
 
-// doubtful is a store that may not confirm leases for as long as they last.
-type doubtful struct {
+// warned is a store that may not confirm leases for as long as they last.
+type warned struct {
 	subnet.Store
 	ranOut atomic.Bool
 }
 
-func (d *doubtful) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
+func (d *warned) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, error) {
 	held, err := d.Store.Acquire(ctx, claim)
 	return doubtfulLease{held, d}, err
 }
 
 type doubtfulLease struct {
 	subnet.Held
-	store *doubtful
+	store *warned
 }
 
 func (l doubtfulLease) Remaining() time.Duration {

@@ -39,8 +39,8 @@ func crowd(b testing.TB, backendType string, n int) subnet.Set {
 	return set
 }
 
-// settled is an agent whose kernel is as it should be.
-func settled(b *testing.B, set subnet.Set) *Agent {
+// ready is an agent whose kernel is as it should be.
+func ready(b *testing.B, set subnet.Set) *Agent {
 	b.Helper()
 	k, dir := iptest.New(), b.TempDir()
 	uplink := eth0(1)
@@ -111,7 +111,7 @@ func BenchmarkPass(b *testing.B) {
 		for _, n := range []int{1_000, 10_000} {
 			set := crowd(b, backendType, n)
 			b.Run(fmt.Sprintf("%s/%dpeers/unchanged", backendType, n), func(b *testing.B) {
-				a := settled(b, set)
+				a := ready(b, set)
 				var snapshots time.Duration
 				a.cfg.Kernel = timed{a.cfg.Kernel, &snapshots}
 				b.ReportAllocs()
@@ -126,7 +126,7 @@ func BenchmarkPass(b *testing.B) {
 	}
 	b.Run("vxlan/10000peers/one-more-or-less", func(b *testing.B) {
 		set := crowd(b, "vxlan", 10_000)
-		a := settled(b, set)
+		a := ready(b, set)
 		less := set
 		less.Leases = set.Leases[:len(set.Leases)-1]
 		b.ReportAllocs()
@@ -139,13 +139,13 @@ func BenchmarkPass(b *testing.B) {
 	})
 }
 
-// BenchmarkFew is a pass over one lease among many that has come or gone.
-func BenchmarkFew(b *testing.B) {
+// BenchmarkIncrementalPass is a pass over one lease among many that has come or gone.
+func BenchmarkIncrementalPass(b *testing.B) {
 	for _, backendType := range []string{"vxlan", "host-gw"} {
 		for _, n := range []int{1_000, 10_000} {
 			b.Run(fmt.Sprintf("%s/%dpeers", backendType, n), func(b *testing.B) {
 				set := crowd(b, backendType, n)
-				a := settled(b, set)
+				a := ready(b, set)
 				less := set
 				less.Leases = slices.Delete(slices.Clone(set.Leases), n/2, n/2+1)
 				a.cfg.Kernel = still{a.cfg.Kernel}

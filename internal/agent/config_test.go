@@ -26,7 +26,7 @@ func TestConfigurationChanges(t *testing.T) {
 		reason(`"vxlam": choose one of alloc, host-gw, ipip, vxlan`)
 		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRoutng":true}}`, 0)
 		w.converged(time.Minute)
-		if odd := h.texts(trouble.ConfigDoubt); len(odd) != 1 || !strings.Contains(odd[0], "DirectRouting") {
+		if odd := h.texts(trouble.ConfigWarning); len(odd) != 1 || !strings.Contains(odd[0], "DirectRouting") {
 			t.Errorf("problems %v, want one that names DirectRouting", odd)
 		}
 		was := h.owned().String()

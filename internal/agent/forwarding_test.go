@@ -80,7 +80,7 @@ func TestNamesFiltersThatDrop(t *testing.T) {
 			t.Helper()
 			w.within(2*time.Second, "named", func(h *node) bool {
 				st := h.agent.Status()
-				return h != a || st.Ready == ready && strings.Join(h.texts(trouble.ForwardBlocked, trouble.ForwardDoubt), "\n") == what && (ready || st.Reason == what)
+				return h != a || st.Ready == ready && strings.Join(h.texts(trouble.ForwardBlocked, trouble.ForwardUncertain), "\n") == what && (ready || st.Reason == what)
 			})
 		}
 		a.kernel.SetFilters(filter)

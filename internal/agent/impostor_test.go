@@ -19,7 +19,7 @@ func TestLeaseThatNamesThisHost(t *testing.T) {
 		const key = "subnets/10.5.99.0-24"
 		w.store.Put(key, fmt.Sprintf(`{"PublicIP":"%s","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:66"},"Tulle":{"Node":"h1"}}`,
 			theirs.Addr().Next()), 0)
-		told := func(h *node) (reason string) {
+		reported := func(h *node) (reason string) {
 			for _, p := range h.leftOut() {
 				if p.Subject == key {
 					reason = p.Text
@@ -27,8 +27,8 @@ func TestLeaseThatNamesThisHost(t *testing.T) {
 			}
 			return reason
 		}
-		w.within(soon, "reported", func(h *node) bool { return h.agent.Status().Ready && told(h) != "" })
-		if reason := told(h1); !strings.Contains(reason, "names this host's node id") || !strings.Contains(reason, "tulle leases release") {
+		w.within(soon, "reported", func(h *node) bool { return h.agent.Status().Ready && reported(h) != "" })
+		if reason := reported(h1); !strings.Contains(reason, "names this host's node id") || !strings.Contains(reason, "tulle leases release") {
 			t.Errorf("h1 says %q of it", reason)
 		}
 		for _, h := range w.hosts {
@@ -40,7 +40,7 @@ func TestLeaseThatNamesThisHost(t *testing.T) {
 			t.Errorf("h1 has no route to %s", theirs)
 		}
 		w.store.Delete(key)
-		w.within(soon, "reported no longer", func(h *node) bool { return told(h) == "" })
+		w.within(soon, "reported no longer", func(h *node) bool { return reported(h) == "" })
 	})
 }
 

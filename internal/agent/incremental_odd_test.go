@@ -111,7 +111,7 @@ func TestIncrementalPassAndAnotherConfiguration(t *testing.T) {
 func (h *node) asAfterAll(when string) {
 	h.t.Helper()
 	synctest.Wait()
-	before, told := h.agent.work.Changes, h.agent.Status()
+	before, reported := h.agent.work.Changes, h.agent.Status()
 	h.agent.inbox.Hurry()
 	<-time.After(time.Second)
 	synctest.Wait()
@@ -119,8 +119,8 @@ func (h *node) asAfterAll(when string) {
 		h.t.Errorf("%s: a full pass had %d things to do", when, after-before)
 	}
 	now := h.agent.Status()
-	if fmt.Sprint(now.Of("").Peers, now.Troubles) != fmt.Sprint(told.Of("").Peers, told.Troubles) {
-		h.t.Errorf("%s: peers and troubles %v %v, were %v %v before a full pass", when, now.Of("").Peers, now.Troubles, told.Of("").Peers, told.Troubles)
+	if fmt.Sprint(now.Of("").Peers, now.Troubles) != fmt.Sprint(reported.Of("").Peers, reported.Troubles) {
+		h.t.Errorf("%s: peers and troubles %v %v, were %v %v before a full pass", when, now.Of("").Peers, now.Troubles, reported.Of("").Peers, reported.Troubles)
 	}
 	if d := h.drift(); len(d) > 0 {
 		h.t.Errorf("%s: the kernel lacks %s", when, d[0])

@@ -72,12 +72,12 @@ func (j *journal) troubles(last, now trouble.List) {
 		fresh[t.Code] = append(fresh[t.Code], t)
 	}
 	for _, code := range codes {
-		few := mostLines
+		most := mostLines
 		if code == trouble.KernelContested {
-			few = 1 // what undoes one route often undoes them all
+			most = 1 // what undoes one route often undoes them all
 		}
 		all := fresh[code]
-		for i, t := range all[:min(len(all), few)] {
+		for i, t := range all[:min(len(all), most)] {
 			log := j.log.With("code", code)
 			if t.Network != "" {
 				log = log.With("network", t.Network)
@@ -85,8 +85,8 @@ func (j *journal) troubles(last, now trouble.List) {
 			if t.Subject != "" && !strings.Contains(t.Text, t.Subject) {
 				log = log.With("subject", t.Subject)
 			}
-			if more := len(all) - few; i == few-1 && more > 0 {
-				log = log.With("more", max(more, now.Count[code]-few))
+			if more := len(all) - most; i == most-1 && more > 0 {
+				log = log.With("more", max(more, now.Count[code]-most))
 			}
 			log.Log(context.Background(), levelOf(code), "trouble", "text", t.Text)
 		}

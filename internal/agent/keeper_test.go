@@ -64,7 +64,7 @@ func TestLeaseThatDoesNotLastIsAcquiredPatiently(t *testing.T) {
 	})
 }
 
-func TestPublishingThatFailsIsTold(t *testing.T) {
+func TestPublishingThatFailsIsReported(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		store := &spoiled{Store: w.store}
 		h := w.hosts[0]

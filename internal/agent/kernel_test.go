@@ -135,7 +135,7 @@ func (l *lines) String() string {
 
 func (l *lines) count() int { return strings.Count(l.String(), "\n") }
 
-func TestContestIsToldAndCostsLittle(t *testing.T) {
+func TestContestIsReportedAndCostsLittle(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		var log lines
 		h := w.hosts[0]

@@ -50,7 +50,7 @@ func (a *Agent) reconcile(ctx context.Context, passes []*fabric.Pass, st *Status
 			return changed, err
 		}
 	}
-	return changed, trouble.Wrap(trouble.KernelUnsettled, "", fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief()))
+	return changed, trouble.Wrap(trouble.KernelUnstable, "", fmt.Errorf("something else keeps changing the kernel; what had to be done again: %s", plan[0].Brief()))
 }
 
 // look is one look at the kernel, and what the networks make of it.
@@ -106,7 +106,7 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 		return nil, true, nil
 	}
 	for _, p := range l.passes {
-		p.Settled(len(st.found.violations) == 0 && len(l.snap.Foreign) == 0)
+		p.Converged(len(st.found.violations) == 0 && len(l.snap.Foreign) == 0)
 	}
 	return nil, true, errors.Join(trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()), trouble.Wrap(trouble.SettingRefused, "", unfit))
 }

@@ -86,7 +86,7 @@ func TestAllocOnlyLeases(t *testing.T) {
 	})
 }
 
-func TestManyProblemsAreFewLines(t *testing.T) {
+func TestManyProblemsAreLoggedInPart(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		var log lines
 		h := w.hosts[0]

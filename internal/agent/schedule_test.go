@@ -95,7 +95,7 @@ func TestScheduleAfterAStopInTheMiddleOfAPass(t *testing.T) {
 }
 
 // Incremental passes take their part of the time, and put off no full one.
-func TestScheduleOfFewLeases(t *testing.T) {
+func TestScheduleOfIncrementalPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const takes = 10 * time.Millisecond
 		s := newSchedule()

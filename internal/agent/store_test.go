@@ -63,7 +63,7 @@ func TestNoStoreNoChange(t *testing.T) {
 	})
 }
 
-func TestTroubleIsToldBetweenPasses(t *testing.T) {
+func TestTroubleIsReportedBetweenPasses(t *testing.T) {
 	simulate(t, dualConfig, 1, func(t *testing.T, w *world) {
 		var away atomic.Bool
 		h := w.hosts[0]

@@ -161,7 +161,7 @@ func afflictions() map[trouble.Code]affliction {
 			prepare: func(w *world, _ *node) { w.store.Put("config", `{"Network":"10.5.0.0/16","SubnetLen":12}`, 0) },
 			cure:    func(w *world, _ *node) { w.store.Put("config", v4Config, 0) },
 		},
-		trouble.ConfigDoubt: {
+		trouble.ConfigWarning: {
 			cause: func(w *world, _ *node) { w.store.Put("config", "not JSON", 0) },
 			cure:  func(w *world, _ *node) { w.store.Put("config", v4Config, 0) },
 		},
@@ -248,7 +248,7 @@ func afflictions() map[trouble.Code]affliction {
 			cause: func(_ *world, h *node) { h.kernel.SetFilters(foreign(ip.Drop)) },
 			cure:  open,
 		},
-		trouble.ForwardDoubt: {
+		trouble.ForwardUncertain: {
 			cause: func(_ *world, h *node) {
 				h.kernel.SetFilters(foreign(ip.Drop, ip.FilterRule{More: true, Verdict: ip.Accept}))
 			},
@@ -307,7 +307,7 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(_ *world, h *node) { h.kernel.Refuse(nil) },
 		},
-		trouble.KernelUnsettled: {
+		trouble.KernelUnstable: {
 			sick: true,
 			prepare: func(w *world, h *node) {
 				broken.Store(true)

@@ -33,14 +33,14 @@ func withFault(fault func(*ip.State)) func(*Config) {
 		cfg.Networks[0].Backends = maps.Clone(backends.All())
 		vxlan := cfg.Networks[0].Backends["vxlan"]
 		cfg.Networks[0].Backends["vxlan"] = func(n subnet.Network) (backend.Backend, []string, error) {
-			b, doubts, err := vxlan(n)
-			return faulty{b, fault}, doubts, err
+			b, warnings, err := vxlan(n)
+			return faulty{b, fault}, warnings, err
 		}
 	}
 }
 
 // A fault of Tulle itself is in the status, in its count, and in the log, there once.
-func TestViolationIsTold(t *testing.T) {
+func TestViolationIsReported(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
 		h, log := w.hosts[0], &lines{}
 		h.log = log.handler()
@@ -90,14 +90,14 @@ func TestViolationInAnIncrementalPass(t *testing.T) {
 				h.hasBaseline(w)
 				w.store.Put("subnets/10.5.200.0-24", flannelLease("192.0.2.200", peer.String()), 0)
 				<-time.After(time.Second)
-				told := h.agent.Status()
-				if told.Violated == 0 || told.Work.Incremental > 0 {
-					t.Errorf("%d violations, %d incremental passes", told.Violated, told.Work.Incremental)
+				reported := h.agent.Status()
+				if reported.Violated == 0 || reported.Work.Incremental > 0 {
+					t.Errorf("%d violations, %d incremental passes", reported.Violated, reported.Work.Incremental)
 				}
 				w.store.Delete("subnets/10.5.200.0-24")
 				<-time.After(time.Second)
-				if st := h.agent.Status(); name == "no forwarding entry" && st.Violated != told.Violated {
-					t.Errorf("%d violations once the lease is gone, %d before", st.Violated, told.Violated)
+				if st := h.agent.Status(); name == "no forwarding entry" && st.Violated != reported.Violated {
+					t.Errorf("%d violations once the lease is gone, %d before", st.Violated, reported.Violated)
 				}
 			})
 		})

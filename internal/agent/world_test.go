@@ -223,7 +223,7 @@ func (h *node) texts(codes ...trouble.Code) []string {
 
 // leftOut is what the host passes over in the store.
 func (h *node) leftOut() []trouble.Trouble {
-	return h.agent.Status().Troubles.Of(trouble.KeyUnreadable, trouble.PeerRefused, trouble.ConfigDoubt, trouble.StoreSuddenLoss)
+	return h.agent.Status().Troubles.Of(trouble.KeyUnreadable, trouble.PeerRefused, trouble.ConfigWarning, trouble.StoreSuddenLoss)
 }
 
 func (h *node) link(name string) ip.Link {

@@ -22,11 +22,11 @@ func All() map[string]backend.New {
 }
 
 // Check parses a network configuration as tulled does, with the options of its backend, and returns what is odd about it.
-func Check(data []byte) (n subnet.Network, doubts []string, err error) {
-	n, doubts, err = flannel.ParseNetwork(data, 0)
+func Check(data []byte) (n subnet.Network, warnings []string, err error) {
+	n, warnings, err = flannel.ParseNetwork(data, 0)
 	if err != nil {
 		return n, nil, err
 	}
 	_, more, err := backend.Open(All(), n)
-	return n, append(doubts, more...), err
+	return n, append(warnings, more...), err
 }

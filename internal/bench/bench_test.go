@@ -49,8 +49,8 @@ func TestControlCounts(t *testing.T) {
 				}
 				runs = append(runs, c)
 			}
-			if few, many := runs[0].Cold.Requests, runs[1].Cold.Requests; !maps.Equal(few, many) {
-				t.Errorf("a start makes requests %v with 10 peers and %v with 30, want the same", few, many)
+			if most, many := runs[0].Cold.Requests, runs[1].Cold.Requests; !maps.Equal(most, many) {
+				t.Errorf("a start makes requests %v with 10 peers and %v with 30, want the same", most, many)
 			}
 			var plot bytes.Buffer
 			if err := WritePlot(&plot, runs); err != nil {

@@ -157,7 +157,7 @@ func (h *lightHost) claim() subnet.Claim {
 // run watches and holds a lease, as the daemon does.
 func (h *lightHost) run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = h.store.Watch(ctx, h.hear) }) // it ends with ctx
+	wg.Go(func() { _ = h.store.Watch(ctx, h.takeIn) }) // it ends with ctx
 	defer wg.Wait()
 	retry := backoff.Backoff{First: 250 * time.Millisecond, Most: 15 * time.Second} // as the daemon has it
 	for {
@@ -175,7 +175,7 @@ func (h *lightHost) run(ctx context.Context) error {
 	}
 }
 
-func (h *lightHost) hear(set subnet.Set) {
+func (h *lightHost) takeIn(set subnet.Set) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.set = set

@@ -35,11 +35,11 @@ func (f *fleet) boot(ctx context.Context, out *Fleet) error {
 	return err
 }
 
-// settleTime is how long after a start of many a host may do what belongs to it: its watch comes back from its pause.
-const settleTime = 5 * time.Second
+// warmupTime is how long after a start of many a host may do what belongs to it: its watch comes back from its pause.
+const warmupTime = 5 * time.Second
 
 func (f *fleet) steady(ctx context.Context, out *Fleet) error {
-	if err := pause(ctx, min(settleTime, f.config.Rest)); err != nil {
+	if err := pause(ctx, min(warmupTime, f.config.Rest)); err != nil {
 		return err
 	}
 	measure, err := f.stage(ctx)
@@ -78,7 +78,7 @@ func (f *fleet) tell(ctx context.Context, n int) (Figure, error) {
 	go func() { written <- f.etcd.put(ctx, p.key(), value) }()
 	took, failed := f.all(ctx, func(h *lightHost) bool { return h.knows(p.public().V4) })
 	if failed > 0 {
-		err = fmt.Errorf("%d hosts did not hear of a change", failed)
+		err = fmt.Errorf("%d hosts did not learn of a change", failed)
 	}
 	return took, errors.Join(err, <-written)
 }

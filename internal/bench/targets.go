@@ -75,8 +75,8 @@ func (f Fleet) Missed() []string {
 	}
 	m := misses{what: fmt.Sprintf("%d hosts", hosts)}
 	m.none("hosts without a lease", float64(f.Failed))
-	m.none("hosts that did not hear of all others", float64(hosts-f.Known.Samples))
-	m.none("hosts that did not hear of one change", float64(hosts-f.Change.Samples))
+	m.none("hosts that did not learn of all others", float64(hosts-f.Known.Samples))
+	m.none("hosts that did not learn of one change", float64(hosts-f.Change.Samples))
 	m.none("hosts that did not come back", float64(hosts-f.Restart.Samples))
 	m.most("all hold a lease", f.Leased.Most, 10)
 	m.most("transactions per host", f.Known.Requests["Txn"]/hosts, 3)

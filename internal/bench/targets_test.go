@@ -32,7 +32,7 @@ func TestMissed(t *testing.T) {
 		}},
 		{"two families have a limit of their own", dual.Missed(), []string{"vxlan, dual, 10000 peers: requests at rest: Range: 1, want none"}},
 		{"no target", Control{Config: Config{Peers: 7}, Cold: Start{Figure: Figure{Median: 100}}}.Missed(), nil},
-		{"fleet", fleet.Missed(), []string{"1000 hosts: hosts without a lease: 2, want none", "1000 hosts: hosts that did not hear of one change: 1, want none"}},
+		{"fleet", fleet.Missed(), []string{"1000 hosts: hosts without a lease: 2, want none", "1000 hosts: hosts that did not learn of one change: 1, want none"}},
 	} {
 		if !slices.Equal(tt.missed, tt.want) {
 			t.Errorf("%s: %q, want %q", tt.name, tt.missed, tt.want)

@@ -146,7 +146,7 @@ func (r *row) members(names []string, do func(*lab.EtcdMember) error) error {
 
 // leader is the name of the member that leads; between two, as on a busy machine, there is none for a while.
 func (w *world) leader() (name string, err error) {
-	err = w.await(settleTimeout, func() (err error) { name, err = w.leaderNow(); return err })
+	err = w.await(convergeTimeout, func() (err error) { name, err = w.leaderNow(); return err })
 	return name, err
 }
 

@@ -90,5 +90,5 @@ func (w *world) hush(timeout time.Duration) error {
 	if _, err := w.etcd.Delete(ctx, c.key); err != nil {
 		return fmt.Errorf("delete a lease in etcd: %w", err)
 	}
-	return w.await(timeout, w.settled)
+	return w.await(timeout, w.converged)
 }

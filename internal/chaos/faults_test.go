@@ -38,7 +38,7 @@ func TestFaults(t *testing.T) {
 // runScript reports whether the script passed.
 func runScript(t *testing.T, w *world, script string, report *report) bool {
 	t.Helper()
-	if err := w.await(settleTimeout, w.settled); err != nil {
+	if err := w.await(convergeTimeout, w.converged); err != nil {
 		t.Fatalf("before %s: %v", script, err)
 	}
 	r := newRow(w, script)

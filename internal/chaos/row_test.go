@@ -127,10 +127,10 @@ func (r *row) startStreams() error {
 func (r *row) recover() error {
 	began := r.step
 	// Longer than allowed: a report says by how much.
-	patience := r.recovery + settleTimeout
+	patience := r.recovery + convergeTimeout
 	var obstacle error
 	if err := r.w.await(patience, func() error {
-		err := r.w.settled()
+		err := r.w.converged()
 		if err != nil {
 			obstacle = err
 		}

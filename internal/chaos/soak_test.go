@@ -24,8 +24,8 @@ const (
 	growthFactor = 1.25
 	growthBytes  = 8 << 20
 	growthFiles  = 4
-	// fewSamples are too few to call it growth.
-	fewSamples = 40
+	// scarceSamples are too few to call it growth.
+	scarceSamples = 40
 )
 
 // soak runs the scripts in random order for a long time, and watches what the
@@ -119,7 +119,7 @@ func (s *soak) judge(t *testing.T) {
 	rss := [2]int64{median(early, func(u usage) int64 { return u.rss }), median(late, func(u usage) int64 { return u.rss })}
 	files := [2]int64{median(early, func(u usage) int64 { return int64(u.files) }), median(late, func(u usage) int64 { return int64(u.files) })}
 	t.Logf("%d samples of a tulled: resident %d KiB, later %d KiB; descriptors %d, later %d", n, rss[0]>>10, rss[1]>>10, files[0], files[1])
-	if n < fewSamples {
+	if n < scarceSamples {
 		return
 	}
 	if float64(rss[1]) > float64(rss[0])*growthFactor+growthBytes {

@@ -26,10 +26,10 @@ import (
 )
 
 const (
-	hosts         = 5
-	etcdMembers   = 3
-	settleTimeout = 30 * time.Second
-	pollInterval  = 10 * time.Millisecond
+	hosts           = 5
+	etcdMembers     = 3
+	convergeTimeout = 30 * time.Second
+	pollInterval    = 10 * time.Millisecond
 )
 
 // world is the network that all scripts share, and what is recorded of it.
@@ -71,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	planes := make([]string, len(w.hosts))
 	errs := make([]error, len(w.hosts))
 	for i, host := range w.hosts {
-		wg.Go(func() { planes[i], errs[i] = settledDataPlane(host) })
+		wg.Go(func() { planes[i], errs[i] = steadyDataPlane(host) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -83,9 +83,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// settledDataPlane is the data plane of a host once it has stayed the same for two seconds: tulled follows the bridge of the containers, which
+// steadyDataPlane is the data plane of a host once it has stayed the same for two seconds: tulled follows the bridge of the containers, which
 // has only just come.
-func settledDataPlane(host *lab.Host) (string, error) {
+func steadyDataPlane(host *lab.Host) (string, error) {
 	const same, most = 20, 300
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -161,7 +161,7 @@ func (w *world) startDaemons(ctx context.Context) error {
 		}
 	}
 	// Ready is who has a lease; the routes to those that came later follow.
-	return w.await(settleTimeout, func() error {
+	return w.await(convergeTimeout, func() error {
 		for _, host := range w.hosts {
 			status, err := w.status(host)
 			if err != nil {
@@ -181,8 +181,8 @@ func (w *world) status(host *lab.Host) (agent.Status, error) {
 	return status, err
 }
 
-// settled returns what is not as it was when the world was made.
-func (w *world) settled() error {
+// converged returns what is not as it was when the world was made.
+func (w *world) converged() error {
 	for _, host := range w.hosts {
 		now, err := host.DataPlane()
 		if err != nil {
@@ -257,7 +257,7 @@ func (w *world) repair(t *testing.T) {
 		host.KillDaemon()
 		errs = append(errs, w.restoreUnderlay(host), host.RenewClientCert(time.Hour), host.StartDaemon())
 	}
-	errs = append(errs, w.await(2*settleTimeout, w.settled))
+	errs = append(errs, w.await(2*convergeTimeout, w.converged))
 	if err := errors.Join(errs...); err != nil {
 		t.Fatalf("repair the network: %v", err)
 	}

@@ -84,9 +84,9 @@ type Fabric struct {
 	views  *views
 	record *hostfiles.RecordFile
 
-	network *subnet.Network // the configuration in force: the first valid one
-	backend backend.Backend
-	doubts  []string
+	network  *subnet.Network // the configuration in force: the first valid one
+	backend  backend.Backend
+	warnings []string
 
 	lease        subnet.Lease // last held; stays in force when lost, so that local traffic goes on
 	applied      bool         // the kernel has been made right once

@@ -15,15 +15,15 @@ func (p *Pass) configure(set subnet.Set) error {
 		return f.noNetwork(set)
 	}
 	if f.network == nil {
-		b, doubts, err := backend.Open(f.cfg.Backends, *set.Network)
+		b, warnings, err := backend.Open(f.cfg.Backends, *set.Network)
 		if err != nil {
 			return trouble.Wrap(trouble.ConfigRefused, f.cfg.Keys.Config, fmt.Errorf("network configuration: %w", err))
 		}
-		f.network, f.backend, f.doubts = set.Network, b, doubts
+		f.network, f.backend, f.warnings = set.Network, b, warnings
 		f.cfg.Log.Info("network configured", "backend", set.Network.Backend.Type, "network", set.Network.Prefixes(), "rev", set.Network.Revision)
 	}
 	p.Status.Network = networkStatus(*f.network)
-	p.found.problems = append(p.found.problems, f.doubtful()...)
+	p.found.problems = append(p.found.problems, f.warned()...)
 	if !f.network.Same(*set.Network) {
 		p.found.pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled to take it over", set.Network.Revision)
 	}
@@ -41,10 +41,10 @@ func (f *Fabric) noNetwork(set subnet.Set) error {
 		fmt.Errorf(`%w at %s: write one, such as: tulle config set '{"Network":"10.5.0.0/16"}'`, subnet.ErrNoNetwork, f.cfg.Keys.Config))
 }
 
-// doubtful reports what the backend found odd in its options.
-func (f *Fabric) doubtful() []subnet.Problem {
+// warned reports what the backend found odd in its options.
+func (f *Fabric) warned() []subnet.Problem {
 	var ps []subnet.Problem
-	for _, d := range f.doubts {
+	for _, d := range f.warnings {
 		ps = append(ps, subnet.Problem{Key: f.cfg.Keys.Config, Reason: d})
 	}
 	return ps

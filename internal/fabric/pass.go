@@ -123,7 +123,7 @@ func (p *Pass) decide(facts Facts) error {
 	}
 	p.Status.peers = f.peerViews(*v, p.decided)
 	p.Status.PeerCount = len(p.Status.peers)
-	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.doubtful()), f.keyed(p.problems)
+	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.warned()), f.keyed(p.problems)
 	p.found.blocked, p.found.closed = p.Blocked, p.Closed
 	p.found.stale, p.found.shared = stale(*v, *f.network), shared(*v, *f.network)
 	return nil
@@ -151,9 +151,9 @@ func (p *Pass) Applied() bool {
 	return p.err == nil
 }
 
-// Settled tells that a look at the kernel found nothing to do. With sound, what was decided holds all invariants, and incremental passes may
+// Converged tells that a look at the kernel found nothing to do. With sound, what was decided holds all invariants, and incremental passes may
 // go on from there.
-func (p *Pass) Settled(sound bool) {
+func (p *Pass) Converged(sound bool) {
 	f, v := p.fabric, &p.view
 	if v.notHeld == nil && !p.set.cached {
 		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", f.outranked()))

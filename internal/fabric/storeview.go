@@ -65,7 +65,7 @@ func (f *Fabric) openCache(set subnet.Set, ok bool) {
 		f.keeper.hurry()
 	} else if v.cached = f.cachedView(); v.cached != nil {
 		v.cache.Written(v.cached.Set)
-		v.memory.Recall(v.cached.Set, v.cached.Former)
+		v.memory.Restore(v.cached.Set, v.cached.Former)
 	}
 }
 

@@ -68,7 +68,7 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 		case problem.Key != f.cfg.Keys.Config:
 			add(trouble.KeyUnreadable, problem.Key, problem.Reason)
 		case p.Status.Network != nil: // else it is why there is no configuration
-			add(trouble.ConfigDoubt, problem.Key, problem.Reason)
+			add(trouble.ConfigWarning, problem.Key, problem.Reason)
 		}
 	}
 	for _, problem := range found.refused {
@@ -79,7 +79,7 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 	}
 	for _, b := range found.blocked {
 		if !b.Sure { // else it is an error
-			add(trouble.ForwardDoubt, b.At.String(), decision.Describe(b))
+			add(trouble.ForwardUncertain, b.At.String(), decision.Describe(b))
 		}
 	}
 	for _, b := range found.closed {

@@ -80,8 +80,8 @@ func (v *views) compare(set subnet.Set, leases string) subnet.Set {
 	}
 	set = v.holdback.Admit(set, v.rewound)
 	v.rewound = false
-	if doubt := v.holdback.Doubt(); doubt != "" {
-		set.Problems = append(slices.Clip(set.Problems), subnet.Problem{Key: leases, Reason: doubt})
+	if reason := v.holdback.Reason(); reason != "" {
+		set.Problems = append(slices.Clip(set.Problems), subnet.Problem{Key: leases, Reason: reason})
 	}
 	return set
 }

@@ -151,12 +151,12 @@ func contains(lease subnet.Subnets, a netip.Addr) bool {
 
 // some lists the first few.
 func some[T fmt.Stringer](list []T) string {
-	const few = 3
+	const most = 3
 	var texts []string
-	for _, v := range list[:min(few, len(list))] {
+	for _, v := range list[:min(most, len(list))] {
 		texts = append(texts, v.String())
 	}
-	if more := len(list) - few; more > 0 {
+	if more := len(list) - most; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(texts, ", "), more)
 	}
 	return strings.Join(texts, " and ")

@@ -78,8 +78,8 @@ func TestViolations(t *testing.T) {
 	there := ipip()
 	there.Links[0].Kind = ip.IPIP{Local: addr("172.30.0.2")}
 	there.Guards[0].Peers[0].Addr = addr("172.30.0.1")
-	deaf := ipip()
-	deaf.Links = there.Links
+	unreachable := ipip()
+	unreachable.Links = there.Links
 	reached := Host{Name: "h2", Subnets: subnets("10.5.2.0/24"), Uplink: ip.Uplink{Addr: peer.Public}}
 	withState := func(s ip.State) Host {
 		h := reached
@@ -118,7 +118,7 @@ func TestViolations(t *testing.T) {
 		"IPIP needs no frames":      {append(Whole(ipip()), Filtered(ipip(), true, leases)...), ""},
 		"IPIP arrives":              {Reach(Host{Name: "h1", State: ipip()}, withState(there)), ""},
 		"IPIP to VXLAN":             {Reach(Host{Name: "h1", State: ipip()}, withState(overlay())), Reachable},
-		"IPIP from a stranger":      {Reach(Host{Name: "h1", State: ipip()}, withState(deaf)), Reachable},
+		"IPIP from a stranger":      {Reach(Host{Name: "h1", State: ipip()}, withState(unreachable)), Reachable},
 		"a guard of VXLAN for IPIP": {Filtered(func() ip.State { s := ipip(); s.Guards[0].IPIP = false; return s }(), true, leases), PeersOnly},
 		"a kernel is as it should":  {AtRest(overlay(), overlay()), ""},
 		"a kernel lacks something":  {AtRest(without(func(s *ip.State) { s.FDB = nil }), overlay()), EqualAtRest},

@@ -99,7 +99,7 @@ func (w *flowWorld) tried(expected func(flowRow) bool) map[string]error {
 			var err error
 			try := func() bool { err = r.try(w, f); return err == nil }
 			if expected(r) {
-				eventually(settleTime, try)
+				eventually(openingTime, try)
 			} else {
 				try()
 			}
@@ -135,13 +135,13 @@ func TestFlows(t *testing.T) {
 			t.Fatal(err)
 		}
 		ready, reason = w.host.Ready(t.Context())
-		return strings.Join(st.Troubles.Texts(trouble.ForwardBlocked, trouble.ForwardDoubt, trouble.OutsideBlocked), "\n"), ready, reason
+		return strings.Join(st.Troubles.Texts(trouble.ForwardBlocked, trouble.ForwardUncertain, trouble.OutsideBlocked), "\n"), ready, reason
 	}
 	requireStatus := func(t *testing.T, ready bool, place string) {
 		t.Helper()
 		var blocked, reason string
 		var got bool
-		if !eventually(settleTime, func() bool {
+		if !eventually(openingTime, func() bool {
 			blocked, got, reason = status()
 			return got == ready && (blocked != "") == (place != "") && strings.Contains(blocked, place)
 		}) {
@@ -202,7 +202,7 @@ func TestFlows(t *testing.T) {
 func requireNoOpenings(t *testing.T, host *lab.Host) {
 	t.Helper()
 	for _, program := range []string{"iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"} {
-		if !eventually(settleTime, func() bool { return openings(t, host, program) == 0 }) {
+		if !eventually(openingTime, func() bool { return openings(t, host, program) == 0 }) {
 			t.Errorf("%s-save shows %d openings, want none", program, openings(t, host, program))
 		}
 	}

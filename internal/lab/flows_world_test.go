@@ -29,8 +29,8 @@ const (
 	// flowTimeout is how long a connection may take that nothing drops.
 	flowTimeout = 500 * time.Millisecond
 
-	// settleTime is how long a host may take to let through what should pass.
-	settleTime = 10 * time.Second
+	// openingTime is how long a host may take to let through what should pass.
+	openingTime = 10 * time.Second
 )
 
 // end is where packets come from or go to.
@@ -190,7 +190,7 @@ func (w *flowWorld) connect(from end, source netip.Addr, to end, by netip.AddrPo
 	w.t.Helper()
 	var listener net.Listener
 	// A program that another test is just starting has a copy of the last listener until it runs.
-	eventually(settleTime, func() bool {
+	eventually(openingTime, func() bool {
 		err = to.do(func() (err error) {
 			listener, err = (&net.ListenConfig{}).Listen(w.t.Context(), "tcp", fmt.Sprintf(":%d", podPort))
 			return err

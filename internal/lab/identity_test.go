@@ -19,7 +19,7 @@ import (
 // is told whose identity it is.
 //
 //	h1 (lives, holds A)      h2 (claims to be h1)      h3 (has h1's address)
-func TestClonesAreToldApart(t *testing.T) {
+func TestClonesAreDistinguished(t *testing.T) {
 	l := newLab(t, lab.Config{
 		Hosts: 3, Containers: 1, Families: []ip.Family{ip.IPv4},
 		DaemonArgs: func(host *lab.Host) []string {
@@ -61,14 +61,14 @@ func TestClonesAreToldApart(t *testing.T) {
 		{l.Hosts[2], "public address 172.30.1.1"},
 	} {
 		var reason string
-		told := eventually(10*time.Second, func() bool {
+		reported := eventually(10*time.Second, func() bool {
 			_, reason = clone.host.Ready(t.Context())
 			return strings.Contains(reason, clone.field)
 		})
 		for _, want := range []string{"h1", "172.30.1.1", strings.Replace(subnet, "/", "-", 1)} {
-			told = told && strings.Contains(reason, want)
+			reported = reported && strings.Contains(reason, want)
 		}
-		if !told {
+		if !reported {
 			t.Errorf("%s says %q, want it to name %s, node h1 at 172.30.1.1 and %s", clone.host, reason, clone.field, subnet)
 		}
 		if _, err := clone.host.ReadSubnetFile(); err == nil {

@@ -100,7 +100,7 @@ func TestMasqueradeIntoTheNetwork(t *testing.T) {
 				} {
 					var seen netip.Addr
 					var err error
-					if !eventually(settleTime, func() bool {
+					if !eventually(openingTime, func() bool {
 						seen, err = w.connect(test.from, test.source, test.to, test.by)
 						return seen == test.want
 					}) {
@@ -138,7 +138,7 @@ func (w *flowWorld) requireLeftToKubeProxy(t *testing.T, f ip.Family) {
 	}
 }
 `, "FAMILY", family), "nft", "-f", "-")
-	if !eventually(settleTime, func() bool {
+	if !eventually(openingTime, func() bool {
 		seen, err := w.connect(w.here, w.host.Addr.Of(f), w.remote, remote)
 		return err == nil && seen == w.gate(f)
 	}) {

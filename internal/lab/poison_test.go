@@ -73,7 +73,7 @@ func awaitProblems(t *testing.T, host *lab.Host, keys []string) {
 			t.Fatal(err)
 		}
 		got = nil
-		for _, problem := range status.Troubles.Of(trouble.KeyUnreadable, trouble.PeerRefused, trouble.ConfigDoubt, trouble.StoreSuddenLoss) {
+		for _, problem := range status.Troubles.Of(trouble.KeyUnreadable, trouble.PeerRefused, trouble.ConfigWarning, trouble.StoreSuddenLoss) {
 			got = append(got, path.Base(problem.Subject))
 		}
 		slices.Sort(got)

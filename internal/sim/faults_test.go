@@ -79,7 +79,7 @@ func (d dice) cut(at time.Duration, h int) {
 	d.during(at, h, "cut off from the store", func(w *subnettest.Connection, bad bool) { w.Cut = bad })
 }
 
-func (d dice) deaf(at time.Duration, h int) {
+func (d dice) unreachable(at time.Duration, h int) {
 	d.during(at, h, "without news from the store", func(w *subnettest.Connection, bad bool) { w.NoEvents = bad })
 }
 

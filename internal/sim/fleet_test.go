@@ -260,7 +260,7 @@ func (f *fleet) excused(a, b *host) bool {
 	defer f.mu.Unlock()
 	a.countLosses()
 	b.countLosses()
-	return a.settled < f.losses || b.settled < f.losses
+	return a.lastLoss < f.losses || b.lastLoss < f.losses
 }
 
 // hears reports whether the host has reached the store for long enough to know what it says.
@@ -269,7 +269,7 @@ func (h *host) hears() bool { return !h.okSince.IsZero() && time.Since(h.okSince
 // countLosses takes note of the losses of data of which the host has had time to hear. The fleet's lock is held.
 func (h *host) countLosses() {
 	if h.hears() && time.Since(h.fleet.lostAt) > lossGrace {
-		h.settled = h.fleet.losses
+		h.lastLoss = h.fleet.losses
 	}
 }
 

@@ -38,14 +38,14 @@ type host struct {
 	applied atomic.Int32 // plans
 
 	// For the oracle. The fleet's lock guards these, proc and stop.
-	holds   bool           // what it said last
-	subnets subnet.Subnets // in force in this run; zero: none yet
-	earlier subnet.Subnets // in force in the run before, by the state directory
-	leased  subnet.Subnets // to its node when this run began
-	began   time.Time      // this run
-	blank   bool           // without a record of an earlier one
-	okSince time.Time      // reaches the store; zero: it does not
-	settled int            // the last loss of data of which it must have heard
+	holds    bool           // what it said last
+	subnets  subnet.Subnets // in force in this run; zero: none yet
+	earlier  subnet.Subnets // in force in the run before, by the state directory
+	leased   subnet.Subnets // to its node when this run began
+	began    time.Time      // this run
+	blank    bool           // without a record of an earlier one
+	okSince  time.Time      // reaches the store; zero: it does not
+	lastLoss int            // the last loss of data of which it must have heard
 }
 
 // running is what the fleet asks an agent.

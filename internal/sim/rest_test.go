@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	settled = time.Minute      // after the last fault every host is ready that is not in another's way
-	quiet   = 65 * time.Second // then nothing changes, through two timed passes
+	convergence = time.Minute      // after the last fault every host is ready that is not in another's way
+	quiet       = 65 * time.Second // then nothing changes, through two timed passes
 )
 
 // rest ends all faults and holds what becomes of the fleet against the invariants.
 func (f *fleet) rest() {
 	f.heal()
-	f.await(settled, f.unsettled)
+	f.await(convergence, f.unconverged)
 	for _, h := range f.hosts {
 		if why := h.unready(); why != "" && !f.contested(h) {
-			f.fail("%s is not ready %v after the last fault: %s", h.name, settled, why)
+			f.fail("%s is not ready %v after the last fault: %s", h.name, convergence, why)
 		}
 	}
-	if f.failed() || f.unsettled() == "" {
+	if f.failed() || f.unconverged() == "" {
 		f.atRest()
 		return
 	}
@@ -44,8 +44,8 @@ func (f *fleet) rest() {
 			h.start()
 		}
 	}
-	f.await(settled, f.unsettled)
-	if why := f.unsettled(); why != "" {
+	f.await(convergence, f.unconverged)
+	if why := f.unconverged(); why != "" {
 		f.fail("the fleet does not come to rest: %s", why)
 	}
 	f.atRest()
@@ -103,8 +103,8 @@ func (f *fleet) contested(h *host) bool {
 	})
 }
 
-// unsettled says which host is not ready or does not know all others.
-func (f *fleet) unsettled() string {
+// unconverged says which host is not ready or does not know all others.
+func (f *fleet) unconverged() string {
 	for _, h := range f.hosts {
 		if why := h.unready(); why != "" {
 			return h.name + ": " + why

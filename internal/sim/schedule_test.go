@@ -129,7 +129,7 @@ type chance struct {
 func (d dice) firstFaults() []chance {
 	return []chance{
 		{6, d.crash}, {3, d.crashMidway}, {2, d.crashUnanswered}, {3, d.reboot}, {2, d.rebootAlone},
-		{6, d.cut}, {4, d.stopped}, {2, d.deaf}, {2, d.lagging}, {2, d.mute}, {2, d.outage},
+		{6, d.cut}, {4, d.stopped}, {2, d.unreachable}, {2, d.lagging}, {2, d.mute}, {2, d.outage},
 		{8, d.tamper}, {3, d.move}, {4, d.poison}, {2, d.wipe}, {2, d.restore}, {1, d.reform}, {1, d.clone}, {2, d.save},
 	}
 }

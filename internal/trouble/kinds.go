@@ -12,7 +12,7 @@ const (
 
 	ConfigMissing Code = "config.missing"
 	ConfigRefused Code = "config.refused"
-	ConfigDoubt   Code = "config.doubt"
+	ConfigWarning Code = "config.warning"
 	ConfigPending Code = "config.pending"
 
 	LeaseWaiting     Code = "lease.waiting"
@@ -29,9 +29,9 @@ const (
 
 	UplinkMissing Code = "uplink.missing"
 
-	ForwardBlocked Code = "forward.blocked"
-	ForwardDoubt   Code = "forward.doubt"
-	OutsideBlocked Code = "outside.blocked"
+	ForwardBlocked   Code = "forward.blocked"
+	ForwardUncertain Code = "forward.uncertain"
+	OutsideBlocked   Code = "outside.blocked"
 
 	SettingRefused Code = "setting.refused"
 	SettingAdvised Code = "setting.advised"
@@ -42,7 +42,7 @@ const (
 	KernelFailed    Code = "kernel.failed"
 	KernelRefused   Code = "kernel.refused"
 	KernelContested Code = "kernel.contested"
-	KernelUnsettled Code = "kernel.unsettled"
+	KernelUnstable  Code = "kernel.unstable"
 
 	FileUnwritable Code = "file.unwritable"
 
@@ -70,7 +70,7 @@ func Kinds() []Kind {
 
 		{ConfigMissing, Error, "The store has no network configuration that this host can work with.", "Write one with tulle config set."},
 		{ConfigRefused, Error, "The network configuration asks for what this host cannot do.", "Check it with tulle config check, and write another with tulle config set."},
-		{ConfigDoubt, Warning, "Something in the network configuration is odd, and is passed over.", "Check it with tulle config check."},
+		{ConfigWarning, Warning, "Something in the network configuration is odd, and is passed over.", "Check it with tulle config check."},
 		{ConfigPending, Warning, "The network configuration in the store differs from the one in force.", "Restart tulled on every host to take it over, or write the old one again."},
 
 		{LeaseWaiting, Error, "The host waits for its lease.", "Wait some seconds; then look for another trouble with lease or store."},
@@ -89,7 +89,7 @@ func Kinds() []Kind {
 		{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
 
 		{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
-		{ForwardDoubt, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
+		{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
 		{OutsideBlocked, Warning, "A packet filter of another program drops packets between containers and the world outside.", "If that is not on purpose, accept them in the chain that the text names."},
 
 		{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
@@ -100,7 +100,7 @@ func Kinds() []Kind {
 
 		{KernelFailed, Error, "The kernel cannot be read.", "See the error; tulled tries again."},
 		{KernelRefused, Error, "The kernel refuses a change.", "See the error; tulled tries again."},
-		{KernelUnsettled, Error, "Another program undoes at once what is put in place.", "Stop that program, or have it leave Tulle's objects alone."},
+		{KernelUnstable, Error, "Another program undoes at once what is put in place.", "Stop that program, or have it leave Tulle's objects alone."},
 		{KernelContested, Warning, "Another program keeps undoing what is wanted.", "Stop that program, or have it leave Tulle's objects alone."},
 
 		{FileUnwritable, Error, "A file cannot be written: the next start, or new containers, would go by what is old.", "Make room on the disk, or make it writable."},

@@ -13,17 +13,17 @@ import (
 var write = flag.Bool("write", false, "write docs/troubles.md")
 
 func TestOf(t *testing.T) {
-	plain := errors.New("plain")
-	lost := Wrap(LeaseLost, "10.5.1.0-24", plain)
+	uncoded := errors.New("plain")
+	lost := Wrap(LeaseLost, "10.5.1.0-24", uncoded)
 	for name, tt := range map[string]struct {
 		err  error
 		want string
 	}{
 		"none":             {nil, "[]"},
-		"no code":          {plain, "[kernel.failed  plain]"},
+		"no code":          {uncoded, "[kernel.failed  plain]"},
 		"code":             {lost, "[lease.lost 10.5.1.0-24 plain]"},
 		"wrapped":          {fmt.Errorf("more: %w", lost), "[lease.lost 10.5.1.0-24 plain]"},
-		"joined":           {errors.Join(lost, Wrap(FileUnwritable, "/x", plain)), "[lease.lost 10.5.1.0-24 plain file.unwritable /x plain]"},
+		"joined":           {errors.Join(lost, Wrap(FileUnwritable, "/x", uncoded)), "[lease.lost 10.5.1.0-24 plain file.unwritable /x plain]"},
 		"several of one":   {Wrap(LeaseOutranked, "", errors.Join(errors.New("a"), errors.New("b"))), "[lease.outranked  a lease.outranked  b]"},
 		"nothing to wrap":  {Wrap(LeaseLost, "", nil), "[]"},
 		"the inner counts": {Wrap(LeaseUnavailable, "", lost), "[lease.lost 10.5.1.0-24 plain]"},

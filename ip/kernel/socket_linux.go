@@ -68,9 +68,9 @@ func (s *socket) setup() error {
 
 // growBuffers asks for large buffers; without CAP_NET_ADMIN over the host the kernel grants less, which also works.
 func growBuffers(fd int) {
-	for force, plain := range map[int]int{unix.SO_SNDBUFFORCE: unix.SO_SNDBUF, unix.SO_RCVBUFFORCE: unix.SO_RCVBUF} {
+	for force, unforced := range map[int]int{unix.SO_SNDBUFFORCE: unix.SO_SNDBUF, unix.SO_RCVBUFFORCE: unix.SO_RCVBUF} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bufferSize) != nil {
-			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, bufferSize)
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unforced, bufferSize)
 		}
 	}
 }

@@ -38,17 +38,17 @@ func (s *Store) Acquire(ctx context.Context, claim subnet.Claim) (subnet.Held, e
 
 // acquisition is one Acquire under way.
 type acquisition struct {
-	store     *Store
-	claim     subnet.Claim
-	creation  *creation     // without a view: read the leases first
-	former    []subnet.Past // nil: not read yet
-	lostRaces int
-	blocked   []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
-	dead      map[string]bool  // duplicates that did not answer
-	settled   bool             // the claim goes on with the lease of an earlier run: nobody disputes it
-	granted   clientv3.LeaseID // for this claim, to be revoked on failure
-	term      term             // of the etcd lease in use
-	outdated  clientv3.LeaseID // of an earlier run, to be revoked on success
+	store      *Store
+	claim      subnet.Claim
+	creation   *creation            // without a view: read the leases first
+	former     []subnet.FormerOwner // nil: not read yet
+	lostRaces  int
+	blocked    []*subnet.Lease  // subnets that are not to be had, though nothing that parses as a lease shows why
+	dead       map[string]bool  // duplicates that did not answer
+	undisputed bool             // the claim goes on with the lease of an earlier run: nobody disputes it
+	granted    clientv3.LeaseID // for this claim, to be revoked on failure
+	term       term             // of the etcd lease in use
+	outdated   clientv3.LeaseID // of an earlier run, to be revoked on success
 }
 
 func (a *acquisition) run(ctx context.Context) (*entry, error) {
@@ -90,10 +90,10 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	if set.Leases, err = a.resolveDuplicates(ctx, set.Leases); err != nil {
 		return nil, err
 	}
-	if set.Past, err = a.formerOwners(ctx, set); err != nil {
+	if set.FormerOwners, err = a.formerOwners(ctx, set); err != nil {
 		return nil, err
 	}
-	place, err := subnet.PlaceAgain(set, a.claim, a.lostRaces)
+	assigned, err := subnet.AssignAgain(set, a.claim, a.lostRaces)
 	if errors.Is(err, subnet.ErrNoNetwork) {
 		return nil, a.store.noNetwork(v)
 	}
@@ -102,32 +102,32 @@ func (a *acquisition) attempt(ctx context.Context) (*entry, error) {
 	}
 	attrs := a.claim.Attrs
 	var old *entry
-	if place.Held {
-		old = v.leases[v.layout.lease(place.Mine.Subnets)]
+	if assigned.Held {
+		old = v.leases[v.layout.lease(assigned.Mine.Subnets)]
 		attrs = attrs.Over(old.Attrs)
 	}
 	id, err := a.etcdLease(ctx, old)
 	if err != nil {
 		return nil, err
 	}
-	if place.Held && place.Subnets == place.Mine.Subnets {
+	if assigned.Held && assigned.Subnets == assigned.Mine.Subnets {
 		return a.adopt(ctx, old, attrs, id)
 	}
-	created, err := a.creation.try(ctx, place.Subnets, attrs, id, old)
+	created, err := a.creation.try(ctx, assigned.Subnets, attrs, id, old)
 	if created == nil && err == nil {
 		a.lostRaces++
 	}
 	if created == nil && !a.creation.learned {
-		a.block(place)
+		a.block(assigned)
 	}
-	if created == nil && (place.Held && !a.creation.learned || a.lostRaces%listAfter == 0) {
+	if created == nil && (assigned.Held && !a.creation.learned || a.lostRaces%listAfter == 0) {
 		a.creation.view = nil
 	}
 	return created, err
 }
 
 // formerOwners returns what has been leased before, unless the claim has a lease and needs no other.
-func (a *acquisition) formerOwners(ctx context.Context, set subnet.Set) ([]subnet.Past, error) {
+func (a *acquisition) formerOwners(ctx context.Context, set subnet.Set) ([]subnet.FormerOwner, error) {
 	if mine, held := subnet.Mine(set, a.claim); a.former != nil || held && set.Network != nil && set.Network.Fits(mine.Subnets) {
 		return a.former, nil
 	}
@@ -137,10 +137,10 @@ func (a *acquisition) formerOwners(ctx context.Context, set subnet.Set) ([]subne
 }
 
 // block excludes what place would newly have got.
-func (a *acquisition) block(place subnet.Placement) {
-	unseen := subnet.Lease{Subnets: place.Subnets, Created: subnet.Unwritten}
+func (a *acquisition) block(assigned subnet.Assignment) {
+	unseen := subnet.Lease{Subnets: assigned.Subnets, Created: subnet.Unwritten}
 	for _, f := range ip.Families() {
-		if place.Subnets.Of(f) == place.Mine.Subnets.Of(f) {
+		if assigned.Subnets.Of(f) == assigned.Mine.Subnets.Of(f) {
 			unseen.Subnets.Set(f, netip.Prefix{})
 		}
 	}
@@ -150,7 +150,7 @@ func (a *acquisition) block(place subnet.Placement) {
 // disputes reports whether another host, which may live, uses the claim's identity in l.
 func (a *acquisition) disputes(l *subnet.Lease) bool {
 	duplicates := subnet.Duplicates([]*subnet.Lease{l}, a.claim)
-	return len(duplicates) > 0 && !a.settled && !a.dead[duplicateKey(l)]
+	return len(duplicates) > 0 && !a.undisputed && !a.dead[duplicateKey(l)]
 }
 
 func duplicateKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Attrs.Instance }
@@ -158,13 +158,13 @@ func duplicateKey(l *subnet.Lease) string { return l.Attrs.Node + "\x00" + l.Att
 // resolveDuplicates asks all hosts that use the claim's identity whether they live. It returns the conflict with the first that does, else the
 // leases, of which one may have become the claim's.
 func (a *acquisition) resolveDuplicates(ctx context.Context, leases []*subnet.Lease) ([]*subnet.Lease, error) {
-	a.settled = false
+	a.undisputed = false
 	duplicates := subnet.Duplicates(leases, a.claim)
 	alive := map[string]bool{} // by node id, of those who have been asked
 	for i, duplicate := range duplicates {
 		if !a.dead[duplicateKey(duplicate.Lease)] {
 			if _, asked := alive[duplicate.Lease.Attrs.Node]; !asked {
-				if err := a.store.askAll(ctx, a.claim, a.unsettled(duplicates[i:]), alive); err != nil {
+				if err := a.store.askAll(ctx, a.claim, a.disputed(duplicates[i:]), alive); err != nil {
 					return nil, err
 				}
 			}
@@ -173,15 +173,15 @@ func (a *acquisition) resolveDuplicates(ctx context.Context, leases []*subnet.Le
 			}
 		}
 		if duplicate.SameMachine {
-			a.settled = true
+			a.undisputed = true
 			return duplicate.Inherit(leases, a.claim), nil
 		}
 	}
 	return leases, nil
 }
 
-// unsettled returns the node ids to ask next: that of the first duplicate if its silence settles the matter, else all others' too.
-func (a *acquisition) unsettled(duplicates []subnet.Duplicate) []string {
+// disputed returns the node ids to ask next: that of the first duplicate if its silence settles the matter, else all others' too.
+func (a *acquisition) disputed(duplicates []subnet.Duplicate) []string {
 	if duplicates[0].SameMachine {
 		duplicates = duplicates[:1]
 	}

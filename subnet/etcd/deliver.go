@@ -21,17 +21,17 @@ func (w *watcher) deliver(ctx context.Context, deliver func(subnet.Set)) {
 			continue
 		case <-w.changed:
 		}
-		trusted := hold.Doubt() == ""
+		trusted := hold.Reason() == ""
 		set := w.admit(&hold)
-		doubt := hold.Doubt()
+		reason := hold.Reason()
 		switch {
-		case doubt == "":
+		case reason == "":
 			again = nil
 		case again == nil:
 			again = time.After(w.store.config.HoldbackTime)
 		}
-		if trusted && doubt != "" {
-			w.store.log.Warn("sudden loss held back", "reason", doubt)
+		if trusted && reason != "" {
+			w.store.log.Warn("sudden loss held back", "reason", reason)
 		}
 		deliver(set)
 	}
@@ -47,8 +47,8 @@ func (w *watcher) admit(hold *subnet.Holdback) subnet.Set {
 		return hold.Confirm(set)
 	}
 	set = hold.Admit(set, read.back)
-	if doubt := hold.Doubt(); doubt != "" {
-		set.Problems = append(set.Problems, subnet.Problem{Key: w.store.layout.leases(), Reason: doubt})
+	if reason := hold.Reason(); reason != "" {
+		set.Problems = append(set.Problems, subnet.Problem{Key: w.store.layout.leases(), Reason: reason})
 	}
 	return set
 }

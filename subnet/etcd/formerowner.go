@@ -32,8 +32,8 @@ func (l layout) noteOwner(subnets subnet.Subnets, node string, released bool) []
 }
 
 // formerOwners reads what has been leased before. What does not parse is as if it were not there.
-func (s *Store) formerOwners(ctx context.Context) ([]subnet.Past, error) {
-	all := []subnet.Past{}
+func (s *Store) formerOwners(ctx context.Context) ([]subnet.FormerOwner, error) {
+	all := []subnet.FormerOwner{}
 	from, end := s.layout.formerOwners(), clientv3.GetPrefixRangeEnd(s.layout.formerOwners())
 	for {
 		r, err := s.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(s.config.PageSize))
@@ -45,7 +45,7 @@ func (s *Store) formerOwners(ctx context.Context) ([]subnet.Past, error) {
 			address, bits, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), s.layout.formerOwners()), "-")
 			p, err := netip.ParsePrefix(address + "/" + bits)
 			if err == nil && json.Unmarshal(kv.Value, &noted) == nil {
-				all = append(all, subnet.Past{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: subnet.Revision(kv.ModRevision)})
+				all = append(all, subnet.FormerOwner{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: subnet.Revision(kv.ModRevision)})
 			}
 		}
 		if !r.More {

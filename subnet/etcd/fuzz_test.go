@@ -40,7 +40,7 @@ func FuzzView(f *testing.F) {
 		if set.Network != nil {
 			subnet.Judge(*set.Network, set.Leases, self)
 		}
-		_, _ = subnet.Place(set, subnet.Claim{Attrs: subnet.Attrs{Node: "node-1"}})
+		_, _ = subnet.Assign(set, subnet.Claim{Attrs: subnet.Attrs{Node: "node-1"}})
 		v.delete(string(kv.Key))
 		if left := v.set(); len(left.Leases) > 0 {
 			t.Errorf("key %q: %q is left after its deletion", kv.Key, texts(left.Leases))

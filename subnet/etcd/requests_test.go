@@ -61,8 +61,8 @@ func TestRequestsAtRest(t *testing.T) {
 	h.awaitRest()
 }
 
-// settled is for how long no request more is made by a host at rest. It spans its pulse.
-const settled = 3 * time.Second
+// quietEnough is for how long no request more is made by a host at rest. It spans its pulse.
+const quietEnough = 3 * time.Second
 
 // expectRequests starts a host, and compares what it asks of etcd until it rests.
 func (h *harness) expectRequests(start string, want map[string]float64) {
@@ -115,7 +115,7 @@ func (h *harness) awaitRest() {
 	defer tick.Stop()
 	ctx := h.ctx()
 	last, quiet := h.requests(), time.Now()
-	for time.Since(quiet) < settled {
+	for time.Since(quiet) < quietEnough {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -192,19 +192,19 @@ func TestOpenRefusesContradictions(t *testing.T) {
 	caFile, certFile, keyFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	writePEM(t, caFile, "CERTIFICATE", ca.cert.Raw)
 	writePair(t, certFile, keyFile, ca.issue())
-	secure, plain := []string{"https://127.0.0.1:1"}, []string{"http://127.0.0.1:1"}
+	secure, insecure := []string{"https://127.0.0.1:1"}, []string{"http://127.0.0.1:1"}
 	for name, test := range map[string]struct {
 		config etcd.Config
 		want   []string
 	}{
-		"CA file with http":        {etcd.Config{Endpoints: plain, CAFile: caFile}, []string{caFile, "https://"}},
-		"mixed endpoints":          {etcd.Config{Endpoints: append(plain, secure...)}, []string{"http and https"}},
+		"CA file with http":        {etcd.Config{Endpoints: insecure, CAFile: caFile}, []string{caFile, "https://"}},
+		"mixed endpoints":          {etcd.Config{Endpoints: append(insecure, secure...)}, []string{"http and https"}},
 		"no endpoints":             {etcd.Config{}, []string{"--etcd-endpoints"}},
 		"certificate without key":  {etcd.Config{Endpoints: secure, CertFile: certFile}, []string{"--etcd-keyfile"}},
 		"missing CA file":          {etcd.Config{Endpoints: secure, CAFile: dir + "/none"}, []string{dir + "/none"}},
 		"CA file that is none":     {etcd.Config{Endpoints: secure, CAFile: keyFile}, []string{keyFile}},
-		"user without password":    {etcd.Config{Endpoints: plain, Username: "u"}, []string{"--etcd-password-file"}},
-		"missing password file":    {etcd.Config{Endpoints: plain, Username: "u", PasswordFile: dir + "/none"}, []string{dir + "/none"}},
+		"user without password":    {etcd.Config{Endpoints: insecure, Username: "u"}, []string{"--etcd-password-file"}},
+		"missing password file":    {etcd.Config{Endpoints: insecure, Username: "u", PasswordFile: dir + "/none"}, []string{dir + "/none"}},
 		"key of another authority": {etcd.Config{Endpoints: secure, CertFile: caFile, KeyFile: keyFile}, []string{caFile, keyFile}},
 	} {
 		s, err := etcd.Open(test.config)

@@ -49,7 +49,7 @@ const (
 // ParseNetwork reads flannel's network configuration (JSON) and fills in its defaults, except that a missing backend is
 // DefaultBackend. The error joins everything that is wrong, one line each. Doubts are what a human should look at although
 // the configuration is valid, such as unknown fields.
-func ParseNetwork(data []byte, revision subnet.Revision) (n subnet.Network, doubts []string, err error) {
+func ParseNetwork(data []byte, revision subnet.Revision) (n subnet.Network, warnings []string, err error) {
 	members, err := readObject(data)
 	if err != nil {
 		return subnet.Network{}, nil, fmt.Errorf(`network configuration: %w: write for example {"Network": "10.5.0.0/16"}`, err)
@@ -64,29 +64,29 @@ func ParseNetwork(data []byte, revision subnet.Revision) (n subnet.Network, doub
 	}
 	n.Backend = p.backend()
 	members.take(fieldNFTables)
-	p.doubts = append(p.doubts, unknownMembers(members, append(known, fieldBackend, fieldNFTables))...)
+	p.warnings = append(p.warnings, unknownMembers(members, append(known, fieldBackend, fieldNFTables))...)
 	if err := errors.Join(p.errs...); err != nil {
-		return subnet.Network{}, p.doubts, err
+		return subnet.Network{}, p.warnings, err
 	}
 	if len(n.Families()) == 0 {
-		return subnet.Network{}, p.doubts, errors.New("EnableIPv4 and EnableIPv6 are both false: set one of them to true")
+		return subnet.Network{}, p.warnings, errors.New("EnableIPv4 and EnableIPv6 are both false: set one of them to true")
 	}
-	return n, p.doubts, nil
+	return n, p.warnings, nil
 }
 
 // networkParser takes known members out of the configuration and collects what it finds on the way.
 type networkParser struct {
-	members *object
-	errs    []error
-	doubts  []string
+	members  *object
+	errs     []error
+	warnings []string
 }
 
 func (p *networkParser) fail(format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf(format, args...))
 }
 
-func (p *networkParser) doubt(format string, args ...any) {
-	p.doubts = append(p.doubts, fmt.Sprintf(format, args...))
+func (p *networkParser) warn(format string, args ...any) {
+	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
 }
 
 // value decodes the member called field into v, which stays as it is if there is none.
@@ -106,7 +106,7 @@ func (p *networkParser) pool(fields poolFields) subnet.Pool {
 	if !enabled {
 		for _, field := range []string{fields.network, fields.length, fields.low, fields.high} {
 			if present(p.members.take(field)) {
-				p.doubt("%s has no effect while %s is false", field, fields.enable)
+				p.warn("%s has no effect while %s is false", field, fields.enable)
 			}
 		}
 		return subnet.Pool{}
@@ -156,7 +156,7 @@ func (p *networkParser) network(fields poolFields) (netip.Prefix, bool) {
 	}
 	network := given.Masked()
 	if network != given {
-		p.doubt("%s %s has host bits: it is taken as %s", fields.network, text, network)
+		p.warn("%s %s has host bits: it is taken as %s", fields.network, text, network)
 	}
 	for _, r := range subnet.ReservedRanges(fields.family) {
 		if ip.Contains(r.Prefix, network) {

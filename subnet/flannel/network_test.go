@@ -23,10 +23,10 @@ func TestParseNetwork(t *testing.T) {
 	v6 := poolOf(t, "fc00::/48", 64, "fc00:0:0:1::", "fc00:0:0:ffff::")
 	none := subnet.Backend{Type: "vxlan", Options: json.RawMessage("{}")}
 	for name, tt := range map[string]struct {
-		text   string
-		pools  ip.Dual[subnet.Pool]
-		other  *subnet.Backend // unless vxlan without options
-		doubts []string        // what each says
+		text     string
+		pools    ip.Dual[subnet.Pool]
+		other    *subnet.Backend // unless vxlan without options
+		warnings []string        // what each says
 	}{
 		"least":           {text: `{"Network":"10.5.0.0/16"}`, pools: ip.Dual[subnet.Pool]{V4: v4}},
 		"any case":        {text: `{"network":"10.5.0.0/16","enableipv6":false,"SUBNETLEN":24}`, pools: ip.Dual[subnet.Pool]{V4: v4}},
@@ -50,15 +50,15 @@ func TestParseNetwork(t *testing.T) {
 		"IPv6 smallest":          {text: `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00::/124"}`, pools: ip.Dual[subnet.Pool]{V6: poolOf(t, "fc00::/124", 126, "fc00::4", "fc00::c")}},
 		"no backend type":        {text: `{"Network":"10.5.0.0/16","Backend":{"VNI":2}}`, pools: ip.Dual[subnet.Pool]{V4: v4}, other: &subnet.Backend{Type: "vxlan", Options: json.RawMessage(`{"VNI":2}`)}},
 		"another backend":        {text: `{"Network":"10.5.0.0/16","backend":{"type":"Host-GW"}}`, pools: ip.Dual[subnet.Pool]{V4: v4}, other: &subnet.Backend{Type: "host-gw", Options: json.RawMessage(`{"type":"Host-GW"}`)}},
-		"host bits":              {text: `{"Network":"10.5.7.1/16"}`, pools: ip.Dual[subnet.Pool]{V4: v4}, doubts: []string{"taken as 10.5.0.0/16"}},
+		"host bits":              {text: `{"Network":"10.5.7.1/16"}`, pools: ip.Dual[subnet.Pool]{V4: v4}, warnings: []string{"taken as 10.5.0.0/16"}},
 		"unknown fields": {
 			text: `{"Netwrok":"10.6.0.0/16","Network":"10.5.0.0/16","SubnetLength":24,"Purpose of this network":"lab"}`, pools: ip.Dual[subnet.Pool]{V4: v4},
-			doubts: []string{`"Netwrok" is unknown and ignored: did you mean Network?`, `"Purpose of this network" is unknown and ignored`, "did you mean SubnetLen?"},
+			warnings: []string{`"Netwrok" is unknown and ignored: did you mean Network?`, `"Purpose of this network" is unknown and ignored`, "did you mean SubnetLen?"},
 		},
-		"fields of a family that is off": {text: `{"Network":"10.5.0.0/16","IPv6Network":"fc00::/48"}`, pools: ip.Dual[subnet.Pool]{V4: v4}, doubts: []string{"IPv6Network has no effect while EnableIPv6 is false"}},
+		"fields of a family that is off": {text: `{"Network":"10.5.0.0/16","IPv6Network":"fc00::/48"}`, pools: ip.Dual[subnet.Pool]{V4: v4}, warnings: []string{"IPv6Network has no effect while EnableIPv6 is false"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n, doubts, err := ParseNetwork([]byte(tt.text), 7)
+			n, warnings, err := ParseNetwork([]byte(tt.text), 7)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -69,8 +69,8 @@ func TestParseNetwork(t *testing.T) {
 			if diff := cmp.Diff(want, n, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 				t.Errorf("network (-want +got):\n%s", diff)
 			}
-			if !slices.EqualFunc(doubts, tt.doubts, strings.Contains) {
-				t.Errorf("doubts %q, want them to say %q", doubts, tt.doubts)
+			if !slices.EqualFunc(warnings, tt.warnings, strings.Contains) {
+				t.Errorf("doubts %q, want them to say %q", warnings, tt.warnings)
 			}
 		})
 	}

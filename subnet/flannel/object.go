@@ -105,7 +105,7 @@ func stringEnd(text string) int {
 
 // decodeText decodes a valid JSON value that should be a string. The result may be a part of raw.
 func decodeText(raw string) (string, error) {
-	if raw[0] == '"' && isPlain(raw) {
+	if raw[0] == '"' && isUnescaped(raw) {
 		return raw[1 : len(raw)-1], nil
 	}
 	return decodeEscaped(raw)
@@ -117,8 +117,8 @@ func decodeEscaped(raw string) (text string, err error) {
 	return text, err
 }
 
-// isPlain reports whether a string is the same with and without JSON's escapes.
-func isPlain(raw string) bool {
+// isUnescaped reports whether a string is the same with and without JSON's escapes.
+func isUnescaped(raw string) bool {
 	for i := range len(raw) {
 		if raw[i] == '\\' || raw[i] >= utf8.RuneSelf {
 			return false
@@ -129,8 +129,8 @@ func isPlain(raw string) bool {
 
 // distinct leaves out members that another of the same name follows.
 func (o object) distinct() object {
-	const few = 16 // and comparing each with each is quicker than a map
-	if len(o) > few {
+	const most = 16 // and comparing each with each is quicker than a map
+	if len(o) > most {
 		last := make(map[string]int, len(o))
 		for i, m := range o {
 			last[m.name] = i

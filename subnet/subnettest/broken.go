@@ -10,10 +10,10 @@ import (
 // brokenTests put keys and values into the store that nobody can read.
 func brokenTests() map[string]func(*testing.T, KeyHarness) {
 	return map[string]func(*testing.T, KeyHarness){
-		"GarbageInTheWayIsPassed":      garbageInTheWayIsPassed,
-		"GarbledLeaseHeals":            garbledLeaseHeals,
-		"BrokenKeysCostOnlyThemselves": brokenKeysCostOnlyThemselves,
-		"GarbledPastIsPassedOver":      garbledPast,
+		"GarbageInTheWayIsPassed":        garbageInTheWayIsPassed,
+		"GarbledLeaseHeals":              garbledLeaseHeals,
+		"BrokenKeysCostOnlyThemselves":   brokenKeysCostOnlyThemselves,
+		"GarbledFormerOwnerIsPassedOver": garbledFormerOwner,
 	}
 }
 
@@ -95,7 +95,7 @@ func named(keys map[string]string, full string) bool {
 	return false
 }
 
-func garbledPast(t *testing.T, h KeyHarness) {
+func garbledFormerOwner(t *testing.T, h KeyHarness) {
 	h.Put("config", config4, 0)
 	h.Put("claims/past/10.5.3.0-24", "{", 0)
 	h.Put("claims/past/nonsense", "{}", 0)

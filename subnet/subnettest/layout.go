@@ -88,7 +88,7 @@ func releaseLeavesNoKeys(t *testing.T, h KeyHarness) {
 		t.Fatal(err)
 	}
 	for _, key := range h.Keys() {
-		if key != "config" && !strings.HasPrefix(key, pastDir) {
+		if key != "config" && !strings.HasPrefix(key, formerOwnersDir) {
 			t.Errorf("key %s is left after the release", key)
 		}
 	}

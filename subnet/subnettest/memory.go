@@ -264,7 +264,7 @@ func (w *world) all() subnet.Set {
 	v := newView()
 	v.read(w)
 	set := v.set(w)
-	set.Past = w.past()
+	set.FormerOwners = w.formerOwners()
 	return set
 }
 
@@ -288,18 +288,18 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 		}
 	}
 	for {
-		place, err := subnet.Place(set, claim)
+		assigned, err := subnet.Assign(set, claim)
 		if errors.Is(err, subnet.ErrNoNetwork) {
 			return subnet.Lease{}, fmt.Errorf("%w: write key config", err)
 		}
 		if err != nil {
 			return subnet.Lease{}, err
 		}
-		if blocked, ok := s.blocked(place); ok {
+		if blocked, ok := s.blocked(assigned); ok {
 			set.Leases = append(set.Leases, &blocked)
 			continue
 		}
-		mine, err := s.writeLease(claim, place)
+		mine, err := s.writeLease(claim, assigned)
 		if err == nil {
 			s.coming = append(s.coming, coming{s, claim.Attrs.Instance, claim.Attrs.Node})
 		}
@@ -308,21 +308,21 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 }
 
 // blocked returns what a new place would collide with though it does not parse as a lease.
-func (w *world) blocked(place subnet.Placement) (subnet.Lease, bool) {
-	if place.Held && place.Subnets == place.Mine.Subnets {
+func (w *world) blocked(assigned subnet.Assignment) (subnet.Lease, bool) {
+	if assigned.Held && assigned.Subnets == assigned.Mine.Subnets {
 		return subnet.Lease{}, false
 	}
-	key := leasesDir + subnet.KeyOf(place.Subnets)
+	key := leasesDir + subnet.KeyOf(assigned.Subnets)
 	address := key
-	if place.Subnets.V4.IsValid() {
-		address = leasesDir + place.Subnets.V4.Addr().String() + "-"
+	if assigned.Subnets.V4.IsValid() {
+		address = leasesDir + assigned.Subnets.V4.Addr().String() + "-"
 	}
-	own := leasesDir + subnet.KeyOf(place.Mine.Subnets)
+	own := leasesDir + subnet.KeyOf(assigned.Mine.Subnets)
 	for present := range w.keys {
-		if (present == key || strings.HasPrefix(present, address)) && !(place.Held && present == own) {
-			unseen := subnet.Lease{Subnets: place.Subnets, Created: subnet.Unwritten}
+		if (present == key || strings.HasPrefix(present, address)) && !(assigned.Held && present == own) {
+			unseen := subnet.Lease{Subnets: assigned.Subnets, Created: subnet.Unwritten}
 			for _, f := range ip.Families() {
-				if place.Subnets.Of(f) == place.Mine.Subnets.Of(f) {
+				if assigned.Subnets.Of(f) == assigned.Mine.Subnets.Of(f) {
 					unseen.Subnets.Set(f, netip.Prefix{})
 				}
 			}
@@ -333,12 +333,12 @@ func (w *world) blocked(place subnet.Placement) (subnet.Lease, bool) {
 }
 
 // writeLease writes the lease, unless it is as it should be.
-func (w *world) writeLease(claim subnet.Claim, place subnet.Placement) (subnet.Lease, error) {
-	mine := subnet.Lease{Subnets: place.Subnets, Attrs: claim.Attrs, Reserved: claim.TTL == subnet.Forever}
+func (w *world) writeLease(claim subnet.Claim, assigned subnet.Assignment) (subnet.Lease, error) {
+	mine := subnet.Lease{Subnets: assigned.Subnets, Attrs: claim.Attrs, Reserved: claim.TTL == subnet.Forever}
 	ttl := ttlOf(claim)
-	if place.Held {
-		mine.Attrs = claim.Attrs.Over(place.Mine.Attrs)
-		mine.Reserved = mine.Reserved || place.Mine.Reserved
+	if assigned.Held {
+		mine.Attrs = claim.Attrs.Over(assigned.Mine.Attrs)
+		mine.Reserved = mine.Reserved || assigned.Mine.Reserved
 	}
 	if mine.Reserved {
 		ttl = 0
@@ -348,8 +348,8 @@ func (w *world) writeLease(claim subnet.Claim, place subnet.Placement) (subnet.L
 		return mine, err
 	}
 	key := leasesDir + subnet.KeyOf(mine.Subnets)
-	if place.Held && place.Subnets != place.Mine.Subnets {
-		w.delete(leasesDir + subnet.KeyOf(place.Mine.Subnets))
+	if assigned.Held && assigned.Subnets != assigned.Mine.Subnets {
+		w.delete(leasesDir + subnet.KeyOf(assigned.Mine.Subnets))
 	}
 	if r, ok := w.keys[key]; ok && r.value == value && (ttl == 0) == (r.expiry == nil) {
 		w.renew(key, ttl)

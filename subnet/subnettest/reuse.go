@@ -6,7 +6,7 @@ import (
 	"tulle/subnet"
 )
 
-func pastTests() map[string]func(*testing.T, Harness) {
+func formerOwnerTests() map[string]func(*testing.T, Harness) {
 	return map[string]func(*testing.T, Harness){
 		"HostWithoutARecordGetsItsSubnetBack": withoutRecord,
 		"FormerSubnetsAreUsedLast":            formerAreLast,

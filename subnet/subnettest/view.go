@@ -15,7 +15,7 @@ import (
 // view is what one watcher has seen. The store's lock guards it.
 type view struct {
 	network  *subnet.Network
-	doubts   []subnet.Problem
+	warnings []subnet.Problem
 	changed  chan struct{}
 	hold     subnet.Holdback // used by Watch alone
 	revision subnet.Revision // last delivered
@@ -46,7 +46,7 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 		}
 		set = v.admit(set, confirm)
 		switch {
-		case v.hold.Doubt() == "":
+		case v.hold.Reason() == "":
 			again = nil
 		case again == nil || confirm:
 			again = time.After(subnet.HoldbackTime)
@@ -104,34 +104,34 @@ func (v *view) admit(set subnet.Set, confirm bool) subnet.Set {
 		return v.hold.Confirm(set)
 	}
 	set = v.hold.Admit(set, back)
-	if doubt := v.hold.Doubt(); doubt != "" {
-		set.Problems = append(set.Problems, subnet.Problem{Key: leasesDir, Reason: doubt})
+	if addProblem := v.hold.Reason(); addProblem != "" {
+		set.Problems = append(set.Problems, subnet.Problem{Key: leasesDir, Reason: addProblem})
 	}
 	return set
 }
 
 // configure takes in a value of the configuration, nil if it was deleted.
 func (v *view) configure(value *string, revision subnet.Revision) {
-	v.doubts = nil
+	v.warnings = nil
 	if value == nil {
 		if v.network != nil {
-			v.doubt("deleted; the last good value stays in force")
+			v.addProblem("deleted; the last good value stays in force")
 		}
 		return
 	}
-	network, doubts, err := flannel.ParseNetwork([]byte(*value), revision)
+	network, warnings, err := flannel.ParseNetwork([]byte(*value), revision)
 	if err != nil {
-		v.doubt(err.Error())
+		v.addProblem(err.Error())
 		return
 	}
 	v.network = &network
-	for _, d := range doubts {
-		v.doubt(d)
+	for _, d := range warnings {
+		v.addProblem(d)
 	}
 }
 
-func (v *view) doubt(reason string) {
-	v.doubts = append(v.doubts, subnet.Problem{Key: configKey, Reason: reason})
+func (v *view) addProblem(reason string) {
+	v.warnings = append(v.warnings, subnet.Problem{Key: configKey, Reason: reason})
 }
 
 func (v *view) set(w *world) subnet.Set {
@@ -139,7 +139,7 @@ func (v *view) set(w *world) subnet.Set {
 		w.leases = w.parse()
 	}
 	set := *w.leases
-	set.Network, set.Problems = v.network, slices.Concat(v.doubts, set.Problems)
+	set.Network, set.Problems = v.network, slices.Concat(v.warnings, set.Problems)
 	return set
 }
 

@@ -54,13 +54,13 @@ func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
 	l := layoutOf(t.Family)
 	inverse := e.data[l.inverse]
 	var r ip.FilterRule
-	var plain [4]bool
-	r.Src, plain[0] = t.address(e, l.src, l.srcMask, inverse&invertSrc != 0)
-	r.Dst, plain[1] = t.address(e, l.dst, l.dstMask, inverse&invertDst != 0)
-	r.In, plain[2] = link(e.data[l.in:], e.data[l.inMask:], inverse&invertIn != 0)
-	r.Out, plain[3] = link(e.data[l.out:], e.data[l.outMask:], inverse&invertOut != 0)
+	var exact [4]bool
+	r.Src, exact[0] = t.address(e, l.src, l.srcMask, inverse&invertSrc != 0)
+	r.Dst, exact[1] = t.address(e, l.dst, l.dstMask, inverse&invertDst != 0)
+	r.In, exact[2] = link(e.data[l.in:], e.data[l.inMask:], inverse&invertIn != 0)
+	r.Out, exact[3] = link(e.data[l.out:], e.data[l.outMask:], inverse&invertOut != 0)
 	understood := inverse&^(invertIn|invertOut|invertSrc|invertDst) == 0
-	r.More = plain != [4]bool{true, true, true, true} || !understood ||
+	r.More = exact != [4]bool{true, true, true, true} || !understood ||
 		binary.NativeEndian.Uint16(e.data[l.proto:]) != 0 || e.data[l.flags]&^l.gotoFlag != 0
 	comment := ""
 	for _, m := range t.matches(e) {

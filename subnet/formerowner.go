@@ -9,19 +9,19 @@ import (
 	"tulle/ip"
 )
 
-// Past is a subnet that has been leased, whether it is now or not.
-type Past struct {
+// FormerOwner is who had a subnet last, whether it is leased now or not.
+type FormerOwner struct {
 	Subnet   netip.Prefix
 	Node     string   // that had it last
 	Released bool     // given back; else it expired, or is leased
 	Revision Revision // when it was noted
 }
 
-// pasts are former subnets that are free, in the order in which they are handed out again.
-type pasts []Past
+// formerOwners are former subnets that are free, in the order in which they are handed out again.
+type formerOwners []FormerOwner
 
-// past picks from all what p hands out and what is free, and lists every subnet of the family that has been had.
-func (p Pool) past(f ip.Family, all []Past, taken space) (free pasts, had []netip.Prefix) {
+// formerOwners picks from all what p hands out and what is free, and lists every subnet of the family that has been had.
+func (p Pool) formerOwners(f ip.Family, all []FormerOwner, taken space) (free formerOwners, had []netip.Prefix) {
 	for _, one := range all {
 		if !one.Subnet.IsValid() || ip.FamilyOf(one.Subnet.Addr()) != f {
 			continue
@@ -31,7 +31,7 @@ func (p Pool) past(f ip.Family, all []Past, taken space) (free pasts, had []neti
 			free = append(free, one)
 		}
 	}
-	slices.SortFunc(free, func(a, b Past) int {
+	slices.SortFunc(free, func(a, b FormerOwner) int {
 		if a.Released != b.Released {
 			if a.Released {
 				return -1
@@ -44,8 +44,8 @@ func (p Pool) past(f ip.Family, all []Past, taken space) (free pasts, had []neti
 }
 
 // lastOf returns what a node had last.
-func (ps pasts) lastOf(node string) (netip.Prefix, bool) {
-	var last Past
+func (ps formerOwners) lastOf(node string) (netip.Prefix, bool) {
+	var last FormerOwner
 	for _, p := range ps {
 		if p.Node == node && p.Revision >= last.Revision {
 			last = p
@@ -56,7 +56,7 @@ func (ps pasts) lastOf(node string) (netip.Prefix, bool) {
 
 // oldest returns the subnet that is handed out next. With each lost race a node draws from more of those that follow:
 // many hosts may want one at once.
-func (ps pasts) oldest(node string, lost int) (netip.Prefix, bool) {
+func (ps formerOwners) oldest(node string, lost int) (netip.Prefix, bool) {
 	if len(ps) == 0 {
 		return netip.Prefix{}, false
 	}

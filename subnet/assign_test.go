@@ -22,7 +22,7 @@ func leaseOf(prefix, node string, created Revision) *Lease {
 	}
 }
 
-func TestPlace(t *testing.T) {
+func TestAssign(t *testing.T) {
 	mine := Subnets{V4: netip.MustParsePrefix("10.5.34.0/24")}
 	claim := Claim{Attrs: Attrs{Node: "h1"}}
 	tests := []struct {
@@ -39,7 +39,7 @@ func TestPlace(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p, err := Place(tt.set, claim)
+			p, err := Assign(tt.set, claim)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,18 +50,18 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-func TestPlaceKeepsOrFails(t *testing.T) {
+func TestAssignKeepsOrFails(t *testing.T) {
 	claim := Claim{Attrs: Attrs{Node: "h1"}, Previous: Subnets{V4: netip.MustParsePrefix("10.5.34.0/24")}, Only: true}
-	p, err := Place(placed(), claim)
+	p, err := Assign(placed(), claim)
 	if err != nil || p.Subnets != claim.Previous {
 		t.Errorf("placed at %s, %v, want the free previous subnet", KeyOf(p.Subnets), err)
 	}
-	_, err = Place(placed(leaseOf("10.5.34.0/24", "thief", 7)), claim)
+	_, err = Assign(placed(leaseOf("10.5.34.0/24", "thief", 7)), claim)
 	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "thief") {
 		t.Errorf("error %v, want the loss to the thief", err)
 	}
 	claim.Previous = Subnets{V4: netip.MustParsePrefix("10.6.34.0/24")}
-	if _, err = Place(placed(), claim); !errors.Is(err, ErrLost) {
+	if _, err = Assign(placed(), claim); !errors.Is(err, ErrLost) {
 		t.Errorf("error %v, want the loss of a subnet outside the network", err)
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"tulle/ip"
 )
 
-func TestAllocateFromThePast(t *testing.T) {
+func TestAllocateFromFormerOwners(t *testing.T) {
 	n := networkOf("10.5.0.0/22 /24 from 10.5.0.0")
 	p := netip.MustParsePrefix
-	full := []Past{
+	full := []FormerOwner{
 		{Subnet: p("10.5.0.0/24"), Node: "w", Revision: 30},
 		{Subnet: p("10.5.1.0/24"), Node: "x", Revision: 20},
 		{Subnet: p("10.5.2.0/24"), Node: "y", Revision: 50, Released: true},
@@ -32,16 +32,16 @@ func TestAllocateFromThePast(t *testing.T) {
 		previous string
 		want     string
 	}{
-		"by record":                   {Set{Past: full}, "y", "10.5.1.0/24", "10.5.1.0/24"},
-		"returning":                   {Set{Past: full}, "x", "", "10.5.1.0/24"},
-		"returning, taken":            {Set{Past: full, Leases: leased("10.5.1.0/24")}, "x", "", "10.5.3.0/24"},
-		"returning, had several":      {Set{Past: append(full[:3:3], Past{Subnet: p("10.5.3.0/24"), Node: "x", Revision: 60})}, "x", "", "10.5.3.0/24"},
-		"never had first":             {Set{Past: full[1:]}, "new", "", "10.5.0.0/24"},
-		"released, the oldest":        {Set{Past: full}, "new", "", "10.5.3.0/24"},
-		"released, the next":          {Set{Past: full, Leases: leased("10.5.3.0/24")}, "new", "", "10.5.2.0/24"},
-		"expired, the oldest":         {Set{Past: full, Leases: leased("10.5.3.0/24", "10.5.2.0/24")}, "new", "", "10.5.1.0/24"},
-		"expired, the last":           {Set{Past: full, Leases: leased("10.5.3.0/24", "10.5.2.0/24", "10.5.1.0/24")}, "new", "", "10.5.0.0/24"},
-		"of another length, in parts": {Set{Past: []Past{{Subnet: p("10.5.0.0/23"), Revision: 1}, {Subnet: p("10.5.2.0/25"), Revision: 1}, {Subnet: p("10.5.3.0/24"), Revision: 9}}}, "new", "", "10.5.3.0/24"},
+		"by record":                   {Set{FormerOwners: full}, "y", "10.5.1.0/24", "10.5.1.0/24"},
+		"returning":                   {Set{FormerOwners: full}, "x", "", "10.5.1.0/24"},
+		"returning, taken":            {Set{FormerOwners: full, Leases: leased("10.5.1.0/24")}, "x", "", "10.5.3.0/24"},
+		"returning, had several":      {Set{FormerOwners: append(full[:3:3], FormerOwner{Subnet: p("10.5.3.0/24"), Node: "x", Revision: 60})}, "x", "", "10.5.3.0/24"},
+		"never had first":             {Set{FormerOwners: full[1:]}, "new", "", "10.5.0.0/24"},
+		"released, the oldest":        {Set{FormerOwners: full}, "new", "", "10.5.3.0/24"},
+		"released, the next":          {Set{FormerOwners: full, Leases: leased("10.5.3.0/24")}, "new", "", "10.5.2.0/24"},
+		"expired, the oldest":         {Set{FormerOwners: full, Leases: leased("10.5.3.0/24", "10.5.2.0/24")}, "new", "", "10.5.1.0/24"},
+		"expired, the last":           {Set{FormerOwners: full, Leases: leased("10.5.3.0/24", "10.5.2.0/24", "10.5.1.0/24")}, "new", "", "10.5.0.0/24"},
+		"of another length, in parts": {Set{FormerOwners: []FormerOwner{{Subnet: p("10.5.0.0/23"), Revision: 1}, {Subnet: p("10.5.2.0/25"), Revision: 1}, {Subnet: p("10.5.3.0/24"), Revision: 9}}}, "new", "", "10.5.3.0/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			claim := claimOf(tt.node)
@@ -57,7 +57,7 @@ func TestAllocateFromThePast(t *testing.T) {
 }
 
 // Whatever was leased before, only what is leased now exhausts a pool; and hosts that lose races for one subnet part ways.
-func TestAllocateFromAnyPast(t *testing.T) {
+func TestAllocateFromAnyFormerOwners(t *testing.T) {
 	n := networkOf("10.5.0.0/20 /24 from 10.5.0.0")
 	all := netip.MustParsePrefix("10.5.0.0/20")
 	rapid.Check(t, func(t *rapid.T) {
@@ -68,7 +68,7 @@ func TestAllocateFromAnyPast(t *testing.T) {
 		}
 		var set Set
 		for i := range rapid.IntRange(0, 30).Draw(t, "past") {
-			set.Past = append(set.Past, Past{
+			set.FormerOwners = append(set.FormerOwners, FormerOwner{
 				Subnet: subnetAt("past"), Node: fmt.Sprint(i % 5), Revision: Revision(i), Released: rapid.Bool().Draw(t, "released"),
 			})
 		}
@@ -92,10 +92,10 @@ func TestAllocateFromAnyPast(t *testing.T) {
 
 func TestLosersPartWays(t *testing.T) {
 	n := networkOf("10.5.0.0/16 /24 from 10.5.0.0")
-	for name, past := range map[string]int{"never had": 0, "had": 256} {
+	for name, formerOwners := range map[string]int{"never had": 0, "had": 256} {
 		var set Set
-		for i := range past {
-			set.Past = append(set.Past, Past{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24), Revision: Revision(i + 1)})
+		for i := range formerOwners {
+			set.FormerOwners = append(set.FormerOwners, FormerOwner{Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i), 0}), 24), Revision: Revision(i + 1)})
 		}
 		picked := map[netip.Prefix]int{}
 		for i := range 64 {

@@ -7,22 +7,22 @@ import (
 	"tulle/ip"
 )
 
-// Placement is where a claim belongs in one view of the store.
-type Placement struct {
+// Assignment is what a claim gets by one view of the store.
+type Assignment struct {
 	Mine    Lease   // the claim's own lease; zero without one
 	Held    bool    // there is such a lease
 	Subnets Subnets // to be held from now on: those of Mine as far as they are still good
 }
 
-// Place decides what a claim gets: its own lease if the network still hands it out and no older lease overlaps it, else
+// Assign decides what a claim gets: its own lease if the network still hands it out and no older lease overlaps it, else
 // the good part of it beside newly allocated subnets, else newly allocated ones.
-func Place(set Set, claim Claim) (Placement, error) { return PlaceAgain(set, claim, 0) }
+func Assign(set Set, claim Claim) (Assignment, error) { return AssignAgain(set, claim, 0) }
 
-// PlaceAgain is Place for a claim that lost races for its place. After each, the search begins elsewhere, so that hosts
+// AssignAgain is Assign for a claim that lost races. After each, the search begins elsewhere, so that hosts
 // that met once part ways.
-func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
+func AssignAgain(set Set, claim Claim, lost int) (Assignment, error) {
 	if set.Network == nil {
-		return Placement{}, ErrNoNetwork
+		return Assignment{}, ErrNoNetwork
 	}
 	wanted := claim.Previous
 	mine, held := Mine(set, claim)
@@ -37,7 +37,7 @@ func PlaceAgain(set Set, claim Claim, lost int) (Placement, error) {
 			others.Leases = append(others.Leases, l)
 		}
 	}
-	p := Placement{Mine: mine, Held: held, Subnets: mine.Subnets}
+	p := Assignment{Mine: mine, Held: held, Subnets: mine.Subnets}
 	if held && !moves {
 		good := goodParts(*set.Network, mine, others.Leases)
 		if good == mine.Subnets && set.Network.Fits(good) {

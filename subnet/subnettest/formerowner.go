@@ -9,36 +9,36 @@ import (
 	"tulle/subnet"
 )
 
-const pastDir = "claims/past/"
+const formerOwnersDir = "claims/past/"
 
-// past is what is noted of a subnet that is or has been leased.
-type past struct {
+// formerOwner is what is noted of a subnet that is or has been leased.
+type formerOwner struct {
 	Node     string
 	Released bool
 }
 
 // note records which node has subnets, or has given them back.
 func (w *world) note(subnets subnet.Subnets, node string, released bool) {
-	value, _ := json.Marshal(past{node, released}) // a string and a flag always encode
+	value, _ := json.Marshal(formerOwner{node, released}) // a string and a flag always encode
 	for _, f := range ip.Families() {
 		if p := subnets.Of(f); p.IsValid() {
-			w.put(pastDir+strings.Replace(p.String(), "/", "-", 1), string(value), 0)
+			w.put(formerOwnersDir+strings.Replace(p.String(), "/", "-", 1), string(value), 0)
 		}
 	}
 }
 
-func (w *world) past() []subnet.Past {
-	var all []subnet.Past
+func (w *world) formerOwners() []subnet.FormerOwner {
+	var all []subnet.FormerOwner
 	for key, r := range w.keys {
-		name, ok := strings.CutPrefix(key, pastDir)
+		name, ok := strings.CutPrefix(key, formerOwnersDir)
 		if !ok {
 			continue
 		}
-		var noted past
+		var noted formerOwner
 		address, bits, _ := strings.Cut(name, "-")
 		p, err := netip.ParsePrefix(address + "/" + bits)
 		if err == nil && json.Unmarshal([]byte(r.value), &noted) == nil {
-			all = append(all, subnet.Past{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: r.modified})
+			all = append(all, subnet.FormerOwner{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: r.modified})
 		}
 	}
 	return all
