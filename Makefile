@@ -10,7 +10,7 @@ TULLE_SOAK ?= 1h
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test sim test-docker chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-scale clean
+.PHONY: help demo build test sim test-docker test-vm chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,6 +35,10 @@ sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n rep
 test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
 	go test -count=1 -timeout=10m ./internal/docker/...
 
+test-vm: need-go need-qemu-system-x86_64 need-dpkg-deb ## what needs another kernel: ipip, on Debian's in a virtual machine without hardware's help
+	hack/vm-kernel bin/vm
+	TULLE_VM_KERNEL=$(CURDIR)/bin/vm go test -tags vm -count=1 -v -timeout=5m ./internal/lab/vmtest
+
 chaos: need-root need-ip need-nft need-systemd-networkd ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
 	@mkdir -p bin
 	TULLE_CHAOS_REPORT=$(CURDIR)/bin/chaos.md go test -count=1 -v -timeout=10m ./internal/chaos
@@ -58,6 +62,7 @@ fmt: need-go
 vet: need-go
 	go vet ./...
 	go vet -tags flanneld ./internal/lab
+	go vet -tags vm ./internal/lab/vmtest
 	GOOS=darwin go vet ./...
 
 fix: need-go
