@@ -1,6 +1,7 @@
 package subnet
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -50,13 +51,11 @@ func AssignAgain(set Set, claim Claim, lost int) (Assignment, error) {
 		}
 	}
 	var err error
-	if p.Subnets, err = allocateAgain(*set.Network, others, claim, lost); err != nil {
-		return p, err
-	}
-	if claim.Only && p.Subnets != wanted {
+	p.Subnets, err = allocateAgain(*set.Network, others, claim, lost)
+	if claim.Only && p.Subnets != wanted && (err == nil || errors.Is(err, ErrExhausted)) {
 		return p, taken(wanted, others.Leases)
 	}
-	return p, nil
+	return p, err
 }
 
 // taken says which host has what a claim insists on.

@@ -2,6 +2,7 @@ package subnet
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -59,6 +60,13 @@ func TestAssignKeepsOrFails(t *testing.T) {
 	_, err = Assign(placed(leaseOf("10.5.34.0/24", "thief", 7)), claim)
 	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "thief") {
 		t.Errorf("error %v, want the loss to the thief", err)
+	}
+	full := placed()
+	for i := range 256 {
+		full.Leases = append(full.Leases, leaseOf(fmt.Sprintf("10.5.%d.0/24", i), map[bool]string{true: "thief"}[i == 34], 7))
+	}
+	if _, err = Assign(full, claim); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "thief") {
+		t.Errorf("in a full network: error %v, want the loss to the thief", err)
 	}
 	claim.Previous = Subnets{V4: netip.MustParsePrefix("10.6.34.0/24")}
 	if _, err = Assign(placed(), claim); !errors.Is(err, ErrLost) {
