@@ -1,6 +1,6 @@
 // Package backend says how traffic reaches the owner of a subnet: leases in, the wanted state of the kernel out.
 //
-// Backends are pure. They decide; internal/agent compares their decision with the kernel and carries it out.
+// Backends are pure. internal/decision adds the host's part to what they want, and internal/agent compares that with the kernel.
 package backend
 
 import (
@@ -33,7 +33,7 @@ type Backend interface {
 // ErrOutranked tells that an older lease announces what this host does, so that hosts without memory of both leave it out.
 var ErrOutranked = errors.New("hosts that see the store for the first time leave this one out")
 
-// New makes the backend of a network. Doubts are oddities that an operator should know and that stop nothing.
+// New makes the backend of a network. Warnings are oddities that an operator should know and that stop nothing.
 type New func(network subnet.Network) (b Backend, warnings []string, err error)
 
 // Open makes the backend that the network names, one of the given ones.

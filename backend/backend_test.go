@@ -81,7 +81,7 @@ func TestDecodeOptions(t *testing.T) {
 				t.Errorf("%+v, error %v, want %+v", got, err, tt.want)
 			}
 			if (tt.warning == "") != (len(warnings) == 0) || len(warnings) > 0 && !strings.Contains(warnings[0], tt.warning) {
-				t.Errorf("doubts %q, want %q", warnings, tt.warning)
+				t.Errorf("warnings %q, want %q", warnings, tt.warning)
 			}
 		})
 	}

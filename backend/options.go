@@ -12,7 +12,7 @@ import (
 
 // DecodeOptions decodes the Backend object of a network configuration into the struct at opts, whose fields are the
 // options that the backend knows; a field that is absent keeps its value. Names are matched in any case. An option
-// that the backend does not know becomes a doubt, one with an unusable value an error that names it.
+// that the backend does not know becomes a warning, one with an unusable value an error that names it.
 func DecodeOptions(b subnet.Backend, opts any) (warnings []string, err error) {
 	if len(b.Options) == 0 {
 		return nil, nil

@@ -54,6 +54,6 @@ type Set struct {
 	Revision     Revision
 	Network      *Network      // the newest valid configuration seen; nil if there has been none
 	Leases       []*Lease      // every lease that parses, by subnet; shared with other views, so never changed
-	Problems     []Problem     // keys that do not parse, and doubts about the configuration
+	Problems     []Problem     // keys that do not parse, and warnings about the configuration
 	FormerOwners []FormerOwner // what has been leased; a store reads it for Allocate alone
 }

@@ -12,7 +12,7 @@ import (
 // Without a length a subnet is a /24 or a /64, and without bounds all are leased but the first.
 func networkOf(text string) Network {
 	var n Network
-	for _, part := range strings.Split(text, ", ") {
+	for part := range strings.SplitSeq(text, ", ") {
 		words := strings.Fields(part)
 		network := netip.MustParsePrefix(words[0])
 		f := ip.FamilyOf(network.Addr())

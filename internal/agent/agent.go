@@ -1,4 +1,4 @@
-// Package agent keeps the kernel of one host equal to what the leases of all hosts call for, in each network that the host has.
+// Package agent is the loop of a host: it reads the kernel, asks each fabric what it wants there, and applies the difference.
 package agent
 
 import (

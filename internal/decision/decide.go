@@ -1,4 +1,5 @@
-// Package decision says what the kernel of a host should look like. It goes from values to values.
+// Package decision joins what a backend wants for peers with what the host needs besides: settings, masquerading, source checks, openings in
+// the filters of others. It goes from values to values.
 package decision
 
 import (

@@ -1,4 +1,5 @@
-// Package fabric is one network on one host: it follows the store, keeps this host's lease, and says what the kernel should look like for it.
+// Package fabric is one network on one host: it follows the store, keeps this host's lease, and says what the kernel should look like for it. A
+// Fabric lives as long as tulled, a Pass is its part of one full pass, a Change that of an incremental one.
 package fabric
 
 import (

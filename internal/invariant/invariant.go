@@ -109,8 +109,10 @@ func owns(scope ip.Scope, verb ip.Verb, object ip.Object) bool {
 		inside := slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, o.Dst) })
 		left := verb == ip.Delete && o.Protocol == routeProtocolBoot && o.Via.IsValid()
 		return ours(o.Link) || inside && (o.Protocol == ip.Protocol || left)
+	case nil, ip.Guard, ip.Member, ip.Table, ip.Opening, ip.Leftover:
+		return true // they are marked by their names
 	}
-	return true // tables, openings and leftovers are marked by their names
+	return false
 }
 
 // Seen holds if the plan deletes nothing, or the host has had a complete view of the store since it started.

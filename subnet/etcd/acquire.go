@@ -277,14 +277,14 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 	return mine, nil
 }
 
-// rewrite gives a lease key that is as it was seen another value and etcd lease, and its guards with it.
+// rewrite gives a lease key that is as it was seen another value and etcd lease, and its owner keys with it.
 func (s *Store) rewrite(ctx context.Context, old *entry, value string, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
 	key := s.layout.lease(old.Subnets)
 	t := etcdtransport.Txn{
 		When: []clientv3.Cmp{unchanged(key, old.Revision)},
 		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
 	}
-	for _, g := range s.layout.guards(old.Subnets) {
+	for _, g := range s.layout.ownerKeys(old.Subnets) {
 		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(old.Subnets), clientv3.WithLease(id)))
 	}
 	r, err := s.client.Commit(ctx, t)

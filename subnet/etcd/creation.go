@@ -17,15 +17,15 @@ import (
 
 // creation puts a new lease key in place.
 //
-// One transaction requires that no key has the same IPv4 address, in any mask length, and that nobody holds the guard of
-// either subnet. What these cannot exclude, an overlap in another mask length or a flanneld that knows no guards, shows
+// One transaction requires that no key has the same IPv4 address, in any mask length, and that nobody holds the owner key of
+// either subnet. What these cannot exclude, an overlap in another mask length or a flanneld that knows no owner keys, shows
 // in the leases that have come since the view, which the same transaction lists: they are older than ours, so ours
 // yields. Who loses the race learns only what stood in the way. A thousand hosts that start at once would otherwise
 // all list all leases with each try, and etcd is slow at that.
 type creation struct {
 	store   *Store
 	view    *view
-	stale   map[string]*mvccpb.KeyValue // guards that hold nothing, by key
+	stale   map[string]*mvccpb.KeyValue // ownerKeys that hold nothing, by key
 	learned bool                        // the last lost race showed a reason, so the next try may do better
 	// unwelcome reports whether a lease that is older than the new one forbids it, beside overlap.
 	unwelcome func(*subnet.Lease) bool
@@ -49,7 +49,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
 		Else: []clientv3.Op{clientv3.OpGet(from, clientv3.WithRange(end))},
 	}
-	for _, g := range l.guards(subnets) {
+	for _, g := range l.ownerKeys(subnets) {
 		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
 		t.Else = append(t.Else, clientv3.OpGet(g))
 	}
@@ -58,7 +58,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		t.Then = append(t.Then, clientv3.OpDelete(l.lease(old.Subnets)))
 		for _, f := range ip.Families() {
 			if p := old.Subnets.Of(f); p.IsValid() && p != subnets.Of(f) {
-				t.Then = append(t.Then, clientv3.OpDelete(l.guard(p)))
+				t.Then = append(t.Then, clientv3.OpDelete(l.ownerKey(p)))
 			}
 		}
 	}
@@ -114,7 +114,7 @@ func (c *creation) conditions(subnets subnet.Subnets, old *entry) []clientv3.Cmp
 		}
 		absent(from, end)
 	}
-	for _, g := range l.guards(subnets) {
+	for _, g := range l.ownerKeys(subnets) {
 		stale, ok := c.stale[g]
 		if !ok {
 			when = append(when, clientv3.Compare(clientv3.Version(g), "=", 0))
@@ -128,13 +128,13 @@ func (c *creation) conditions(subnets subnet.Subnets, old *entry) []clientv3.Cmp
 	return when
 }
 
-// covers reports whether the lease with the given key holds the subnet of a guard.
-func (c *creation) covers(holder, guard string) bool {
+// covers reports whether the lease with the given key holds the subnet of an owner key.
+func (c *creation) covers(holder, ownerKey string) bool {
 	subnets, err := subnet.ParseKey(holder)
 	if err != nil {
 		return false
 	}
-	address, bits, _ := strings.Cut(guard[strings.LastIndex(guard, "/")+1:], "-")
+	address, bits, _ := strings.Cut(ownerKey[strings.LastIndex(ownerKey, "/")+1:], "-")
 	p, err := netip.ParsePrefix(address + "/" + bits)
 	if err != nil {
 		return false
@@ -149,8 +149,8 @@ func (c *creation) learn(ctx context.Context, r *clientv3.TxnResponse, old *entr
 		c.addLease(kv)
 	}
 	for _, op := range r.Responses[1:] {
-		for _, guard := range op.GetResponseRange().GetKvs() {
-			if err := c.examineGuard(ctx, guard, old); err != nil {
+		for _, ownerKey := range op.GetResponseRange().GetKvs() {
+			if err := c.examineOwnerKey(ctx, ownerKey, old); err != nil {
 				return err
 			}
 		}
@@ -165,22 +165,22 @@ func (c *creation) addLease(kv *mvccpb.KeyValue) {
 	c.learned = c.learned || len(c.view.leases) > before
 }
 
-// examineGuard looks at a guard that stood in the way: the next try passes over it if the lease that it names is not there.
-func (c *creation) examineGuard(ctx context.Context, guard *mvccpb.KeyValue, old *entry) error {
-	holder := string(guard.Value)
+// examineOwnerKey looks at an owner key that stood in the way: the next try passes over it if the lease that it names is not there.
+func (c *creation) examineOwnerKey(ctx context.Context, ownerKey *mvccpb.KeyValue, old *entry) error {
+	holder := string(ownerKey.Value)
 	ours := old != nil && holder == subnet.KeyOf(old.Subnets)
-	if !ours && c.covers(holder, string(guard.Key)) {
+	if !ours && c.covers(holder, string(ownerKey.Key)) {
 		r, err := c.store.client.Get(ctx, c.store.layout.leases()+holder)
 		if err != nil {
-			return fmt.Errorf("look for the holder of %s: %w", guard.Key, err)
+			return fmt.Errorf("look for the holder of %s: %w", ownerKey.Key, err)
 		}
 		if len(r.Kvs) > 0 {
 			c.addLease(r.Kvs[0])
 			return nil
 		}
 	}
-	if seen, again := c.stale[string(guard.Key)]; !again || seen.ModRevision != guard.ModRevision {
-		c.stale[string(guard.Key)] = guard
+	if seen, again := c.stale[string(ownerKey.Key)]; !again || seen.ModRevision != ownerKey.ModRevision {
+		c.stale[string(ownerKey.Key)] = ownerKey
 		c.learned = true
 	}
 	return nil

@@ -24,8 +24,8 @@
 // the hardware of the owner as one more field. The first two keys are flannel's. Flannel's readers take every key that
 // begins with subnets for a lease, so Tulle's own keys are elsewhere. SUBNET is one prefix of one family.
 //
-// A claims/owner key is called a guard: in dual stack the key of the lease guards only the pair, and the guards each of
-// the two. A claims/nodes key is called a challenge.
+// A claims/owner key is called an owner key: in dual stack the key of the lease stands for the pair only, and the owner
+// keys for each of the two. A claims/nodes key is called a challenge. A reservation is a lease that never expires.
 //
 // # Reading
 //
@@ -49,12 +49,12 @@
 // Create a lease. No other write makes a key below subnets, except for the variant that follows.
 //
 //	if    no key has the same IPv4 address, whatever its mask; without IPv4: its own key is not there
-//	      each guard is absent, or unchanged and holds nothing: the lease that it names is not there, or does not
-//	        have the subnet
-//	then  put the lease and its guards, on one etcd lease
+//	      each owner key is absent, or unchanged and stale: the lease that it names is not there, or does not have
+//	        the subnet
+//	then  put the lease and its owner keys, on one etcd lease
 //	      put claims/past of each subnet: this node
 //	      list the leases created since the view from which the subnets were chosen
-//	else  list the keys with the same IPv4 address, and the guards
+//	else  list the keys with the same IPv4 address, and the owner keys
 //
 // What the conditions do not see, an overlap under another address or mask, is in the listing: all that is listed was
 // created earlier. If it overlaps, or its owner uses this claim's node id or public address and may live, the newcomer
@@ -66,13 +66,13 @@
 // Move a lease: create another in place of the host's own, because the network does not hand out its subnets any more,
 // an older lease overlaps them, or containers use others.
 //
-//	if    as above, except that the old lease and its guards do not count; the old lease is unchanged
-//	then  as above, and delete the old lease and those of its guards whose subnet is not kept
+//	if    as above, except that the old lease and its owner keys do not count; the old lease is unchanged
+//	then  as above, and delete the old lease and those of its owner keys whose subnet is not kept
 //
 // Rewrite a lease: another run of the host takes it over, somebody else has changed it, or it becomes a reservation.
 //
 //	if    the lease is unchanged
-//	then  put the lease and its guards, on the given etcd lease; for a reservation, on none
+//	then  put the lease and its owner keys, on the given etcd lease; for a reservation, on none
 //
 // Update a lease: publish other attributes.
 //
@@ -82,8 +82,8 @@
 // Remove a lease: its host releases it, an operator does, the newcomer yields, or a host ends one that it has left.
 //
 //	if    the lease is unchanged
-//	then  delete the lease and its guards
-//	      put claims/past of each subnet: released; by the owner, or by no node if it should not have been there
+//	then  delete the lease and its owner keys
+//	      put claims/past of each subnet: released; by the owner, or by no node for a newcomer that yields
 //
 // Note the owner, once in NoteInterval, so that former leases are handed out again by age.
 //
@@ -91,7 +91,7 @@
 //	then  put claims/past of each subnet: this node
 //
 // Ask a node whether it lives: put the challenge, on an etcd lease that is revoked afterwards. Nothing is compared. A
-// question may replace another's; who finds its own gone before an answer asks again.
+// question may replace another's; an asker whose question was overwritten asks again.
 //
 // Answer:
 //
@@ -160,7 +160,7 @@
 //
 // Of two hosts that keep to this protocol, at most one gets a lease on any address. This costs a transaction that lists
 // what is new, and a loser a try more. For a moment two overlapping keys can be there; only the older one has been
-// given out by Acquire. A flanneld knows no guards and lists nothing: of overlapping leases, readers use the older one
+// given out by Acquire. A flanneld knows no owner keys and lists nothing: of overlapping leases, readers use the older one
 // (subnet.Judge).
 //
 // No lease is changed or deleted by who has not seen its present state. Expiry, and hands that write to etcd, are no

@@ -110,7 +110,7 @@ func (h *held) keep(ctx context.Context) {
 	retry := etcdtransport.ConnectBackoff()
 	for ctx.Err() == nil {
 		start := time.Now()
-		err := h.guard(ctx)
+		err := h.ownerKey(ctx)
 		switch {
 		case errors.Is(err, subnet.ErrLost):
 			h.lose(err)
@@ -127,8 +127,8 @@ func (h *held) keep(ctx context.Context) {
 	}
 }
 
-// guard keeps the etcd lease alive and watches the key, and the one where others ask for this host, until something breaks.
-func (h *held) guard(ctx context.Context) error {
+// ownerKey keeps the etcd lease alive and watches the key, and the one where others ask for this host, until something breaks.
+func (h *held) ownerKey(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -110,8 +110,8 @@ func TestRestartsLeakNoEtcdLeases(t *testing.T) {
 	}
 }
 
-// TestGuardsOfNothing leaves guards behind, as a deletion by hand does.
-func TestGuardsOfNothing(t *testing.T) {
+// TestOwnerKeysOfNothing leaves owner keys behind, as a deletion by hand does.
+func TestOwnerKeysOfNothing(t *testing.T) {
 	member := etcdmembertest.Start(t)
 	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
 	h.Put("config", dualConfig, 0)
@@ -124,7 +124,7 @@ func TestGuardsOfNothing(t *testing.T) {
 	if got := held.Lease().Subnets; got != claim.Previous {
 		t.Errorf("subnets = %v, want %v, which nobody holds", got, claim.Previous)
 	}
-	// A guard whose lease is there does count, even if the view of the asker lacks that lease.
+	// An owner key whose lease is there does count, even if the view of the asker lacks that lease.
 	second := claimOf(2)
 	second.Previous = subnet.Subnets{V4: netip.MustParsePrefix("10.5.8.0/24"), V6: claim.Previous.V6}
 	got := h.acquire(s, second).Lease().Subnets

@@ -36,16 +36,16 @@ func (l layout) span() (from, end string) {
 	return l.config(), clientv3.GetPrefixRangeEnd(strings.TrimSuffix(l.leases(), "/"))
 }
 
-// guard is the key that says which lease holds p. In dual stack, the lease key alone guards only the pair.
-func (l layout) guard(p netip.Prefix) string {
+// ownerKey is the key that says which lease holds p. In dual stack, the lease key alone stands for only the pair.
+func (l layout) ownerKey(p netip.Prefix) string {
 	return l.prefix + "/claims/owner/" + strings.Replace(p.String(), "/", "-", 1)
 }
 
-func (l layout) guards(s subnet.Subnets) []string {
+func (l layout) ownerKeys(s subnet.Subnets) []string {
 	var keys []string
 	for _, f := range ip.Families() {
 		if p := s.Of(f); p.IsValid() {
-			keys = append(keys, l.guard(p))
+			keys = append(keys, l.ownerKey(p))
 		}
 	}
 	return keys

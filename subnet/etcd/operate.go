@@ -149,14 +149,14 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 	}
 }
 
-// remove deletes the lease of a node and its guards, and reports whether it still had the given revision.
+// remove deletes the lease of a node and its owner keys, and reports whether it still had the given revision.
 func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string, revision subnet.Revision) (bool, error) {
 	key := s.layout.lease(subnets)
 	t := etcdtransport.Txn{
 		When: []clientv3.Cmp{unchanged(key, revision)},
 		Then: []clientv3.Op{clientv3.OpDelete(key)},
 	}
-	for _, g := range s.layout.guards(subnets) {
+	for _, g := range s.layout.ownerKeys(subnets) {
 		t.Then = append(t.Then, clientv3.OpDelete(g))
 	}
 	t.Then = append(t.Then, s.layout.noteOwner(subnets, node, true)...)

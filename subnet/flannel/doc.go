@@ -1,7 +1,7 @@
 // Package flannel reads and writes flannel's texts, so that Tulle and flannel can share a store and a host: the keys and values
 // of a store, the network configuration and the subnet file. Tulle's own fields in a lease's value are here too.
 //
-// In a store of keys and values, all keys begin with a prefix and a slash. ConfigKey and LeaseDir follow.
+// In a store of keys and values, the configuration is at PREFIX/config, and a lease at PREFIX/subnets/KEY.
 package flannel
 
 const (

@@ -47,7 +47,7 @@ const (
 )
 
 // ParseNetwork reads flannel's network configuration (JSON) and fills in its defaults, except that a missing backend is
-// DefaultBackend. The error joins everything that is wrong, one line each. Doubts are what a human should look at although
+// DefaultBackend. The error joins everything that is wrong, one line each. Warnings are what a human should look at although
 // the configuration is valid, such as unknown fields.
 func ParseNetwork(data []byte, revision subnet.Revision) (n subnet.Network, warnings []string, err error) {
 	members, err := readObject(data)

@@ -70,7 +70,7 @@ func TestParseNetwork(t *testing.T) {
 				t.Errorf("network (-want +got):\n%s", diff)
 			}
 			if !slices.EqualFunc(warnings, tt.warnings, strings.Contains) {
-				t.Errorf("doubts %q, want them to say %q", warnings, tt.warnings)
+				t.Errorf("warnings %q, want them to say %q", warnings, tt.warnings)
 			}
 		})
 	}
