@@ -87,12 +87,15 @@ func TestStoppedPastTheLease(t *testing.T) {
 			if err := host.ResumeDaemon(); err != nil {
 				t.Fatal(err)
 			}
-			var status struct{ Lease struct{ Held bool } }
+			var status struct{ Networks networkStatuses }
 			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
 				if err := host.Status(t.Context(), &status); err != nil {
 					t.Fatal(err)
 				}
-				if status.Lease.Held {
+				if len(status.Networks) == 0 {
+					t.Fatal("the status tells of no network")
+				}
+				if status.Networks.held() {
 					t.Fatal("it says that it holds the lease")
 				}
 			}

@@ -57,7 +57,7 @@ func flowTable() []flowRow {
 		{"container of another host", "published port", byTulle, true, published(func(w *flowWorld) end { return w.remote })},
 		{"process of another host", "published port", byTulle, true, published(func(w *flowWorld) end { return w.there })},
 		{"container of another network of this host", "published port", byTulle, true, published(func(w *flowWorld) end { return w.stranger })},
-		{"process of another host, over VXLAN", "container", byTulle, false, connect(func(w *flowWorld) (_, _ end) { return w.there, w.one })},
+		{"process of another host, over VXLAN or IPIP", "container", byTulle, false, connect(func(w *flowWorld) (_, _ end) { return w.there, w.one })},
 		{"container", "outside, through the interface of the default route", byTulleEnd, true, connect(func(w *flowWorld) (_, _ end) { return w.one, w.outside })},
 		{"container", "address of another host", byTulleEnd, true, connect(func(w *flowWorld) (_, _ end) { return w.one, w.there })},
 		{"process of this host", "container", byNobody, false, connect(func(w *flowWorld) (_, _ end) { return w.here, w.one })},

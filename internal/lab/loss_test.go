@@ -47,7 +47,7 @@ func TestSubnetLoss(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if renumbered := after.Subnets != before.Subnets; renumbered != (policy == "renumber") || status.Lease.Held != renumbered {
+			if renumbered := after.Subnets != before.Subnets; renumbered != (policy == "renumber") || status.Networks.held() != renumbered {
 				t.Errorf("subnet %s, was %s; status %+v", after.Subnets.V4, before.Subnets.V4, status)
 			}
 			if stale := status.Troubles.Texts(trouble.BridgeStale); policy == "renumber" && (len(stale) != 1 || !strings.HasPrefix(stale[0], "cni0 holds")) {
@@ -71,5 +71,5 @@ func TestSubnetLoss(t *testing.T) {
 type lossStatus struct {
 	Ready    bool
 	Troubles trouble.List
-	Lease    struct{ Held bool }
+	Networks networkStatuses
 }

@@ -71,16 +71,21 @@ func TestBootsWithoutEtcd(t *testing.T) {
 	}
 }
 
+// networkStatuses are what a host says of its networks, of which labs have one.
+type networkStatuses []struct{ Lease struct{ Held bool } }
+
+func (ns networkStatuses) held() bool { return len(ns) == 1 && ns[0].Lease.Held }
+
 // wantHeld waits until a host says that it holds its lease, or that it does not.
 func wantHeld(t *testing.T, host *lab.Host, held bool) {
 	t.Helper()
 	var status struct {
 		Reason   string
 		Degraded string
-		Lease    struct{ Held bool }
+		Networks networkStatuses
 	}
 	if !eventually(30*time.Second, func() bool {
-		return host.Status(t.Context(), &status) == nil && status.Lease.Held == held
+		return host.Status(t.Context(), &status) == nil && status.Networks.held() == held
 	}) {
 		t.Errorf("%s: status %+v, want held: %t", host, status, held)
 	}
