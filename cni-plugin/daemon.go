@@ -28,18 +28,21 @@ type daemonStatus struct {
 	Reason   string       `json:"reason"` // why not ready
 	Troubles trouble.List `json:"troubles"`
 	Networks []struct {
-		Lease *struct {
-			Held bool `json:"held"`
-		} `json:"lease"`
+		Lease daemonLease `json:"lease"`
 	} `json:"networks"`
+	Lease daemonLease `json:"lease"` // of a tulled from before there was a list: the plugin may be newer
+}
+
+type daemonLease struct {
+	Held bool `json:"held"`
 }
 
 // vouches reports whether this host's subnet is its own as far as anybody can know. A peer that the kernel refuses, or a store
 // that is away, is no reason to start no containers.
 func (s daemonStatus) vouches() bool {
-	held := len(s.Networks) > 0
+	held := s.Lease.Held || len(s.Networks) > 0
 	for _, n := range s.Networks {
-		held = held && n.Lease != nil && n.Lease.Held
+		held = held && n.Lease.Held
 	}
 	return s.Ready || s.Troubles.Has(trouble.StoreUnreachable) || held
 }

@@ -62,6 +62,8 @@ func TestReady(t *testing.T) {
 		"no daemon, but a file":    {none, file, ""},
 		"store away, but a file":   {serveDaemon(t, false, `{"reason":"etcd http://192.0.2.1:2379: refused","troubles":{"count":{"store.unreachable":1}}}`), file, ""},
 		"a peer's route refused":   {serveDaemon(t, false, `{"reason":"apply to kernel: x","networks":[{"lease":{"held":true}}]}`), file, ""},
+		"a route, tulled is older": {serveDaemon(t, false, `{"reason":"apply to kernel: x","lease":{"held":true}}`), file, ""},
+		"lost, tulled is older":    {serveDaemon(t, false, `{"reason":"lease taken by h7","lease":{"held":false}}`), file, "tulled is not ready: lease taken by h7"},
 		"lease lost":               {serveDaemon(t, false, `{"reason":"lease taken by h7","networks":[{"lease":{"held":false}}]}`), file, "tulled is not ready: lease taken by h7"},
 		"no network":               {serveDaemon(t, false, `{"reason":"no network configuration"}`), file, "tulled is not ready: no network configuration"},
 		"store away, no file":      {serveDaemon(t, false, `{"reason":"etcd http://192.0.2.1:2379: refused","troubles":{"count":{"store.unreachable":1}}}`), missing, "tulled is not ready: etcd http://192.0.2.1:2379: refused"},

@@ -72,3 +72,14 @@ func (d *Dual[T]) Set(f Family, v T) {
 		d.V6 = v
 	}
 }
+
+// Addrs lists the addresses that are there, IPv4 first.
+func Addrs(d Dual[netip.Addr]) []netip.Addr {
+	var out []netip.Addr
+	for _, f := range Families() {
+		if a := d.Of(f); a.IsValid() && !a.IsUnspecified() {
+			out = append(out, a)
+		}
+	}
+	return out
+}

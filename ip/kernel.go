@@ -46,24 +46,39 @@ type Scope struct {
 
 // Join returns a scope that also owns what another one owns. Of all else it has its own.
 func (s Scope) Join(o Scope) Scope {
-	for _, l := range o.Links {
-		if !slices.Contains(s.Links, l) {
-			s.Links = append(slices.Clip(s.Links), l)
-		}
-	}
-	for _, n := range o.Networks {
-		if !slices.Contains(s.Networks, n) {
-			s.Networks = append(slices.Clip(s.Networks), n)
-		}
-	}
+	s.Links, s.Networks = union(s.Links, o.Links), union(s.Networks, o.Networks)
 	return s
 }
 
 // Plus is Join, which also takes on all else.
 func (s Scope) Plus(o Scope) Scope {
 	s = s.Join(o)
-	s.Sysctls, s.Paths, s.Kinds = slices.Concat(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths), slices.Concat(s.Kinds, o.Kinds)
+	s.Sysctls, s.Paths, s.Kinds = union(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths), union(s.Kinds, o.Kinds)
 	return s
+}
+
+// Less returns a scope that owns no link of another one, and no network that overlaps one of it. All else it keeps.
+func (s Scope) Less(o Scope) Scope {
+	s.Links = without(s.Links, func(l string) bool { return slices.Contains(o.Links, l) })
+	s.Networks = without(s.Networks, func(n netip.Prefix) bool { return slices.ContainsFunc(o.Networks, n.Overlaps) })
+	return s
+}
+
+// union appends to some things those of others that they lack.
+func union[T comparable](some, others []T) []T {
+	some = slices.Clip(some)
+	for _, o := range others {
+		if !slices.Contains(some, o) {
+			some = append(some, o)
+		}
+	}
+	return some
+}
+
+// Part is what one network owns on a host that may have several.
+type Part struct {
+	Net   string // the name of the network; the only one has none
+	Scope Scope
 }
 
 // contains reports whether a prefix lies in one of the networks.

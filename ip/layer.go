@@ -12,7 +12,7 @@ type layer interface {
 	clone(s *State)
 	add(to, from *State)
 	dedupe(s *State) // sorted
-	except(s *State, scope Scope, net string)
+	except(s *State, part Part)
 	// keepSurvivors leaves in a state what the kernel does not drop by itself when the links change.
 	keepSurvivors(have *State, c linkChanges)
 	diff(p *plan, have, want *State)
@@ -42,13 +42,13 @@ func layers() []layer {
 			clones: Guard.clone,
 			steps:  func(p *plan, have, want *State) { diffGuards(p, have.Guards, want.Guards) },
 			swap:   swapPeers,
-			within: func(g Guard, _ Scope, net string) bool { return g.Net == net },
+			within: func(g Guard, p Part) bool { return g.Net == p.Net },
 		},
 		kind[Link]{
 			of:     func(s *State) *[]Link { return &s.Links },
 			order:  func(a, b Link) int { return cmp.Compare(a.Name, b.Name) },
 			same:   identical[Link],
-			within: func(l Link, s Scope, _ string) bool { return slices.Contains(s.Links, l.Name) },
+			within: func(l Link, p Part) bool { return slices.Contains(p.Scope.Links, l.Name) },
 			steps: func(p *plan, have, want *State) {
 				p.set = append(p.set, p.links.set...)
 				p.del = append(p.del, p.links.del)
@@ -93,7 +93,7 @@ func layers() []layer {
 			same:   identical[Route],
 			clones: itself[Route],
 			on:     func(r Route) string { return r.Link },
-			within: func(r Route, s Scope, _ string) bool { return slices.Contains(s.Links, r.Link) || s.contains(r.Dst) },
+			within: func(r Route, p Part) bool { return slices.Contains(p.Scope.Links, r.Link) || p.Scope.contains(r.Dst) },
 			steps: func(p *plan, have, want *State) {
 				below := len(p.set)
 				diff(p, have.Routes, want.Routes, routeKey, drop)
@@ -106,20 +106,22 @@ func layers() []layer {
 			of:     func(s *State) *[]Table { return &s.Tables },
 			order:  func(a, b Table) int { return compareTableID(a.id(), b.id()) },
 			same:   Table.Equal,
-			within: func(t Table, _ Scope, net string) bool { return t.Net == net },
+			within: func(t Table, p Part) bool { return t.Net == p.Net },
 			steps:  func(p *plan, have, want *State) { diffTables(p, have.Tables, want.Tables) },
 		},
 		kind[Opening]{
 			of:     func(s *State) *[]Opening { return &s.Openings },
 			order:  compareOpening,
 			same:   identical[Opening],
-			within: func(o Opening, s Scope, _ string) bool { return s.contains(o.Src) || s.contains(o.Dst) },
+			within: func(o Opening, p Part) bool { return p.Scope.contains(o.Src) || p.Scope.contains(o.Dst) },
 			steps:  func(p *plan, have, want *State) { diff(p, have.Openings, want.Openings, openingKey, drop) },
 		},
 		kind[Leftover]{
 			of:    func(s *State) *[]Leftover { return &s.Leftovers },
 			order: func(a, b Leftover) int { return comparePlace(Place(a), Place(b)) },
 			same:  identical[Leftover],
+			// Whose they are is not known.
+			within: func(Leftover, Part) bool { return true },
 			steps: func(p *plan, have, _ *State) {
 				for _, l := range have.Leftovers {
 					p.del = append(p.del, []Op{{Verb: Delete, Old: l}})
@@ -134,11 +136,11 @@ type kind[T any] struct {
 	of      func(*State) *[]T
 	order   func(a, b T) int
 	same    func(a, b T) bool
-	parts   func(T)                                 // sorts what an object holds; may be nil
-	clones  func(T) T                               // of objects that Exchange changes, or their slice; may be nil
-	on      func(T) string                          // the link that an object is on; may be nil
-	flushed bool                                    // a new MAC of that link takes it away as well
-	within  func(o T, scope Scope, net string) bool // is of a network; nil: if it is on one of its links
+	parts   func(T)                // sorts what an object holds; may be nil
+	clones  func(T) T              // of objects that Exchange changes, or their slice; may be nil
+	on      func(T) string         // the link that an object is on; may be nil
+	flushed bool                   // a new MAC of that link takes it away as well
+	within  func(o T, p Part) bool // is of a network; nil: if it is on one of its links
 	steps   func(p *plan, have, want *State)
 
 	// For those that serve peers, see State.Exchange and State.Meets; may be nil.
@@ -169,12 +171,12 @@ func (k kind[T]) clone(s *State) {
 	*k.of(s) = all
 }
 
-func (k kind[T]) except(s *State, scope Scope, net string) {
+func (k kind[T]) except(s *State, part Part) {
 	within := k.within
 	if within == nil {
-		within = func(o T, scope Scope, _ string) bool { return k.on != nil && slices.Contains(scope.Links, k.on(o)) }
+		within = func(o T, p Part) bool { return k.on != nil && slices.Contains(p.Scope.Links, k.on(o)) }
 	}
-	*k.of(s) = without(*k.of(s), func(o T) bool { return within(o, scope, net) })
+	*k.of(s) = without(*k.of(s), func(o T) bool { return within(o, part) })
 }
 
 func (k kind[T]) dedupe(s *State) { *k.of(s) = slices.CompactFunc(*k.of(s), k.same) }

@@ -97,10 +97,10 @@ func (s *State) Add(t State) {
 	}
 }
 
-// Except returns a state without what is of one network, by its scope and name.
-func (s State) Except(scope Scope, net string) State {
+// Except returns a state without what is of one network.
+func (s State) Except(part Part) State {
 	for _, l := range layers() {
-		l.except(&s, scope, net)
+		l.except(&s, part)
 	}
 	return s
 }

@@ -65,28 +65,36 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	case !api.Absent(err):
 		return nil, nil, fmt.Errorf("tulled may be running and would put everything back: stop it first: %w", err)
 	}
-	files := append(hostfiles.Files(paths.stateDir, paths.runDir), identity.InstancePath(paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
+	networks, err := hostfiles.Recorded(paths.stateDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	files := append(hostfiles.Files(paths.stateDir, paths.runDir, networks), identity.InstancePath(paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
 	for _, path := range files {
 		if _, err := removable(path); err != nil {
 			return nil, nil, err
 		}
 	}
-	record, err := hostfiles.ReadRecord(paths.stateDir)
-	if err != nil {
-		return nil, nil, err
+	var scope ip.Scope
+	for _, name := range networks {
+		record, err := hostfiles.ReadRecord(hostfiles.NetworkDir(paths.stateDir, name))
+		if err != nil {
+			return nil, nil, err
+		}
+		scope = scope.Join(record.Scope())
 	}
 	k, err := kernel.Open()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
-	snap, err := k.Snapshot(ctx, record.Scope())
+	snap, err := k.Snapshot(ctx, scope)
 	if err != nil {
 		return nil, nil, err
 	}
 	// What a flanneld left behind is not Tulle's to remove here.
 	snap.Owned.Leftovers = nil
-	if kept, err = keptByOthers(snap, record); err != nil {
+	if kept, err = keptByOthers(snap, scope); err != nil {
 		return nil, nil, err
 	}
 	plan = ip.Diff(snap.Owned, ip.State{})

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"tulle/internal/docker"
-	"tulle/internal/hostfiles"
 	"tulle/ip"
 	"tulle/ip/kernel/bridge"
 )
@@ -39,7 +38,7 @@ func removeBridges(w io.Writer, dryRun bool) error {
 }
 
 // keptByOthers tells which interfaces but Tulle's and the marked bridges have addresses of the network, and how they lose them.
-func keptByOthers(snap ip.Snapshot, record hostfiles.Record) ([]string, error) {
+func keptByOthers(snap ip.Snapshot, scope ip.Scope) ([]string, error) {
 	marked, err := bridge.ListMarked()
 	if err != nil {
 		return nil, err
@@ -47,7 +46,7 @@ func keptByOthers(snap ip.Snapshot, record hostfiles.Record) ([]string, error) {
 	var lines []string
 	for _, i := range snap.Interfaces {
 		isIt := func(b bridge.Marked) bool { return b.Name == i.Name }
-		if slices.Contains(record.Links, i.Name) || slices.ContainsFunc(marked, isIt) {
+		if slices.Contains(scope.Links, i.Name) || slices.ContainsFunc(marked, isIt) {
 			continue
 		}
 		remedy := "tulle docker network rm removes it, if it is Docker's"
@@ -55,7 +54,7 @@ func keptByOthers(snap ip.Snapshot, record hostfiles.Record) ([]string, error) {
 			remedy = "tulle docker unconfigure --restart gives it another address"
 		}
 		for _, a := range i.Addrs {
-			if slices.ContainsFunc(record.Networks, func(n netip.Prefix) bool { return ip.Contains(n, a.Prefix) }) {
+			if slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, a.Prefix) }) {
 				lines = append(lines, fmt.Sprintf("# %s keeps %s: %s", shownName(i.Name), a.Prefix, remedy))
 			}
 		}

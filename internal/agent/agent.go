@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +45,7 @@ type Config struct {
 type Agent struct {
 	cfg     Config
 	fabrics []*fabric.Fabric
-	former  ip.Scope // of networks that the host has no more
+	former  []ip.Part // what networks that the host has no more have left
 	inbox   inbox
 	status  published
 	wanted  *hostfiles.WantedFile
@@ -70,7 +71,13 @@ func New(cfg Config) (*Agent, error) {
 	first := Status{Node: cfg.Host.Node, Reason: "starting"}
 	var names []string
 	for _, network := range cfg.Networks {
-		network.Host, network.Log, network.StateDir = cfg.Host, cfg.Log, hostfiles.NetworkDir(cfg.StateDir, network.Name)
+		if err := hostfiles.CheckNetworkName(network.Name); err != nil {
+			return nil, err
+		}
+		if slices.Contains(names, network.Name) {
+			return nil, fmt.Errorf("there are two networks with the name %q: give one of them another", network.Name)
+		}
+		network.Host, network.Log, network.StateDir = cfg.Host, named(cfg.Log, network.Name), hostfiles.NetworkDir(cfg.StateDir, network.Name)
 		f, err := fabric.New(network, &a.inbox)
 		if err != nil {
 			return nil, err
@@ -81,13 +88,37 @@ func New(cfg Config) (*Agent, error) {
 			a.underlay = f.Public()
 		}
 	}
-	var err error
-	if a.former, err = hostfiles.Former(cfg.StateDir, names); err != nil {
-		return nil, err
-	}
+	a.findFormer(names)
 	a.wanted, a.asked = hostfiles.NewWantedFile(cfg.RunDir, a.inbox.Wake), make(chan chan<- hostfiles.Wanted)
 	a.status.set(first)
 	return a, nil
+}
+
+// named is a log of a network; the only one has no name.
+func named(log *slog.Logger, network string) *slog.Logger {
+	if network == "" {
+		return log
+	}
+	return log.With("network", network)
+}
+
+// findFormer reads what networks which the host has no more have left. What cannot be read stays, and keeps no other network from starting.
+func (a *Agent) findFormer(present []string) {
+	networks, err := hostfiles.Recorded(a.cfg.StateDir)
+	if err != nil {
+		a.cfg.Log.Warn("what former networks left on this host is not tidied up", "err", err)
+	}
+	for _, name := range networks {
+		if slices.Contains(present, name) {
+			continue
+		}
+		r, err := hostfiles.ReadRecord(hostfiles.NetworkDir(a.cfg.StateDir, name))
+		if err != nil {
+			named(a.cfg.Log, name).Warn("what a former network left on this host is not tidied up", "err", err)
+			continue
+		}
+		a.former = append(a.former, ip.Part{Net: name, Scope: r.Scope()})
+	}
 }
 
 // Run works until ctx ends. It leaves kernel, leases and files as they are, for the next run to find.
@@ -146,7 +177,7 @@ func (a *Agent) alive() {
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
 func (a *Agent) watchKernel(ctx context.Context) error {
 	broken := logthrottle.Throttle{}
-	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
+	retry := backoff.Backoff{First: fabric.RetryFirst, Most: fabric.RetryMost}
 	for {
 		started := time.Now()
 		err := a.cfg.Kernel.Watch(ctx, a.inbox.kernelChanged)
@@ -157,7 +188,7 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 			a.cfg.Log.Warn("kernel watch broke", "err", err)
 		}
 		a.inbox.Wake()
-		if time.Since(started) > retryMost {
+		if time.Since(started) > fabric.RetryMost {
 			retry.Reset()
 		}
 		if err := retry.Wait(ctx); err != nil {

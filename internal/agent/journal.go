@@ -37,10 +37,7 @@ func (j *journal) applied(plan ip.Plan, by []string, every time.Duration) {
 // passed logs how the status changed.
 func (j *journal) passed(last, now Status) {
 	for i, n := range now.Networks {
-		log, was := j.log, last.Networks[i]
-		if n.Name != "" {
-			log = log.With("network", n.Name)
-		}
+		log, was := named(j.log, n.Name), last.Networks[i]
 		if n.Degraded == "" && was.Degraded != "" && j.throttle.Due("confirmed "+n.Name, logthrottle.Recurring) {
 			log.Info("the store is in force again", "rev", n.Revision)
 		}
@@ -78,10 +75,7 @@ func (j *journal) troubles(last, now trouble.List) {
 		}
 		all := fresh[code]
 		for i, t := range all[:min(len(all), most)] {
-			log := j.log.With("code", code)
-			if t.Network != "" {
-				log = log.With("network", t.Network)
-			}
+			log := named(j.log, t.Network).With("code", code)
 			if t.Subject != "" && !strings.Contains(t.Text, t.Subject) {
 				log = log.With("subject", t.Subject)
 			}

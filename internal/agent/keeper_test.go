@@ -59,7 +59,7 @@ func TestLeaseThatDoesNotLastIsAcquiredPatiently(t *testing.T) {
 		<-time.After(time.Hour)
 		synctest.Wait()
 		if n := store.acquired.Load(); n < 200 || n > 600 {
-			t.Errorf("acquired %d times in an hour, want about every %v", n, retryMost)
+			t.Errorf("acquired %d times in an hour, want about every %v", n, fabric.RetryMost)
 		}
 	})
 }

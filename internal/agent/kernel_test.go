@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/fabric"
 	"tulle/ip"
 	"tulle/ip/iptest"
 )
@@ -175,13 +176,13 @@ func TestRefusalForEverCostsLittle(t *testing.T) {
 		<-time.After(time.Hour)
 		synctest.Wait()
 		if passes := h.passes.Load(); passes < 200 || passes > 600 {
-			t.Errorf("%d passes in an hour, want one about every %v", passes, retryMost)
+			t.Errorf("%d passes in an hour, want one about every %v", passes, fabric.RetryMost)
 		}
 		if n := log.count(); n > 100 {
 			t.Errorf("%d lines in an hour:\n%.2000s", n, log.String())
 		}
 		h.kernel.Refuse(nil)
-		w.converged(2 * retryMost)
+		w.converged(2 * fabric.RetryMost)
 	})
 }
 

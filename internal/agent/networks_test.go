@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"tulle/internal/fabric"
 	"tulle/internal/hostfiles"
+	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet/subnettest"
@@ -63,7 +65,7 @@ func of(s ip.State, name string) ip.State {
 		"":    {Links: []string{"flannel.1"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}},
 		"red": {Links: []string{"flannel.6"}, Networks: []netip.Prefix{netip.MustParsePrefix("10.6.0.0/16")}},
 	}[other]
-	return s.Except(scope, other)
+	return s.Except(ip.Part{Net: other, Scope: scope})
 }
 
 func bothReady(peers int) func(*node) bool {
@@ -100,7 +102,7 @@ func TestTwoNetworks(t *testing.T) {
 		}
 
 		// What others do to one network is mended, and nothing of the other is touched.
-		mend := func(what string, o ip.Object, name string) {
+		mend := func(what string, o ip.Object) {
 			t.Helper()
 			was, first := h.all("", "red"), h.agent.work.Changes
 			h.external(ip.Op{Verb: ip.Delete, Old: o})
@@ -112,9 +114,9 @@ func TestTwoNetworks(t *testing.T) {
 				t.Errorf("after %s, %d things were done", what, n)
 			}
 		}
-		mend("a route of red", of(state, "red").Routes[0], "red")
-		mend("the guard of red", of(state, "red").Guards[0], "red")
-		mend("the table of the first", of(state, "").Tables[0], "")
+		mend("a route of red", of(state, "red").Routes[0])
+		mend("the guard of red", of(state, "red").Guards[0])
+		mend("the table of the first", of(state, "").Tables[0])
 
 		// A lease of red that comes and goes is an incremental pass, and one for red alone.
 		passes := h.agent.Status().Work
@@ -244,6 +246,192 @@ func TestNetworksThatClash(t *testing.T) {
 				if got := h.all("", "red"); len(got.Links) != 1 || len(got.Tables) != 1 || len(got.Guards) != 1 {
 					t.Errorf("there are\n%s", got)
 				}
+			})
+		})
+	}
+}
+
+// again starts the host anew with other networks.
+func (h *node) again(change func(*Config)) {
+	h.t.Helper()
+	before := h.change
+	h.stop()
+	h.change = func(c *Config) {
+		before(c)
+		change(c)
+	}
+	h.start()
+}
+
+// A device that a network waits with, from an earlier run, is another's that needs it by now.
+func TestWaitingNetworkGivesWay(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		w.second()
+		w.start()
+		w.within(soon, "ready", bothReady(0))
+		h := w.hosts[0]
+		was := of(h.all("", "red"), "red")
+		remove(t, filepath.Join(h.dir, "state", "networks", "red", "view.json.gz"))
+		w.store.Put("config", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":6}}`, 0)
+		h.again(func(c *Config) { c.Networks[1].Store = silent{} })
+		w.within(soon, "the first is ready", func(*node) bool { return h.agent.Status().Of("").Ready })
+		<-time.After(time.Minute)
+		now := of(h.all("", "red"), "red")
+		if st := h.agent.Status(); !st.Of("").Ready || st.Of("red").Ready {
+			t.Errorf("the first: %q, red: %q; want the first alone ready", st.Of("").Reason, st.Of("red").Reason)
+		}
+		if diff := cmp.Diff(was.Tables, now.Tables); diff != "" || len(now.Tables) != 1 {
+			t.Errorf("the tables of red changed:\n%s", diff)
+		}
+	})
+}
+
+// What a former network left stays while a network waits: it may go by another name now.
+func TestFormerNetworkStaysWhileOneWaits(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		red := w.second()
+		w.start()
+		w.within(soon, "ready", bothReady(1))
+		h := w.hosts[0]
+		h.kernel.AddLeftover(ip.Leftover{Engine: ip.NFTables, Family: ip.IPv4, Table: "flannel-ipv4"}, netip.MustParsePrefix("10.6.0.0/16"))
+		was := h.all("", "red")
+		h.again(func(c *Config) { c.Networks[1].Name, c.Networks[1].Store = "blue", silent{} })
+		w.within(soon, "the first is ready", func(n *node) bool { return n != h || h.agent.Status().Of("").Ready })
+		<-time.After(time.Minute)
+		if diff := cmp.Diff(was.String(), h.all("", "red").String()); diff != "" {
+			t.Errorf("the data plane changed:\n%s", diff)
+		}
+		h.again(func(c *Config) { c.Networks[1].Store = red.Open() })
+		w.within(soon, "ready", func(n *node) bool {
+			st := n.agent.Status()
+			return n != h || st.Ready && len(st.Of("blue").Peers) == 1
+		})
+		now := h.all("", "red")
+		for _, table := range now.Tables {
+			if table.Net == "red" {
+				t.Errorf("red has a table still")
+			}
+		}
+		if diff := cmp.Diff(of(was, "").String(), of(now, "").String()); diff == "" || len(now.Links) != 2 || len(now.Leftovers) > 0 {
+			t.Errorf("blue has nothing, or something is left:\n%s", now)
+		}
+	})
+}
+
+// A file that cannot be written keeps its own network from being ready, and the other is kept right and told ready after a look.
+func TestOneNetworkCannotWriteItsFile(t *testing.T) {
+	for _, name := range []string{"", "red"} {
+		t.Run("network "+name, func(t *testing.T) {
+			simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+				w.second()
+				h := w.hosts[0]
+				before := h.change
+				h.change = func(c *Config) {
+					before(c)
+					for i := range c.Networks {
+						if c.Networks[i].Name == name {
+							c.Networks[i].SubnetFile = h.dir // a directory
+						}
+					}
+				}
+				w.start()
+				other := map[string]string{"": "red", "red": ""}[name]
+				right := func(n *node) bool {
+					st := n.agent.Status()
+					return st.Of(other).Ready && len(n.drift()) == 0 && len(st.Of(other).Peers) == 1 && (n != h || !st.Ready && !st.Of(name).Ready)
+				}
+				w.within(soon, "right", right)
+				h.external(ip.Op{Verb: ip.Delete, Old: of(h.all("", "red"), other).Routes[0]})
+				w.within(soon, "mended", right)
+				if codes := h.agent.Status().Troubles.Of(trouble.FileUnwritable); len(codes) != 1 || codes[0].Network != name {
+					t.Errorf("troubles %+v", codes)
+				}
+				h.kernel.SetFilters(ip.Filter{Place: ip.Place{Engine: ip.NFTables, Table: "fw", Chain: "fwd"}, Hook: ip.AtForward, Policy: ip.Drop})
+				w.within(soon, "told that nothing is forwarded", func(n *node) bool {
+					blocked := n.agent.Status().Troubles.Of(trouble.ForwardBlocked)
+					return n != h || !n.agent.Status().Of(other).Ready && len(blocked) == 1 && blocked[0].Network == other
+				})
+			})
+		})
+	}
+}
+
+// A network of a family that no interface carries is not ready, and the other is.
+func TestOneNetworkHasNoUplink(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		w.second().Put("config", `{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fc00:6::/48","Backend":{"Type":"vxlan","VNI":6}}`, 0)
+		for _, h := range w.hosts {
+			only4 := eth0(h.n)
+			only4.Addrs = only4.Addrs[:1]
+			h.kernel.SetInterface(only4)
+		}
+		w.start()
+		w.within(soon, "the first is ready", func(h *node) bool {
+			st := h.agent.Status()
+			return st.Of("").Ready && len(st.Of("").Peers) == 1 && len(h.drift()) == 0 && !st.Of("red").Ready
+		})
+		st := w.hosts[0].agent.Status()
+		if missing := st.Troubles.Of(trouble.UplinkMissing); len(missing) != 1 || missing[0].Network != "red" {
+			t.Errorf("troubles %+v, want that red has no uplink", st.Troubles.All)
+		}
+		for _, h := range w.hosts {
+			h.kernel.SetInterface(eth0(h.n))
+		}
+		w.within(time.Minute, "ready", bothReady(1))
+	})
+}
+
+// What is wrong with the host is told once, and no network is ready.
+func TestHostOfTwoNetworksFails(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		w.second()
+		w.start()
+		w.within(soon, "ready", bothReady(0))
+		h := w.hosts[0]
+		down := eth0(1)
+		down.Up = false
+		h.kernel.SetInterface(down)
+		w.within(time.Minute, "told", func(*node) bool { return !h.agent.Status().Ready })
+		st := h.agent.Status()
+		missing := st.Troubles.Of(trouble.UplinkMissing)
+		if len(missing) != 1 || st.Reason != missing[0].Text || st.Of("").Ready || st.Of("red").Ready {
+			t.Errorf("reason %q, troubles %+v", st.Reason, st.Troubles.All)
+		}
+	})
+}
+
+func TestNamesOfNetworks(t *testing.T) {
+	for names, want := range map[string]string{
+		"red blue": "", "red red": `two networks with the name "red"`, "../red x": `network name "../red": want`, "Red x": `network name "Red": want`,
+	} {
+		dir := t.TempDir()
+		cfg := Config{StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), Log: slog.New(slog.DiscardHandler)}
+		for name := range strings.FieldsSeq(names) {
+			cfg.Networks = append(cfg.Networks, fabric.Config{Name: name})
+		}
+		if _, err := New(cfg); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("networks %s: error %v, want %q", names, err, want)
+		}
+	}
+}
+
+// Whatever lies where former networks had their files keeps no host from starting.
+func TestFilesInTheWayOfFormerNetworks(t *testing.T) {
+	for name, put := range map[string]func(t *testing.T, networks string){
+		"a file":       func(t *testing.T, networks string) { hostfilestest.Write(t, networks, "x") },
+		"a file among": func(t *testing.T, networks string) { hostfilestest.Write(t, filepath.Join(networks, "red"), "x") },
+		"a garbled record": func(t *testing.T, networks string) {
+			hostfilestest.Write(t, filepath.Join(networks, "red", "host.json"), "x")
+		},
+		"a directory": func(t *testing.T, networks string) {
+			hostfilestest.Write(t, filepath.Join(networks, "red", "host.json", "x"), "x")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+				put(t, filepath.Join(w.hosts[0].dir, "state", "networks"))
+				w.start()
+				w.converged(soon)
 			})
 		})
 	}

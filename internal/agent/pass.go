@@ -59,15 +59,9 @@ type look struct {
 	snap    ip.Snapshot
 	by      []string       // processes that have changed the kernel since the last look
 	passes  []*fabric.Pass // that have decided
-	waiting []waiting      // what nothing may be done about
+	waiting []ip.Part      // of networks that have not, or that only add: nothing of these is to be deleted
 
 	unchanged bool // what is wanted is what was wanted before
-}
-
-// waiting is a network that has not decided, or only what to add.
-type waiting struct {
-	scope ip.Scope
-	name  string
 }
 
 // round looks, has the networks decide, and applies. It returns what there was to apply, and whether nothing is left to be done.
@@ -79,9 +73,9 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 	for i, p := range passes {
 		if slices.Contains(l.passes, p) && !p.Unchanged() {
 			a.wanted.Set(i, p.Want)
-			a.wanted.SetScope(l.scope)
 		}
 	}
+	a.wanted.SetScope(l.scope)
 	d := l.diff()
 	plan, unset := l.snap.Settable(d.plan, a.refused)
 	advice, unfit := advise(unset)
@@ -95,18 +89,12 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 		err = a.apply(ctx, plan, l)
 	}
 	st.found.contested = a.contests.lasting()
-	written := true
-	for _, p := range l.passes {
-		written = p.Applied() && written
-	}
+	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Applied() })
 	if err != nil || len(plan) > 0 {
-		return plan, !written, err
-	}
-	if !written {
-		return nil, true, nil
+		return plan, len(l.passes) == 0, err
 	}
 	for _, p := range l.passes {
-		p.Converged(len(st.found.violations) == 0 && len(l.snap.Foreign) == 0)
+		p.Converged(len(st.found.violations) == 0)
 	}
 	return nil, true, errors.Join(trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()), trouble.Wrap(trouble.SettingRefused, "", unfit))
 }
@@ -114,24 +102,17 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 // look reads the kernel, chooses the uplink, and has each network decide that can.
 func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*look, error) {
 	l := &look{by: a.inbox.actors(), unchanged: true}
-	scopes := map[*fabric.Pass]ip.Scope{}
-	var families []ip.Family
 	for _, p := range passes {
-		for _, before := range l.passes {
-			if p.Err() == nil {
-				p.Beside(before)
-			}
-		}
-		scopes[p] = p.Scope()
-		if p.Err() == nil {
-			l.passes, l.scope = append(l.passes, p), l.scope.Plus(scopes[p])
-			families = append(families, p.Families()...)
+		if p.Prepare(l.passes) {
+			l.passes, l.scope = append(l.passes, p), l.scope.Plus(p.Scope())
 		}
 	}
 	if len(l.passes) == 0 {
 		return l, nil
 	}
-	l.scope = l.scope.Join(a.former)
+	for _, former := range a.former {
+		l.scope = l.scope.Join(former.Scope)
+	}
 	if a.cfg.Uplink.CanReach.IsValid() {
 		l.scope.Paths = append(l.scope.Paths, a.cfg.Uplink.CanReach)
 	}
@@ -140,40 +121,85 @@ func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*l
 		return nil, trouble.Wrap(trouble.KernelFailed, "", fmt.Errorf("read kernel: %w", err))
 	}
 	st.Dropped = a.drops.add(l.snap.Drops)
-	choice := a.cfg.Uplink
-	choice.Current = a.underlay
-	slices.Sort(families)
-	uplink, err := choice.Choose(l.snap, slices.Compact(families))
+	uplink, err := a.chooseUplink(l)
 	if err != nil {
-		return nil, trouble.Wrap(trouble.UplinkMissing, "", err)
+		return nil, err
 	}
 	a.underlay = uplink.Addr
 	st.Uplink = uplinkStatus(uplink)
 	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(fabric.Facts{Snapshot: l.snap, Uplink: uplink}) })
-	for _, p := range passes {
-		if !slices.Contains(l.passes, p) || p.FromCache() {
-			l.waiting = append(l.waiting, waiting{scopes[p], p.Status.Name})
-		}
-	}
+	l.findWaiting(passes, a.former)
 	for _, p := range l.passes {
 		l.unchanged = l.unchanged && p.Unchanged()
 	}
 	return l, nil
 }
 
+// chooseUplink chooses the interface for the families of all networks. Of several, those which no interface can serve are left out.
+func (a *Agent) chooseUplink(l *look) (ip.Uplink, error) {
+	choose := func(passes ...*fabric.Pass) (ip.Uplink, error) {
+		choice := a.cfg.Uplink
+		choice.Current = a.underlay
+		var families []ip.Family
+		for _, p := range passes {
+			families = append(families, p.Families()...)
+		}
+		slices.Sort(families)
+		uplink, err := choice.Choose(l.snap, slices.Compact(families))
+		return uplink, trouble.Wrap(trouble.UplinkMissing, "", err)
+	}
+	uplink, err := choose(l.passes...)
+	if err == nil || len(l.passes) == 1 {
+		return uplink, err
+	}
+	fails := map[*fabric.Pass]error{}
+	for _, p := range l.passes {
+		if _, err := choose(p); err != nil {
+			fails[p] = err
+		}
+	}
+	if len(fails) == len(l.passes) {
+		return uplink, err
+	}
+	for p, err := range fails {
+		p.Fail(err)
+	}
+	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return fails[p] != nil })
+	return choose(l.passes...)
+}
+
+// findWaiting finds what is of networks that have not decided, or decide from a cached view. While there are any, what former networks left
+// stays too, since one may go by another name now. What is needed by one that has decided is no other's.
+func (l *look) findWaiting(passes []*fabric.Pass, former []ip.Part) {
+	var needed ip.Scope
+	for _, p := range passes {
+		if slices.Contains(l.passes, p) && !p.FromCache() {
+			needed = needed.Join(p.Needs())
+		} else {
+			l.waiting = append(l.waiting, ip.Part{Net: p.Status.Name, Scope: p.Scope()})
+		}
+	}
+	if len(l.waiting) > 0 {
+		l.waiting = append(l.waiting, former...)
+	}
+	for i := range l.waiting {
+		l.waiting[i].Scope = l.waiting[i].Scope.Less(needed)
+	}
+}
+
 // difference is what leads from what the kernel has to what is wanted.
 type difference struct {
 	plan       ip.Plan
 	additions  ip.Plan  // its part that is for networks which work from the cached view
-	have, want ip.State // of the others
-	others     bool     // there are any
+	have, want ip.State // of networks that have a view of the store
+	live       bool     // there are any
 }
 
 // diff compares. Of a network that waits for its store nothing is taken away.
 func (l *look) diff() difference {
 	d := difference{have: l.snap.Owned}
-	for _, w := range l.waiting {
-		d.have = d.have.Except(w.scope, w.name)
+	for _, part := range l.waiting {
+		d.have = d.have.Except(part)
 	}
 	var live, cached []ip.State
 	for _, p := range l.passes {
@@ -188,7 +214,7 @@ func (l *look) diff() difference {
 		d.additions = additive(ip.Diff(l.snap.Owned, ip.Sum(cached...)))
 	}
 	d.plan = d.additions
-	if d.others = len(live) > 0; d.others {
+	if d.live = len(live) > 0; d.live {
 		d.want = ip.Sum(live...)
 		d.plan = append(slices.Clip(d.additions), ip.Diff(d.have, d.want)...)
 	}
@@ -210,13 +236,13 @@ func additive(plan ip.Plan) ip.Plan {
 // violations holds what a round decided against the invariants that one host can check. At rest, little is left to look at.
 func (l *look) violations(plan ip.Plan, d difference, unset []ip.Op) []invariant.Violation {
 	if len(plan) == 0 && l.unchanged {
-		if !d.others {
+		if !d.live {
 			return nil // what a cached view would take away is left
 		}
 		return invariant.AtRest(d.have, accept(d.want, unset))
 	}
 	vs := invariant.Owned(plan, l.scope)
-	vs = append(vs, invariant.Seen(d.additions, false)...)
+	vs = append(vs, invariant.Seen(plan, l.waiting)...)
 	for _, p := range l.passes {
 		vs = append(vs, p.Violations()...)
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tulle/internal/backoff"
+	"tulle/internal/fabric"
 )
 
 const (
@@ -14,8 +15,6 @@ const (
 	slowdown            = 5                     // passes may take up one part in this many of the time
 	incrementalSlowdown = 2                     // and incremental ones, which are spaced out as it is
 	pauseMost           = 10 * time.Second      // for that: a process that was stopped in the middle of a pass did not work all the time
-	retryFirst          = 250 * time.Millisecond
-	retryMost           = 15 * time.Second
 )
 
 // schedule decides when the next pass is due. A wake-up brings it forward and never puts it off, so that no storm of
@@ -40,7 +39,7 @@ func newSchedule() *schedule {
 		timer: time.NewTimer(0),
 		due:   time.Now(),
 		busy:  backoff.Backoff{First: debounce, Most: busyMost},
-		retry: backoff.Backoff{First: retryFirst, Most: retryMost},
+		retry: backoff.Backoff{First: fabric.RetryFirst, Most: fabric.RetryMost},
 	}
 }
 

@@ -25,6 +25,7 @@ type Status struct {
 	Work     Work            `json:"work"`
 	Time     time.Time       `json:"time"` // of the pass
 
+	host  string // what of Reason is the host's own
 	found findings
 }
 
@@ -124,15 +125,5 @@ func (a *Agent) publish(st Status) {
 }
 
 func uplinkStatus(u ip.Uplink) *UplinkStatus {
-	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Addr: addrs(u.Addr), Public: addrs(u.Public)}
-}
-
-func addrs(d ip.Dual[netip.Addr]) []netip.Addr {
-	var out []netip.Addr
-	for _, f := range ip.Families() {
-		if a := d.Of(f); a.IsValid() && !a.IsUnspecified() {
-			out = append(out, a)
-		}
-	}
-	return out
+	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Addr: ip.Addrs(u.Addr), Public: ip.Addrs(u.Public)}
 }

@@ -17,6 +17,9 @@ type findings struct {
 
 // sumUp says how the host stands after a pass, from how its networks do: err is the host's own.
 func (a *Agent) sumUp(st *Status, err error) {
+	if err != nil {
+		st.host = err.Error()
+	}
 	st.conclude()
 	list := &st.Troubles
 	list.Add(trouble.Of(err)...)
@@ -41,10 +44,10 @@ func (a *Agent) sumUp(st *Status, err error) {
 
 // conclude derives from the networks whether the host is ready, and why not.
 func (st *Status) conclude() {
-	st.Ready, st.Reason, st.Degraded = true, "", ""
+	st.Ready, st.Reason, st.Degraded = st.host == "", "", ""
 	say := func(all *string, name, text string) {
-		if text == "" || strings.HasSuffix(*all, text) {
-			return // all networks have what is wrong with the host
+		if text == "" {
+			return
 		}
 		if name != "" {
 			text = fmt.Sprintf("network %s: %s", name, text)
@@ -59,4 +62,5 @@ func (st *Status) conclude() {
 		say(&st.Reason, n.Name, n.Reason)
 		say(&st.Degraded, n.Name, n.Degraded)
 	}
+	say(&st.Reason, "", st.host)
 }

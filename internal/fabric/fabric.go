@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	retryFirst = 250 * time.Millisecond
-	retryMost  = 15 * time.Second
+	// RetryFirst and RetryMost are how long what failed is left alone, the first time and at most.
+	RetryFirst = 250 * time.Millisecond
+	RetryMost  = 15 * time.Second
 
 	viewEvery = 25 * time.Millisecond
 	viewBurst = 10
@@ -143,9 +144,6 @@ func (f *Fabric) Flush() { f.views.cache.Flush() }
 
 // TakeIn makes a view of the store the one that the next pass decides from.
 func (f *Fabric) TakeIn(set subnet.Set) { f.views.put(set) }
-
-// Name is that of the network on this host.
-func (f *Fabric) Name() string { return f.cfg.Name }
 
 // Public is where peers last sent to, as far as is known.
 func (f *Fabric) Public() ip.Dual[netip.Addr] { return f.lease.Attrs.Public }

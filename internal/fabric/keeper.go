@@ -135,10 +135,10 @@ func (k *keeper) wanted() (subnet.Attrs, bool) {
 // run keeps a lease until ctx ends, and then leaves it in place. Failures and losses that follow one another are spaced
 // out: a lease that is lost whenever it has been acquired must not keep the store busy.
 func (k *keeper) run(ctx context.Context) error {
-	retry := backoff.Backoff{First: retryFirst, Most: retryMost}
+	retry := backoff.Backoff{First: RetryFirst, Most: RetryMost}
 	var failed time.Time
 	pause := func() <-chan time.Time {
-		if time.Since(failed) > 2*retryMost {
+		if time.Since(failed) > 2*RetryMost {
 			retry.Reset()
 		}
 		failed = time.Now()

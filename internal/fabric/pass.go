@@ -14,7 +14,7 @@ import (
 	"tulle/subnet/flannel"
 )
 
-// Pass is a fabric's part in one pass of the host. The host calls Begin, then for each look at the kernel Scope, Decide and Applied, and
+// Pass is a fabric's part in one pass of the host. The host calls Begin, then for each look at the kernel Prepare, Decide and Applied, and
 // End once there is nothing left to do or it gives up. Where the fabric cannot decide, as without a view of the store, nothing of it is
 // to be changed.
 type Pass struct {
@@ -23,6 +23,7 @@ type Pass struct {
 	fabric *Fabric
 	set    storeView
 	err    error // why the network is not ready
+	scope  ip.Scope
 	view   view
 	found  findings
 	decided
@@ -54,26 +55,25 @@ func (p *Pass) takeIn() error {
 	return p.configure(set.Set)
 }
 
-// Err is why the network is not ready, as far as the pass has come.
-func (p *Pass) Err() error { return p.err }
+// Needs is what no other network of the host can have: devices and addresses.
+func (p *Pass) Needs() ip.Scope {
+	return ip.Scope{Links: p.fabric.backend.Scope(nil).Links, Networks: p.fabric.network.Prefixes()}
+}
 
-// Beside checks that the network can be on a host beside another: each needs devices and addresses of its own. If it cannot, it has no say.
-func (p *Pass) Beside(other *Pass) {
-	f, o := p.fabric, other.fabric
-	var clash string
-	for _, link := range f.backend.Scope(nil).Links {
-		if slices.Contains(o.backend.Scope(nil).Links, link) {
-			clash = "uses the device " + link + ", as another network of this host does: give it another VNI"
+// refuseClash refuses the network if it needs what another needs.
+func (p *Pass) refuseClash(other *Pass) error {
+	needs, taken := p.Needs(), other.Needs()
+	for _, link := range needs.Links {
+		if slices.Contains(taken.Links, link) {
+			return fmt.Errorf("this network uses the device %s, as another network of this host does: give it another VNI", link)
 		}
 	}
-	for _, n := range f.network.Prefixes() {
-		if slices.ContainsFunc(o.network.Prefixes(), n.Overlaps) {
-			clash = "has addresses of " + n.String() + ", as another network of this host does: give it others"
+	for _, n := range needs.Networks {
+		if slices.ContainsFunc(taken.Networks, n.Overlaps) {
+			return fmt.Errorf("this network has addresses of %s, as another network of this host does: give it others", n)
 		}
 	}
-	if clash != "" {
-		p.err = trouble.Wrap(trouble.ConfigRefused, f.cfg.Keys.Config, errors.New("this network "+clash))
-	}
+	return nil
 }
 
 // FromCache reports whether the view is of an earlier run. What is wanted then is only to be added.
@@ -82,16 +82,33 @@ func (p *Pass) FromCache() bool { return p.set.cached }
 // Families are those of the network.
 func (p *Pass) Families() []ip.Family { return p.fabric.network.Families() }
 
-// Scope is what the next look at the kernel must read, and all that may be changed there for the network: where it has no say, what an earlier
-// run may have made.
-func (p *Pass) Scope() ip.Scope {
+// Prepare finds out, and records, what the next look at the kernel must read for the network, beside others that are on the host. It returns
+// false if the network has no say.
+func (p *Pass) Prepare(others []*Pass) bool {
+	for _, o := range others {
+		if p.err == nil {
+			p.Fail(trouble.Wrap(trouble.ConfigRefused, p.fabric.cfg.Keys.Config, p.refuseClash(o)))
+		}
+	}
 	if p.err != nil {
-		return p.fabric.record.Record().Scope()
+		p.scope = p.fabric.record.Record().Scope()
+		return false
 	}
 	p.view = view{set: p.set}
-	p.view.scope = p.fabric.scope(&p.view)
-	return p.view.scope
+	p.scope = p.fabric.scope(&p.view)
+	p.view.scope = p.scope
+	return true
 }
+
+// Fail tells why the network is not ready; nil changes nothing. It has no say then.
+func (p *Pass) Fail(err error) {
+	if err != nil {
+		p.err = err
+	}
+}
+
+// Scope is all that may be changed on the host for the network: where it has no say, what an earlier run may have made.
+func (p *Pass) Scope() ip.Scope { return p.scope }
 
 // Decide says what is wanted, from one look at the host. It returns false, and Err says why, if there is nothing to be said.
 func (p *Pass) Decide(facts Facts) bool {
@@ -175,15 +192,15 @@ func (p *Pass) End(host error) {
 	if f.applied && f.keeper.holds() && f.network != nil && p.Status.Network != nil && !p.set.cached {
 		f.views.cache.Offer(p.set.Set, f.network, &f.views.memory)
 	}
-	err := errors.Join(p.err, host)
-	p.Status.Ready = err == nil
-	if err != nil {
-		p.Status.Reason = err.Error()
+	p.Status.Ready = p.err == nil && host == nil
+	if p.err != nil {
+		p.Status.Reason = p.err.Error()
 	}
-	if silent := f.StoreTroubles(); len(silent) > 0 && errors.Is(err, errNoView) {
+	silent := f.StoreTroubles()
+	if len(silent) > 0 && errors.Is(p.err, errNoView) {
 		p.Status.Reason = silent[0].Text
 	}
-	p.Status.Troubles = p.troubles(host)
+	p.Status.Troubles = append(p.troubles(host), silent...)
 }
 
 // outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it

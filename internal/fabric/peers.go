@@ -68,7 +68,7 @@ func peerStatus(views []peerView) []PeerStatus {
 	peers := make([]PeerStatus, len(views))
 	for i, v := range views {
 		l := v.lease
-		peers[i] = PeerStatus{Node: l.Attrs.Node, Subnets: prefixes(l.Subnets), Public: addrs(l.Attrs.Public), Via: v.via}
+		peers[i] = PeerStatus{Node: l.Attrs.Node, Subnets: prefixes(l.Subnets), Public: ip.Addrs(l.Attrs.Public), Via: v.via}
 	}
 	return peers
 }

@@ -14,7 +14,7 @@ import (
 type Status struct {
 	Name      string          `json:"name,omitempty"` // of the network on this host; the only one has none
 	Ready     bool            `json:"ready"`
-	Reason    string          `json:"reason,omitempty"`   // why not ready
+	Reason    string          `json:"reason,omitempty"`   // why not ready, as far as it is not the host
 	Degraded  string          `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
 	Network   *NetworkStatus  `json:"network,omitempty"`
 	Lease     *LeaseStatus    `json:"lease,omitempty"`
@@ -92,16 +92,6 @@ func prefixes(s subnet.Subnets) []netip.Prefix {
 	for _, f := range ip.Families() {
 		if p := s.Of(f); p.IsValid() {
 			out = append(out, p)
-		}
-	}
-	return out
-}
-
-func addrs(d ip.Dual[netip.Addr]) []netip.Addr {
-	var out []netip.Addr
-	for _, f := range ip.Families() {
-		if a := d.Of(f); a.IsValid() && !a.IsUnspecified() {
-			out = append(out, a)
 		}
 	}
 	return out

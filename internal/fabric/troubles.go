@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"tulle/internal/decision"
@@ -44,17 +45,10 @@ type findings struct {
 // troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
 func (p *Pass) troubles(host error) []trouble.Trouble {
 	f := p.fabric
-	ts := append(trouble.Of(p.err), f.StoreTroubles()...)
-	has := func(code trouble.Code) bool {
-		for _, t := range ts {
-			if t.Code == code {
-				return true
-			}
-		}
-		return false
-	}
+	ts := trouble.Of(p.err)
 	add := func(code trouble.Code, subject, text string) { ts = append(ts, trouble.New(code, subject, text)) }
-	if p.Status.Degraded != "" && !has(trouble.StoreUnconfirmed) {
+	unconfirmed := func(t trouble.Trouble) bool { return t.Code == trouble.StoreUnconfirmed }
+	if p.Status.Degraded != "" && !slices.ContainsFunc(ts, unconfirmed) {
 		add(trouble.StoreUnconfirmed, "", p.Status.Degraded)
 	}
 	found := p.found

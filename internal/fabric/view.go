@@ -139,7 +139,7 @@ func (f *Fabric) judging(own subnet.Subnets, precious []netip.Addr) subnet.Self 
 // publishes, which it does not see behind NAT, its gateways, etcd's and those of name servers nearby. A name server
 // elsewhere may be a container.
 func (f *Fabric) precious(v view) []netip.Addr {
-	precious := addrs(v.host.Uplink.Public)
+	precious := ip.Addrs(v.host.Uplink.Public)
 	var near []netip.Prefix
 	own := v.self.Subnets
 	for _, i := range v.snap.Interfaces {

@@ -4,10 +4,12 @@ package hostfiles
 
 import "path/filepath"
 
-// Files lists them all.
-func Files(stateDir, runDir string) []string {
-	return []string{
-		filepath.Join(stateDir, recordFile), filepath.Join(stateDir, garbledFile), filepath.Join(stateDir, viewFile),
-		filepath.Join(runDir, wantedFile),
+// Files lists them all, for networks of these names.
+func Files(stateDir, runDir string, networks []string) []string {
+	files := []string{filepath.Join(runDir, wantedFile)}
+	for _, name := range networks {
+		dir := NetworkDir(stateDir, name)
+		files = append(files, filepath.Join(dir, recordFile), filepath.Join(dir, garbledFile), filepath.Join(dir, viewFile))
 	}
+	return files
 }

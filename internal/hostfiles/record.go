@@ -92,28 +92,30 @@ func NetworkDir(stateDir, network string) string {
 	return filepath.Join(stateDir, networksDir, network)
 }
 
-// Former is everything that Tulle may own on this host for networks which it no longer has.
-func Former(stateDir string, present []string) (ip.Scope, error) {
+// networkName matches the names of networks.
+var networkName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,30}$`)
+
+// CheckNetworkName returns an error for what is no name of a network: it is in names of files and tables.
+func CheckNetworkName(name string) error {
+	if name != "" && !networkName.MatchString(name) {
+		return fmt.Errorf("network name %q: want up to 31 small letters, digits and hyphens", name)
+	}
+	return nil
+}
+
+// Recorded returns the names of the networks that have, or had, files below the state directory. The one without a name is the first.
+func Recorded(stateDir string) ([]string, error) {
 	names := []string{""}
 	entries, err := os.ReadDir(filepath.Join(stateDir, networksDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return ip.Scope{}, fmt.Errorf("look for records: %w", err)
+		return nil, fmt.Errorf("look for records: %w", err)
 	}
 	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	var scope ip.Scope
-	for _, name := range names {
-		if slices.Contains(present, name) {
-			continue
+		if e.IsDir() && networkName.MatchString(e.Name()) {
+			names = append(names, e.Name())
 		}
-		r, err := ReadRecord(NetworkDir(stateDir, name))
-		if err != nil && !errors.Is(err, errGarbled) {
-			return ip.Scope{}, err
-		}
-		scope = scope.Join(r.Scope())
 	}
-	return scope, nil
+	return names, nil
 }
 
 // RecordFile is the record as it is on disk.

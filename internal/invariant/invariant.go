@@ -115,17 +115,45 @@ func owns(scope ip.Scope, verb ip.Verb, object ip.Object) bool {
 	return false
 }
 
-// Seen holds if the plan deletes nothing, or the host has had a complete view of the store since it started.
-func Seen(plan ip.Plan, seen bool) []Violation {
-	if seen {
-		return nil
-	}
+// Seen holds if the plan deletes nothing that is of networks of which the host has had no complete view of the store since it started.
+func Seen(plan ip.Plan, unseen []ip.Part) []Violation {
 	for _, op := range plan {
-		if op.Verb == ip.Delete {
+		if op.Verb == ip.Delete && slices.ContainsFunc(unseen, func(p ip.Part) bool { return isOf(p, op.Old) }) {
 			return []Violation{{SeenFirst, op.String()}}
 		}
 	}
 	return nil
+}
+
+// isOf reports whether an object is of a network.
+func isOf(p ip.Part, object ip.Object) bool {
+	on := func(link string) bool { return slices.Contains(p.Scope.Links, link) }
+	inside := func(dst netip.Prefix) bool {
+		return slices.ContainsFunc(p.Scope.Networks, func(n netip.Prefix) bool { return dst.IsValid() && ip.Contains(n, dst) })
+	}
+	switch o := object.(type) {
+	case ip.Link:
+		return on(o.Name)
+	case ip.Addr:
+		return on(o.Link)
+	case ip.FDB:
+		return on(o.Link)
+	case ip.Neighbor:
+		return on(o.Link)
+	case ip.Route:
+		return on(o.Link) || inside(o.Dst)
+	case ip.Opening:
+		return inside(o.Src) || inside(o.Dst)
+	case ip.Guard:
+		return o.Net == p.Net
+	case ip.Member:
+		return o.Net == p.Net
+	case ip.Table:
+		return o.Net == p.Net
+	case ip.Leftover:
+		return true // of any
+	}
+	return false
 }
 
 // Peer is a host as others reach it.
@@ -180,7 +208,7 @@ func replaced(plan ip.Plan, object ip.Object) bool {
 func Whole(s ip.State) []Violation {
 	var vs []Violation
 	for i := range s.Routes {
-		if r := &s.Routes[i]; hasLink(&s, r.Link) {
+		if r := &s.Routes[i]; linkNamed(&s, r.Link) != nil {
 			if _, err := next(&s, r, i); err != nil {
 				vs = append(vs, Violation{WholePaths, err.Error()})
 			}
@@ -188,8 +216,6 @@ func Whole(s ip.State) []Violation {
 	}
 	return vs
 }
-
-func hasLink(s *ip.State, name string) bool { return linkNamed(s, name) != nil }
 
 // linkNamed returns a link of the state, nil if there is none of that name.
 func linkNamed(s *ip.State, name string) *ip.Link {

@@ -86,7 +86,9 @@ func (d *door) Apply(ctx context.Context, plan ip.Plan) error {
 	f := d.host.fleet
 	f.note("%s: applies %d operations, the first: %s", d.host.name, len(plan), plan[0])
 	f.report(invariant.Owned(plan, scope)...)
-	f.report(invariant.Seen(plan, d.seen.Load())...)
+	if !d.seen.Load() {
+		f.report(invariant.Seen(plan, []ip.Part{{Scope: scope}})...)
+	}
 	f.report(f.kept(d.host, plan)...)
 	d.host.applied.Add(1)
 	if fuse >= 0 && fuse < len(plan) {

@@ -60,59 +60,58 @@ type Kind struct {
 }
 
 // Kinds lists all kinds of trouble, by where to look.
-func Kinds() []Kind {
-	return []Kind{
-		{StoreWaiting, Error, "tulled has started and the store has not answered yet.", "Wait some seconds; then look for store.unreachable."},
-		{StoreUnreachable, Warning, "The store does not answer, or refuses.", "See that etcd runs, that this host reaches it, and that certificates and password are right. Forwarding goes on meanwhile."},
-		{StoreUnconfirmed, Warning, "The host works by what the store said earlier: it has not confirmed the view, or the lease for as long as it lasts.", "Bring the store back. What changes meanwhile reaches this host only then."},
-		{StoreSuddenLoss, Warning, "Most leases went at once. They stay in force until a second look confirms the loss.", "See whether somebody deleted keys or restored an old backup."},
-		{KeyUnreadable, Warning, "A key in the store makes no sense and is left out.", "Delete the key, or correct what wrote it."},
+func Kinds() []Kind { return slices.Clone(kinds) }
 
-		{ConfigMissing, Error, "The store has no network configuration that this host can work with.", "Write one with tulle config set."},
-		{ConfigRefused, Error, "The network configuration asks for what this host cannot do.", "Check it with tulle config check, and write another with tulle config set."},
-		{ConfigWarning, Warning, "Something in the network configuration is odd, and is passed over.", "Check it with tulle config check."},
-		{ConfigPending, Warning, "The network configuration in the store differs from the one in force.", "Restart tulled on every host to take it over, or write the old one again."},
+var kinds = []Kind{
+	{StoreWaiting, Error, "tulled has started and the store has not answered yet.", "Wait some seconds; then look for store.unreachable."},
+	{StoreUnreachable, Warning, "The store does not answer, or refuses.", "See that etcd runs, that this host reaches it, and that certificates and password are right. Forwarding goes on meanwhile."},
+	{StoreUnconfirmed, Warning, "The host works by what the store said earlier: it has not confirmed the view, or the lease for as long as it lasts.", "Bring the store back. What changes meanwhile reaches this host only then."},
+	{StoreSuddenLoss, Warning, "Most leases went at once. They stay in force until a second look confirms the loss.", "See whether somebody deleted keys or restored an old backup."},
+	{KeyUnreadable, Warning, "A key in the store makes no sense and is left out.", "Delete the key, or correct what wrote it."},
 
-		{LeaseWaiting, Error, "The host waits for its lease.", "Wait some seconds; then look for another trouble with lease or store."},
-		{LeaseConflict, Error, "Another host that lives, or may live, uses this host's node id or public address.", "Give each host a node id and an address of its own; end the lease of a host that is gone with tulle leases release."},
-		{LeaseExhausted, Error, "No subnet is free.", "Release subnets that nobody uses with tulle leases release, or make the network larger."},
-		{LeaseLost, Error, "Another host holds the subnet that this host had.", "End the other's lease with tulle leases release if it should not have it; or start tulled with --on-subnet-loss=renumber."},
-		{LeaseUnavailable, Error, "The store gave no lease.", "See what the text says of the store."},
-		{LeaseUnpublished, Error, "The lease does not say what peers need to reach this host.", "See what the text says of the store."},
-		{LeaseOutranked, Error, "Hosts that see the store for the first time leave this one out, for an older lease.", "End the older lease with tulle leases release if it should not be there."},
-		{LeaseMisfit, Error, "The lease is not one of the network that is configured.", "Restart tulled to take over the new configuration."},
+	{ConfigMissing, Error, "The store has no network configuration that this host can work with.", "Write one with tulle config set."},
+	{ConfigRefused, Error, "The network configuration asks for what this host cannot do.", "Check it with tulle config check, and write another with tulle config set."},
+	{ConfigWarning, Warning, "Something in the network configuration is odd, and is passed over.", "Check it with tulle config check."},
+	{ConfigPending, Warning, "The network configuration in the store differs from the one in force.", "Restart tulled on every host to take it over, or write the old one again."},
 
-		{LeaseRenumbered, Warning, "This host lost its subnet to another host, and has another one now. Containers that run keep their old addresses.", "Start the containers anew."},
+	{LeaseWaiting, Error, "The host waits for its lease.", "Wait some seconds; then look for another trouble with lease or store."},
+	{LeaseConflict, Error, "Another host that lives, or may live, uses this host's node id or public address.", "Give each host a node id and an address of its own; end the lease of a host that is gone with tulle leases release."},
+	{LeaseExhausted, Error, "No subnet is free.", "Release subnets that nobody uses with tulle leases release, or make the network larger."},
+	{LeaseLost, Error, "Another host holds the subnet that this host had.", "End the other's lease with tulle leases release if it should not have it; or start tulled with --on-subnet-loss=renumber."},
+	{LeaseUnavailable, Error, "The store gave no lease.", "See what the text says of the store."},
+	{LeaseUnpublished, Error, "The lease does not say what peers need to reach this host.", "See what the text says of the store."},
+	{LeaseOutranked, Error, "Hosts that see the store for the first time leave this one out, for an older lease.", "End the older lease with tulle leases release if it should not be there."},
+	{LeaseMisfit, Error, "The lease is not one of the network that is configured.", "Restart tulled to take over the new configuration."},
 
-		{PeerRefused, Warning, "A lease of another host is left out: no packets go there.", "See the reason; end the lease with tulle leases release if it should not be there."},
+	{LeaseRenumbered, Warning, "This host lost its subnet to another host, and has another one now. Containers that run keep their old addresses.", "Start the containers anew."},
 
-		{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
+	{PeerRefused, Warning, "A lease of another host is left out: no packets go there.", "See the reason; end the lease with tulle leases release if it should not be there."},
 
-		{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
-		{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
-		{OutsideBlocked, Warning, "A packet filter of another program drops packets between containers and the world outside.", "If that is not on purpose, accept them in the chain that the text names."},
+	{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
 
-		{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
-		{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
+	{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
+	{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
+	{OutsideBlocked, Warning, "A packet filter of another program drops packets between containers and the world outside.", "If that is not on purpose, accept them in the chain that the text names."},
 
-		{BridgeStale, Warning, "A bridge hands out addresses of a subnet that this host does not have.", "Move it with the command in the text."},
-		{BridgeShared, Warning, "Two bridges hand out the same addresses.", "Take the subnet from all but one, as the text says."},
+	{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
+	{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 
-		{KernelFailed, Error, "The kernel cannot be read.", "See the error; tulled tries again."},
-		{KernelRefused, Error, "The kernel refuses a change.", "See the error; tulled tries again."},
-		{KernelUnstable, Error, "Another program undoes at once what is put in place.", "Stop that program, or have it leave Tulle's objects alone."},
-		{KernelContested, Warning, "Another program keeps undoing what is wanted.", "Stop that program, or have it leave Tulle's objects alone."},
+	{BridgeStale, Warning, "A bridge hands out addresses of a subnet that this host does not have.", "Move it with the command in the text."},
+	{BridgeShared, Warning, "Two bridges hand out the same addresses.", "Take the subnet from all but one, as the text says."},
 
-		{FileUnwritable, Error, "A file cannot be written: the next start, or new containers, would go by what is old.", "Make room on the disk, or make it writable."},
+	{KernelFailed, Error, "The kernel cannot be read.", "See the error; tulled tries again."},
+	{KernelRefused, Error, "The kernel refuses a change.", "See the error; tulled tries again."},
+	{KernelUnstable, Error, "Another program undoes at once what is put in place.", "Stop that program, or have it leave Tulle's objects alone."},
+	{KernelContested, Warning, "Another program keeps undoing what is wanted.", "Stop that program, or have it leave Tulle's objects alone."},
 
-		{NodeRandom, Advice, "The node id is made at random, and is another at each start.", "Mount /etc/machine-id and the state directory from the host, or set --node-id."},
+	{FileUnwritable, Error, "A file cannot be written: the next start, or new containers, would go by what is old.", "Make room on the disk, or make it writable."},
 
-		{Fault, Warning, "Tulle contradicts itself.", "Report it with the text and the log."},
-	}
+	{NodeRandom, Advice, "The node id is made at random, and is another at each start.", "Mount /etc/machine-id and the state directory from the host, or set --node-id."},
+
+	{Fault, Warning, "Tulle contradicts itself.", "Report it with the text and the log."},
 }
 
 func kindOf(code Code) Kind {
-	kinds := Kinds()
 	if i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Code == code }); i >= 0 {
 		return kinds[i]
 	}
