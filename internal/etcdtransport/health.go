@@ -16,10 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tulle/internal/backoff"
+	"tulle/internal/logthrottle"
 )
-
-// remind is how often a lasting trouble is logged again.
-const remind = 10 * time.Minute
 
 // health knows from the requests made whether etcd serves this client.
 type health struct {
@@ -140,7 +138,7 @@ func (h *health) observe(err error) {
 	fresh := h.err == nil
 	h.err = advice
 	text := advice.Error()
-	if time.Since(h.loggedAt) < remind && (!fresh || text == h.loggedText) {
+	if time.Since(h.loggedAt) < logthrottle.Lasting && (!fresh || text == h.loggedText) {
 		return
 	}
 	h.loggedText, h.loggedAt, h.loud = text, time.Now(), true

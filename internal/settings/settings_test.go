@@ -1,6 +1,9 @@
 package settings
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"slices"
 	"testing"
 )
@@ -44,5 +47,26 @@ func TestNoFlagIsDefinedTwice(t *testing.T) {
 			t.Errorf("%s is there twice, or lacks a text", s.Flag())
 		}
 		seen[s.Flag()] = true
+	}
+}
+
+// A setting that is not listed would be read from no variable.
+func TestAllAreListed(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "settings.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, d := range file.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok || fn.Recv != nil || fn.Type.Params.NumFields() > 0 || fn.Type.Results.NumFields() != 1 {
+			continue
+		}
+		if result, ok := fn.Type.Results.List[0].Type.(*ast.Ident); ok && result.Name == "Setting" {
+			n++
+		}
+	}
+	if n == 0 || n != len(All()) {
+		t.Errorf("%d settings are listed, and there are %d", len(All()), n)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -12,14 +11,12 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/internal/etcdtransport"
+	"tulle/internal/logthrottle"
 	"tulle/subnet"
 )
 
 // challengeTTL is how long a question stays if the asker dies.
 const challengeTTL = time.Minute
-
-// remind is how often a question of the same asker is logged again.
-const remind = 10 * time.Minute
 
 // dialogue is the value of a challenge key: a question, and the answer if the owner lives.
 type dialogue struct {
@@ -159,9 +156,7 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)
 	}
 	// A clone asks again and again; that is no news.
-	maps.DeleteFunc(h.askers, func(_ instance, logged time.Time) bool { return time.Since(logged) > remind })
-	if _, known := h.askers[d.Question]; !known {
-		h.askers[d.Question] = time.Now()
+	if h.askers.Due(fmt.Sprintf("%+v", d.Question), logthrottle.Lasting) {
 		h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"tulle/internal/backoff"
 	"tulle/internal/etcdtransport"
+	"tulle/internal/logthrottle"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
 )
@@ -25,8 +26,8 @@ type held struct {
 	done  chan struct{} // closed when nothing keeps the lease alive any more
 	turn  chan struct{} // holds a token while the key is read or written
 
-	askers map[instance]time.Time // when a question of theirs was last logged; guarded by turn
-	noted  time.Time              // when it was last noted that the subnets are this host's; used by keep alone
+	askers logthrottle.Throttle // whose questions were logged; guarded by turn
+	noted  time.Time            // when it was last noted that the subnets are this host's; used by keep alone
 
 	mu    sync.Mutex
 	mine  entry
@@ -51,7 +52,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
 
-		askers: map[instance]time.Time{},
+		askers: logthrottle.Throttle{},
 		noted:  time.Now(),
 		mine:   *mine,
 		until:  granted.until,
