@@ -70,7 +70,6 @@ func layers() []layer {
 			of:      func(s *State) *[]FDB { return &s.FDB },
 			order:   compareFDB,
 			same:    identical[FDB],
-			clones:  itself[FDB],
 			on:      func(f FDB) string { return f.Link },
 			steps:   func(p *plan, have, want *State) { diff(p, have.FDB, want.FDB, fdbKey, drop) },
 			swap:    swapBy(compareFDB),
@@ -80,7 +79,6 @@ func layers() []layer {
 			of:      func(s *State) *[]Neighbor { return &s.Neighbors },
 			order:   compareNeighbor,
 			same:    identical[Neighbor],
-			clones:  itself[Neighbor],
 			on:      func(n Neighbor) string { return n.Link },
 			flushed: true,
 			steps:   func(p *plan, have, want *State) { diff(p, have.Neighbors, want.Neighbors, neighborKey, drop) },
@@ -91,7 +89,6 @@ func layers() []layer {
 			of:     func(s *State) *[]Route { return &s.Routes },
 			order:  compareRoute,
 			same:   identical[Route],
-			clones: itself[Route],
 			on:     func(r Route) string { return r.Link },
 			within: func(r Route, p Part) bool { return slices.Contains(p.Scope.Links, r.Link) || p.Scope.contains(r.Dst) },
 			steps: func(p *plan, have, want *State) {
@@ -120,8 +117,6 @@ func layers() []layer {
 			of:    func(s *State) *[]Leftover { return &s.Leftovers },
 			order: func(a, b Leftover) int { return comparePlace(Place(a), Place(b)) },
 			same:  identical[Leftover],
-			// Whose they are is not known.
-			within: func(Leftover, Part) bool { return true },
 			steps: func(p *plan, have, _ *State) {
 				for _, l := range have.Leftovers {
 					p.del = append(p.del, []Op{{Verb: Delete, Old: l}})
@@ -137,10 +132,10 @@ type kind[T any] struct {
 	order   func(a, b T) int
 	same    func(a, b T) bool
 	parts   func(T)                // sorts what an object holds; may be nil
-	clones  func(T) T              // of objects that Exchange changes, or their slice; may be nil
+	clones  func(T) T              // of objects that Exchange changes from within; may be nil
 	on      func(T) string         // the link that an object is on; may be nil
 	flushed bool                   // a new MAC of that link takes it away as well
-	within  func(o T, p Part) bool // is of a network; nil: if it is on one of its links
+	within  func(o T, p Part) bool // is, or may be, of a network; nil: unless it is on another's link
 	steps   func(p *plan, have, want *State)
 
 	// For those that serve peers, see State.Exchange and State.Meets; may be nil.
@@ -161,12 +156,14 @@ func (k kind[T]) sort(s *State) {
 func (k kind[T]) equal(a, b *State) bool { return slices.EqualFunc(*k.of(a), *k.of(b), k.same) }
 
 func (k kind[T]) clone(s *State) {
-	if k.clones == nil {
+	if k.swap == nil {
 		return
 	}
 	all := slices.Clone(*k.of(s))
-	for i, o := range all {
-		all[i] = k.clones(o)
+	for i := range all {
+		if k.clones != nil {
+			all[i] = k.clones(all[i])
+		}
 	}
 	*k.of(s) = all
 }
@@ -174,7 +171,7 @@ func (k kind[T]) clone(s *State) {
 func (k kind[T]) except(s *State, part Part) {
 	within := k.within
 	if within == nil {
-		within = func(o T, p Part) bool { return k.on != nil && slices.Contains(p.Scope.Links, k.on(o)) }
+		within = func(o T, p Part) bool { return k.on == nil || slices.Contains(p.Scope.Links, k.on(o)) }
 	}
 	*k.of(s) = without(*k.of(s), func(o T) bool { return within(o, part) })
 }
@@ -203,8 +200,6 @@ func (k kind[T]) meets(s, removed, added *State) bool {
 }
 
 func identical[T comparable](a, b T) bool { return a == b }
-
-func itself[T any](o T) T { return o }
 
 // swapBy is exchange for objects in an order.
 func swapBy[T comparable](order func(a, b T) int) func(all, removed, added []T) []T {

@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"log/slog"
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -139,5 +142,28 @@ func TestLeaseTTL(t *testing.T) {
 		if err != nil || o.leaseTTL != want {
 			t.Errorf("%q: %v, %v, want %v", value, o.leaseTTL, err, want)
 		}
+	}
+}
+
+// The sample of the environment has all flags as variables, but those that are no settings or not to be recommended.
+func TestEnvironmentFileHasAllFlags(t *testing.T) {
+	data, err := os.ReadFile("../../dist/tulled.env")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have, want []string
+	for _, m := range regexp.MustCompile(`(?m)^#(TULLED_[A-Z0-9_]+)=`).FindAllSubmatch(data, -1) {
+		have = append(have, string(m[1]))
+	}
+	fs := flag.NewFlagSet("tulled", flag.ContinueOnError)
+	new(options).define(fs)
+	fs.VisitAll(func(f *flag.Flag) {
+		if !slices.Contains([]string{"version", "etcd-password", "subnet-lease-renew-margin"}, f.Name) {
+			want = append(want, "TULLED_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+		}
+	})
+	slices.Sort(have)
+	if have, want = slices.Compact(have), slices.Sorted(slices.Values(want)); !slices.Equal(have, want) {
+		t.Errorf("dist/tulled.env has\n%q, want\n%q", have, want)
 	}
 }

@@ -65,7 +65,7 @@ func (p *Pass) refuseClash(other *Pass) error {
 	needs, taken := p.Needs(), other.Needs()
 	for _, link := range needs.Links {
 		if slices.Contains(taken.Links, link) {
-			return fmt.Errorf("this network uses the device %s, as another network of this host does: give it another VNI", link)
+			return fmt.Errorf("this network uses the device %s, as another network of this host does: give it another backend, or another VNI", link)
 		}
 	}
 	for _, n := range needs.Networks {

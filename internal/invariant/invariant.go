@@ -125,7 +125,7 @@ func Seen(plan ip.Plan, unseen []ip.Part) []Violation {
 	return nil
 }
 
-// isOf reports whether an object is of a network.
+// isOf reports whether an object is, or may be, of a network.
 func isOf(p ip.Part, object ip.Object) bool {
 	on := func(link string) bool { return slices.Contains(p.Scope.Links, link) }
 	inside := func(dst netip.Prefix) bool {
@@ -150,10 +150,10 @@ func isOf(p ip.Part, object ip.Object) bool {
 		return o.Net == p.Net
 	case ip.Table:
 		return o.Net == p.Net
-	case ip.Leftover:
-		return true // of any
+	case nil, ip.Sysctl:
+		return false
 	}
-	return false
+	return true // it may be, for all that is known
 }
 
 // Peer is a host as others reach it.

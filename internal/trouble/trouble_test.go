@@ -4,6 +4,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,5 +97,25 @@ func TestPage(t *testing.T) {
 			t.Errorf("%s is there twice, or lacks words", k.Code)
 		}
 		seen[k.Code] = true
+	}
+}
+
+// A code without a row would be an error that nothing lists.
+func TestEveryCodeHasARow(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "kinds.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			if of, ok := spec.Type.(*ast.Ident); ok && of.Name == "Code" {
+				codes++
+			}
+		}
+		return true
+	})
+	if codes == 0 || codes != len(Kinds()) {
+		t.Errorf("there are %d codes and %d rows", codes, len(Kinds()))
 	}
 }
