@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -51,8 +50,7 @@ type Agent struct {
 	wanted  *hostfiles.WantedFile
 	asked   chan chan<- hostfiles.Wanted // by others than the loop, for what is wanted now
 
-	underlay ip.Dual[netip.Addr] // addresses of the uplink in use
-	refused  map[string]bool     // settings that the kernel has not taken in this pass
+	refused  map[string]bool // settings that the kernel has not taken in this pass
 	journal  journal
 	work     Work
 	contests contests
@@ -84,9 +82,6 @@ func New(cfg Config) (*Agent, error) {
 		}
 		a.fabrics, names = append(a.fabrics, f), append(names, network.Name)
 		first.Networks = append(first.Networks, fabric.Status{Name: network.Name, Reason: first.Reason})
-		if a.underlay == (ip.Dual[netip.Addr]{}) {
-			a.underlay = f.Public()
-		}
 	}
 	a.findFormer(names)
 	a.wanted, a.asked = hostfiles.NewWantedFile(cfg.RunDir, a.inbox.Wake), make(chan chan<- hostfiles.Wanted)

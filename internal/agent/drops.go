@@ -12,6 +12,11 @@ type networkTally struct {
 
 // add takes in a reading and returns the sums of all.
 func (t tally) add(read map[string]ip.Dual[ip.Drops]) Dropped {
+	for network, n := range t {
+		if _, ok := read[network]; !ok {
+			n.last = ip.Dual[ip.Drops]{} // it has no table
+		}
+	}
 	for network, drops := range read {
 		if t[network] == nil {
 			t[network] = &networkTally{}

@@ -40,7 +40,7 @@ func (a *Agent) incrementalPass(ctx context.Context) (ok bool) {
 			}
 		}
 		want, ok := change.Applied(&st.Networks[i])
-		a.wanted.Set(i, want)
+		a.wanted.Set(i, change.Scope(), want)
 		all = all && ok
 	}
 	a.work.Incremental++

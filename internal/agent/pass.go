@@ -72,10 +72,12 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 	}
 	for i, p := range passes {
 		if slices.Contains(l.passes, p) && !p.Unchanged() {
-			a.wanted.Set(i, p.Want)
+			a.wanted.Set(i, p.Scope(), p.Want)
+			for n, former := range a.former {
+				a.wanted.Set(len(passes)+n, former.Scope, ip.State{})
+			}
 		}
 	}
-	a.wanted.SetScope(l.scope)
 	d := l.diff()
 	plan, unset := l.snap.Settable(d.plan, a.refused)
 	advice, unfit := advise(unset)
@@ -89,9 +91,11 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 		err = a.apply(ctx, plan, l)
 	}
 	st.found.contested = a.contests.lasting()
-	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Applied() })
+	for _, p := range l.passes {
+		p.Applied()
+	}
 	if err != nil || len(plan) > 0 {
-		return plan, len(l.passes) == 0, err
+		return plan, false, err
 	}
 	for _, p := range l.passes {
 		p.Converged(len(st.found.violations) == 0)
@@ -99,11 +103,11 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 	return nil, true, errors.Join(trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()), trouble.Wrap(trouble.SettingRefused, "", unfit))
 }
 
-// look reads the kernel, chooses the uplink, and has each network decide that can.
+// look reads the kernel, and has each network decide that can.
 func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*look, error) {
 	l := &look{by: a.inbox.actors(), unchanged: true}
-	for _, p := range passes {
-		if p.Prepare(l.passes) {
+	for i, p := range passes {
+		if p.Prepare(passes[:i]) {
 			l.passes, l.scope = append(l.passes, p), l.scope.Plus(p.Scope())
 		}
 	}
@@ -121,51 +125,17 @@ func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*l
 		return nil, trouble.Wrap(trouble.KernelFailed, "", fmt.Errorf("read kernel: %w", err))
 	}
 	st.Dropped = a.drops.add(l.snap.Drops)
-	uplink, err := a.chooseUplink(l)
-	if err != nil {
-		return nil, err
+	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(l.snap, a.cfg.Uplink) })
+	for _, p := range passes {
+		if uplink := p.Uplink(); st.Uplink == nil && uplink.Link != "" {
+			st.Uplink = uplinkStatus(uplink)
+		}
 	}
-	a.underlay = uplink.Addr
-	st.Uplink = uplinkStatus(uplink)
-	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(fabric.Facts{Snapshot: l.snap, Uplink: uplink}) })
 	l.findWaiting(passes, a.former)
 	for _, p := range l.passes {
 		l.unchanged = l.unchanged && p.Unchanged()
 	}
 	return l, nil
-}
-
-// chooseUplink chooses the interface for the families of all networks. Of several, those which no interface can serve are left out.
-func (a *Agent) chooseUplink(l *look) (ip.Uplink, error) {
-	choose := func(passes ...*fabric.Pass) (ip.Uplink, error) {
-		choice := a.cfg.Uplink
-		choice.Current = a.underlay
-		var families []ip.Family
-		for _, p := range passes {
-			families = append(families, p.Families()...)
-		}
-		slices.Sort(families)
-		uplink, err := choice.Choose(l.snap, slices.Compact(families))
-		return uplink, trouble.Wrap(trouble.UplinkMissing, "", err)
-	}
-	uplink, err := choose(l.passes...)
-	if err == nil || len(l.passes) == 1 {
-		return uplink, err
-	}
-	fails := map[*fabric.Pass]error{}
-	for _, p := range l.passes {
-		if _, err := choose(p); err != nil {
-			fails[p] = err
-		}
-	}
-	if len(fails) == len(l.passes) {
-		return uplink, err
-	}
-	for p, err := range fails {
-		p.Fail(err)
-	}
-	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return fails[p] != nil })
-	return choose(l.passes...)
 }
 
 // findWaiting finds what is of networks that have not decided, or decide from a cached view. While there are any, what former networks left

@@ -101,8 +101,8 @@ func forwarded(in Inputs, want ip.State) (passage ip.Passage, closed []ip.Blocka
 }
 
 // closedTo is where flows end for sure that are not among those of the network itself: what is published and what may be reached
-// outside is the operator's to say, so that it is told but keeps no host from being ready. A place that is told already is not
-// known twice.
+// outside is the operator's to say, so that it is told but keeps no host from being ready. A place is not
+// told twice.
 func closedTo(filters []ip.Filter, passage ip.Passage, flows []ip.Flow) []ip.Blockade {
 	nowhere := func(f ip.Flow) bool { return !f.Local && (f.In == "" || f.Out == "") }
 	flows = slices.DeleteFunc(flows, nowhere) // there is no bridge yet

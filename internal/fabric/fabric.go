@@ -90,11 +90,13 @@ type Fabric struct {
 	backend  backend.Backend
 	warnings []string
 
-	lease        subnet.Lease // last held; stays in force when lost, so that local traffic goes on
-	applied      bool         // the kernel has been made right once
-	wanted       ip.State     // what the last pass wanted
-	baseline     *baseline    // nil: only a full pass will do
-	lastBaseline *baseline    // that a full pass began with
+	scope        ip.Scope            // of the last pass that had one
+	underlay     ip.Dual[netip.Addr] // addresses of the uplink in use
+	lease        subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
+	applied      bool                // the kernel has been made right once
+	wanted       ip.State            // what the last pass wanted
+	baseline     *baseline           // nil: only a full pass will do
+	lastBaseline *baseline           // that a full pass began with
 	verdicts     verdicts
 	announced    advertised
 }
@@ -106,6 +108,7 @@ func New(cfg Config, loop Loop) (*Fabric, error) {
 		return nil, err
 	}
 	f := &Fabric{cfg: cfg, record: record, lease: record.Record().Lease()}
+	f.underlay = f.lease.Attrs.Public
 	f.keeper = newKeeper(cfg, f.lease.Subnets, loop.Hurry)
 	unwritten := logthrottle.Throttle{}
 	cache := hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.Keys.Config, Endpoints: cfg.Keys.Endpoints}, func(err error) {
@@ -144,9 +147,6 @@ func (f *Fabric) Flush() { f.views.cache.Flush() }
 
 // TakeIn makes a view of the store the one that the next pass decides from.
 func (f *Fabric) TakeIn(set subnet.Set) { f.views.put(set) }
-
-// Public is where peers last sent to, as far as is known.
-func (f *Fabric) Public() ip.Dual[netip.Addr] { return f.lease.Attrs.Public }
 
 // Holds reports whether this host may say that it holds its lease.
 func (f *Fabric) Holds() bool { return f.keeper.holds() }

@@ -20,12 +20,13 @@ import (
 type Pass struct {
 	Status Status
 
-	fabric *Fabric
-	set    storeView
-	err    error // why the network is not ready
-	scope  ip.Scope
-	view   view
-	found  findings
+	fabric    *Fabric
+	set       storeView
+	err       error // why the network is not ready
+	unwritten error // beside that: why the subnet file is not as it should be
+	scope     ip.Scope
+	view      view
+	found     findings
 	decided
 }
 
@@ -60,9 +61,12 @@ func (p *Pass) Needs() ip.Scope {
 	return ip.Scope{Links: p.fabric.backend.Scope(nil).Links, Networks: p.fabric.network.Prefixes()}
 }
 
-// refuseClash refuses the network if it needs what another needs.
+// refuseClash refuses the network if it needs what another needs, or has of an earlier run while it waits.
 func (p *Pass) refuseClash(other *Pass) error {
-	needs, taken := p.Needs(), other.Needs()
+	needs, taken := p.Needs(), other.scope
+	if other.err == nil {
+		taken = other.Needs()
+	}
 	for _, link := range needs.Links {
 		if slices.Contains(taken.Links, link) {
 			return fmt.Errorf("this network uses the device %s, as another network of this host does: give it another backend, or another VNI", link)
@@ -82,43 +86,40 @@ func (p *Pass) FromCache() bool { return p.set.cached }
 // Families are those of the network.
 func (p *Pass) Families() []ip.Family { return p.fabric.network.Families() }
 
-// Prepare finds out, and records, what the next look at the kernel must read for the network, beside others that are on the host. It returns
-// false if the network has no say.
+// Prepare finds out, and records, what the next look at the kernel must read for the network, beside others that come first and have been
+// prepared. It returns false if the network has no say.
 func (p *Pass) Prepare(others []*Pass) bool {
+	f := p.fabric
 	for _, o := range others {
 		if p.err == nil {
-			p.Fail(trouble.Wrap(trouble.ConfigRefused, p.fabric.cfg.Keys.Config, p.refuseClash(o)))
+			p.err = trouble.Wrap(trouble.ConfigRefused, f.cfg.Keys.Config, p.refuseClash(o))
 		}
 	}
 	if p.err != nil {
-		p.scope = p.fabric.record.Record().Scope()
+		p.scope = f.record.Record().Scope().Join(f.scope) // it may not have been recorded
 		return false
 	}
 	p.view = view{set: p.set}
-	p.scope = p.fabric.scope(&p.view)
-	p.view.scope = p.scope
+	f.scope = f.readScope(&p.view)
+	p.scope, p.view.scope = f.scope, f.scope
 	return true
-}
-
-// Fail tells why the network is not ready; nil changes nothing. It has no say then.
-func (p *Pass) Fail(err error) {
-	if err != nil {
-		p.err = err
-	}
 }
 
 // Scope is all that may be changed on the host for the network: where it has no say, what an earlier run may have made.
 func (p *Pass) Scope() ip.Scope { return p.scope }
 
 // Decide says what is wanted, from one look at the host. It returns false, and Err says why, if there is nothing to be said.
-func (p *Pass) Decide(facts Facts) bool {
-	p.err = p.decide(facts)
+func (p *Pass) Decide(snap ip.Snapshot, choice ip.UplinkChoice) bool {
+	p.err = p.decide(snap, choice)
 	return p.err == nil
 }
 
-func (p *Pass) decide(facts Facts) error {
+// Uplink is the interface that was chosen for the families of the network; zero if none was.
+func (p *Pass) Uplink() ip.Uplink { return p.view.host.Uplink }
+
+func (p *Pass) decide(snap ip.Snapshot, choice ip.UplinkChoice) error {
 	f, v := p.fabric, &p.view
-	if err := f.look(v, facts); err != nil {
+	if err := f.look(v, snap, choice); err != nil {
 		return err
 	}
 	mtu, err := f.backend.MTU(v.host.Uplink)
@@ -157,15 +158,11 @@ func (p *Pass) Violations() []invariant.Violation {
 	return append(vs, invariant.Whole(p.Want)...)
 }
 
-// Applied tells that the kernel has been made right, as far as it lets itself. It has the subnet file written, and returns false if that cannot
-// be done: one object that the kernel refuses must not keep containers from starting.
-func (p *Pass) Applied() bool {
-	f := p.fabric
-	f.applied = true
-	if err := p.writeEnv(); err != nil {
-		p.err = trouble.Wrap(trouble.FileUnwritable, f.cfg.SubnetFile, err)
-	}
-	return p.err == nil
+// Applied tells that the kernel has been made right, as far as it lets itself. It has the subnet file written: one object that the kernel
+// refuses must not keep containers from starting.
+func (p *Pass) Applied() {
+	p.fabric.applied = true
+	p.unwritten = trouble.Wrap(trouble.FileUnwritable, p.fabric.cfg.SubnetFile, p.writeEnv())
 }
 
 // Converged tells that a look at the kernel found nothing to do. With sound, what was decided holds all invariants, and incremental passes may
@@ -175,7 +172,7 @@ func (p *Pass) Converged(sound bool) {
 	if v.notHeld == nil && !p.set.cached {
 		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", f.outranked()))
 	}
-	if sound {
+	if sound && p.unwritten == nil {
 		f.setBaseline(*v, p.decided, p.Status.peers)
 	}
 	if v.notHeld != nil && p.Status.Degraded == "" {
@@ -192,6 +189,7 @@ func (p *Pass) End(host error) {
 	if f.applied && f.keeper.holds() && f.network != nil && p.Status.Network != nil && !p.set.cached {
 		f.views.cache.Offer(p.set.Set, f.network, &f.views.memory)
 	}
+	p.err = errors.Join(p.err, p.unwritten)
 	p.Status.Ready = p.err == nil && host == nil
 	if p.err != nil {
 		p.Status.Reason = p.err.Error()

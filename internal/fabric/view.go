@@ -13,12 +13,6 @@ import (
 	"tulle/subnet"
 )
 
-// Facts are what a pass has found out about the host.
-type Facts struct {
-	Snapshot ip.Snapshot
-	Uplink   ip.Uplink
-}
-
 // view is everything that one pass decides from.
 type view struct {
 	set   storeView
@@ -36,8 +30,8 @@ type view struct {
 	unrecorded  error // why the next run will not know all that this one made
 }
 
-// scope is what must be read of the kernel, and what may be changed in it.
-func (f *Fabric) scope(v *view) ip.Scope {
+// readScope is what must be read of the kernel, and what may be changed in it.
+func (f *Fabric) readScope(v *view) ip.Scope {
 	scope := f.backend.Scope(v.set.Leases)
 	scope.Networks = f.network.Prefixes()
 	// A disk that is full or read-only must not keep this host from following the others.
@@ -47,10 +41,15 @@ func (f *Fabric) scope(v *view) ip.Scope {
 	return scope
 }
 
-// look takes in what has been read of the host, and has the lease announce it.
-func (f *Fabric) look(v *view, facts Facts) error {
-	v.snap = facts.Snapshot
-	uplink := facts.Uplink.Only(f.network.Families())
+// look takes in what has been read of the host, chooses the uplink, and has the lease announce it.
+func (f *Fabric) look(v *view, snap ip.Snapshot, choice ip.UplinkChoice) error {
+	v.snap, choice.Current = snap, f.underlay
+	uplink, err := choice.Choose(snap, f.network.Families())
+	if err != nil {
+		return trouble.Wrap(trouble.UplinkMissing, "", err)
+	}
+	f.underlay = uplink.Addr
+	uplink = uplink.Only(f.network.Families())
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
 	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)

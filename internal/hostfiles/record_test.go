@@ -91,8 +91,7 @@ func TestWantedIsWrittenWhenItChanges(t *testing.T) {
 	if _, err := ReadWanted(dir); !os.IsNotExist(err) && err == nil {
 		t.Error("there is nothing to read, and no error")
 	}
-	w.Set(0, state)
-	w.SetScope(scope)
+	w.Set(0, scope, state)
 	w.Update()
 	got, err := ReadWanted(dir)
 	if err != nil || !got.State.Equal(state) || len(got.Scope.Links) != 1 || len(got.Scope.Paths) != 0 || got.Time.IsZero() {

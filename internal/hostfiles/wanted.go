@@ -52,9 +52,9 @@ func ReadWanted(runDir string) (Wanted, error) {
 type WantedFile struct {
 	*writer
 	dir    string
-	scope  ip.Scope
-	parts  []ip.State // that it consists of
-	late   bool       // the file is behind
+	scopes []ip.Scope // of the parts that it consists of
+	states []ip.State
+	late   bool // the file is behind
 	failed atomic.Pointer[error]
 }
 
@@ -70,20 +70,20 @@ func NewWantedFile(dir string, changed func()) *WantedFile {
 }
 
 // Set says what a part is now, and leaves the file as it is. The state may have been changed in place.
-func (w *WantedFile) Set(part int, state ip.State) {
-	if more := part + 1 - len(w.parts); more > 0 {
-		w.parts = append(w.parts, make([]ip.State, more)...)
+func (w *WantedFile) Set(part int, scope ip.Scope, state ip.State) {
+	if more := part + 1 - len(w.states); more > 0 {
+		w.scopes, w.states = append(w.scopes, make([]ip.Scope, more)...), append(w.states, make([]ip.State, more)...)
 	}
-	w.parts[part], w.late = state, true
+	w.scopes[part], w.states[part], w.late = scope, state, true
 }
-
-// SetScope says what all parts are in the scope of.
-func (w *WantedFile) SetScope(scope ip.Scope) { w.scope = scope }
 
 // Now returns what is wanted now, for others to keep.
 func (w *WantedFile) Now() Wanted {
-	now := Wanted{Time: time.Now(), Scope: w.scope, State: ip.Sum(w.parts...).Clone()}
-	now.Scope.Paths, now.Scope.Kinds = nil, nil
+	now := Wanted{Time: time.Now(), State: ip.Sum(w.states...).Clone()}
+	for _, scope := range w.scopes {
+		scope.Paths, scope.Kinds = nil, nil
+		now.Scope = now.Scope.Plus(scope)
+	}
 	return now
 }
 
