@@ -259,7 +259,7 @@ func TestCheck(t *testing.T) {
 	h.refuses(t, container{"other", c.netns}, "CHECK", conf, types.ErrUnknownContainer, "container other has no interface eth0 on network fabric")
 
 	c.ip(t, "link", "set", "eth0", "mtu", "1500")
-	h.refuses(t, c, "CHECK", conf, types.ErrInternal, "MTU is 1500, must be at most the 1450 of the fabric")
+	h.refuses(t, c, "CHECK", conf, types.ErrInternal, "MTU is 1500, must be at most the 1450 that the network carries")
 	c.ip(t, "link", "set", "eth0", "mtu", "1400")
 	h.must(t, c, "eth0", "CHECK", conf)
 

@@ -87,7 +87,7 @@ func withoutImplied(prevResult json.RawMessage) (json.RawMessage, error) {
 // checkInterface compares an interface with the lease, and the routes with those of the earlier result.
 func checkInterface(i bridge.Interface, prevResult json.RawMessage, env flannel.Env) error {
 	if i.MTU > env.MTU {
-		return fmt.Errorf("MTU is %d, must be at most the %d of the fabric: start the container again", i.MTU, env.MTU)
+		return fmt.Errorf("MTU is %d, must be at most the %d that the network carries: start the container again", i.MTU, env.MTU)
 	}
 	var earlier struct {
 		Routes []struct {

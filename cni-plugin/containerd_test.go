@@ -155,7 +155,7 @@ func TestContainerd(t *testing.T) {
 		}
 	}
 	if got := ctrExec(t, here.Machine, "client", "cat", "/sys/class/net/eth0/mtu"); got != strconv.Itoa(here.env.MTU) {
-		t.Errorf("MTU in the container = %s, want the %d of the fabric", got, here.env.MTU)
+		t.Errorf("MTU in the container = %s, want the %d that the network carries", got, here.env.MTU)
 	}
 
 	here.Run(t, "ctr", "task", "kill", "--signal", "KILL", "client")

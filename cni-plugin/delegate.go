@@ -55,7 +55,7 @@ func delegateConf(c conf, env flannel.Env) (json.RawMessage, error) {
 	return json.Marshal(d)
 }
 
-// ipamConf hands out addresses of this host's subnets, and leads to every network of the fabric.
+// ipamConf hands out addresses of this host's subnets, and leads to the whole network.
 func ipamConf(c conf, env flannel.Env) (object, error) {
 	routes, err := c.userRoutes()
 	if err != nil {
@@ -82,7 +82,7 @@ func ipamConf(c conf, env flannel.Env) (object, error) {
 	return o, err
 }
 
-// networks lists the networks of the fabric.
+// networks lists the prefixes of the network.
 func networks(env flannel.Env) []netip.Prefix {
 	var all []netip.Prefix
 	for _, f := range ip.Families() {

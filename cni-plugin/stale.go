@@ -55,7 +55,7 @@ func staleBridge(c conf, env flannel.Env) (name string, old []netip.Prefix, err 
 	return name, old, err
 }
 
-// stale picks the addresses that came from another lease than env's. Such an address is in a network of the fabric; and, as long as
+// stale picks the addresses that came from another lease than env's. Such an address is in Tulle's network; and, as long as
 // the bridge lacks today's address, one that looks like it counts too, for the network may have been another one.
 func stale(addrs []netip.Prefix, env flannel.Env) []netip.Prefix {
 	var old []netip.Prefix

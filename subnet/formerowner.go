@@ -14,7 +14,7 @@ type FormerOwner struct {
 	Subnet   netip.Prefix
 	Node     string   // that had it last
 	Released bool     // given back; else it expired, or is leased
-	Revision Revision // when it was noted
+	Revision Revision // when it was recorded
 }
 
 // formerOwners are former subnets that are free, in the order in which they are handed out again.

@@ -111,14 +111,14 @@ func occupied(leases, earlier []*Lease) []bool {
 				prefixes = append(prefixes, l.Subnets.Of(f))
 			}
 		}
-		places := nest(prefixes)
+		all := nest(prefixes)
 		for i := range leases {
 			if prefixes[i].IsValid() {
-				places[i].useSubnet()
+				all[i].useSubnet()
 			}
 		}
 		for i := range earlier {
-			if j := len(leases) + i; prefixes[j].IsValid() && places[j].overlapped().IsValid() {
+			if j := len(leases) + i; prefixes[j].IsValid() && all[j].overlapped().IsValid() {
 				taken[i] = true
 			}
 		}

@@ -137,8 +137,8 @@ type judgment struct {
 	reserved []ReservedRange
 	mine     netip.Prefix
 	leases   []*Lease
-	subnets  []*place       // of each lease
-	hosts    []*place       // of each lease's public address
+	subnets  []*nested      // of each lease
+	hosts    []*nested      // of each lease's public address
 	captors  []netip.Prefix // that each lease's public address lies in
 	reasons  []string       // against each lease's subnet
 }
@@ -156,13 +156,13 @@ func newJudgment(f ip.Family, pool Pool, leases []*Lease, self *Self) *judgment 
 	for _, addr := range own {
 		prefixes = append(prefixes, ip.Host(addr))
 	}
-	places := nest(append(prefixes, c.mine))
-	c.subnets, c.hosts = places[:count], places[count:2*count]
+	all := nest(append(prefixes, c.mine))
+	c.subnets, c.hosts = all[:count], all[count:2*count]
 	for i, addr := range own {
-		places[2*count+i].useHost(addr)
+		all[2*count+i].useHost(addr)
 	}
 	if c.mine.IsValid() {
-		places[len(places)-1].useSubnet()
+		all[len(all)-1].useSubnet()
 	}
 	return c
 }
@@ -241,7 +241,7 @@ func (c *judgment) misfit(p netip.Prefix) string {
 }
 
 // capture says what p would take away from leases that count more.
-func (c *judgment) capture(p *place) string {
+func (c *judgment) capture(p *nested) string {
 	if other := p.overlapped(); other.IsValid() {
 		return fmt.Sprintf("%s overlaps %s, %s", p.prefix, other, c.whose(other))
 	}

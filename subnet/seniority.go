@@ -103,7 +103,7 @@ func (m *Memory) Rank(set Set) []*Lease {
 	}
 	v := viewing{memory: m, ranked: make([]*Lease, len(set.Leases)), gone: map[holder]*Lease{}}
 	v.walk(set.Leases)
-	v.place()
+	v.rankNew()
 	m.last = max(m.last, set.Revision)
 	m.forget(v.gone)
 	m.seen, m.ranked = set.Leases, v.ranked
@@ -221,9 +221,9 @@ func (v *viewing) carry(j int, l, was *Lease, at Revision) {
 	}
 }
 
-// place gives what is new its place: its revision if all that has been seen is older, as it is but in a store that lost
+// rankNew gives what is new its place: its revision if all that has been seen is older, as it is but in a store that lost
 // data, or for a key that was no lease before.
-func (v *viewing) place() {
+func (v *viewing) rankNew() {
 	slices.SortFunc(v.placings, func(a, b placing) int {
 		return cmp.Or(cmp.Compare(a.at, b.at), CompareSubnets(v.ranked[a.lease].Subnets, v.ranked[b.lease].Subnets))
 	})

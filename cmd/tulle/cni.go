@@ -223,18 +223,18 @@ func (i *cniInstall) conflist() ([]byte, error) {
 		Delegate     *delegate       `json:"delegate,omitempty"`
 		Capabilities map[string]bool `json:"capabilities,omitempty"`
 	}
-	fabric := plugin{Type: i.as, Delegate: &delegate{HairpinMode: true, IsDefaultGateway: true}}
+	tulle := plugin{Type: i.as, Delegate: &delegate{HairpinMode: true, IsDefaultGateway: true}}
 	if i.envFile != settings.DefaultSubnetFile {
-		fabric.SubnetFile = i.envFile
+		tulle.SubnetFile = i.envFile
 	}
 	if i.runDir != settings.DefaultRunDir {
-		fabric.RunDir = i.runDir
+		tulle.RunDir = i.runDir
 	}
 	text, err := json.MarshalIndent(struct {
 		CNIVersion string   `json:"cniVersion"`
 		Name       string   `json:"name"`
 		Plugins    []plugin `json:"plugins"`
-	}{i.cniVersion, cniNetwork, []plugin{fabric, {Type: "portmap", Capabilities: map[string]bool{"portMappings": true}}}}, "", "  ")
+	}{i.cniVersion, cniNetwork, []plugin{tulle, {Type: "portmap", Capabilities: map[string]bool{"portMappings": true}}}}, "", "  ")
 	return append(text, '\n'), err
 }
 

@@ -124,7 +124,7 @@ func (r *dockerConfigure) open(ctx context.Context, w io.Writer, env flannel.Env
 		fmt.Fprintf(w, "Docker is taken to start as %s says.\n", daemon.Unit)
 	}
 	if pools != "" {
-		fmt.Fprintf(w, "Docker may take addresses of the fabric for other networks: %s.\n", pools)
+		fmt.Fprintf(w, "Docker may take addresses of Tulle's network for other networks: %s.\n", pools)
 	}
 	return file, nil
 }

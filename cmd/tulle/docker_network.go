@@ -42,7 +42,7 @@ masquerading if tulled masquerades. Containers join it with docker run --network
 projects with "external: true". Either one such network or docker0 can hold the subnet.
 
 Docker 28.2 and newer drops what other hosts send to containers, except from links that the network trusts. Those
-are the ones that carry the fabric now; more can be named with --trust.`,
+are the ones that traffic from other hosts comes in by now; more can be named with --trust.`,
 		Args: cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
 			env, err := flags.lease()
@@ -69,7 +69,7 @@ are the ones that carry the fabric now; more can be named with --trust.`,
 				return err
 			}
 			if engine.Version.RoutesDirectly() {
-				links, err := fabricLinks(cmd.Context(), runDir)
+				links, err := linksToHosts(cmd.Context(), runDir)
 				if err != nil {
 					return err
 				}
@@ -126,8 +126,8 @@ func notPromised(flags *dockerFlags) error {
 	return err
 }
 
-// fabricLinks are the links that traffic from other hosts comes in by.
-func fabricLinks(ctx context.Context, runDir string) ([]string, error) {
+// linksToHosts are the links that traffic from other hosts comes in by.
+func linksToHosts(ctx context.Context, runDir string) ([]string, error) {
 	wanted, err := api.NewClient(runDir).Wanted(ctx)
 	if err != nil {
 		return nil, err

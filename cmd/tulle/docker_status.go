@@ -16,7 +16,7 @@ func newDockerStatusCommand(flags *dockerFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show which Docker networks hold this host's subnet; exit 1 if one holds another",
-		Long: `Show every Docker network of this host that has addresses of the fabric, and whether they are those of the lease.
+		Long: `Show every Docker network of this host that has addresses of Tulle's network, and whether they are those of the lease.
 When the lease changes while containers run, nothing is torn down: the network keeps the old subnet, and what
 moves it is shown here. Connecting to Docker's socket may make systemd start Docker.`,
 		Args: cobra.NoArgs,

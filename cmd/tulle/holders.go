@@ -33,7 +33,7 @@ func checkHolders(confDir, dataDir string, env flannel.Env, own holder.Owner) er
 	if err != nil {
 		return err
 	}
-	h := holder.Host{Fabric: env.Network, Networks: networks, Confs: confs}
+	h := holder.Host{Whole: env.Network, Networks: networks, Confs: confs}
 	for _, b := range bridges {
 		h.Bridges = append(h.Bridges, holder.Bridge(b))
 	}

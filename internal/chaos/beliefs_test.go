@@ -114,7 +114,7 @@ func apart(one string, answers []belief, other string, others []belief) error {
 			if !b.at.After(from.at) || !b.at.Before(to.at) {
 				continue
 			}
-			holders := []invariant.Holder{{Host: one, Subnets: from.subnets}, {Host: other, Subnets: b.subnets}}
+			holders := []invariant.Owner{{Host: one, Subnets: from.subnets}, {Host: other, Subnets: b.subnets}}
 			if vs := invariant.Apart(holders); len(vs) > 0 {
 				return fmt.Errorf("at %s, in their own eyes, %v", b.at.Format(time.StampMilli), vs[0])
 			}

@@ -15,7 +15,7 @@ func flows(in Inputs, want ip.State) []ip.Flow {
 		if !own.IsValid() {
 			continue
 		}
-		links := FabricLinks(want, f)
+		links := LinksToHosts(want, f)
 		for _, bridge := range bridges(in.Kernel.Interfaces, own, links) {
 			for _, link := range links {
 				all = append(all,
@@ -37,7 +37,7 @@ func exits(in Inputs, want ip.State) []ip.Flow {
 			continue
 		}
 		link, anywhere := in.Kernel.Defaults[i].Link, in.Kernel.Defaults[i].Dst
-		for _, bridge := range bridges(in.Kernel.Interfaces, own, FabricLinks(want, f)) {
+		for _, bridge := range bridges(in.Kernel.Interfaces, own, LinksToHosts(want, f)) {
 			all = append(all,
 				ip.Flow{Src: own, Dst: anywhere, In: bridge, Out: link},
 				ip.Flow{Src: anywhere, Dst: own, In: link, Out: bridge, Inbound: true, Known: true})
@@ -53,8 +53,8 @@ func remaining(s ip.Snapshot) []ip.Filter {
 	})
 }
 
-// FabricLinks are the interfaces that lead to other hosts: Tulle's own and those of its routes.
-func FabricLinks(want ip.State, f ip.Family) []string {
+// LinksToHosts are the interfaces that lead to other hosts: Tulle's own and those of its routes.
+func LinksToHosts(want ip.State, f ip.Family) []string {
 	var links []string
 	for _, a := range want.Addrs {
 		if ip.FamilyOf(a.Prefix.Addr()) == f {

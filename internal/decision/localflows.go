@@ -16,7 +16,7 @@ func localFlows(in Inputs, want ip.State) []ip.Flow {
 	var all []ip.Flow
 	for _, f := range in.Network.Families() {
 		own := in.Self.Subnets.Of(f)
-		others, dockers := otherBridges(in, own, FabricLinks(want, f))
+		others, dockers := otherBridges(in, own, LinksToHosts(want, f))
 		for i, bridge := range others {
 			all = append(all,
 				ip.Flow{Src: own, Dst: own, In: bridge, Out: bridge, Local: true},
@@ -36,7 +36,7 @@ func publishedFlows(in Inputs, want ip.State) []ip.Flow {
 	var all []ip.Flow
 	for _, f := range in.Network.Families() {
 		own, world := in.Self.Subnets.Of(f), anywhere(f)
-		others, _ := otherBridges(in, own, FabricLinks(want, f))
+		others, _ := otherBridges(in, own, LinksToHosts(want, f))
 		for _, bridge := range others {
 			all = append(all,
 				ip.Flow{Src: world, Dst: own, Out: bridge, Local: true, DNAT: true},

@@ -27,7 +27,7 @@ func checkSources(in Inputs, want *ip.State) {
 		t := &want.Tables[i]
 		network, own := in.Network.Pools.Of(t.Family).Network, in.Self.Subnets.Of(t.Family)
 		if own.IsValid() {
-			links := FabricLinks(*want, t.Family)
+			links := LinksToHosts(*want, t.Family)
 			t.Rules = append(sourceRules(network, own, selfInside(in.Kernel, *want, own), links, bridges(in.Kernel.Interfaces, own, links)), t.Rules...)
 		}
 	}

@@ -51,7 +51,7 @@ func parseDocument(content []byte) (document, error) {
 	}
 	var whole map[string]json.RawMessage
 	if err := json.Unmarshal(text, &whole); err != nil || whole == nil {
-		return d, fmt.Errorf("%s: correct it first", place(text, err))
+		return d, fmt.Errorf("%s: correct it first", explainSyntax(text, err))
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if _, err := dec.Token(); err != nil {
@@ -79,8 +79,8 @@ func parseDocument(content []byte) (document, error) {
 	return d, nil
 }
 
-// place tells what is wrong with text, and in which line.
-func place(text []byte, err error) string {
+// explainSyntax tells what is wrong with text, and in which line.
+func explainSyntax(text []byte, err error) string {
 	var syntax *json.SyntaxError
 	if !errors.As(err, &syntax) {
 		return "it is not a JSON object"

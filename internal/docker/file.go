@@ -218,7 +218,7 @@ func (f File) write(d document, backup []byte, r *record, instead string) error 
 	r.Written = digest(content)
 	undo, err := f.keep(backup, r, instead)
 	if err == nil {
-		err = draft.place()
+		err = draft.rename()
 	}
 	if err != nil {
 		return errors.Join(err, undo())

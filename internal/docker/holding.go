@@ -10,7 +10,7 @@ import (
 	"tulle/subnet/flannel"
 )
 
-// Holding is a Docker network with addresses of the fabric, or one that should have some.
+// Holding is a Docker network with addresses of Tulle's, or one that should have some.
 type Holding struct {
 	Network
 	// Problem says why containers on it cannot be reached as they should; empty if they can.
@@ -19,7 +19,7 @@ type Holding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// Holdings tells of every network of the fabric on this host how it stands to the lease. configured says that docker0 is
+// Holdings tells of every such network on this host how it stands to the lease. configured says that docker0 is
 // meant to hold it, and pools is what OverlappingPools says. After a change of the lease, networks keep the old subnet for as long as their containers
 // need it: nothing is torn down, and the remedy is for the operator to choose the time of.
 func Holdings(env flannel.Env, networks []Network, configured bool, pools string) []Holding {
@@ -44,7 +44,7 @@ func judge(env flannel.Env, n Network, docker0 bool) Holding {
 	case !n.holds(env.Subnets):
 		h.Problem = fmt.Sprintf("it holds %s, but the lease is %s", join(n.Subnets), join(leased(env.Subnets)))
 	case n.MTU > env.MTU:
-		h.Problem = fmt.Sprintf("its MTU is %d, above the %d that the fabric carries", n.MTU, env.MTU)
+		h.Problem = fmt.Sprintf("its MTU is %d, above the %d that Tulle's network carries", n.MTU, env.MTU)
 	case n.Masquerade && masqueradeOff(env):
 		h.Problem = "Docker masquerades it, which tulled does already"
 	default:

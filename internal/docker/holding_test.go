@@ -64,7 +64,7 @@ func TestHoldings(t *testing.T) {
 		{"networks", []Network{network("fabric", "10.5.9.0/24", true), network("own", "10.5.0.0/23", false), tall}, false, "", []verdict{
 			{"fabric", "it holds 10.5.9.0/24, but the lease is 10.5.1.0/24", "tulle docker network rm fabric && tulle docker network create fabric"},
 			{"own", "it holds 10.5.0.0/23, but the lease is 10.5.1.0/24", "docker network rm own && docker network create own"},
-			{"tall", "its MTU is 1500, above the 1450 that the fabric carries", "tulle docker network rm tall && tulle docker network create tall"},
+			{"tall", "its MTU is 1500, above the 1450 that Tulle's network carries", "tulle docker network rm tall && tulle docker network create tall"},
 		}},
 		{"masqueraded twice", []Network{masqueraded}, true, "", []verdict{
 			{"bridge", "Docker masquerades it, which tulled does already", "tulle docker configure --restart"},

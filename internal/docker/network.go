@@ -82,13 +82,13 @@ func (e *Engine) Networks(ctx context.Context) ([]Network, error) {
 		}
 		list = append(list, whole.network())
 	}
-	place := func(n Network) string {
+	sortKey := func(n Network) string {
 		if n.Name == DefaultNetwork {
 			return ""
 		}
 		return n.Name
 	}
-	slices.SortFunc(list, func(a, b Network) int { return cmp.Compare(place(a), place(b)) })
+	slices.SortFunc(list, func(a, b Network) int { return cmp.Compare(sortKey(a), sortKey(b)) })
 	return list, nil
 }
 

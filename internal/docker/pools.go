@@ -19,7 +19,7 @@ func usualPools() []string {
 }
 
 // OverlappingPools says what to do about pools that overlap the network, of those that Docker takes subnets from; empty if
-// none does. From such pools Docker gives addresses of the fabric to networks that are no part of it.
+// none does. From such pools Docker gives addresses of Tulle's network to networks that are no part of it.
 func OverlappingPools(env flannel.Env, file File, daemon *Daemon) (string, error) {
 	d, _, err := file.read()
 	if err != nil {
@@ -66,7 +66,7 @@ func OverlappingPools(env flannel.Env, file File, daemon *Daemon) (string, error
 	}
 }
 
-// elsewhere is how a network gets other addresses than the fabric's, which are for another network.
+// elsewhere is how a network gets other addresses than those of Tulle's, which are for another network.
 func (n Network) elsewhere(pools string) string {
 	command := fmt.Sprintf("docker network rm %s && docker network create %s", n.Name, n.Name)
 	if pools == "" {

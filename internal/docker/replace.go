@@ -29,7 +29,7 @@ func replace(path, like, instead string, content []byte) (placed bool, err error
 		return false, err
 	}
 	defer d.discard()
-	if err := d.place(); err != nil {
+	if err := d.rename(); err != nil {
 		return false, err
 	}
 	return true, d.commit()
@@ -90,8 +90,8 @@ func otherwise(instead string) string {
 	return ", or " + instead
 }
 
-// place puts the draft where it belongs.
-func (d draft) place() error {
+// rename puts the draft where it belongs.
+func (d draft) rename() error {
 	if err := os.Rename(d.name, d.path); err != nil {
 		return refusedWrite(d.path, d.instead, err)
 	}

@@ -18,7 +18,7 @@ type Setting struct {
 	Value json.RawMessage
 }
 
-// Settings are what docker0 needs in order to be this host's part of the fabric.
+// Settings are what docker0 needs in order to be this host's part of the network.
 func Settings(env flannel.Env, version Version) []Setting {
 	var list []Setting
 	set := func(key, value string) { list = append(list, Setting{key, json.RawMessage(value)}) }
@@ -44,7 +44,7 @@ func Settings(env flannel.Env, version Version) []Setting {
 
 const acceptMarkKey = "bridge-accept-fwmark"
 
-// AcceptMark makes Docker let in what tulled marks as coming from the fabric, for ports that are not published too.
+// AcceptMark makes Docker let in what tulled marks as coming from other hosts' containers, for ports that are not published too.
 func AcceptMark() string { return fmt.Sprintf("%#x/%#x", ip.Mark, ip.Mark) }
 
 // masqueradeOff reports whether Docker must not masquerade. Where only IPv6 is leased, containers keep an IPv4

@@ -15,12 +15,12 @@ import (
 // network, and served by the backend. Then what one lease is worth depends on no other.
 type baseline struct {
 	set      subnet.Set   // of the store
-	view     view         // without what is kept here
+	facts    facts        // without what is kept here
 	precious []netip.Addr // that no lease may capture
 	paths    map[netip.Addr]ip.Path
 	want     ip.State
 	links    ip.Dual[[]string] // that routes lead over
-	peers    []peerView
+	peers    []routedPeer
 	usage    usage
 }
 
@@ -84,17 +84,17 @@ func (u usage) independent(n *subnet.Network, l *subnet.Lease) bool {
 }
 
 // setBaseline takes note of what a full pass has left, if an incremental pass may go on from there.
-func (f *Fabric) setBaseline(v view, d decided, peers []peerView) {
+func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
 	if v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
 		return
 	}
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
 		return
 	}
-	b := &baseline{set: v.set.Set, view: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
-	b.view.set, b.view.snap.Owned, b.view.snap.Paths, b.view.host.Paths = storeView{}, ip.State{}, nil, nil
+	b := &baseline{set: v.set.Set, facts: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
+	b.facts.set, b.facts.snap.Owned, b.facts.snap.Paths, b.facts.host.Paths = storeView{}, ip.State{}, nil, nil
 	for _, family := range ip.Families() {
-		b.links.Set(family, decision.FabricLinks(d.Want, family))
+		b.links.Set(family, decision.LinksToHosts(d.Want, family))
 	}
 	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) {
 		b.usage = last.usage // all of them were independent

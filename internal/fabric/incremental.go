@@ -83,12 +83,12 @@ func (f *Fabric) independent(b *baseline, d leaseDiff) bool {
 // after. It returns false if that is not certain.
 func (c *Change) decide(ctx context.Context, kernel ip.Kernel) bool {
 	f, b, d := c.fabric, c.baseline, c.diff
-	usable, refused := subnet.Judge(*f.network, d.added, f.judging(b.view.self.Subnets, b.precious))
+	usable, refused := subnet.Judge(*f.network, d.added, f.judging(b.facts.self.Subnets, b.precious))
 	if len(refused) > 0 || len(usable) != len(d.added) {
 		return false
 	}
 	// Where the routes to those that were removed led is in what was wanted of them.
-	before, now := b.view.host, b.view.host
+	before, now := b.facts.host, b.facts.host
 	before.Paths = b.paths
 	if addrs := f.backend.Scope(d.added).Paths; len(addrs) > 0 {
 		var err error
@@ -97,8 +97,8 @@ func (c *Change) decide(ctx context.Context, kernel ip.Kernel) bool {
 		}
 	}
 	var unserved, unservedNow []subnet.Problem
-	c.Former, unserved = f.decidePeers(before, b.view.self, d.removed)
-	c.Want, unservedNow = f.decidePeers(now, b.view.self, usable)
+	c.Former, unserved = f.decidePeers(before, b.facts.self, d.removed)
+	c.Want, unservedNow = f.decidePeers(now, b.facts.self, usable)
 	c.paths = now.Paths
 	return len(unserved)+len(unservedNow) == 0 && !b.want.Meets(c.Former, c.Want) && b.linksKnown(c.Want) && f.holdsInvariants(b, c.Want, usable)
 }
@@ -112,19 +112,19 @@ func (f *Fabric) decidePeers(host backend.Host, self subnet.Lease, usable []*sub
 
 // holdsInvariants reports whether what is wanted for leases that were added holds what always should. If not, a full pass will tell.
 func (f *Fabric) holdsInvariants(b *baseline, want ip.State, usable []*subnet.Lease) bool {
-	return len(invariant.Usable(*f.network, b.view.self.Subnets, usable))+
+	return len(invariant.Usable(*f.network, b.facts.self.Subnets, usable))+
 		len(invariant.Filtered(want, f.cfg.Options.PeerFilter, usable))+len(invariant.Whole(want)) == 0
 }
 
 // Scope is all that may be changed for the network.
-func (c *Change) Scope() ip.Scope { return c.baseline.view.scope }
+func (c *Change) Scope() ip.Scope { return c.baseline.facts.scope }
 
 // Applied takes in that the kernel has been changed, and brings the status up to date. It returns what is wanted now, which later changes
 // change in place, and whether that is all: if not, it takes a full pass as well.
 func (c *Change) Applied(st *Status) (want ip.State, ok bool) {
 	f, b := c.fabric, c.baseline
 	b.want.Exchange(c.Former, c.Want)
-	b.peers = exchange(b.peers, c.diff.removed, peerViews(c.diff.added, c.Want))
+	b.peers = exchange(b.peers, c.diff.removed, routedPeers(c.diff.added, c.Want))
 	b.set = c.set
 	b.setPaths(c.diff, c.paths)
 	f.wanted = b.want

@@ -25,7 +25,7 @@ type Pass struct {
 	err       error // why the network is not ready
 	unwritten error // beside that: why the subnet file is not as it should be
 	scope     ip.Scope
-	view      view
+	facts     facts
 	found     findings
 	decided
 }
@@ -99,9 +99,9 @@ func (p *Pass) Prepare(others []*Pass) bool {
 		p.scope = f.record.Record().Scope().Join(f.scope) // it may not have been recorded
 		return false
 	}
-	p.view = view{set: p.set}
-	f.scope = f.readScope(&p.view)
-	p.scope, p.view.scope = f.scope, f.scope
+	p.facts = facts{set: p.set}
+	f.scope = f.readScope(&p.facts)
+	p.scope, p.facts.scope = f.scope, f.scope
 	return true
 }
 
@@ -115,10 +115,10 @@ func (p *Pass) Decide(snap ip.Snapshot, choice ip.UplinkChoice) bool {
 }
 
 // Uplink is the interface that was chosen for the families of the network; zero if none was.
-func (p *Pass) Uplink() ip.Uplink { return p.view.host.Uplink }
+func (p *Pass) Uplink() ip.Uplink { return p.facts.host.Uplink }
 
 func (p *Pass) decide(snap ip.Snapshot, choice ip.UplinkChoice) error {
-	f, v := p.fabric, &p.view
+	f, v := p.fabric, &p.facts
 	if err := f.look(v, snap, choice); err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (p *Pass) decide(snap ip.Snapshot, choice ip.UplinkChoice) error {
 	if !v.unchanged {
 		f.wanted = p.Want
 	}
-	p.Status.peers = f.peerViews(*v, p.decided)
+	p.Status.peers = f.routedPeers(*v, p.decided)
 	p.Status.PeerCount = len(p.Status.peers)
 	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.warned()), f.keyed(p.problems)
 	p.found.blocked, p.found.closed = p.Blocked, p.Closed
@@ -148,12 +148,12 @@ func (p *Pass) decide(snap ip.Snapshot, choice ip.UplinkChoice) error {
 }
 
 // Unchanged reports whether the same is wanted as the last time.
-func (p *Pass) Unchanged() bool { return p.view.unchanged }
+func (p *Pass) Unchanged() bool { return p.facts.unchanged }
 
 // Violations holds what was decided against the invariants that one network can check.
 func (p *Pass) Violations() []invariant.Violation {
 	f := p.fabric
-	vs := invariant.Usable(*f.network, p.view.self.Subnets, p.usable)
+	vs := invariant.Usable(*f.network, p.facts.self.Subnets, p.usable)
 	vs = append(vs, invariant.Filtered(p.Want, f.cfg.Options.PeerFilter, p.usable)...)
 	return append(vs, invariant.Whole(p.Want)...)
 }
@@ -168,7 +168,7 @@ func (p *Pass) Applied() {
 // Converged tells that a look at the kernel found nothing to do. With sound, what was decided holds all invariants, and incremental passes may
 // go on from there.
 func (p *Pass) Converged(sound bool) {
-	f, v := p.fabric, &p.view
+	f, v := p.fabric, &p.facts
 	if v.notHeld == nil && !p.set.cached {
 		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", f.outranked()))
 	}
@@ -221,7 +221,7 @@ func (f *Fabric) keyed(ps []subnet.Problem) []subnet.Problem {
 }
 
 // decide says which leases may be used, and what is wanted.
-func (f *Fabric) decide(v view) decided {
+func (f *Fabric) decide(v facts) decided {
 	usable, refused := f.verdicts.judge(f.network, v.set.Leases, f.judging(v.self.Subnets, f.precious(v)))
 	in := f.inputs(v.host, v.self)
 	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
@@ -236,7 +236,7 @@ func (f *Fabric) inputs(host backend.Host, self subnet.Lease) decision.Inputs {
 }
 
 func (p *Pass) writeEnv() error {
-	f, self := p.fabric, p.view.self
+	f, self := p.fabric, p.facts.self
 	env := flannel.Env{Subnets: self.Subnets, MTU: p.Status.MTU, IPMasq: f.cfg.Options.IPMasq}
 	for _, family := range f.network.Families() {
 		env.Network.Set(family, f.network.Pools.Of(family).Network)

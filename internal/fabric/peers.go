@@ -8,27 +8,27 @@ import (
 	"tulle/subnet"
 )
 
-// peerView is a usable peer, and how its subnets are routed.
-type peerView struct {
+// routedPeer is a usable peer, and how its subnets are routed.
+type routedPeer struct {
 	lease *subnet.Lease
 	via   string
 }
 
-// peerViews tells of each usable peer how its subnets are routed.
-func (f *Fabric) peerViews(v view, d decided) []peerView {
+// routedPeers tells of each usable peer how its subnets are routed.
+func (f *Fabric) routedPeers(v facts, d decided) []routedPeer {
 	if g := f.lastBaseline; g != nil && v.unchanged && slices.Equal(g.set.Leases, v.set.Leases) {
 		return g.peers
 	}
-	return peerViews(d.usable, d.Want)
+	return routedPeers(d.usable, d.Want)
 }
 
-// peerViews tells of each usable peer how its subnets are routed by what is wanted, which must be sorted.
-func peerViews(usable []*subnet.Lease, want ip.State) []peerView {
-	views := make([]peerView, len(usable))
+// routedPeers tells of each usable peer how its subnets are routed by what is wanted, which must be sorted.
+func routedPeers(usable []*subnet.Lease, want ip.State) []routedPeer {
+	routed := make([]routedPeer, len(usable))
 	for i, l := range usable {
-		views[i] = peerView{l, via(l, want)}
+		routed[i] = routedPeer{l, via(l, want)}
 	}
-	return views
+	return routed
 }
 
 func via(l *subnet.Lease, want ip.State) string {
@@ -64,20 +64,20 @@ func over(links []ip.Link, name string) string {
 	return "direct"
 }
 
-func peerStatus(views []peerView) []PeerStatus {
-	peers := make([]PeerStatus, len(views))
-	for i, v := range views {
+func peerStatus(routed []routedPeer) []PeerStatus {
+	peers := make([]PeerStatus, len(routed))
+	for i, v := range routed {
 		l := v.lease
 		peers[i] = PeerStatus{Node: l.Attrs.Node, Subnets: prefixes(l.Subnets), Public: ip.Addrs(l.Attrs.Public), Via: v.via}
 	}
 	return peers
 }
 
-// exchange returns the views without those of some leases and with others, all by subnet.
-func exchange(views []peerView, gone []*subnet.Lease, come []peerView) []peerView {
-	out := make([]peerView, 0, len(views)+len(come))
-	order := func(a, b peerView) int { return subnet.CompareSubnets(a.lease.Subnets, b.lease.Subnets) }
-	for _, v := range views {
+// exchange returns the routed without those of some leases and with others, all by subnet.
+func exchange(routed []routedPeer, gone []*subnet.Lease, come []routedPeer) []routedPeer {
+	out := make([]routedPeer, 0, len(routed)+len(come))
+	order := func(a, b routedPeer) int { return subnet.CompareSubnets(a.lease.Subnets, b.lease.Subnets) }
+	for _, v := range routed {
 		if !slices.Contains(gone, v.lease) {
 			out = append(out, v)
 		}

@@ -14,7 +14,7 @@ const dockerBridge = "docker0"
 
 // stale tells which bridges hold a subnet that this host leased before: their containers are cut off from other hosts,
 // and nothing of them is torn down.
-func stale(v view, n subnet.Network) []string {
+func stale(v facts, n subnet.Network) []string {
 	var texts []string
 	for _, i := range v.snap.Interfaces {
 		if i.Loopback || i.Name == v.host.Uplink.Link || slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
@@ -32,7 +32,7 @@ func stale(v view, n subnet.Network) []string {
 
 // shared tells which bridges hold this host's subnet, if more than one does: the programs that made them hand out the same addresses. An interface
 // whose prefix is wider than the network is one of the underlay.
-func shared(v view, n subnet.Network) []string {
+func shared(v facts, n subnet.Network) []string {
 	var texts []string
 	for _, f := range ip.Families() {
 		own := v.self.Subnets.Of(f)

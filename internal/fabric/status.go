@@ -25,7 +25,7 @@ type Status struct {
 
 	Troubles []trouble.Trouble `json:"-"` // they are in the host's list
 
-	peers []peerView
+	peers []routedPeer
 }
 
 // NetworkStatus is the configuration in force.

@@ -19,7 +19,7 @@ const dockerBridge = "docker0"
 
 // Host is what is known of a host's allocators.
 type Host struct {
-	Fabric   ip.Dual[netip.Prefix] // the whole network; a bridge with a wider prefix is of the underlay
+	Whole    ip.Dual[netip.Prefix] // the whole network; a bridge with a wider prefix is of the underlay
 	Bridges  []Bridge              // of the kernel, Docker's and those of CNI plugins
 	Networks []Network             // with addresses that the host-local plugin has handed out
 	Confs    []Conf                // of CNI, that hand out addresses of the lease
@@ -68,7 +68,7 @@ func (h Host) Check(lease subnet.Subnets, own Owner) error {
 			"stop them first; if none is left, rm -r -- "+ip.ShellWord(n.Dir))
 	}
 	for _, b := range h.Bridges {
-		if held := b.held(lease, h.Fabric); len(held) > 0 && !slices.Contains(own.Bridges, b.Name) {
+		if held := b.held(lease, h.Whole); len(held) > 0 && !slices.Contains(own.Bridges, b.Name) {
 			refuse(fmt.Sprintf("bridge %s holds %s", shown(b.Name), some(held)), b.remedy())
 		}
 	}
@@ -89,10 +89,10 @@ func (h Host) Gateway(lease subnet.Subnets, own string) error {
 	return nil
 }
 
-func (b Bridge) held(lease subnet.Subnets, fabric ip.Dual[netip.Prefix]) []netip.Prefix {
+func (b Bridge) held(lease subnet.Subnets, whole ip.Dual[netip.Prefix]) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(b.Addrs), func(a netip.Prefix) bool {
 		p := lease.Of(ip.FamilyOf(a.Addr()))
-		return !p.IsValid() || !p.Overlaps(a.Masked()) || a.Bits() < fabric.Of(ip.FamilyOf(a.Addr())).Bits()
+		return !p.IsValid() || !p.Overlaps(a.Masked()) || a.Bits() < whole.Of(ip.FamilyOf(a.Addr())).Bits()
 	})
 }
 

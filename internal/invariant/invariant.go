@@ -1,4 +1,4 @@
-// Package invariant holds what must be true of a fabric whatever happens to it, as functions from values to violations.
+// Package invariant holds what must be true of a network whatever happens to it, as functions from values to violations.
 package invariant
 
 import (
@@ -33,17 +33,17 @@ const (
 	Reachable   = "peers reach each other"
 )
 
-// Holder is a host that believes to hold subnets.
-type Holder struct {
+// Owner is a host that believes to have subnets.
+type Owner struct {
 	Host    string
 	Subnets subnet.Subnets
 }
 
-// Apart holds if no two holders have subnets that overlap.
-func Apart(holders []Holder) []Violation {
+// Apart holds if no two owners have subnets that overlap.
+func Apart(owners []Owner) []Violation {
 	var vs []Violation
-	for i, a := range holders {
-		for _, b := range holders[:i] {
+	for i, a := range owners {
+		for _, b := range owners[:i] {
 			if len(subnet.Overlap(a.Subnets, b.Subnets)) > 0 {
 				vs = append(vs, Violation{OneOwner, fmt.Sprintf("%s holds %s and %s holds %s",
 					b.Host, subnet.KeyOf(b.Subnets), a.Host, subnet.KeyOf(a.Subnets))})

@@ -95,8 +95,8 @@ func TestViolations(t *testing.T) {
 		got  []Violation
 		want string // empty: none
 	}{
-		"two owners":                 {Apart([]Holder{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.1.128/25")}}), OneOwner},
-		"two subnets":                {Apart([]Holder{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.2.0/24")}}), ""},
+		"two owners":                 {Apart([]Owner{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.1.128/25")}}), OneOwner},
+		"two subnets":                {Apart([]Owner{{"h1", subnets("10.5.1.0/24")}, {"h2", subnets("10.5.2.0/24")}}), ""},
 		"a wide lease is used":       {Usable(network, subnets("10.5.1.0/24"), []*subnet.Lease{{Subnets: subnets("10.5.128.0/17")}}), UsableOnly},
 		"a lease from outside":       {Usable(network, subnets("10.5.1.0/24"), []*subnet.Lease{{Subnets: subnets("10.6.1.0/24")}}), UsableOnly},
 		"one in another":             {Usable(network, subnet.Subnets{}, []*subnet.Lease{{Subnets: subnets("10.5.3.0/24")}, {Subnets: subnets("10.5.3.128/25")}}), UsableOnly},

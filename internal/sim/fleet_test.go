@@ -222,14 +222,14 @@ func (f *fleet) changed(h *host, p *process, st agent.Status) {
 
 // checkOwners holds what all hosts say of their leases against one another.
 func (f *fleet) checkOwners() {
-	var holders []invariant.Holder
+	var holders []invariant.Owner
 	var hosts []*host
 	for _, h := range f.everyone() {
 		st, ok := h.status()
 		if !ok || st.Of("").Lease == nil || !st.Of("").Lease.Held {
 			continue
 		}
-		x := invariant.Holder{Host: h.name}
+		x := invariant.Owner{Host: h.name}
 		for _, s := range st.Of("").Lease.Subnets {
 			x.Subnets.Set(ip.FamilyOf(s.Addr()), s)
 		}
@@ -240,7 +240,7 @@ func (f *fleet) checkOwners() {
 	}
 	for i := range holders {
 		for j := range i {
-			if vs := invariant.Apart([]invariant.Holder{holders[i], holders[j]}); len(vs) > 0 && !f.excused(hosts[i], hosts[j]) {
+			if vs := invariant.Apart([]invariant.Owner{holders[i], holders[j]}); len(vs) > 0 && !f.excused(hosts[i], hosts[j]) {
 				f.report(vs...)
 			}
 		}

@@ -43,7 +43,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 	}
 	l := c.store.layout
 	key := l.lease(subnets)
-	from, end := c.place(subnets)
+	from, end := c.keyRange(subnets)
 	t := etcdtransport.Txn{
 		When: c.conditions(subnets, old),
 		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
@@ -53,7 +53,7 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(subnets), clientv3.WithLease(id)))
 		t.Else = append(t.Else, clientv3.OpGet(g))
 	}
-	t.Then = append(t.Then, l.noteOwner(subnets, attrs.Node, false)...)
+	t.Then = append(t.Then, l.recordOwner(subnets, attrs.Node, false)...)
 	if old != nil {
 		t.Then = append(t.Then, clientv3.OpDelete(l.lease(old.Subnets)))
 		for _, f := range ip.Families() {
@@ -86,8 +86,8 @@ func (c *creation) try(ctx context.Context, subnets subnet.Subnets, attrs subnet
 	return nil, err
 }
 
-// place is the range of keys of which a new lease must be the first: those with its IPv4 address, or its own alone.
-func (c *creation) place(subnets subnet.Subnets) (from, end string) {
+// keyRange is the range of keys of which a new lease must be the first: those with its IPv4 address, or its own alone.
+func (c *creation) keyRange(subnets subnet.Subnets) (from, end string) {
 	if p := subnets.V4; p.IsValid() {
 		from = c.store.layout.leases() + p.Addr().String() + "-"
 		return from, clientv3.GetPrefixRangeEnd(from)
@@ -102,7 +102,7 @@ func (c *creation) conditions(subnets subnet.Subnets, old *entry) []clientv3.Cmp
 	absent := func(from, end string) {
 		when = append(when, clientv3.Compare(clientv3.Version(from), "=", 0).WithRange(end))
 	}
-	from, end := c.place(subnets)
+	from, end := c.keyRange(subnets)
 	if old == nil {
 		absent(from, end)
 	} else {

@@ -85,7 +85,7 @@
 //	then  delete the lease and its owner keys
 //	      put claims/past of each subnet: released; by the owner, or by no node for a newcomer that yields
 //
-// Note the owner, once in NoteInterval, so that former leases are handed out again by age.
+// Record the owner, once in OwnerInterval, so that former leases are handed out again by age.
 //
 //	if    the lease is unchanged
 //	then  put claims/past of each subnet: this node

@@ -13,14 +13,14 @@ import (
 	"tulle/subnet"
 )
 
-// formerOwner is what is noted of a subnet: who had it last.
+// formerOwner is what is recorded of a subnet: who had it last.
 type formerOwner struct {
 	Node     string
 	Released bool `json:",omitempty"`
 }
 
-// noteOwner lists the writes that record which node has subnets, or has given them back. One key for each subnet of the pool at most.
-func (l layout) noteOwner(subnets subnet.Subnets, node string, released bool) []clientv3.Op {
+// recordOwner lists the writes that record which node has subnets, or has given them back. One key for each subnet of the pool at most.
+func (l layout) recordOwner(subnets subnet.Subnets, node string, released bool) []clientv3.Op {
 	value, _ := json.Marshal(formerOwner{node, released}) // a string and a flag always encode
 	var ops []clientv3.Op
 	for _, f := range ip.Families() {
@@ -41,11 +41,11 @@ func (s *Store) formerOwners(ctx context.Context) ([]subnet.FormerOwner, error) 
 			return nil, fmt.Errorf("list former leases: %w", err)
 		}
 		for _, kv := range r.Kvs {
-			var noted formerOwner
+			var recorded formerOwner
 			address, bits, _ := strings.Cut(strings.TrimPrefix(string(kv.Key), s.layout.formerOwners()), "-")
 			p, err := netip.ParsePrefix(address + "/" + bits)
-			if err == nil && json.Unmarshal(kv.Value, &noted) == nil {
-				all = append(all, subnet.FormerOwner{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: subnet.Revision(kv.ModRevision)})
+			if err == nil && json.Unmarshal(kv.Value, &recorded) == nil {
+				all = append(all, subnet.FormerOwner{Subnet: p, Node: recorded.Node, Released: recorded.Released, Revision: subnet.Revision(kv.ModRevision)})
 			}
 		}
 		if !r.More {

@@ -26,8 +26,8 @@ type held struct {
 	done  chan struct{} // closed when nothing keeps the lease alive any more
 	turn  chan struct{} // holds a token while the key is read or written
 
-	askers logthrottle.Throttle // whose questions were logged; guarded by turn
-	noted  time.Time            // when it was last noted that the subnets are this host's; used by keep alone
+	askers   logthrottle.Throttle // whose questions were logged; guarded by turn
+	recorded time.Time            // when it was last recorded that the subnets are this host's; used by keep alone
 
 	mu    sync.Mutex
 	mine  entry
@@ -52,10 +52,10 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
 
-		askers: logthrottle.Throttle{},
-		noted:  time.Now(),
-		mine:   *mine,
-		until:  granted.until,
+		askers:   logthrottle.Throttle{},
+		recorded: time.Now(),
+		mine:     *mine,
+		until:    granted.until,
 	}
 	s.wg.Go(func() {
 		defer cancel()
@@ -183,7 +183,7 @@ func (h *held) ownerKey(ctx context.Context) error {
 			if r.Header != nil && r.Header.Revision < revision {
 				return errRewound
 			}
-			if err := h.noteOwner(ctx); err != nil {
+			if err := h.recordOwner(ctx); err != nil {
 				return err
 			}
 			continue
@@ -194,23 +194,23 @@ func (h *held) ownerKey(ctx context.Context) error {
 		case now < revision:
 			return errRewound
 		}
-		if err := h.noteOwner(ctx); err != nil {
+		if err := h.recordOwner(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// noteOwner notes from time to time that the subnets are still this host's.
-func (h *held) noteOwner(ctx context.Context) error {
-	if time.Since(h.noted) < h.store.config.NoteInterval {
+// recordOwner records from time to time that the subnets are still this host's.
+func (h *held) recordOwner(ctx context.Context) error {
+	if time.Since(h.recorded) < h.store.config.OwnerInterval {
 		return nil
 	}
-	h.noted = time.Now()
+	h.recorded = time.Now()
 	mine := h.entry()
 	l := h.store.layout
 	_, err := h.store.client.Commit(ctx, etcdtransport.Txn{
 		When: []clientv3.Cmp{unchanged(l.lease(mine.Subnets), mine.Revision)},
-		Then: l.noteOwner(mine.Subnets, mine.Attrs.Node, false),
+		Then: l.recordOwner(mine.Subnets, mine.Attrs.Node, false),
 	})
 	if err != nil {
 		return fmt.Errorf("note the owner of %s: %w", subnet.KeyOf(mine.Subnets), err)

@@ -207,7 +207,7 @@ func TestOperatorsFunctions(t *testing.T) {
 // A host that lives on is not taken for one whose lease is long gone.
 func TestOwnerIsNotedAgain(t *testing.T) {
 	member := etcdmembertest.Start(t)
-	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net", ProbeInterval: 20 * time.Millisecond, NoteInterval: 50 * time.Millisecond})
+	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net", ProbeInterval: 20 * time.Millisecond, OwnerInterval: 50 * time.Millisecond})
 	h.Put("config", networkConfig, 0)
 	held := h.acquire(h.opened(), claimOf(1))
 	key := "/net/claims/past/" + strings.Replace(held.Lease().Subnets.V4.String(), "/", "-", 1)

@@ -20,8 +20,8 @@ type listed struct {
 
 func (a listed) compare(b listed) int { return subnet.CompareSubnets(a.subnets, b.subnets) }
 
-// note takes in that a lease has come, gone or changed.
-func (l *list) note(key string, s subnet.Subnets) {
+// touch takes in that a lease has come, gone or changed.
+func (l *list) touch(key string, s subnet.Subnets) {
 	if l.leases != nil {
 		l.changed = append(l.changed, listed{key, s})
 	}

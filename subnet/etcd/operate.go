@@ -159,7 +159,7 @@ func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string,
 	for _, g := range s.layout.ownerKeys(subnets) {
 		t.Then = append(t.Then, clientv3.OpDelete(g))
 	}
-	t.Then = append(t.Then, s.layout.noteOwner(subnets, node, true)...)
+	t.Then = append(t.Then, s.layout.recordOwner(subnets, node, true)...)
 	r, err := s.client.Commit(ctx, t)
 	if err != nil {
 		return false, fmt.Errorf("delete lease %s: %w", subnet.KeyOf(subnets), err)

@@ -30,7 +30,7 @@ type Config struct {
 	RequestTimeout time.Duration // for one request; default 5 s
 	AnswerTimeout  time.Duration // how long a live host may take to defend its node id or address; default 2 s
 	ProbeInterval  time.Duration // how often Watch makes sure that etcd is there and is the one it knows; default 20 s
-	NoteInterval   time.Duration // how often a host notes that it still has its subnets, which orders expired ones by age; default 24 h
+	OwnerInterval  time.Duration // how often a host records that it still has its subnets, which orders expired ones by age; default 24 h
 	PageSize       int64         // keys per answer of a listing; default 1000
 	HoldbackTime   time.Duration // until a sudden loss is looked at again; default subnet.HoldbackTime
 
@@ -66,7 +66,7 @@ func Open(config Config) (*Store, error) {
 	config.RequestTimeout = cmp.Or(config.RequestTimeout, 5*time.Second)
 	config.AnswerTimeout = cmp.Or(config.AnswerTimeout, 2*time.Second)
 	config.ProbeInterval = cmp.Or(config.ProbeInterval, 20*time.Second)
-	config.NoteInterval = cmp.Or(config.NoteInterval, 24*time.Hour)
+	config.OwnerInterval = cmp.Or(config.OwnerInterval, 24*time.Hour)
 	config.PageSize = cmp.Or(config.PageSize, 1000)
 	config.HoldbackTime = cmp.Or(config.HoldbackTime, subnet.HoldbackTime)
 	if config.Uptime == nil {

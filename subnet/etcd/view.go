@@ -78,7 +78,7 @@ func (v *view) put(kv *mvccpb.KeyValue) {
 		return
 	}
 	v.leases[key] = &entry{lease, clientv3.LeaseID(kv.Lease)}
-	v.list.note(key, lease.Subnets)
+	v.list.touch(key, lease.Subnets)
 }
 
 // drop forgets what is known of a key.
@@ -87,7 +87,7 @@ func (v *view) drop(key string) {
 	delete(v.other, key)
 	if e, ok := v.leases[key]; ok {
 		delete(v.leases, key)
-		v.list.note(key, e.Subnets)
+		v.list.touch(key, e.Subnets)
 	}
 }
 

@@ -125,8 +125,8 @@ func (p *networkParser) pool(fields poolFields) subnet.Pool {
 	}
 	pool.Min = ip.Last(netip.PrefixFrom(network.Addr(), pool.SubnetLen)).Next() // the first subnet is left out, as flannel does
 	pool.Max = netip.PrefixFrom(ip.Last(network), pool.SubnetLen).Masked().Addr()
-	lowOK = lowOK && p.place(fields.low, low, pool, &pool.Min)
-	highOK = highOK && p.place(fields.high, high, pool, &pool.Max)
+	lowOK = lowOK && p.setBound(fields.low, low, pool, &pool.Min)
+	highOK = highOK && p.setBound(fields.high, high, pool, &pool.Max)
 	if lowOK && highOK && pool.Max.Less(pool.Min) {
 		p.fail("%s %s is above %s %s: exchange them, or leave one out", fields.low, pool.Min, fields.high, pool.Max)
 	}
@@ -206,8 +206,8 @@ func (p *networkParser) bound(fields poolFields, field string) (addr netip.Addr,
 	return addr, true
 }
 
-// place checks a bound against the pool and stores it, if one is set.
-func (p *networkParser) place(field string, addr netip.Addr, pool subnet.Pool, bound *netip.Addr) bool {
+// setBound checks a bound against the pool and stores it, if one is set.
+func (p *networkParser) setBound(field string, addr netip.Addr, pool subnet.Pool, bound *netip.Addr) bool {
 	if !addr.IsValid() {
 		return true
 	}

@@ -11,14 +11,14 @@ import (
 
 const formerOwnersDir = "claims/past/"
 
-// formerOwner is what is noted of a subnet that is or has been leased.
+// formerOwner is what is recorded of a subnet that is or has been leased.
 type formerOwner struct {
 	Node     string
 	Released bool
 }
 
-// note records which node has subnets, or has given them back.
-func (w *world) note(subnets subnet.Subnets, node string, released bool) {
+// recordOwner records which node has subnets, or has given them back.
+func (w *world) recordOwner(subnets subnet.Subnets, node string, released bool) {
 	value, _ := json.Marshal(formerOwner{node, released}) // a string and a flag always encode
 	for _, f := range ip.Families() {
 		if p := subnets.Of(f); p.IsValid() {
@@ -34,11 +34,11 @@ func (w *world) formerOwners() []subnet.FormerOwner {
 		if !ok {
 			continue
 		}
-		var noted formerOwner
+		var recorded formerOwner
 		address, bits, _ := strings.Cut(name, "-")
 		p, err := netip.ParsePrefix(address + "/" + bits)
-		if err == nil && json.Unmarshal([]byte(r.value), &noted) == nil {
-			all = append(all, subnet.FormerOwner{Subnet: p, Node: noted.Node, Released: noted.Released, Revision: r.modified})
+		if err == nil && json.Unmarshal([]byte(r.value), &recorded) == nil {
+			all = append(all, subnet.FormerOwner{Subnet: p, Node: recorded.Node, Released: recorded.Released, Revision: r.modified})
 		}
 	}
 	return all

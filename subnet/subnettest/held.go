@@ -153,7 +153,7 @@ func (h *held) write(attrs subnet.Attrs, ttl time.Duration) error {
 	r, ok := h.store.keys[h.key()]
 	if !ok || r.value != value || (ttl == 0) != (r.expiry == nil) {
 		if !ok {
-			h.store.note(h.mine.Subnets, h.claim.Attrs.Node, false)
+			h.store.recordOwner(h.mine.Subnets, h.claim.Attrs.Node, false)
 		}
 		h.store.put(h.key(), value, ttl)
 		r = h.store.keys[h.key()]
@@ -226,6 +226,6 @@ func (h *held) Release(ctx context.Context) error {
 		return nil
 	}
 	h.store.delete(h.key())
-	h.store.note(h.mine.Subnets, h.claim.Attrs.Node, true)
+	h.store.recordOwner(h.mine.Subnets, h.claim.Attrs.Node, true)
 	return nil
 }

@@ -355,7 +355,7 @@ func (w *world) writeLease(claim subnet.Claim, assigned subnet.Assignment) (subn
 		w.renew(key, ttl)
 	} else {
 		if !ok {
-			w.note(mine.Subnets, claim.Attrs.Node, false)
+			w.recordOwner(mine.Subnets, claim.Attrs.Node, false)
 		}
 		w.put(key, value, ttl)
 	}

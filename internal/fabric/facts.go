@@ -13,8 +13,8 @@ import (
 	"tulle/subnet"
 )
 
-// view is everything that one pass decides from.
-type view struct {
+// facts is everything that one pass decides from.
+type facts struct {
 	set   storeView
 	scope ip.Scope
 	snap  ip.Snapshot
@@ -31,7 +31,7 @@ type view struct {
 }
 
 // readScope is what must be read of the kernel, and what may be changed in it.
-func (f *Fabric) readScope(v *view) ip.Scope {
+func (f *Fabric) readScope(v *facts) ip.Scope {
 	scope := f.backend.Scope(v.set.Leases)
 	scope.Networks = f.network.Prefixes()
 	// A disk that is full or read-only must not keep this host from following the others.
@@ -42,7 +42,7 @@ func (f *Fabric) readScope(v *view) ip.Scope {
 }
 
 // look takes in what has been read of the host, chooses the uplink, and has the lease announce it.
-func (f *Fabric) look(v *view, snap ip.Snapshot, choice ip.UplinkChoice) error {
+func (f *Fabric) look(v *facts, snap ip.Snapshot, choice ip.UplinkChoice) error {
 	v.snap, choice.Current = snap, f.underlay
 	uplink, err := choice.Choose(snap, f.network.Families())
 	if err != nil {
@@ -67,7 +67,7 @@ func ownAddrs(snap ip.Snapshot) map[netip.Addr]bool {
 }
 
 // claim tells the keeper what to announce, and takes note of what is held.
-func (f *Fabric) claim(v *view) error {
+func (f *Fabric) claim(v *facts) error {
 	lease, held, err := f.keeper.state()
 	if held {
 		v.unpublished = trouble.Wrap(trouble.LeaseUnpublished, "", err)
@@ -105,7 +105,7 @@ func (f *Fabric) claim(v *view) error {
 
 // among is the host beside all leases, of which the one with the given subnets is its own. A view that lacks it, or that is not of
 // the present, does not say how old it is.
-func (v *view) among(self subnet.Subnets) backend.Host {
+func (v *facts) among(self subnet.Subnets) backend.Host {
 	host := v.host
 	if self == (subnet.Subnets{}) {
 		host.Leases = v.set.Leases
@@ -137,7 +137,7 @@ func (f *Fabric) judging(own subnet.Subnets, precious []netip.Addr) subnet.Self 
 // precious lists the addresses that no lease may capture: this host's own, but those of its containers' bridges, those that it
 // publishes, which it does not see behind NAT, its gateways, etcd's and those of name servers nearby. A name server
 // elsewhere may be a container.
-func (f *Fabric) precious(v view) []netip.Addr {
+func (f *Fabric) precious(v facts) []netip.Addr {
 	precious := ip.Addrs(v.host.Uplink.Public)
 	var near []netip.Prefix
 	own := v.self.Subnets
