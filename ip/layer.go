@@ -181,7 +181,7 @@ func (k kind[T]) dedupe(s *State) { *k.of(s) = slices.CompactFunc(*k.of(s), k.sa
 func (k kind[T]) add(to, from *State) { *k.of(to) = append(*k.of(to), *k.of(from)...) }
 
 func (k kind[T]) keepSurvivors(have *State, c linkChanges) {
-	if k.on == nil {
+	if k.on == nil || len(c.emptied) == 0 && len(c.renamed) == 0 {
 		return
 	}
 	*k.of(have) = without(*k.of(have), func(o T) bool { return c.emptied[k.on(o)] || k.flushed && c.renamed[k.on(o)] })
