@@ -45,8 +45,6 @@ func newCNICommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cni",
 		Short: "Connect container runtimes to the network by CNI",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCNIInstallCommand(), newCNIUninstallCommand())
 	return cmd

@@ -25,8 +25,6 @@ func newDockerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "docker",
 		Short: "Put this host's Docker on the network",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var flags dockerFlags
 	flags.define(cmd)

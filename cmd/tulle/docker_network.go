@@ -24,8 +24,6 @@ func newDockerNetworkCommand(flags *dockerFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "network",
 		Short: "Make, list and remove a Docker network that holds this host's subnet, beside docker0",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDockerNetworkCreateCommand(flags), newDockerNetworkRemoveCommand(flags), newDockerNetworkListCommand(flags))
 	return cmd

@@ -27,8 +27,6 @@ func newLabCommand() *cobra.Command {
 		Long: `Run a whole network on this machine: hosts are network namespaces, each with the
 real tulled and with containers; an etcd and a router join them. It needs root,
 or for "lab run" the right to make a user namespace, and no other program.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		newLabRunCommand(),
@@ -80,6 +78,11 @@ func registerLabName(cmd *cobra.Command, name *string) {
 
 // config checks the flags. Its errors are about the command line.
 func (f *labFlags) config(progress io.Writer) (lab.Config, error) {
+	for name, count := range map[string]int{"hosts": f.hosts, "segments": f.segments} {
+		if count < 1 {
+			return lab.Config{}, usageError(fmt.Errorf("--%s is %d, must be 1 or more", name, count))
+		}
+	}
 	config := lab.Config{
 		Name:       f.name,
 		Hosts:      f.hosts,

@@ -16,8 +16,6 @@ func newLeasesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leases",
 		Short: "List, reserve and release subnets",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var store storeFlags
 	store.define(cmd)
