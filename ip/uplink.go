@@ -33,7 +33,7 @@ type UplinkChoice struct {
 	Patterns   []*regexp.Regexp // tried next, against each address and then each name
 	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
 	Public     Dual[netip.Addr] // advertised instead of the interface's own
-	Current    Dual[netip.Addr] // in use so far: taken of an interface whose other addresses are no better
+	Current    Dual[netip.Addr] // in use so far: kept while it works
 }
 
 // explicit reports whether the operator named an interface in any way.
@@ -43,7 +43,8 @@ func (c UplinkChoice) explicit() bool {
 
 // Choose picks the uplink for the families from what the snapshot shows, in flannel's order: interfaces, patterns,
 // reachability; without any of them the owner of the public address, else the interface of the default route. A public
-// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route.
+// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route. What is in use
+// comes before the default route: that another is preferred now, or that there is none, says nothing about the way to other hosts.
 // It fails, with a reason for each candidate, if none has an address of every family.
 func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
 	var reasons []error
@@ -99,6 +100,7 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
 			cs = append(cs, candidate{link: owner(snap, p), fixed: []netip.Addr{p}, why: fmt.Sprintf("owner of the public address %s", p)})
 		}
 	}
+	cs = append(cs, c.inUse(snap, families)...)
 	for _, f := range families {
 		for _, r := range snap.Defaults {
 			if FamilyOf(r.Dst.Addr()) == f {
@@ -107,6 +109,25 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
 		}
 	}
 	return cs
+}
+
+// inUse is the interface that has the addresses in use, if one has them all.
+func (c UplinkChoice) inUse(snap Snapshot, families []Family) []candidate {
+	var addrs []netip.Addr
+	for _, f := range families {
+		if a := c.Current.Of(f); a.IsValid() {
+			addrs = append(addrs, a)
+		}
+	}
+	for _, i := range snap.Interfaces {
+		has := func(a netip.Addr) bool {
+			return slices.ContainsFunc(i.Addrs, func(b InterfaceAddr) bool { return b.Prefix.Addr() == a && !b.Deprecated })
+		}
+		if len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !has(a) }) {
+			return []candidate{{link: i.Name, fixed: addrs, why: "in use so far"}}
+		}
+	}
+	return nil
 }
 
 // matches tries a pattern against every address, then against every name.
@@ -162,42 +183,42 @@ func (c candidate) uplink(snap Snapshot, families []Family, keep Dual[netip.Addr
 	return up, nil
 }
 
-// addr picks one of the addresses that the selection fixed, else the best of the interface; keep before its equals.
+// addr picks one of the addresses that the selection fixed, even if it is to be used no more, else the best of the interface.
 func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
-	var first netip.Addr
-	for _, a := range c.fixed {
-		switch {
-		case !a.IsValid() || FamilyOf(a) != f || !BetweenHosts(a):
-		case a == keep:
-			return a
-		case !first.IsValid():
-			first = a
-		}
+	fixed := slices.DeleteFunc(slices.Clone(i.Addrs), func(a InterfaceAddr) bool {
+		addr := a.Prefix.Addr()
+		return !slices.Contains(c.fixed, addr) || FamilyOf(addr) != f || !BetweenHosts(addr)
+	})
+	if len(fixed) == 0 {
+		return best(i.Addrs, f, keep)
 	}
-	if first.IsValid() {
-		return first
+	if addr := best(fixed, f, keep); addr.IsValid() {
+		return addr
 	}
-	return best(i, f, keep)
+	return fixed[0].Prefix.Addr()
 }
 
-// best picks the address to use as a source: IPv4 link-local last, permanent before dynamic before temporary. Of
-// equals it takes keep: Linux lists a new IPv6 address before the older ones, and one that is added must change nothing.
-func best(i Interface, f Family, keep netip.Addr) netip.Addr {
-	usable := slices.DeleteFunc(slices.Clone(i.Addrs), func(a InterfaceAddr) bool {
+// best picks the address to use as a source: keep while it works, since one that is added must change nothing. Else IPv4 link-local last, permanent
+// before dynamic before one that is no prefix, as virtual addresses are, before temporary.
+func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
+	usable := slices.DeleteFunc(slices.Clone(addrs), func(a InterfaceAddr) bool {
 		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
 	})
 	if len(usable) == 0 {
 		return netip.Addr{}
 	}
 	rank := func(a InterfaceAddr) int {
-		r := 1
 		if a.Prefix.Addr() == keep {
-			r--
+			return -1
 		}
+		r := 0
 		if a.Prefix.Addr().IsLinkLocalUnicast() {
-			r += 8
+			r += 16
 		}
 		if a.Temporary {
+			r += 8
+		}
+		if a.Prefix.IsSingleIP() {
 			r += 4
 		}
 		if a.Dynamic {

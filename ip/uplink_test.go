@@ -123,15 +123,77 @@ func TestUplinkAddressPreference(t *testing.T) {
 	}
 }
 
+// What is in use is kept while it works, whatever comes to the host or goes.
+func TestUplinkInUse(t *testing.T) {
+	both := []Family{IPv4, IPv6}
+	use := Dual[netip.Addr]{V4: netip.MustParseAddr("192.168.7.3"), V6: netip.MustParseAddr("fd77::3")}
+	eth1 := func(s *Snapshot) *Interface { return &s.Interfaces[2] }
+	for name, tt := range map[string]struct {
+		change func(*Snapshot)
+		want   string // link, or what the error says
+		v4     string
+	}{
+		"nothing":                  {func(*Snapshot) {}, "eth1", "192.168.7.3"},
+		"no default route":         {func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3"},
+		"a virtual address, first": {func(s *Snapshot) { eth1(s).Addrs = append(addresses("192.168.7.99/32"), eth1(s).Addrs...) }, "eth1", "192.168.7.3"},
+		"its lifetime is limited": {func(s *Snapshot) {
+			eth1(s).Addrs[0].Dynamic, eth1(s).Addrs[1].Dynamic = true, true
+			eth1(s).Addrs = append(addresses("192.168.7.99/24", "fd77::99/64"), eth1(s).Addrs...)
+		}, "eth1", "192.168.7.3"},
+		"it is gone":       {func(s *Snapshot) { eth1(s).Addrs = eth1(s).Addrs[1:] }, "eth0", "10.0.2.15"},
+		"it is deprecated": {func(s *Snapshot) { eth1(s).Addrs[1].Deprecated = true }, "eth0", "10.0.2.15"},
+		"the link is down": {func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15"},
+		"it moves to another link": {func(s *Snapshot) {
+			s.Interfaces[1].Addrs, eth1(s).Addrs = append(s.Interfaces[1].Addrs, eth1(s).Addrs...), nil
+		}, "eth0", "192.168.7.3"},
+		"all is gone": {func(s *Snapshot) { eth1(s).Addrs, s.Defaults = nil, nil }, "no interface matches and there is no default route", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := lan()
+			tt.change(&s)
+			up, err := UplinkChoice{Current: use}.Choose(s, both)
+			if err != nil && strings.Contains(err.Error(), tt.want) {
+				return
+			}
+			if err != nil || up.Link != tt.want || up.Addr.V4 != netip.MustParseAddr(tt.v4) {
+				t.Errorf("chose %+v, %v, want %s", up, err, tt.want)
+			}
+		})
+	}
+	// What the operator says comes first.
+	for _, choice := range []UplinkChoice{{Interfaces: []string{"eth0"}}, {Public: Dual[netip.Addr]{V4: netip.MustParseAddr("10.0.2.15")}}} {
+		choice.Current = use
+		if up, err := choice.Choose(lan(), both); err != nil || up.Link != "eth0" {
+			t.Errorf("%+v: chose %+v, %v, want eth0", choice, up, err)
+		}
+	}
+}
+
+// A host that has nothing in use yet takes its own address before a virtual one.
+func TestVirtualAddressIsTakenLast(t *testing.T) {
+	s := lan()
+	own := addresses("10.0.2.15/24", "fd00::15/64")
+	own[0].Dynamic, own[1].Dynamic = true, true
+	s.Interfaces[1].Addrs = append(addresses("10.0.2.99/32", "fd00::99/128"), own...)
+	if up, err := (UplinkChoice{}).Choose(s, []Family{IPv4, IPv6}); err != nil || up.Addr.V4 != own[0].Prefix.Addr() || up.Addr.V6 != own[1].Prefix.Addr() {
+		t.Errorf("chose %+v, %v", up, err)
+	}
+	s.Interfaces[1].Addrs = addresses("10.0.2.99/32", "fd00::99/128") // as clouds give them
+	if up, err := (UplinkChoice{}).Choose(s, []Family{IPv4, IPv6}); err != nil || up.Addr.V4 != netip.MustParseAddr("10.0.2.99") {
+		t.Errorf("chose %+v, %v", up, err)
+	}
+}
+
 // Linux lists the newest IPv6 address first. One that is added, as a virtual address is, must not become the uplink's.
 func TestUplinkKeepsItsAddress(t *testing.T) {
 	snap := lan()
 	snap.Interfaces[1].Addrs = addresses("10.0.2.15/24", "fd00::99/128", "fd00::15/64", "fe80::1/64")
 	for _, tt := range []struct{ name, keep, want string }{
-		{"nothing to keep", "", "fd00::99"},
+		{"nothing to keep", "", "fd00::15"},
 		{"the one in use", "fd00::15", "fd00::15"},
-		{"gone", "fd00::7", "fd00::99"},
-		{"of the link alone", "fe80::1", "fd00::99"},
+		{"a virtual one in use", "fd00::99", "fd00::99"},
+		{"gone", "fd00::7", "fd00::15"},
+		{"of the link alone", "fe80::1", "fd00::15"},
 	} {
 		for _, choice := range []UplinkChoice{{}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fd00:")}}} {
 			if tt.keep != "" {

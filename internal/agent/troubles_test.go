@@ -244,6 +244,10 @@ func afflictions() map[trouble.Code]affliction {
 			cause: func(_ *world, h *node) { h.kernel.RemoveInterface("eth0") },
 			cure:  func(_ *world, h *node) { h.uplink(h.n) },
 		},
+		trouble.UplinkOther: {
+			cause: func(_ *world, h *node) { h.vpn() },
+			cure:  func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },
+		},
 		trouble.ForwardBlocked: {
 			cause: func(_ *world, h *node) { h.kernel.SetFilters(foreign(ip.Drop)) },
 			cure:  open,

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,74 @@ func TestUplinkGetsAnotherAddress(t *testing.T) {
 			h.start() // and is known after a restart
 		}
 	})
+}
+
+// vpn gives the host an interface with default routes that come before its own.
+func (h *node) vpn() {
+	tun := ip.Interface{Name: "tun0", MTU: 1400, Up: true, Addrs: []ip.InterfaceAddr{
+		{Prefix: netip.MustParsePrefix("10.8.0.2/24")}, {Prefix: netip.MustParsePrefix("fd08::2/64")},
+	}}
+	h.kernel.AddInterface(tun)
+	for dst, via := range map[string]string{"0.0.0.0/0": "172.30.0.254", "::/0": "fd30::fe"} {
+		own := ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "eth0"}
+		after := own
+		after.Metric = 2000
+		h.external(ip.Op{Verb: ip.Delete, Old: own}, ip.Op{Verb: ip.Add, New: after})
+	}
+	h.external(
+		ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.8.0.1"), Link: "tun0", Metric: 50}},
+		ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("::/0"), Via: netip.MustParseAddr("fd08::1"), Link: "tun0", Metric: 50}},
+	)
+}
+
+// The uplink in use is kept, also over restarts, while default routes come and go; and what others take away is put back meanwhile.
+func TestUplinkIsKept(t *testing.T) {
+	for name, change := range map[string]func(*node){
+		"a default route that comes first": (*node).vpn,
+		"no default route": func(h *node) {
+			for dst, via := range map[string]string{"0.0.0.0/0": "172.30.0.254", "::/0": "fd30::fe"} {
+				h.external(ip.Op{Verb: ip.Delete, Old: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "eth0"}})
+			}
+		},
+		"a virtual address beside one with a lifetime": func(h *node) {
+			leased := eth0(h.n)
+			for i := range leased.Addrs {
+				leased.Addrs[i].Dynamic = true
+			}
+			leased.Addrs = append([]ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("172.30.0.99/32")}, {Prefix: netip.MustParsePrefix("fd30::99/128")}}, leased.Addrs...)
+			h.kernel.SetInterface(leased)
+		},
+	} {
+		for behind, public := range map[string]ip.Dual[netip.Addr]{"": {}, ", behind NAT": {V4: netip.MustParseAddr("203.0.113.1")}} {
+			t.Run(name+behind, func(t *testing.T) {
+				simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+					h := w.hosts[0]
+					h.change = func(c *Config) { c.Uplink.Public = public }
+					w.start()
+					w.converged(soon)
+					was, uplink := h.owned(), *h.agent.Status().Uplink
+					kept := func(what string) {
+						t.Helper()
+						<-time.After(time.Minute)
+						w.converged(soon)
+						if now := *h.agent.Status().Uplink; fmt.Sprint(now) != fmt.Sprint(uplink) {
+							t.Errorf("%s: another uplink: %v, was %v", what, now, uplink)
+						}
+						if diff := cmp.Diff(was.String(), h.owned().String()); diff != "" {
+							t.Errorf("%s: another state:\n%s", what, diff)
+						}
+					}
+					change(h)
+					kept("at once")
+					h.external(ip.Op{Verb: ip.Delete, Old: was.Routes[0]}, ip.Op{Verb: ip.Delete, Old: was.FDB[0]})
+					kept("after something was taken away")
+					h.stop()
+					h.start()
+					kept("after a restart")
+				})
+			})
+		}
+	}
 }
 
 func TestUplinkGoesAndReturns(t *testing.T) {

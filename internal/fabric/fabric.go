@@ -108,7 +108,9 @@ func New(cfg Config, loop Loop) (*Fabric, error) {
 		return nil, err
 	}
 	f := &Fabric{cfg: cfg, record: record, lease: record.Record().Lease()}
-	f.underlay = f.lease.Attrs.Public
+	if f.underlay = record.Record().Underlay(); f.underlay == (ip.Dual[netip.Addr]{}) {
+		f.underlay = f.lease.Attrs.Public // of a tulled that recorded no more
+	}
 	f.keeper = newKeeper(cfg, f.lease.Subnets, loop.Hurry)
 	unwritten := logthrottle.Throttle{}
 	cache := hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.Keys.Config, Endpoints: cfg.Keys.Endpoints}, func(err error) {

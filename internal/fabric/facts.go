@@ -21,7 +21,8 @@ type facts struct {
 	host  backend.Host
 	self  subnet.Lease
 
-	unchanged bool // what is wanted is what was wanted before
+	today     string // the interface that would be the uplink if none were in use; empty: the one that is
+	unchanged bool   // what is wanted is what was wanted before
 
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of an earlier time
@@ -48,11 +49,21 @@ func (f *Fabric) look(v *facts, snap ip.Snapshot, choice ip.UplinkChoice) error 
 	if err != nil {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
+	v.today = passedOver(choice, snap, f.network.Families(), uplink)
 	f.underlay = uplink.Addr
 	uplink = uplink.Only(f.network.Families())
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
 	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)
+}
+
+// passedOver tells which interface would be the uplink if none were in use; empty if it is the one in use.
+func passedOver(choice ip.UplinkChoice, snap ip.Snapshot, families []ip.Family, used ip.Uplink) string {
+	choice.Current = ip.Dual[netip.Addr]{}
+	if today, err := choice.Choose(snap, families); err == nil && today.Link != used.Link {
+		return today.Link
+	}
+	return ""
 }
 
 // ownAddrs is every address of this host.
@@ -75,7 +86,7 @@ func (f *Fabric) claim(v *facts) error {
 			return err
 		}
 		f.lease = lease
-		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease)))
+		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.underlay)))
 	} else {
 		v.notHeld = trouble.Wrap(leaseCode(err), "", err)
 	}

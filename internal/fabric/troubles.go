@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -34,6 +35,7 @@ func leaseCode(err error) trouble.Code {
 // findings are what a pass finds wrong beside the error that keeps the network from being ready.
 type findings struct {
 	pending  string // what waits for a restart
+	uplink   string // which would be chosen today, and is not in use
 	problems []subnet.Problem
 	refused  []subnet.Problem // leases
 	blocked  []ip.Blockade    // where packets between containers are, or may be, dropped
@@ -54,6 +56,11 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 	found := p.found
 	if found.pending != "" {
 		add(trouble.ConfigPending, f.cfg.Keys.Config, found.pending)
+	}
+	if found.uplink != "" {
+		used := p.facts.host.Uplink.Link
+		add(trouble.UplinkOther, used, fmt.Sprintf("traffic between hosts goes over %s, which works, and by the default route it would be %s: start tulled with --iface %s to move it there",
+			used, found.uplink, found.uplink))
 	}
 	for _, problem := range found.problems {
 		switch {

@@ -39,6 +39,7 @@ var errGarbled = errors.New("not a record of tulled")
 type Record struct {
 	Subnets  string         `json:"subnets,omitempty"` // as in the lease's key
 	Attrs    *flannel.Attrs `json:"attrs,omitempty"`   // as in the lease's value
+	Uplink   []netip.Addr   `json:"uplink,omitempty"`  // addresses of it; peers may send to others
 	Links    []string       `json:"links,omitempty"`   // every link that may exist because of Tulle
 	Networks []netip.Prefix `json:"networks,omitempty"`
 }
@@ -151,12 +152,21 @@ func (r *RecordFile) Extend(scope ip.Scope) error {
 	return r.write(next)
 }
 
-// Remember notes the lease.
-func (r *RecordFile) Remember(l subnet.Lease) error {
+// Underlay is the addresses of the uplink that was used last; zero if none was.
+func (r Record) Underlay() (underlay ip.Dual[netip.Addr]) {
+	for _, a := range r.Uplink {
+		underlay.Set(ip.FamilyOf(a), a)
+	}
+	return underlay
+}
+
+// Remember records the lease, and the addresses of the uplink.
+func (r *RecordFile) Remember(l subnet.Lease, underlay ip.Dual[netip.Addr]) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
 	next.Attrs = (*flannel.Attrs)(&l.Attrs)
-	if r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
+	next.Uplink = ip.Addrs(underlay)
+	if slices.Equal(next.Uplink, r.record.Uplink) && r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
 		return nil
 	}
 	return r.write(next)

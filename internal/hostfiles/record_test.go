@@ -38,14 +38,14 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remember(lease); err != nil {
+	if err := r.Remember(lease, ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := ReadRecord(r.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
+	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Uplink: []netip.Addr{netip.MustParseAddr("172.30.0.1")}, Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
 	if diff := cmp.Diff(want, got, netipCompare); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
@@ -60,7 +60,7 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	if err := r.Extend(ip.Scope{Links: []string{"flannel.1"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Remember(lease); err != nil {
+	if err := r.Remember(lease, ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := ReadRecord(r.dir); err != nil || got.Subnets != "" {
