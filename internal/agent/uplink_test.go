@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet/flannel"
 )
@@ -120,6 +121,58 @@ func TestUplinkIsKept(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// An uplink that loses the addresses of one family serves the other: what others take away is put back, and new peers are reached.
+func TestUplinkLosesAFamily(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config string
+		lost   ip.Family
+	}{
+		"vxlan, IPv4":   {dualConfig, ip.IPv4},
+		"vxlan, IPv6":   {dualConfig, ip.IPv6},
+		"host-gw, IPv4": {strings.Replace(dualConfig, "vxlan", "host-gw", 1), ip.IPv4},
+		"host-gw, IPv6": {strings.Replace(dualConfig, "vxlan", "host-gw", 1), ip.IPv6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, tt.config, 3, func(t *testing.T, w *world) {
+				h, late := w.hosts[0], w.hosts[2]
+				h.start()
+				w.hosts[1].start()
+				early := &world{t: t, hosts: w.hosts[:2]}
+				early.converged(soon)
+				routes := func(f ip.Family) (all []ip.Route) {
+					for _, r := range h.owned().Routes {
+						if ip.FamilyOf(r.Dst.Addr()) == f {
+							all = append(all, r)
+						}
+					}
+					return all
+				}
+				other := ip.IPv4
+				if tt.lost == ip.IPv4 {
+					other = ip.IPv6
+				}
+				was := routes(other)
+				less := eth0(h.n)
+				less.Addrs = slices.DeleteFunc(less.Addrs, func(a ip.InterfaceAddr) bool { return ip.FamilyOf(a.Prefix.Addr()) == tt.lost })
+				h.kernel.SetInterface(less)
+				early.within(soon, "told", func(n *node) bool {
+					return n != h || len(n.texts(trouble.UplinkMissing)) > 0 && !n.agent.Status().Ready
+				})
+				h.external(ip.Op{Verb: ip.Delete, Old: was[0]})
+				early.within(soon, "put back", func(*node) bool { return slices.Equal(was, routes(other)) })
+				late.start()
+				early.within(soon, "a new peer is reached", func(*node) bool { return len(routes(other)) == 2 })
+				h.stop()
+				h.external(ip.Op{Verb: ip.Delete, Old: was[0]})
+				h.start()
+				early.within(soon, "put back after a restart", func(*node) bool { return len(routes(other)) == 2 })
+				h.kernel.SetInterface(eth0(h.n))
+				w.converged(soon)
+			})
+		})
 	}
 }
 

@@ -85,7 +85,7 @@ func (u usage) independent(n *subnet.Network, l *subnet.Lease) bool {
 
 // setBaseline takes note of what a full pass has left, if an incremental pass may go on from there.
 func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
-	if v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
+	if v.lacking != nil || v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
 		return
 	}
 	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {

@@ -26,6 +26,7 @@ type facts struct {
 
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of an earlier time
+	lacking     error // why a family goes on with an uplink that it had
 	unpublished error // why peers are not told what they should be
 	outranked   error // why hosts that see the store for the first time leave this one out
 	unrecorded  error // why the next run will not know all that this one made
@@ -45,16 +46,44 @@ func (f *Fabric) readScope(v *facts) ip.Scope {
 // look takes in what has been read of the host, chooses the uplink, and has the lease announce it.
 func (f *Fabric) look(v *facts, snap ip.Snapshot, choice ip.UplinkChoice) error {
 	v.snap, choice.Current = snap, f.underlay
-	uplink, err := choice.Choose(snap, f.network.Families())
+	uplink, lacking, err := f.chooseUplink(snap, choice)
 	if err != nil {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
+	v.lacking = trouble.Wrap(trouble.UplinkMissing, "", lacking)
 	v.today = passedOver(choice, snap, f.network.Families(), uplink)
 	f.underlay = uplink.Addr
 	uplink = uplink.Only(f.network.Families())
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
 	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)
+}
+
+// chooseUplink chooses the uplink. If it lacks an address of some of the families, these go on with what was in use, so that the others are kept
+// right; lacking says so.
+func (f *Fabric) chooseUplink(snap ip.Snapshot, choice ip.UplinkChoice) (uplink ip.Uplink, lacking, err error) {
+	uplink, err = choice.Choose(snap, f.network.Families())
+	if err == nil {
+		return uplink, nil, nil
+	}
+	for _, family := range f.network.Families() {
+		one, no := choice.Choose(snap, []ip.Family{family})
+		addr, public := one.Addr.Of(family), one.Public.Of(family)
+		switch {
+		case no == nil && (uplink.Link == "" || uplink.Link == one.Link):
+			uplink.Link, uplink.MTU = one.Link, one.MTU
+		case f.underlay.Of(family).IsValid():
+			addr, public = f.underlay.Of(family), f.lease.Attrs.Public.Of(family)
+		default:
+			return uplink, nil, err
+		}
+		uplink.Addr.Set(family, addr)
+		uplink.Public.Set(family, public)
+	}
+	if uplink.Link == "" {
+		return uplink, nil, err
+	}
+	return uplink, err, nil
 }
 
 // passedOver tells which interface would be the uplink if none were in use; empty if it is the one in use.

@@ -180,7 +180,7 @@ func (p *Pass) Converged(sound bool) {
 		p.err = fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 		return
 	}
-	p.err = errors.Join(v.unpublished, v.unrecorded, v.outranked, trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)))
+	p.err = errors.Join(v.lacking, v.unpublished, v.unrecorded, v.outranked, trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)))
 }
 
 // End finishes the status. The network is ready if neither its own part nor the host's has failed.
