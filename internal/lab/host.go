@@ -95,7 +95,6 @@ func (h *Host) StartDaemon(args ...string) error {
 	line := []string{
 		"--etcd-endpoints", h.lab.Etcd.Endpoint(h),
 		"--etcd-prefix", etcdPrefix,
-		"--iface", uplink,
 		"--node-id", h.Name,
 		"--subnet-file", h.SubnetFile(),
 		"--state-dir", h.stateDir(),
@@ -103,6 +102,9 @@ func (h *Host) StartDaemon(args ...string) error {
 		"--ip-masq",
 		"--log-level", "info",
 		"--healthz-port", "0",
+	}
+	if !h.lab.Config.FindUplink {
+		line = append(line, "--iface", uplink)
 	}
 	if h.lab.Etcd.authority != nil {
 		files, err := h.clientCert()

@@ -37,6 +37,8 @@ type Config struct {
 	Backend map[string]any
 	// Tulled and Tulle are the paths of the two programs.
 	Tulled, Tulle string
+	// FindUplink has tulled find its uplink, instead of being told.
+	FindUplink bool
 	// DaemonArgs are further flags for the daemon of a host, which come last.
 	DaemonArgs func(*Host) []string `json:"-"`
 	// Detach lets namespaces and processes outlive this process, until Remove.
