@@ -33,17 +33,18 @@ type UplinkChoice struct {
 	Patterns   []*regexp.Regexp // tried next, against each address and then each name
 	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
 	Public     Dual[netip.Addr] // advertised instead of the interface's own
-	Current    Dual[netip.Addr] // in use so far: kept while it works
+	Current    Dual[netip.Addr] // used in the last pass: taken of an interface whose other addresses are hardly better
+	Settled    Uplink           // in use for so long that it is kept while it works; of an earlier run only the addresses are known
 }
 
-// explicit reports whether the operator named an interface in any way.
-func (c UplinkChoice) explicit() bool {
+// Explicit reports whether the operator named an interface in any way.
+func (c UplinkChoice) Explicit() bool {
 	return len(c.Interfaces) > 0 || len(c.Patterns) > 0 || c.CanReach.IsValid()
 }
 
 // Choose picks the uplink for the families from what the snapshot shows, in flannel's order: interfaces, patterns,
 // reachability; without any of them the owner of the public address, else the interface of the default route. A public
-// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route. What is in use
+// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route. What is settled
 // comes before the default route: that another is preferred now, or that there is none, says nothing about the way to other hosts.
 // It fails, with a reason for each candidate, if none has an address of every family.
 func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
@@ -55,10 +56,7 @@ func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
 			continue
 		}
 		for _, f := range families {
-			up.Public.Set(f, up.Addr.Of(f))
-			if p := c.Public.Of(f); p.IsValid() {
-				up.Public.Set(f, p)
-			}
+			up.Public.Set(f, c.public(f, up))
 		}
 		return up, nil
 	}
@@ -92,7 +90,7 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
 		path := snap.Paths[c.CanReach]
 		cs = append(cs, candidate{link: path.Link, fixed: []netip.Addr{path.Source}, why: fmt.Sprintf("--iface-can-reach %s", c.CanReach)})
 	}
-	if c.explicit() {
+	if c.Explicit() {
 		return cs
 	}
 	for _, f := range families {
@@ -100,7 +98,7 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
 			cs = append(cs, candidate{link: owner(snap, p), fixed: []netip.Addr{p}, why: fmt.Sprintf("owner of the public address %s", p)})
 		}
 	}
-	cs = append(cs, c.inUse(snap, families)...)
+	cs = append(cs, c.settled(snap)...)
 	for _, f := range families {
 		for _, r := range snap.Defaults {
 			if FamilyOf(r.Dst.Addr()) == f {
@@ -111,23 +109,45 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
 	return cs
 }
 
-// inUse is the interface that has the addresses in use, if one has them all.
-func (c UplinkChoice) inUse(snap Snapshot, families []Family) []candidate {
-	var addrs []netip.Addr
-	for _, f := range families {
-		if a := c.Current.Of(f); a.IsValid() {
-			addrs = append(addrs, a)
-		}
-	}
+// settled lists the interfaces that may be the settled uplink: that of its name, and those that have some of its addresses.
+func (c UplinkChoice) settled(snap Snapshot) []candidate {
+	var cs []candidate
 	for _, i := range snap.Interfaces {
-		has := func(a netip.Addr) bool {
-			return slices.ContainsFunc(i.Addrs, func(b InterfaceAddr) bool { return b.Prefix.Addr() == a && !b.Deprecated })
+		has := func(a InterfaceAddr) bool {
+			addr := a.Prefix.Addr()
+			return c.Settled.Addr.Of(FamilyOf(addr)) == addr && !a.Deprecated
 		}
-		if len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !has(a) }) {
-			return []candidate{{link: i.Name, fixed: addrs, why: "in use so far"}}
+		switch one := (candidate{link: i.Name, why: "in use so far"}); {
+		case i.Loopback || !i.Up:
+		case i.Name == c.Settled.Link:
+			cs = slices.Insert(cs, 0, one)
+		case slices.ContainsFunc(i.Addrs, has):
+			cs = append(cs, one)
 		}
 	}
-	return nil
+	return cs
+}
+
+// Lacking returns the settled uplink with those of the families that it has addresses of; false if it has none at all.
+func (c UplinkChoice) Lacking(snap Snapshot, families []Family) (up Uplink, ok bool) {
+	for _, candidate := range c.settled(snap) {
+		for _, f := range families {
+			if one, err := candidate.uplink(snap, []Family{f}, c.Current); err == nil {
+				up.Link, up.MTU = one.Link, one.MTU
+				up.Addr.Set(f, one.Addr.Of(f))
+				up.Public.Set(f, c.public(f, one))
+			}
+		}
+		if up.Link != "" {
+			return up, true
+		}
+	}
+	return up, false
+}
+
+// public is where peers send to.
+func (c UplinkChoice) public(f Family, up Uplink) netip.Addr {
+	return cmp.Or(c.Public.Of(f), up.Addr.Of(f))
 }
 
 // matches tries a pattern against every address, then against every name.
@@ -198,8 +218,8 @@ func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
 	return fixed[0].Prefix.Addr()
 }
 
-// best picks the address to use as a source: keep while it works, since one that is added must change nothing. Else IPv4 link-local last, permanent
-// before dynamic before one that is no prefix, as virtual addresses are, before temporary.
+// best picks the address to use as a source: IPv4 link-local last, then temporary ones (RFC 8981). Of the others it takes keep, since one that is added must
+// change nothing, and else a permanent one before one with a lifetime; in IPv4 one with a prefix of its full length, as virtual addresses are, comes after these.
 func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 	usable := slices.DeleteFunc(slices.Clone(addrs), func(a InterfaceAddr) bool {
 		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
@@ -208,9 +228,6 @@ func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 		return netip.Addr{}
 	}
 	rank := func(a InterfaceAddr) int {
-		if a.Prefix.Addr() == keep {
-			return -1
-		}
 		r := 0
 		if a.Prefix.Addr().IsLinkLocalUnicast() {
 			r += 16
@@ -218,7 +235,10 @@ func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 		if a.Temporary {
 			r += 8
 		}
-		if a.Prefix.IsSingleIP() {
+		if a.Prefix.Addr() == keep {
+			return r - 1
+		}
+		if a.Prefix.IsSingleIP() && f == IPv4 {
 			r += 4
 		}
 		if a.Dynamic {

@@ -123,64 +123,95 @@ func TestUplinkAddressPreference(t *testing.T) {
 	}
 }
 
-// What is in use is kept while it works, whatever comes to the host or goes.
-func TestUplinkInUse(t *testing.T) {
+// A settled uplink is kept while it works, whatever comes to the host or goes.
+func TestSettledUplink(t *testing.T) {
 	both := []Family{IPv4, IPv6}
-	use := Dual[netip.Addr]{V4: netip.MustParseAddr("192.168.7.3"), V6: netip.MustParseAddr("fd77::3")}
+	settled := Uplink{Link: "eth1", Addr: Dual[netip.Addr]{V4: netip.MustParseAddr("192.168.7.3"), V6: netip.MustParseAddr("fd77::3")}}
+	recorded := Uplink{Addr: settled.Addr}
 	eth1 := func(s *Snapshot) *Interface { return &s.Interfaces[2] }
 	for name, tt := range map[string]struct {
-		change func(*Snapshot)
-		want   string // link, or what the error says
-		v4     string
+		settled  Uplink
+		change   func(*Snapshot)
+		link, v4 string
+		err      string
 	}{
-		"nothing":                  {func(*Snapshot) {}, "eth1", "192.168.7.3"},
-		"no default route":         {func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3"},
-		"a virtual address, first": {func(s *Snapshot) { eth1(s).Addrs = append(addresses("192.168.7.99/32"), eth1(s).Addrs...) }, "eth1", "192.168.7.3"},
-		"its lifetime is limited": {func(s *Snapshot) {
+		"nothing":                  {settled, func(*Snapshot) {}, "eth1", "192.168.7.3", ""},
+		"nothing, by the record":   {recorded, func(*Snapshot) {}, "eth1", "192.168.7.3", ""},
+		"no default route":         {settled, func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3", ""},
+		"a virtual address, first": {settled, func(s *Snapshot) { eth1(s).Addrs = append(addresses("192.168.7.99/32"), eth1(s).Addrs...) }, "eth1", "192.168.7.3", ""},
+		"its lifetime is limited": {settled, func(s *Snapshot) {
 			eth1(s).Addrs[0].Dynamic, eth1(s).Addrs[1].Dynamic = true, true
 			eth1(s).Addrs = append(addresses("192.168.7.99/24", "fd77::99/64"), eth1(s).Addrs...)
-		}, "eth1", "192.168.7.3"},
-		"it is gone":       {func(s *Snapshot) { eth1(s).Addrs = eth1(s).Addrs[1:] }, "eth0", "10.0.2.15"},
-		"it is deprecated": {func(s *Snapshot) { eth1(s).Addrs[1].Deprecated = true }, "eth0", "10.0.2.15"},
-		"the link is down": {func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15"},
-		"it moves to another link": {func(s *Snapshot) {
-			s.Interfaces[1].Addrs, eth1(s).Addrs = append(s.Interfaces[1].Addrs, eth1(s).Addrs...), nil
-		}, "eth0", "192.168.7.3"},
-		"all is gone": {func(s *Snapshot) { eth1(s).Addrs, s.Defaults = nil, nil }, "no interface matches and there is no default route", ""},
+		}, "eth1", "192.168.7.3", ""},
+		"one address is another":     {settled, func(s *Snapshot) { eth1(s).Addrs[0] = addresses("192.168.7.4/24")[0] }, "eth1", "192.168.7.4", ""},
+		"one address, by the record": {recorded, func(s *Snapshot) { eth1(s).Addrs[0] = addresses("192.168.7.4/24")[0] }, "eth1", "192.168.7.4", ""},
+		"all are others":             {settled, func(s *Snapshot) { eth1(s).Addrs = addresses("192.168.7.4/24", "fd77::4/64") }, "eth1", "192.168.7.4", ""},
+		"all, by the record":         {recorded, func(s *Snapshot) { eth1(s).Addrs = addresses("192.168.7.4/24", "fd77::4/64") }, "eth0", "10.0.2.15", ""},
+		"a family is gone":           {settled, func(s *Snapshot) { eth1(s).Addrs = eth1(s).Addrs[1:] }, "eth0", "10.0.2.15", ""},
+		"the link is down":           {settled, func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15", ""},
+		"another link has the address too, and is down": {recorded, func(s *Snapshot) {
+			s.Interfaces = append([]Interface{{Name: "eth7", MTU: 1500, Addrs: eth1(s).Addrs}}, s.Interfaces...)
+		}, "eth1", "192.168.7.3", ""},
+		"the loopback interface has the address too": {recorded, func(s *Snapshot) {
+			s.Interfaces[0].Addrs = append(s.Interfaces[0].Addrs, addresses("192.168.7.3/32", "fd77::3/128")...)
+		}, "eth1", "192.168.7.3", ""},
+		"all is gone": {settled, func(s *Snapshot) { s.Interfaces, s.Defaults = s.Interfaces[:1], nil }, "", "", "no interface matches and there is no default route"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := lan()
 			tt.change(&s)
-			up, err := UplinkChoice{Current: use}.Choose(s, both)
-			if err != nil && strings.Contains(err.Error(), tt.want) {
-				return
-			}
-			if err != nil || up.Link != tt.want || up.Addr.V4 != netip.MustParseAddr(tt.v4) {
-				t.Errorf("chose %+v, %v, want %s", up, err, tt.want)
+			up, err := UplinkChoice{Settled: tt.settled, Current: tt.settled.Addr}.Choose(s, both)
+			switch {
+			case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)):
+				t.Errorf("error %v, want %s", err, tt.err)
+			case tt.err == "" && (err != nil || up.Link != tt.link || up.Addr.V4 != netip.MustParseAddr(tt.v4)):
+				t.Errorf("chose %+v, %v, want %s by %s", up, err, tt.v4, tt.link)
 			}
 		})
 	}
 	// What the operator says comes first.
 	for _, choice := range []UplinkChoice{{Interfaces: []string{"eth0"}}, {Public: Dual[netip.Addr]{V4: netip.MustParseAddr("10.0.2.15")}}} {
-		choice.Current = use
+		choice.Settled = settled
 		if up, err := choice.Choose(lan(), both); err != nil || up.Link != "eth0" {
 			t.Errorf("%+v: chose %+v, %v, want eth0", choice, up, err)
 		}
 	}
 }
 
-// A host that has nothing in use yet takes its own address before a virtual one.
-func TestVirtualAddressIsTakenLast(t *testing.T) {
-	s := lan()
-	own := addresses("10.0.2.15/24", "fd00::15/64")
-	own[0].Dynamic, own[1].Dynamic = true, true
-	s.Interfaces[1].Addrs = append(addresses("10.0.2.99/32", "fd00::99/128"), own...)
-	if up, err := (UplinkChoice{}).Choose(s, []Family{IPv4, IPv6}); err != nil || up.Addr.V4 != own[0].Prefix.Addr() || up.Addr.V6 != own[1].Prefix.Addr() {
-		t.Errorf("chose %+v, %v", up, err)
+// Of an interface, what is used so far is taken before what comes besides, but for what is no address to stay with.
+func TestUplinkAddressIsKept(t *testing.T) {
+	own := func(dynamic bool, prefixes ...string) []InterfaceAddr {
+		as := addresses(prefixes...)
+		for i := range as {
+			as[i].Dynamic = dynamic
+		}
+		return as
 	}
-	s.Interfaces[1].Addrs = addresses("10.0.2.99/32", "fd00::99/128") // as clouds give them
-	if up, err := (UplinkChoice{}).Choose(s, []Family{IPv4, IPv6}); err != nil || up.Addr.V4 != netip.MustParseAddr("10.0.2.99") {
-		t.Errorf("chose %+v, %v", up, err)
+	temporary := own(true, "fd00::7e/64", "fd00::d/64")
+	temporary[0].Temporary = true
+	for name, tt := range map[string]struct {
+		addrs      []InterfaceAddr
+		used, want string
+	}{
+		"a virtual one, at first":           {append(addresses("10.0.2.99/32"), own(true, "10.0.2.15/24")...), "", "10.0.2.15"},
+		"a virtual one in use":              {append(addresses("10.0.2.99/32"), own(true, "10.0.2.15/24")...), "10.0.2.99", "10.0.2.99"},
+		"a virtual one alone":               {addresses("10.0.2.99/32"), "", "10.0.2.99"},
+		"a permanent one comes":             {append(addresses("10.0.2.99/24"), own(true, "10.0.2.15/24")...), "10.0.2.15", "10.0.2.15"},
+		"link-local in use, DHCP was late":  {append(addresses("169.254.7.7/16"), own(true, "10.0.2.15/24")...), "169.254.7.7", "10.0.2.15"},
+		"temporary in use, SLAAC was late":  {temporary, "fd00::7e", "fd00::d"},
+		"IPv6 with a full prefix, at first": {append(own(true, "fd00::5/64"), addresses("fd00::d1c/128")...), "", "fd00::d1c"},
+	} {
+		s := lan()
+		s.Interfaces[1].Addrs = tt.addrs
+		want := netip.MustParseAddr(tt.want)
+		for _, choice := range []UplinkChoice{{}, {Interfaces: []string{"eth0"}}} {
+			if tt.used != "" {
+				choice.Current.Set(FamilyOf(want), netip.MustParseAddr(tt.used))
+			}
+			if up, err := choice.Choose(s, []Family{FamilyOf(want)}); err != nil || up.Addr.Of(FamilyOf(want)) != want {
+				t.Errorf("%s: chose %+v, %v, want %s", name, up.Addr, err, want)
+			}
+		}
 	}
 }
 
@@ -189,11 +220,11 @@ func TestUplinkKeepsItsAddress(t *testing.T) {
 	snap := lan()
 	snap.Interfaces[1].Addrs = addresses("10.0.2.15/24", "fd00::99/128", "fd00::15/64", "fe80::1/64")
 	for _, tt := range []struct{ name, keep, want string }{
-		{"nothing to keep", "", "fd00::15"},
+		{"nothing to keep", "", "fd00::99"},
 		{"the one in use", "fd00::15", "fd00::15"},
 		{"a virtual one in use", "fd00::99", "fd00::99"},
-		{"gone", "fd00::7", "fd00::15"},
-		{"of the link alone", "fe80::1", "fd00::15"},
+		{"gone", "fd00::7", "fd00::99"},
+		{"of the link alone", "fe80::1", "fd00::99"},
 	} {
 		for _, choice := range []UplinkChoice{{}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fd00:")}}} {
 			if tt.keep != "" {

@@ -33,7 +33,7 @@ type Config struct {
 	Uplink   ip.UplinkChoice // zero: the interface of the default route
 	StateDir string          // survives a reboot
 	RunDir   string          // does not
-	Networks []fabric.Config // of which Host, Log and StateDir are set by New; they differ in their names
+	Networks []fabric.Config // of which Host, Uplink, Log and StateDir are set by New; they differ in their names
 
 	Calls   func() uint64 // system calls that the kernel has taken so far; may be nil
 	Changed func(Status)  // called after every pass; may be nil
@@ -75,7 +75,7 @@ func New(cfg Config) (*Agent, error) {
 		if slices.Contains(names, network.Name) {
 			return nil, fmt.Errorf("there are two networks with the name %q: give one of them another", network.Name)
 		}
-		network.Host, network.Log, network.StateDir = cfg.Host, named(cfg.Log, network.Name), hostfiles.NetworkDir(cfg.StateDir, network.Name)
+		network.Host, network.Uplink, network.Log, network.StateDir = cfg.Host, cfg.Uplink, named(cfg.Log, network.Name), hostfiles.NetworkDir(cfg.StateDir, network.Name)
 		f, err := fabric.New(network, &a.inbox)
 		if err != nil {
 			return nil, err

@@ -125,7 +125,7 @@ func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*l
 		return nil, trouble.Wrap(trouble.KernelFailed, "", fmt.Errorf("read kernel: %w", err))
 	}
 	st.Dropped = a.drops.add(l.snap.Drops)
-	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(l.snap, a.cfg.Uplink) })
+	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(l.snap) })
 	for _, p := range passes {
 		if uplink := p.Uplink(); st.Uplink == nil && uplink.Link != "" {
 			st.Uplink = uplinkStatus(uplink)

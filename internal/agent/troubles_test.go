@@ -245,8 +245,11 @@ func afflictions() map[trouble.Code]affliction {
 			cure:  func(_ *world, h *node) { h.uplink(h.n) },
 		},
 		trouble.UplinkOther: {
-			cause: func(_ *world, h *node) { h.vpn() },
-			cure:  func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },
+			cause: func(_ *world, h *node) {
+				<-time.After(settle)
+				h.vpn()
+			},
+			cure: func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },
 		},
 		trouble.ForwardBlocked: {
 			cause: func(_ *world, h *node) { h.kernel.SetFilters(foreign(ip.Drop)) },

@@ -62,7 +62,7 @@ func (h *node) vpn() {
 		{Prefix: netip.MustParsePrefix("10.8.0.2/24")}, {Prefix: netip.MustParsePrefix("fd08::2/64")},
 	}}
 	h.kernel.AddInterface(tun)
-	for dst, via := range map[string]string{"0.0.0.0/0": "172.30.0.254", "::/0": "fd30::fe"} {
+	for dst, via := range bothDefaults {
 		own := ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "eth0"}
 		after := own
 		after.Metric = 2000
@@ -79,7 +79,7 @@ func TestUplinkIsKept(t *testing.T) {
 	for name, change := range map[string]func(*node){
 		"a default route that comes first": (*node).vpn,
 		"no default route": func(h *node) {
-			for dst, via := range map[string]string{"0.0.0.0/0": "172.30.0.254", "::/0": "fd30::fe"} {
+			for dst, via := range bothDefaults {
 				h.external(ip.Op{Verb: ip.Delete, Old: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "eth0"}})
 			}
 		},
@@ -98,6 +98,7 @@ func TestUplinkIsKept(t *testing.T) {
 					h := w.hosts[0]
 					h.change = func(c *Config) { c.Uplink.Public = public }
 					w.start()
+					<-time.After(settle)
 					w.converged(soon)
 					was, uplink := h.owned(), *h.agent.Status().Uplink
 					kept := func(what string) {

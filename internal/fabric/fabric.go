@@ -43,6 +43,7 @@ type Config struct {
 	Keys     Keys
 	Backends map[string]backend.New
 	Options  decision.Options
+	Uplink   ip.UplinkChoice // zero: the interface of the default route
 	Lease    LeaseOptions
 
 	SubnetFile string
@@ -90,13 +91,13 @@ type Fabric struct {
 	backend  backend.Backend
 	warnings []string
 
-	scope        ip.Scope            // of the last pass that had one
-	underlay     ip.Dual[netip.Addr] // addresses of the uplink in use
-	lease        subnet.Lease        // last held; stays in force when lost, so that local traffic goes on
-	applied      bool                // the kernel has been made right once
-	wanted       ip.State            // what the last pass wanted
-	baseline     *baseline           // nil: only a full pass will do
-	lastBaseline *baseline           // that a full pass began with
+	scope        ip.Scope // of the last pass that had one
+	uplinks      uplinks
+	lease        subnet.Lease // last held; stays in force when lost, so that local traffic goes on
+	applied      bool         // the kernel has been made right once
+	wanted       ip.State     // what the last pass wanted
+	baseline     *baseline    // nil: only a full pass will do
+	lastBaseline *baseline    // that a full pass began with
 	verdicts     verdicts
 	announced    advertised
 }
@@ -108,9 +109,7 @@ func New(cfg Config, loop Loop) (*Fabric, error) {
 		return nil, err
 	}
 	f := &Fabric{cfg: cfg, record: record, lease: record.Record().Lease()}
-	if f.underlay = record.Record().Underlay(); f.underlay == (ip.Dual[netip.Addr]{}) {
-		f.underlay = f.lease.Attrs.Public // of a tulled that recorded no more
-	}
+	f.uplinks.restore(record.Record(), cfg.Host, cfg.Uplink)
 	f.keeper = newKeeper(cfg, f.lease.Subnets, loop.Hurry)
 	unwritten := logthrottle.Throttle{}
 	cache := hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.Keys.Config, Endpoints: cfg.Keys.Endpoints}, func(err error) {

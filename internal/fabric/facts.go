@@ -21,8 +21,9 @@ type facts struct {
 	host  backend.Host
 	self  subnet.Lease
 
-	today     string // the interface that would be the uplink if none were in use; empty: the one that is
-	unchanged bool   // what is wanted is what was wanted before
+	uplink    ip.Uplink // as it is
+	today     string    // the interface that would be the uplink if none were in use; empty: the one that is
+	unchanged bool      // what is wanted is what was wanted before
 
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of an earlier time
@@ -44,55 +45,22 @@ func (f *Fabric) readScope(v *facts) ip.Scope {
 }
 
 // look takes in what has been read of the host, chooses the uplink, and has the lease announce it.
-func (f *Fabric) look(v *facts, snap ip.Snapshot, choice ip.UplinkChoice) error {
-	v.snap, choice.Current = snap, f.underlay
-	uplink, lacking, err := f.chooseUplink(snap, choice)
+func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
+	v.snap = snap
+	uplink, lacking, err := f.uplinks.choose(snap, f.cfg.Uplink, f.network.Families())
 	if err != nil {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
-	v.lacking = trouble.Wrap(trouble.UplinkMissing, "", lacking)
-	v.today = passedOver(choice, snap, f.network.Families(), uplink)
-	f.underlay = uplink.Addr
+	v.lacking, v.uplink = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacking), uplink.Only(f.network.Families())
+	if lacking != nil {
+		uplink = f.uplinks.fill(uplink, f.network.Families())
+	} else {
+		v.today = passedOver(f.cfg.Uplink, snap, f.network.Families(), uplink)
+	}
 	uplink = uplink.Only(f.network.Families())
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
 	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)
-}
-
-// chooseUplink chooses the uplink. If it lacks an address of some of the families, these go on with what was in use, so that the others are kept
-// right; lacking says so.
-func (f *Fabric) chooseUplink(snap ip.Snapshot, choice ip.UplinkChoice) (uplink ip.Uplink, lacking, err error) {
-	uplink, err = choice.Choose(snap, f.network.Families())
-	if err == nil {
-		return uplink, nil, nil
-	}
-	for _, family := range f.network.Families() {
-		one, no := choice.Choose(snap, []ip.Family{family})
-		addr, public := one.Addr.Of(family), one.Public.Of(family)
-		switch {
-		case no == nil && (uplink.Link == "" || uplink.Link == one.Link):
-			uplink.Link, uplink.MTU = one.Link, one.MTU
-		case f.underlay.Of(family).IsValid():
-			addr, public = f.underlay.Of(family), f.lease.Attrs.Public.Of(family)
-		default:
-			return uplink, nil, err
-		}
-		uplink.Addr.Set(family, addr)
-		uplink.Public.Set(family, public)
-	}
-	if uplink.Link == "" {
-		return uplink, nil, err
-	}
-	return uplink, err, nil
-}
-
-// passedOver tells which interface would be the uplink if none were in use; empty if it is the one in use.
-func passedOver(choice ip.UplinkChoice, snap ip.Snapshot, families []ip.Family, used ip.Uplink) string {
-	choice.Current = ip.Dual[netip.Addr]{}
-	if today, err := choice.Choose(snap, families); err == nil && today.Link != used.Link {
-		return today.Link
-	}
-	return ""
 }
 
 // ownAddrs is every address of this host.
@@ -115,7 +83,7 @@ func (f *Fabric) claim(v *facts) error {
 			return err
 		}
 		f.lease = lease
-		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.underlay)))
+		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.uplinks.settled.Addr)))
 	} else {
 		v.notHeld = trouble.Wrap(leaseCode(err), "", err)
 	}

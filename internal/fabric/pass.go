@@ -109,17 +109,17 @@ func (p *Pass) Prepare(others []*Pass) bool {
 func (p *Pass) Scope() ip.Scope { return p.scope }
 
 // Decide says what is wanted, from one look at the host. It returns false, and Err says why, if there is nothing to be said.
-func (p *Pass) Decide(snap ip.Snapshot, choice ip.UplinkChoice) bool {
-	p.err = p.decide(snap, choice)
+func (p *Pass) Decide(snap ip.Snapshot) bool {
+	p.err = p.decide(snap)
 	return p.err == nil
 }
 
 // Uplink is the interface that was chosen for the families of the network; zero if none was.
-func (p *Pass) Uplink() ip.Uplink { return p.facts.host.Uplink }
+func (p *Pass) Uplink() ip.Uplink { return p.facts.uplink }
 
-func (p *Pass) decide(snap ip.Snapshot, choice ip.UplinkChoice) error {
+func (p *Pass) decide(snap ip.Snapshot) error {
 	f, v := p.fabric, &p.facts
-	if err := f.look(v, snap, choice); err != nil {
+	if err := f.look(v, snap); err != nil {
 		return err
 	}
 	mtu, err := f.backend.MTU(v.host.Uplink)

@@ -59,7 +59,7 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 	}
 	if found.uplink != "" {
 		used := p.facts.host.Uplink.Link
-		add(trouble.UplinkOther, used, fmt.Sprintf("traffic between hosts goes over %s, which works, and by the default route it would be %s: start tulled with --iface %s to move it there",
+		add(trouble.UplinkOther, used, fmt.Sprintf("traffic between hosts goes over %s, in use so far, and by the default route it would be %s: start tulled with --iface %s to move it there",
 			used, found.uplink, found.uplink))
 	}
 	for _, problem := range found.problems {

@@ -39,7 +39,7 @@ var errGarbled = errors.New("not a record of tulled")
 type Record struct {
 	Subnets  string         `json:"subnets,omitempty"` // as in the lease's key
 	Attrs    *flannel.Attrs `json:"attrs,omitempty"`   // as in the lease's value
-	Uplink   []netip.Addr   `json:"uplink,omitempty"`  // addresses of it; peers may send to others
+	Uplink   []netip.Addr   `json:"uplink,omitempty"`  // addresses of the settled one; peers may send to others
 	Links    []string       `json:"links,omitempty"`   // every link that may exist because of Tulle
 	Networks []netip.Prefix `json:"networks,omitempty"`
 }
@@ -152,8 +152,11 @@ func (r *RecordFile) Extend(scope ip.Scope) error {
 	return r.write(next)
 }
 
-// Underlay is the addresses of the uplink that was used last; zero if none was.
+// Underlay is the addresses of the uplink that was settled last. A record of earlier versions has those that peers send to alone.
 func (r Record) Underlay() (underlay ip.Dual[netip.Addr]) {
+	if len(r.Uplink) == 0 {
+		return r.Lease().Attrs.Public
+	}
 	for _, a := range r.Uplink {
 		underlay.Set(ip.FamilyOf(a), a)
 	}
