@@ -3,13 +3,16 @@
 package lab_test
 
 import (
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/hostfiles"
 	"tulle/internal/lab"
 	"tulle/internal/trouble"
 	"tulle/ip"
@@ -36,6 +39,12 @@ func TestUplinkInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	dev := was.Uplink.Link
+	if !eventually(time.Minute, func() bool {
+		record, err := hostfiles.ReadRecord(filepath.Join(host.Dir, "state"))
+		return err == nil && len(record.Uplink) == 2
+	}) {
+		t.Fatal("the uplink is not settled")
+	}
 	defaults := regexp.MustCompile(`(?m)^route (0\.0\.0\.0|::)/0 .*\n`)
 	overlay := func() string { return defaults.ReplaceAllString(fingerprint(t, host), "") }
 	before := overlay()
