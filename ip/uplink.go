@@ -33,8 +33,8 @@ type UplinkChoice struct {
 	Patterns   []*regexp.Regexp // tried next, against each address and then each name
 	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
 	Public     Dual[netip.Addr] // advertised instead of the interface's own
-	Current    Dual[netip.Addr] // used in the last pass: taken of an interface whose other addresses are hardly better
-	Settled    Uplink           // in use for so long that it is kept while it works; of an earlier run only the addresses are known
+	Settled    Uplink           // in use for so long that it is kept while it works; without a link if only addresses are known
+	Current    Uplink           // chosen last, by the same choice
 }
 
 // Explicit reports whether the operator named an interface in any way.
@@ -46,34 +46,42 @@ func (c UplinkChoice) Explicit() bool {
 // reachability; without any of them the owner of the public address, else the interface of the default route. A public
 // address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route. What is settled
 // comes before the default route: that another is preferred now, or that there is none, says nothing about the way to other hosts.
-// It fails, with a reason for each candidate, if none has an address of every family.
-func (c UplinkChoice) Choose(snap Snapshot, families []Family) (Uplink, error) {
+// An interface that is, or was, in use and now lacks addresses of some of the families comes with those that it had; lacking names these families.
+// It fails, with a reason for each candidate, if no interface will do.
+func (c UplinkChoice) Choose(snap Snapshot, families []Family) (up Uplink, lacking []Family, err error) {
 	var reasons []error
-	for _, candidate := range c.candidates(snap, families) {
-		up, err := candidate.uplink(snap, families, c.Current)
-		if err != nil {
-			reasons = append(reasons, err)
-			continue
+	for _, group := range c.candidates(snap, families) {
+		for _, candidate := range group {
+			one, lacks, err := c.uplink(candidate, snap, families)
+			switch {
+			case err != nil:
+				reasons = append(reasons, err)
+			case len(lacks) == 0:
+				return one, nil, nil
+			case up.Link == "":
+				up, lacking = one, lacks
+			}
 		}
-		for _, f := range families {
-			up.Public.Set(f, c.public(f, up))
+		if up.Link != "" {
+			return up, lacking, nil
 		}
-		return up, nil
 	}
 	if len(reasons) == 0 {
-		return Uplink{}, errors.New("no interface matches and there is no default route: name the uplink with --iface")
+		return Uplink{}, nil, errors.New("no interface matches and there is no default route: name the uplink with --iface")
 	}
-	return Uplink{}, fmt.Errorf("no usable uplink: %w", errors.Join(reasons...))
+	return Uplink{}, nil, fmt.Errorf("no usable uplink: %w", errors.Join(reasons...))
 }
 
 // candidate is an interface to try, with the addresses that its selection fixed.
 type candidate struct {
-	link  string
-	fixed []netip.Addr
-	why   string
+	link   string
+	fixed  []netip.Addr
+	strict bool // no other address will do
+	why    string
 }
 
-func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
+// candidates are groups of interfaces, of which an earlier one is preferred even if what it was used with is not all there.
+func (c UplinkChoice) candidates(snap Snapshot, families []Family) [][]candidate {
 	var cs []candidate
 	for _, name := range c.Interfaces {
 		why := "--iface " + name
@@ -91,63 +99,65 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []candidate {
 		cs = append(cs, candidate{link: path.Link, fixed: []netip.Addr{path.Source}, why: fmt.Sprintf("--iface-can-reach %s", c.CanReach)})
 	}
 	if c.Explicit() {
-		return cs
+		var used []candidate // it may have lost just what told that it was meant
+		for _, one := range interfacesOf(c.Current, snap) {
+			one.fixed, one.strict = Addrs(c.Current.Addr), true
+			used = append(used, one)
+		}
+		return [][]candidate{cs, used}
 	}
 	for _, f := range families {
 		if p := c.Public.Of(f); p.IsValid() && owner(snap, p) != "" {
 			cs = append(cs, candidate{link: owner(snap, p), fixed: []netip.Addr{p}, why: fmt.Sprintf("owner of the public address %s", p)})
 		}
 	}
-	cs = append(cs, c.settled(snap)...)
+	var defaults []candidate
 	for _, f := range families {
 		for _, r := range snap.Defaults {
 			if FamilyOf(r.Dst.Addr()) == f {
-				cs = append(cs, candidate{link: r.Link, why: f.String() + " default route"})
+				defaults = append(defaults, candidate{link: r.Link, why: f.String() + " default route"})
 			}
 		}
 	}
-	return cs
+	return [][]candidate{cs, interfacesOf(c.Settled, snap), defaults, interfacesOf(c.Current, snap)}
 }
 
-// settled lists the interfaces that may be the settled uplink: that of its name, and those that have some of its addresses.
-func (c UplinkChoice) settled(snap Snapshot) []candidate {
-	var cs []candidate
+// interfacesOf lists the interfaces that may be an uplink of earlier, the likeliest first: of its name with one of its addresses, with one of these,
+// since names may change at a boot, and of its name alone.
+func interfacesOf(used Uplink, snap Snapshot) []candidate {
+	var ranked [3][]candidate
 	for _, i := range snap.Interfaces {
-		has := func(a InterfaceAddr) bool {
-			addr := a.Prefix.Addr()
-			return c.Settled.Addr.Of(FamilyOf(addr)) == addr && !a.Deprecated
-		}
-		switch one := (candidate{link: i.Name, why: "in use so far"}); {
+		named, has := i.Name == used.Link, i.hasAny(used.Addr)
+		one := candidate{link: i.Name, why: "in use so far"}
+		switch {
 		case i.Loopback || !i.Up:
-		case i.Name == c.Settled.Link:
-			cs = slices.Insert(cs, 0, one)
-		case slices.ContainsFunc(i.Addrs, has):
-			cs = append(cs, one)
+		case named && has:
+			ranked[0] = append(ranked[0], one)
+		case has:
+			ranked[1] = append(ranked[1], one)
+		case named:
+			ranked[2] = append(ranked[2], one)
 		}
 	}
-	return cs
+	return slices.Concat(ranked[:]...)
 }
 
-// Lacking returns the settled uplink with those of the families that it has addresses of; false if it has none at all.
-func (c UplinkChoice) Lacking(snap Snapshot, families []Family) (up Uplink, ok bool) {
-	for _, candidate := range c.settled(snap) {
-		for _, f := range families {
-			if one, err := candidate.uplink(snap, []Family{f}, c.Current); err == nil {
-				up.Link, up.MTU = one.Link, one.MTU
-				up.Addr.Set(f, one.Addr.Of(f))
-				up.Public.Set(f, c.public(f, one))
-			}
-		}
-		if up.Link != "" {
-			return up, true
+// hasAny reports whether the interface has one of the addresses, and may go on with it.
+func (i Interface) hasAny(addrs Dual[netip.Addr]) bool {
+	return slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool {
+		addr := a.Prefix.Addr()
+		return addrs.Of(FamilyOf(addr)) == addr && !a.Deprecated
+	})
+}
+
+// used is what is known of an interface that is, or was, in use; zero if it was not.
+func (c UplinkChoice) used(i Interface) Uplink {
+	for _, u := range []Uplink{c.Settled, c.Current} {
+		if u.Link == i.Name || i.hasAny(u.Addr) {
+			return u
 		}
 	}
-	return up, false
-}
-
-// public is where peers send to.
-func (c UplinkChoice) public(f Family, up Uplink) netip.Addr {
-	return cmp.Or(c.Public.Of(f), up.Addr.Of(f))
+	return Uplink{}
 }
 
 // matches tries a pattern against every address, then against every name.
@@ -183,24 +193,30 @@ func owner(snap Snapshot, addr netip.Addr) string {
 	return ""
 }
 
-func (c candidate) uplink(snap Snapshot, families []Family, keep Dual[netip.Addr]) (Uplink, error) {
-	n := slices.IndexFunc(snap.Interfaces, func(i Interface) bool { return i.Name == c.link })
+// uplink is the candidate as an uplink. Addresses that an interface in use had stand for those that it lacks, but not for all.
+func (c UplinkChoice) uplink(one candidate, snap Snapshot, families []Family) (up Uplink, lacking []Family, err error) {
+	n := slices.IndexFunc(snap.Interfaces, func(i Interface) bool { return i.Name == one.link })
 	if n < 0 {
-		return Uplink{}, fmt.Errorf("%s: no such interface on this host", c.why)
+		return Uplink{}, nil, fmt.Errorf("%s: no such interface on this host", one.why)
 	}
 	i := snap.Interfaces[n]
 	if !i.Up {
-		return Uplink{}, fmt.Errorf("%s: interface %s is down", c.why, i.Name)
+		return Uplink{}, nil, fmt.Errorf("%s: interface %s is down", one.why, i.Name)
 	}
-	up := Uplink{Link: i.Name, MTU: i.MTU}
+	up, used := Uplink{Link: i.Name, MTU: i.MTU}, c.used(i)
 	for _, f := range families {
-		addr := c.addr(i, f, keep.Of(f))
+		addr, public := one.addr(i, f, used.Addr.Of(f)), netip.Addr{}
 		if !addr.IsValid() {
-			return Uplink{}, fmt.Errorf("%s: interface %s has no %s address that other hosts reach", c.why, i.Name, f)
+			addr, public = used.Addr.Of(f), used.Public.Of(f)
+			lacking = append(lacking, f)
+		}
+		if !addr.IsValid() || len(lacking) == len(families) {
+			return Uplink{}, nil, fmt.Errorf("%s: interface %s has no %s address that other hosts reach", one.why, i.Name, f)
 		}
 		up.Addr.Set(f, addr)
+		up.Public.Set(f, cmp.Or(c.Public.Of(f), public, addr))
 	}
-	return up, nil
+	return up, lacking, nil
 }
 
 // addr picks one of the addresses that the selection fixed, even if it is to be used no more, else the best of the interface.
@@ -209,10 +225,10 @@ func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
 		addr := a.Prefix.Addr()
 		return !slices.Contains(c.fixed, addr) || FamilyOf(addr) != f || !BetweenHosts(addr)
 	})
-	if len(fixed) == 0 {
+	if len(fixed) == 0 && !c.strict {
 		return best(i.Addrs, f, keep)
 	}
-	if addr := best(fixed, f, keep); addr.IsValid() {
+	if addr := best(fixed, f, keep); addr.IsValid() || len(fixed) == 0 {
 		return addr
 	}
 	return fixed[0].Prefix.Addr()

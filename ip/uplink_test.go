@@ -75,7 +75,7 @@ func TestChooseUplink(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := tt.choice.Choose(lan(), tt.families)
+			got, lacking, err := tt.choice.Choose(lan(), tt.families)
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
 					t.Fatalf("error %v, want one with %q", err, tt.err)
@@ -85,8 +85,8 @@ func TestChooseUplink(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got != tt.want {
-				t.Errorf("got %+v, want %+v", got, tt.want)
+			if got != tt.want || lacking != nil {
+				t.Errorf("got %+v without %v, want %+v", got, lacking, tt.want)
 			}
 		})
 	}
@@ -102,7 +102,7 @@ func TestUplinkAddressPreference(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("fd00::1/64")},
 	}
 	for _, want := range []string{"fd00::1", "fd00::d", "fd00::7e"} {
-		up, err := UplinkChoice{}.Choose(s, []Family{IPv6})
+		up, _, err := UplinkChoice{}.Choose(s, []Family{IPv6})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,62 +117,77 @@ func TestUplinkAddressPreference(t *testing.T) {
 	}
 	// An interface that has come up has its link-local address first.
 	for _, choice := range []UplinkChoice{{}, {Interfaces: []string{"fe80::1"}}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fe80")}}} {
-		if up, err := choice.Choose(s, []Family{IPv6}); err == nil || !strings.Contains(err.Error(), "interface eth0 has no ipv6 address that other hosts reach") {
+		if up, _, err := choice.Choose(s, []Family{IPv6}); err == nil || !strings.Contains(err.Error(), "interface eth0 has no ipv6 address that other hosts reach") {
 			t.Errorf("chose %v, %v, want no link-local address", up.Addr.V6, err)
 		}
 	}
 }
 
-// A settled uplink is kept while it works, whatever comes to the host or goes.
+// A settled uplink is kept while it works, also without the addresses of one family, whatever comes to the host or goes.
 func TestSettledUplink(t *testing.T) {
 	both := []Family{IPv4, IPv6}
 	settled := Uplink{Link: "eth1", Addr: Dual[netip.Addr]{V4: netip.MustParseAddr("192.168.7.3"), V6: netip.MustParseAddr("fd77::3")}}
-	recorded := Uplink{Addr: settled.Addr}
+	unnamed := Uplink{Addr: settled.Addr}
 	eth1 := func(s *Snapshot) *Interface { return &s.Interfaces[2] }
+	renumber := func(prefixes ...string) func(*Snapshot) {
+		return func(s *Snapshot) { eth1(s).Addrs = addresses(prefixes...) }
+	}
 	for name, tt := range map[string]struct {
-		settled  Uplink
-		change   func(*Snapshot)
-		link, v4 string
-		err      string
+		settled        Uplink
+		change         func(*Snapshot)
+		link, v4, lack string
+		err            string
 	}{
-		"nothing":                  {settled, func(*Snapshot) {}, "eth1", "192.168.7.3", ""},
-		"nothing, by the record":   {recorded, func(*Snapshot) {}, "eth1", "192.168.7.3", ""},
-		"no default route":         {settled, func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3", ""},
-		"a virtual address, first": {settled, func(s *Snapshot) { eth1(s).Addrs = append(addresses("192.168.7.99/32"), eth1(s).Addrs...) }, "eth1", "192.168.7.3", ""},
+		"nothing":                  {settled, func(*Snapshot) {}, "eth1", "192.168.7.3", "", ""},
+		"nothing, without a name":  {unnamed, func(*Snapshot) {}, "eth1", "192.168.7.3", "", ""},
+		"no default route":         {settled, func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3", "", ""},
+		"a virtual address, first": {settled, renumber("192.168.7.99/32", "192.168.7.3/24", "fd77::3/64"), "eth1", "192.168.7.3", "", ""},
 		"its lifetime is limited": {settled, func(s *Snapshot) {
 			eth1(s).Addrs[0].Dynamic, eth1(s).Addrs[1].Dynamic = true, true
 			eth1(s).Addrs = append(addresses("192.168.7.99/24", "fd77::99/64"), eth1(s).Addrs...)
-		}, "eth1", "192.168.7.3", ""},
-		"one address is another":     {settled, func(s *Snapshot) { eth1(s).Addrs[0] = addresses("192.168.7.4/24")[0] }, "eth1", "192.168.7.4", ""},
-		"one address, by the record": {recorded, func(s *Snapshot) { eth1(s).Addrs[0] = addresses("192.168.7.4/24")[0] }, "eth1", "192.168.7.4", ""},
-		"all are others":             {settled, func(s *Snapshot) { eth1(s).Addrs = addresses("192.168.7.4/24", "fd77::4/64") }, "eth1", "192.168.7.4", ""},
-		"all, by the record":         {recorded, func(s *Snapshot) { eth1(s).Addrs = addresses("192.168.7.4/24", "fd77::4/64") }, "eth0", "10.0.2.15", ""},
-		"a family is gone":           {settled, func(s *Snapshot) { eth1(s).Addrs = eth1(s).Addrs[1:] }, "eth0", "10.0.2.15", ""},
-		"the link is down":           {settled, func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15", ""},
-		"another link has the address too, and is down": {recorded, func(s *Snapshot) {
+		}, "eth1", "192.168.7.3", "", ""},
+		"one address is another":      {settled, renumber("192.168.7.4/24", "fd77::3/64"), "eth1", "192.168.7.4", "", ""},
+		"one address, without a name": {unnamed, renumber("192.168.7.4/24", "fd77::3/64"), "eth1", "192.168.7.4", "", ""},
+		"all are others":              {settled, renumber("192.168.7.4/24", "fd77::4/64"), "eth1", "192.168.7.4", "", ""},
+		"all, without a name":         {unnamed, renumber("192.168.7.4/24", "fd77::4/64"), "eth0", "10.0.2.15", "", ""},
+		"a family is gone":            {settled, renumber("fd77::3/64"), "eth1", "192.168.7.3", "ipv4", ""},
+		"a family, without a name":    {unnamed, renumber("192.168.7.3/24"), "eth1", "192.168.7.3", "ipv6", ""},
+		"both families are gone":      {settled, renumber("fe80::3/64"), "eth0", "10.0.2.15", "", ""},
+		"the link is down":            {settled, func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15", "", ""},
+		"the names have changed": {settled, func(s *Snapshot) {
+			s.Interfaces[1].Name, s.Interfaces[2].Name = "eth1", "eth0"
+		}, "eth0", "192.168.7.3", "", ""},
+		"several links have the address": {settled, func(s *Snapshot) {
+			s.Interfaces[1].Addrs = eth1(s).Addrs
+		}, "eth1", "192.168.7.3", "", ""},
+		"another link has the address too, and is down": {unnamed, func(s *Snapshot) {
 			s.Interfaces = append([]Interface{{Name: "eth7", MTU: 1500, Addrs: eth1(s).Addrs}}, s.Interfaces...)
-		}, "eth1", "192.168.7.3", ""},
-		"the loopback interface has the address too": {recorded, func(s *Snapshot) {
+		}, "eth1", "192.168.7.3", "", ""},
+		"the loopback interface has the address too": {unnamed, func(s *Snapshot) {
 			s.Interfaces[0].Addrs = append(s.Interfaces[0].Addrs, addresses("192.168.7.3/32", "fd77::3/128")...)
-		}, "eth1", "192.168.7.3", ""},
-		"all is gone": {settled, func(s *Snapshot) { s.Interfaces, s.Defaults = s.Interfaces[:1], nil }, "", "", "no interface matches and there is no default route"},
+		}, "eth1", "192.168.7.3", "", ""},
+		"all is gone": {settled, func(s *Snapshot) { s.Interfaces, s.Defaults = s.Interfaces[:1], nil }, "", "", "", "no interface matches and there is no default route"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := lan()
 			tt.change(&s)
-			up, err := UplinkChoice{Settled: tt.settled, Current: tt.settled.Addr}.Choose(s, both)
+			up, lacking, err := UplinkChoice{Settled: tt.settled, Current: tt.settled}.Choose(s, both)
+			var lack string
+			for _, f := range lacking {
+				lack += f.String()
+			}
 			switch {
 			case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)):
 				t.Errorf("error %v, want %s", err, tt.err)
-			case tt.err == "" && (err != nil || up.Link != tt.link || up.Addr.V4 != netip.MustParseAddr(tt.v4)):
-				t.Errorf("chose %+v, %v, want %s by %s", up, err, tt.v4, tt.link)
+			case tt.err == "" && (err != nil || up.Link != tt.link || up.Addr.V4 != netip.MustParseAddr(tt.v4) || lack != tt.lack):
+				t.Errorf("chose %+v without %q, %v, want %s by %s without %q", up, lack, err, tt.v4, tt.link, tt.lack)
 			}
 		})
 	}
 	// What the operator says comes first.
 	for _, choice := range []UplinkChoice{{Interfaces: []string{"eth0"}}, {Public: Dual[netip.Addr]{V4: netip.MustParseAddr("10.0.2.15")}}} {
 		choice.Settled = settled
-		if up, err := choice.Choose(lan(), both); err != nil || up.Link != "eth0" {
+		if up, _, err := choice.Choose(lan(), both); err != nil || up.Link != "eth0" {
 			t.Errorf("%+v: chose %+v, %v, want eth0", choice, up, err)
 		}
 	}
@@ -206,9 +221,9 @@ func TestUplinkAddressIsKept(t *testing.T) {
 		want := netip.MustParseAddr(tt.want)
 		for _, choice := range []UplinkChoice{{}, {Interfaces: []string{"eth0"}}} {
 			if tt.used != "" {
-				choice.Current.Set(FamilyOf(want), netip.MustParseAddr(tt.used))
+				choice.Current.Addr.Set(FamilyOf(want), netip.MustParseAddr(tt.used))
 			}
-			if up, err := choice.Choose(s, []Family{FamilyOf(want)}); err != nil || up.Addr.Of(FamilyOf(want)) != want {
+			if up, _, err := choice.Choose(s, []Family{FamilyOf(want)}); err != nil || up.Addr.Of(FamilyOf(want)) != want {
 				t.Errorf("%s: chose %+v, %v, want %s", name, up.Addr, err, want)
 			}
 		}
@@ -228,9 +243,9 @@ func TestUplinkKeepsItsAddress(t *testing.T) {
 	} {
 		for _, choice := range []UplinkChoice{{}, {Patterns: []*regexp.Regexp{regexp.MustCompile("^fd00:")}}} {
 			if tt.keep != "" {
-				choice.Current.V6 = netip.MustParseAddr(tt.keep)
+				choice.Current.Addr.V6 = netip.MustParseAddr(tt.keep)
 			}
-			up, err := choice.Choose(snap, []Family{IPv6})
+			up, _, err := choice.Choose(snap, []Family{IPv6})
 			if err != nil || up.Addr.V6 != netip.MustParseAddr(tt.want) {
 				t.Errorf("%s: %v, %v, want %s", tt.name, up.Addr.V6, err, tt.want)
 			}

@@ -109,7 +109,7 @@ func New(cfg Config, loop Loop) (*Fabric, error) {
 		return nil, err
 	}
 	f := &Fabric{cfg: cfg, record: record, lease: record.Record().Lease()}
-	f.uplinks.restore(record.Record(), cfg.Host, cfg.Uplink)
+	f.uplinks.restore(record.Record(), cfg.Host)
 	f.keeper = newKeeper(cfg, f.lease.Subnets, loop.Hurry)
 	unwritten := logthrottle.Throttle{}
 	cache := hostfiles.NewViewFile(cfg.StateDir, hostfiles.Origin{ConfigKey: cfg.Keys.Config, Endpoints: cfg.Keys.Endpoints}, func(err error) {

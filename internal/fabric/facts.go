@@ -27,7 +27,7 @@ type facts struct {
 
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of an earlier time
-	lacking     error // why a family goes on with an uplink that it had
+	lacking     error // why a family goes on with an address that the uplink had
 	unpublished error // why peers are not told what they should be
 	outranked   error // why hosts that see the store for the first time leave this one out
 	unrecorded  error // why the next run will not know all that this one made
@@ -47,17 +47,14 @@ func (f *Fabric) readScope(v *facts) ip.Scope {
 // look takes in what has been read of the host, chooses the uplink, and has the lease announce it.
 func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
 	v.snap = snap
-	uplink, lacking, err := f.uplinks.choose(snap, f.cfg.Uplink, f.network.Families())
+	families := f.network.Families()
+	uplink, lacking, err := f.uplinks.choose(snap, f.cfg.Uplink, families)
 	if err != nil {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
-	v.lacking, v.uplink = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacking), uplink.Only(f.network.Families())
-	if lacking != nil {
-		uplink = f.uplinks.fill(uplink, f.network.Families())
-	} else {
-		v.today = passedOver(f.cfg.Uplink, snap, f.network.Families(), uplink)
-	}
-	uplink = uplink.Only(f.network.Families())
+	v.lacking = trouble.Wrap(trouble.UplinkMissing, uplink.Link, withoutFamilies(uplink, lacking))
+	v.uplink = uplink.Only(slices.DeleteFunc(slices.Clone(families), func(f ip.Family) bool { return slices.Contains(lacking, f) }))
+	v.today = passedOver(f.cfg.Uplink, snap, families, uplink)
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
 	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)
@@ -83,7 +80,7 @@ func (f *Fabric) claim(v *facts) error {
 			return err
 		}
 		f.lease = lease
-		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.uplinks.settled.Addr)))
+		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.uplinks.settled)))
 	} else {
 		v.notHeld = trouble.Wrap(leaseCode(err), "", err)
 	}
@@ -94,6 +91,8 @@ func (f *Fabric) claim(v *facts) error {
 		}}
 		if mine, ok := subnet.Mine(v.set.Set, claim); ok {
 			earlier, self = mine.Attrs, mine.Subnets
+		} else if v.lacking != nil {
+			return v.lacking // by now another host may have the address
 		}
 	}
 	attrs, err := f.announced.advertise(f.backend, v.among(self), earlier)

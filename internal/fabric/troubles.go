@@ -35,7 +35,6 @@ func leaseCode(err error) trouble.Code {
 // findings are what a pass finds wrong beside the error that keeps the network from being ready.
 type findings struct {
 	pending  string // what waits for a restart
-	uplink   string // which would be chosen today, and is not in use
 	problems []subnet.Problem
 	refused  []subnet.Problem // leases
 	blocked  []ip.Blockade    // where packets between containers are, or may be, dropped
@@ -57,10 +56,9 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 	if found.pending != "" {
 		add(trouble.ConfigPending, f.cfg.Keys.Config, found.pending)
 	}
-	if found.uplink != "" {
-		used := p.facts.host.Uplink.Link
-		add(trouble.UplinkOther, used, fmt.Sprintf("traffic between hosts goes over %s, in use so far, and by the default route it would be %s: start tulled with --iface %s to move it there",
-			used, found.uplink, found.uplink))
+	if used, today := p.facts.host.Uplink.Link, p.facts.today; today != "" {
+		add(trouble.UplinkOther, used, fmt.Sprintf("traffic between hosts goes over %s, in use so far, and without that it would be %s: start tulled with --iface %s to move it there, or with --iface %s to keep it and this silent",
+			used, today, today, used))
 	}
 	for _, problem := range found.problems {
 		switch {

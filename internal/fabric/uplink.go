@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -19,92 +20,68 @@ const (
 
 // uplinks is what a network knows of those that it has used.
 type uplinks struct {
-	current ip.Uplink // of the last pass that had all it needs
-	since   time.Time // when that became the current one
-	settled ip.Uplink // of an earlier run only the addresses are known
+	current ip.Uplink // chosen last with all addresses; zero if none has been
+	since   time.Time // when that became the current one; zero if it has not lasted until now
+	settled ip.Uplink // zero if none is yet; without a link if only its addresses are known
 }
 
-// restore takes over what an earlier run recorded, if that was on this host. What is settled gives way to an interface that the operator names.
-func (u *uplinks) restore(record hostfiles.Record, host Host, choice ip.UplinkChoice) {
+// restore takes over what an earlier run recorded, if that was on this host.
+func (u *uplinks) restore(record hostfiles.Record, host Host) {
 	lease := record.Lease()
-	if lease.Attrs.Node != host.Node || lease.Attrs.Elsewhere(subnet.Attrs{Hardware: host.Hardware}) {
-		return
-	}
-	u.current = ip.Uplink{Addr: record.Underlay(), Public: lease.Attrs.Public}
-	if !choice.Explicit() {
-		u.settled = u.current
+	if lease.Attrs.Node == host.Node && !lease.Attrs.Elsewhere(subnet.Attrs{Hardware: host.Hardware}) {
+		u.settled = record.Uplink()
 	}
 }
 
-// choose chooses the uplink. One that is settled and lacks addresses of some of the families is returned without them, and lacking says so: the others
-// go on.
-func (u *uplinks) choose(snap ip.Snapshot, choice ip.UplinkChoice, families []ip.Family) (uplink ip.Uplink, lacking, err error) {
-	choice.Current, choice.Settled = u.current.Addr, u.settled
-	uplink, err = choice.Choose(snap, families)
-	if err == nil {
-		u.use(uplink)
-		return uplink, nil, nil
+// choose chooses the uplink. It lasts until the next choice: what changes meanwhile brings that about.
+func (u *uplinks) choose(snap ip.Snapshot, choice ip.UplinkChoice, families []ip.Family) (uplink ip.Uplink, lacking []ip.Family, err error) {
+	u.settle(choice.Explicit())
+	choice.Settled, choice.Current = u.settled, u.current
+	uplink, lacking, err = choice.Choose(snap, families)
+	if err != nil || len(lacking) > 0 {
+		u.since = time.Time{}
+		return uplink, lacking, err
 	}
-	choice.Settled = u.known()
-	part, ok := choice.Lacking(snap, families)
-	if filled := u.fill(part, families); !ok || !complete(filled.Addr, families) || !complete(filled.Public, families) {
-		return ip.Uplink{}, nil, err
-	}
-	return part, fmt.Errorf("%s goes on with the addresses that it has: %w", part.Link, err), nil
-}
-
-// use takes in what is used now.
-func (u *uplinks) use(uplink ip.Uplink) {
-	if uplink.Link != u.current.Link {
+	if uplink.Link != u.current.Link || u.since.IsZero() {
 		u.since = time.Now()
 	}
 	u.current = uplink
-	wait := settleAgain
-	if u.settled.Addr == (ip.Dual[netip.Addr]{}) {
-		wait = settleFirst
-	}
-	if uplink.Link == u.settled.Link || u.settled.Link == "" && shareAddr(uplink.Addr, u.settled.Addr) || time.Since(u.since) >= wait {
-		u.settled = uplink
-	}
+	u.settle(choice.Explicit())
+	return uplink, nil, nil
 }
 
-// known is the settled uplink, or what is used before there is one.
-func (u *uplinks) known() ip.Uplink {
-	if u.settled.Addr != (ip.Dual[netip.Addr]{}) {
-		return u.settled
+// settle settles the current uplink if it has lasted for long enough, is the settled one or was named by the operator.
+func (u *uplinks) settle(named bool) {
+	if u.current.Link == "" {
+		return
 	}
-	return u.current
-}
-
-// fill completes an uplink with the addresses that it had.
-func (u *uplinks) fill(part ip.Uplink, families []ip.Family) ip.Uplink {
-	had := u.known()
-	for _, f := range families {
-		if !part.Addr.Of(f).IsValid() {
-			part.Addr.Set(f, had.Addr.Of(f))
-			part.Public.Set(f, had.Public.Of(f))
-		}
+	wait, same := settleAgain, u.current.Link == u.settled.Link
+	if u.settled.Link == "" {
+		wait, same = settleFirst, shareAddr(u.current.Addr, u.settled.Addr)
 	}
-	return part
-}
-
-func complete(addrs ip.Dual[netip.Addr], families []ip.Family) bool {
-	for _, f := range families {
-		if !addrs.Of(f).IsValid() {
-			return false
-		}
+	if named || same || !u.since.IsZero() && time.Since(u.since) >= wait {
+		u.settled = u.current
 	}
-	return true
 }
 
 func shareAddr(a, b ip.Dual[netip.Addr]) bool {
 	return a.V4.IsValid() && a.V4 == b.V4 || a.V6.IsValid() && a.V6 == b.V6
 }
 
+// withoutFamilies says what an uplink goes on without; nil if it lacks nothing.
+func withoutFamilies(uplink ip.Uplink, families []ip.Family) error {
+	var errs []error
+	for _, f := range families {
+		errs = append(errs, fmt.Errorf("interface %s has no %s address that other hosts reach: it goes on as with %s, which it had: give it an address, or name another interface with --iface",
+			uplink.Link, f, uplink.Addr.Of(f)))
+	}
+	return errors.Join(errs...)
+}
+
 // passedOver tells which interface would be the uplink if none were in use; empty if it is the one in use.
 func passedOver(choice ip.UplinkChoice, snap ip.Snapshot, families []ip.Family, used ip.Uplink) string {
-	choice.Current, choice.Settled = ip.Dual[netip.Addr]{}, ip.Uplink{}
-	if today, err := choice.Choose(snap, families); err == nil && today.Link != used.Link {
+	choice.Settled, choice.Current = ip.Uplink{}, ip.Uplink{}
+	if today, _, err := choice.Choose(snap, families); err == nil && today.Link != used.Link {
 		return today.Link
 	}
 	return ""

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 
@@ -39,8 +40,8 @@ var errGarbled = errors.New("not a record of tulled")
 type Record struct {
 	Subnets  string         `json:"subnets,omitempty"` // as in the lease's key
 	Attrs    *flannel.Attrs `json:"attrs,omitempty"`   // as in the lease's value
-	Uplink   []netip.Addr   `json:"uplink,omitempty"`  // addresses of the settled one; peers may send to others
-	Links    []string       `json:"links,omitempty"`   // every link that may exist because of Tulle
+	Settled  *Settled       `json:"uplink,omitempty"`
+	Links    []string       `json:"links,omitempty"` // every link that may exist because of Tulle
 	Networks []netip.Prefix `json:"networks,omitempty"`
 }
 
@@ -119,6 +120,12 @@ func Recorded(stateDir string) ([]string, error) {
 	return names, nil
 }
 
+// Settled is the uplink that was settled last. Its addresses are those of the interface; behind NAT peers send to others.
+type Settled struct {
+	Link  string       `json:"link"`
+	Addrs []netip.Addr `json:"addresses"`
+}
+
 // RecordFile is the record as it is on disk.
 type RecordFile struct {
 	dir    string
@@ -152,24 +159,30 @@ func (r *RecordFile) Extend(scope ip.Scope) error {
 	return r.write(next)
 }
 
-// Underlay is the addresses of the uplink that was settled last. A record of earlier versions has those that peers send to alone.
-func (r Record) Underlay() (underlay ip.Dual[netip.Addr]) {
-	if len(r.Uplink) == 0 {
-		return r.Lease().Attrs.Public
+// Uplink is the uplink that was settled last. Of one that was not yet, or is of a version that did not record it, only the addresses that peers send
+// to are known, which may be those of a NAT.
+func (r Record) Uplink() ip.Uplink {
+	public := r.Lease().Attrs.Public
+	if r.Settled == nil {
+		return ip.Uplink{Addr: public, Public: public}
 	}
-	for _, a := range r.Uplink {
-		underlay.Set(ip.FamilyOf(a), a)
+	up := ip.Uplink{Link: r.Settled.Link, Public: public}
+	for _, a := range r.Settled.Addrs {
+		up.Addr.Set(ip.FamilyOf(a), a)
 	}
-	return underlay
+	return up
 }
 
-// Remember records the lease, and the addresses of the uplink.
-func (r *RecordFile) Remember(l subnet.Lease, underlay ip.Dual[netip.Addr]) error {
+// Remember records the lease, and the uplink if one is settled.
+func (r *RecordFile) Remember(l subnet.Lease, settled ip.Uplink) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
 	next.Attrs = (*flannel.Attrs)(&l.Attrs)
-	next.Uplink = ip.Addrs(underlay)
-	if slices.Equal(next.Uplink, r.record.Uplink) && r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
+	next.Settled = nil
+	if settled.Link != "" {
+		next.Settled = &Settled{Link: settled.Link, Addrs: ip.Addrs(settled.Addr)}
+	}
+	if reflect.DeepEqual(next.Settled, r.record.Settled) && r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
 		return nil
 	}
 	return r.write(next)

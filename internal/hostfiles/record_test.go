@@ -30,6 +30,7 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	lease.Attrs.Public.V4 = netip.MustParseAddr("172.30.0.1")
 	lease.Attrs.BackendData.V4 = []byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`)
 	network := netip.MustParsePrefix("10.5.0.0/16")
+	uplink := ip.Uplink{Link: "eth0", Addr: ip.Dual[netip.Addr]{V4: netip.MustParseAddr("10.0.2.15")}, Public: lease.Attrs.Public} // behind NAT
 	for _, scope := range []ip.Scope{
 		{Links: []string{"flannel.1"}, Networks: []netip.Prefix{network}},
 		{Links: []string{"flannel.2", "flannel.1"}, Networks: []netip.Prefix{network}},
@@ -38,19 +39,23 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Remember(lease, ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}); err != nil {
+	if err := r.Remember(lease, uplink); err != nil {
 		t.Fatal(err)
 	}
 	got, err := ReadRecord(r.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Uplink: []netip.Addr{netip.MustParseAddr("172.30.0.1")}, Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
+	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Settled: &Settled{Link: "eth0", Addrs: []netip.Addr{netip.MustParseAddr("10.0.2.15")}},
+		Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
 	if diff := cmp.Diff(want, got, netipCompare); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(lease, got.Lease(), netipCompare); diff != "" {
 		t.Errorf("lease (-want +got):\n%s", diff)
+	}
+	if got.Uplink() != uplink {
+		t.Errorf("uplink %+v, want %+v", got.Uplink(), uplink)
 	}
 
 	// What is known already is not written again.
@@ -60,7 +65,7 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	if err := r.Extend(ip.Scope{Links: []string{"flannel.1"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Remember(lease, ip.Dual[netip.Addr]{V4: netip.MustParseAddr("172.30.0.1")}); err != nil {
+	if err := r.Remember(lease, uplink); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := ReadRecord(r.dir); err != nil || got.Subnets != "" {

@@ -41,7 +41,7 @@ func TestUplinkInUse(t *testing.T) {
 	dev := was.Uplink.Link
 	if !eventually(time.Minute, func() bool {
 		record, err := hostfiles.ReadRecord(filepath.Join(host.Dir, "state"))
-		return err == nil && len(record.Uplink) == 2
+		return err == nil && record.Settled != nil
 	}) {
 		t.Fatal("the uplink is not settled")
 	}

@@ -89,7 +89,7 @@ var kinds = []Kind{
 	{PeerRefused, Warning, "A lease of another host is left out: no packets go there.", "See the reason; end the lease with tulle leases release if it should not be there."},
 
 	{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
-	{UplinkOther, Advice, "The uplink in use is not the interface that would be chosen today.", "Nothing, if traffic between hosts should stay where it is; else start tulled with --iface and the other's name."},
+	{UplinkOther, Advice, "The uplink in use is not the interface that would be chosen today.", "Start tulled with --iface and the name of the one that it should be."},
 
 	{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
 	{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
