@@ -1,6 +1,9 @@
 package ip
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Verb is what an Op does.
 type Verb uint8
@@ -157,9 +160,24 @@ func trim[T comparable](have, want []T) (restHave, restWant []T) {
 	return have, want
 }
 
-// hostwide returns the settings that live and die with no link, or else those that do.
-func hostwide(all []Sysctl, yes bool) []Sysctl {
-	return without(all, func(s Sysctl) bool { return (s.Link == "") != yes })
+// Where settings are put in place.
+const (
+	onOthers = iota
+	onHost
+	onOwn
+)
+
+// atHeight returns the wanted settings that belong there.
+func atHeight(want *State, height int) []Sysctl {
+	return without(want.Sysctls, func(s Sysctl) bool {
+		switch {
+		case s.Link == "":
+			return height != onHost
+		case slices.ContainsFunc(want.Links, func(l Link) bool { return l.Name == s.Link }):
+			return height != onOwn
+		}
+		return height != onOthers
+	})
 }
 
 func diffTables(p *plan, have, want []Table) {

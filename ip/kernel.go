@@ -39,7 +39,7 @@ func (a Actor) String() string {
 type Scope struct {
 	Links    []string       // names of Tulle's links; all routes, neighbours and forwarding entries on them are Tulle's
 	Networks []netip.Prefix // container networks; routes into them that carry Protocol are Tulle's, as are addresses of them on Tulle's links
-	Sysctls  []Sysctl       // settings to read; their values are ignored
+	Sysctls  []Sysctl       // settings to read; their values are ignored, and the link * is each that is in scope or has an address to reach hosts by
 	Paths    []netip.Addr   // underlay addresses whose route is to be looked up
 	Kinds    []string       // types of links that will be wanted: whether the kernel can make them is to be found out
 }
@@ -55,6 +55,35 @@ func (s Scope) Plus(o Scope) Scope {
 	s = s.Join(o)
 	s.Sysctls, s.Paths, s.Kinds = union(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths), union(s.Kinds, o.Kinds)
 	return s
+}
+
+// Settings lists the settings to read, of which those of the link * stand for those of the interfaces.
+func (s Scope) Settings(interfaces []Interface) []Sysctl {
+	var named, all []Sysctl
+	for _, setting := range s.Sysctls {
+		if setting.Link != EachLink {
+			named = append(named, setting)
+			continue
+		}
+		for _, i := range interfaces {
+			addressed := slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool { return BetweenHosts(a.Prefix.Addr()) })
+			if i.Loopback || !addressed && !slices.Contains(s.Links, i.Name) {
+				continue
+			}
+			all = append(all, setting.Of(i.Name))
+		}
+	}
+	isNamed := func(one Sysctl) bool {
+		return slices.ContainsFunc(named, func(n Sysctl) bool { return n.Key == one.Key })
+	}
+	return append(named, without(all, isNamed)...)
+}
+
+// Holds reports whether a setting is in scope.
+func (s Scope) Holds(setting Sysctl) bool {
+	return slices.ContainsFunc(s.Sysctls, func(one Sysctl) bool {
+		return one.Key == setting.Key || one.Link == EachLink && one.Of(setting.Link).Key == setting.Key
+	})
 }
 
 // Less returns a scope that owns no link of another one, and no network that overlaps one of it. All else it keeps.
@@ -125,7 +154,8 @@ func (d Drops) Plus(e Drops) Drops {
 // Interface is a network device of the host.
 type Interface struct {
 	Name     string
-	MTU      int // bytes
+	Kind     string // as `ip -details link` has it, such as veth or bridge; "device" for hardware
+	MTU      int    // bytes
 	Up       bool
 	Loopback bool
 	Addrs    []InterfaceAddr

@@ -29,9 +29,10 @@ func layers() []layer {
 			order: func(a, b Sysctl) int { return cmp.Compare(a.Key, b.Key) },
 			same:  identical[Sysctl],
 			on:    func(s Sysctl) string { return s.Link },
-			// Those of links are put in place with their links.
+			// Those of Tulle's links are put in place with these. Those of other links come before those of the host, which change what they mean.
 			steps: func(p *plan, have, want *State) {
-				diff(p, have.Sysctls, hostwide(want.Sysctls, true), sysctlKey, keep)
+				diff(p, have.Sysctls, atHeight(want, onOthers), sysctlKey, keep)
+				diff(p, have.Sysctls, atHeight(want, onHost), sysctlKey, keep)
 			},
 		},
 		kind[Guard]{
@@ -52,7 +53,7 @@ func layers() []layer {
 			steps: func(p *plan, have, want *State) {
 				p.set = append(p.set, p.links.set...)
 				p.del = append(p.del, p.links.del)
-				diff(p, have.Sysctls, hostwide(want.Sysctls, false), sysctlKey, keep)
+				diff(p, have.Sysctls, atHeight(want, onOwn), sysctlKey, keep)
 				// A new link comes up only now: its settings decide what the kernel does at that moment.
 				p.set = append(p.set, p.links.up...)
 			},

@@ -8,6 +8,9 @@ import (
 // Protocol marks the routes that Tulle installs (rtnetlink(7), rtm_protocol); the number is free in iproute2's rt_protos.
 const Protocol = 84
 
+// ProtocolRA marks routes that the kernel learnt from router advertisements (rtnetlink(7), RTPROT_RA).
+const ProtocolRA = 9
+
 // State is what Tulle owns, or should own, in one network namespace.
 // The zero State is empty. Order within a slice carries no meaning; Sort gives the canonical one.
 type State struct {
@@ -60,6 +63,29 @@ type Sysctl struct {
 	Link  string // the link that it lives and dies with; empty for a host-wide setting
 
 	Optional bool // packets flow without it as well
+}
+
+// ForwardingSetting lets a host forward packets of a family. Written anew, IPv4's sets the forwarding of each link to the same, and IPv6's takes
+// away the default routes that router advertisements brought, except where accept_ra is 2 (ip-sysctl).
+func ForwardingSetting(f Family) Sysctl {
+	if f == IPv4 {
+		return Sysctl{Key: "net/ipv4/ip_forward", Value: "1"}
+	}
+	return Sysctl{Key: "net/ipv6/conf/all/forwarding", Value: "1"}
+}
+
+// EachLink stands for all links, in the key and as the link of a setting.
+const EachLink = "*"
+
+// LinkSetting is a setting of a link, named as in ip-sysctl: net.ipv4.conf.LINK.NAME.
+func LinkSetting(f Family, link, name, value string) Sysctl {
+	return Sysctl{Key: "net/" + strings.ToLower(f.String()) + "/conf/" + link + "/" + name, Value: value, Link: link}
+}
+
+// Of is the setting of each link for one of them.
+func (s Sysctl) Of(link string) Sysctl {
+	s.Key, s.Link = strings.Replace(s.Key, "/"+EachLink+"/", "/"+link+"/", 1), link
+	return s
 }
 
 // Leftover is a packet filter object that a flanneld left behind. It is only ever read and deleted, never wanted.

@@ -118,7 +118,7 @@ func (v *VXLAN) Scope(leases []*subnet.Lease) ip.Scope {
 	return s
 }
 
-// sysctls keeps the kernel from configuring the device by itself.
+// sysctls keeps the kernel from configuring the device by itself, and has it carry the family.
 func (v *VXLAN) sysctls(f ip.Family) []ip.Sysctl {
 	dev := v.device(f)
 	conf := "net/ipv6/conf/" + dev + "/"
@@ -126,7 +126,10 @@ func (v *VXLAN) sysctls(f ip.Family) []ip.Sysctl {
 		// Without IPv6 the device sends no router solicitations and multicast reports, which it could only drop.
 		return []ip.Sysctl{{Key: conf + "disable_ipv6", Value: "1", Link: dev, Optional: true}}
 	}
-	return []ip.Sysctl{{Key: conf + "accept_ra", Value: "0", Link: dev, Optional: true}}
+	return []ip.Sysctl{
+		{Key: conf + "accept_ra", Value: "0", Link: dev, Optional: true},
+		{Key: conf + "disable_ipv6", Value: "0", Link: dev}, // it is 1 where net.ipv6.conf.default.disable_ipv6 is
+	}
 }
 
 // vtep reads the MAC that a lease announces.

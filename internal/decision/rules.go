@@ -13,24 +13,11 @@ const protocolBoot = 3
 
 // host returns what every backend needs: forwarding switched on, and the packet filter rules.
 func host(in Inputs) ip.State {
-	s := ip.State{Sysctls: Forwarding(*in.Network)}
+	s := ip.State{Sysctls: settings(in)}
 	for _, f := range in.Network.Families() {
 		t := table(f, in.Network.Pools.Of(f), in.Self.Subnets.Of(f), in.Options.IPMasq)
 		t.Net = in.Net
 		s.Tables = append(s.Tables, t)
-	}
-	return s
-}
-
-// Forwarding is what lets a host forward packets of the network: settings that are wanted on every host.
-func Forwarding(n subnet.Network) []ip.Sysctl {
-	var s []ip.Sysctl
-	for _, f := range n.Families() {
-		key := "net/ipv4/ip_forward"
-		if f == ip.IPv6 {
-			key = "net/ipv6/conf/all/forwarding"
-		}
-		s = append(s, ip.Sysctl{Key: key, Value: "1"})
 	}
 	return s
 }

@@ -104,7 +104,7 @@ func owns(scope ip.Scope, verb ip.Verb, object ip.Object) bool {
 	case ip.Neighbor:
 		return ours(o.Link)
 	case ip.Sysctl:
-		return slices.ContainsFunc(scope.Sysctls, func(s ip.Sysctl) bool { return s.Key == o.Key })
+		return scope.Holds(o)
 	case ip.Route:
 		inside := slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, o.Dst) })
 		left := verb == ip.Delete && o.Protocol == routeProtocolBoot && o.Via.IsValid()

@@ -44,7 +44,13 @@ func (h *Host) DataPlane() (string, error) {
 			lines = append(lines, fmt.Sprintf("route %s via %s dev %s metric %d proto %d", route.Dst, route.Gw, names[route.LinkIndex], route.Priority, route.Protocol))
 		}
 	}
-	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+	settings := []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"}
+	for _, link := range links {
+		if name := link.Attrs().Name; name == uplink || name == containerBridge || link.Type() == "vxlan" {
+			settings = append(settings, "ipv4/conf/"+name+"/forwarding")
+		}
+	}
+	for _, key := range settings {
 		value, err := h.sysctl(key)
 		if err != nil {
 			return "", err

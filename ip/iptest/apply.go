@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 
 	"tulle/ip"
@@ -200,9 +201,34 @@ func (k *Kernel) setSysctl(s ip.Sysctl) error {
 	if _, ok := k.linkUp(s.Link); s.Link != "" && !ok {
 		return syscall.ENOENT
 	}
+	before := k.setting(s.Key)
 	k.sysctls[s.Key] = s
+	switch {
+	case s.Key == forwardingKey(ip.IPv4) && s.Value != before:
+		maps.DeleteFunc(k.sysctls, func(key string, s ip.Sysctl) bool { return s.Link != "" && isForwarding(key) })
+	case s.Key == forwardingKey(ip.IPv6) && s.Value != "0":
+		maps.DeleteFunc(k.routes, func(_ routeID, r ip.Route) bool {
+			return r.Protocol == ip.ProtocolRA && r.Dst.Bits() == 0 && k.setting(ip.LinkSetting(ip.IPv6, r.Link, "accept_ra", "").Key) != "2"
+		})
+	}
 	return nil
 }
+
+// setting is the value of a setting. IPv4 forwards on a link as on the host, unless that says something else.
+func (k *Kernel) setting(key string) string {
+	s, ok := k.sysctls[key]
+	if !ok && isForwarding(key) {
+		s = k.sysctls[forwardingKey(ip.IPv4)]
+	}
+	return cmp.Or(s.Value, "0")
+}
+
+// isForwarding reports whether a key is of a link's forwarding of IPv4.
+func isForwarding(key string) bool {
+	return strings.HasPrefix(key, "net/ipv4/conf/") && strings.HasSuffix(key, "/forwarding")
+}
+
+func forwardingKey(f ip.Family) string { return ip.ForwardingSetting(f).Key }
 
 func (k *Kernel) applyRoute(del bool, r ip.Route) error {
 	if r.Dst.Addr().Is6() && r.Metric == 0 && !del {

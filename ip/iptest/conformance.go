@@ -46,6 +46,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"uplink down", (*suite).uplinkDown},
 		{"rerouted", (*suite).rerouted},
 		{"sysctls", (*suite).sysctls},
+		{"forwarding", (*suite).forwarding},
 		{"tables", (*suite).tables},
 		{"guards", (*suite).guards},
 		{"networks", (*suite).networks},

@@ -103,6 +103,37 @@ func (s *suite) sysctls() {
 	s.same(s.snapshot(scope).Owned, ip.State{Sysctls: []ip.Sysctl{host}})
 }
 
+// forwarding is switched on and off for the host and for each of its links. Of IPv4, a link does as the host does until told otherwise, and what the
+// host is told anew holds for all links.
+func (s *suite) forwarding() {
+	s.AddInterface(uplinkName, s.uplink)
+	host := ip.ForwardingSetting(ip.IPv4)
+	scope := s.scope()
+	scope.Sysctls = []ip.Sysctl{{Key: host.Key}, ip.LinkSetting(ip.IPv4, ip.EachLink, "forwarding", "")}
+	is := func(onHost, onLink, onUplink string) {
+		s.Helper()
+		want := ip.State{Sysctls: []ip.Sysctl{
+			{Key: host.Key, Value: onHost}, ip.LinkSetting(ip.IPv4, linkName, "forwarding", onLink), ip.LinkSetting(ip.IPv4, uplinkName, "forwarding", onUplink),
+		}}
+		want.Sort()
+		s.same(ip.State{Sysctls: s.snapshot(scope).Owned.Sysctls}, want)
+	}
+	off, onLink := host, ip.LinkSetting(ip.IPv4, linkName, "forwarding", "0")
+	off.Value = "0"
+	s.create(ip.State{Links: []ip.Link{s.link}})
+	s.apply(add(off), nil)
+	is("0", "0", "0")
+	s.apply(add(host), nil)
+	is("1", "1", "1")
+	s.apply(add(onLink), nil)
+	is("1", "0", "1")
+	s.apply(replace(host, host), nil)
+	is("1", "0", "1")
+	s.apply(add(off), nil)
+	s.apply(add(host), nil)
+	is("1", "1", "1")
+}
+
 // table is what Tulle keeps in nftables.
 func (x fixture) table() ip.Table {
 	network := ip.Match{Prefix: x.network}

@@ -100,11 +100,11 @@ func (k *Kernel) owned(scope ip.Scope) ip.State {
 			s.Neighbors = append(s.Neighbors, ip.Neighbor{Link: id.link, IP: id.ip, MAC: mac})
 		}
 	}
-	for _, setting := range scope.Sysctls {
+	for _, setting := range scope.Settings(k.allInterfaces()) {
 		if _, exists := k.linkUp(setting.Link); setting.Link != "" && !exists {
 			continue
 		}
-		setting.Value = cmp.Or(k.sysctls[setting.Key].Value, "0")
+		setting.Value = k.setting(setting.Key)
 		s.Sysctls = append(s.Sysctls, setting)
 	}
 	for _, t := range k.tables {

@@ -100,6 +100,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 		rd.names[index] = attrs.Name
 		rd.Interfaces = append(rd.Interfaces, ip.Interface{
 			Name:     attrs.Name,
+			Kind:     link.Type(),
 			MTU:      attrs.MTU,
 			Up:       attrs.Flags&net.FlagUp != 0,
 			Loopback: attrs.Flags&net.FlagLoopback != 0,

@@ -25,7 +25,7 @@ func writeSysctl(s ip.Sysctl) error {
 
 // readSysctls reads the settings in scope; those of links that do not exist are absent.
 func (rd *reading) readSysctls() error {
-	for _, s := range rd.scope.Sysctls {
+	for _, s := range rd.scope.Settings(rd.Interfaces) {
 		value, err := os.ReadFile(sysctlRoot + s.Key)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -16,13 +16,14 @@ import (
 )
 
 // Watch calls notify once as soon as it sees changes, because some may have come before, and then after each change.
-// Changes of settings below /proc/sys are not announced by the kernel. The error is ctx's own if it ended.
+// Of the settings below /proc/sys the kernel announces forwarding alone. The error is ctx's own if it ended.
 func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var watches []*watch
 	err := k.inside(func() error {
 		links, err := listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
-			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+			unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF)
 		if err != nil {
 			return err
 		}
