@@ -33,6 +33,7 @@ import (
 //	restore H                                 put back the addresses and routes of its uplink
 //	links H N                                 make and delete N links
 //	hold D                                    let the streams run
+//	rest H                                    wait until its daemon has made no pass for a second
 //	status H FIELD=REGEXP [D]                 wait until tulled says so
 //	owner H of=H [D]                          wait until the first holds the subnet that the second leased
 //	logged H REGEXP [D]                       wait until its log has such a line since the script began
@@ -48,7 +49,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 	}
 	// These only look: recovery is counted from the end of the last that acts.
 	watching := map[string]func(*row, []string) error{
-		"hold": (*row).hold, "status": (*row).await, "owner": (*row).owner, "logged": (*row).hasLogged, "lines": (*row).lines,
+		"hold": (*row).hold, "rest": (*row).rest, "status": (*row).await, "owner": (*row).owner, "logged": (*row).hasLogged, "lines": (*row).lines,
 		"flow": (*row).flow, "recover": func(r *row, _ []string) error { return r.recover() },
 	}
 	script := make(map[string]func(*testscript.TestScript, bool, []string))
@@ -184,6 +185,30 @@ func (r *row) hold(args []string) error {
 	case <-r.w.t.Context().Done():
 	}
 	return nil
+}
+
+// rest waits until nothing wakes the daemon of a host, so that what is done next is all that does.
+func (r *row) rest(args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("want a host, got %q", args)
+	}
+	return r.each(args[0], func(host *lab.Host) error {
+		var last agent.Work
+		since := time.Now()
+		return r.w.await(convergeTimeout, func() error {
+			status, err := r.w.status(host)
+			if err != nil {
+				return err
+			}
+			if status.Work != last {
+				last, since = status.Work, time.Now()
+			}
+			if time.Since(since) < time.Second {
+				return fmt.Errorf("%s is not at rest: %+v", host, last)
+			}
+			return nil
+		})
+	})
 }
 
 // within is the duration at args[i], 10 s if it is left out.
