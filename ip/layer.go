@@ -2,6 +2,7 @@ package ip
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 )
 
@@ -99,6 +100,15 @@ func layers() []layer {
 			},
 			swap:    swapBy(compareRoute),
 			clashes: clashesBy(routeKey, func(a, b Route) int { return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric)) }),
+		},
+		kind[DeadEnd]{
+			of:     func(s *State) *[]DeadEnd { return &s.DeadEnds },
+			order:  func(a, b DeadEnd) int { return ComparePrefix(a.Dst, b.Dst) },
+			same:   identical[DeadEnd],
+			within: func(d DeadEnd, p Part) bool { return p.Scope.contains(d.Dst) },
+			steps: func(p *plan, have, want *State) {
+				diff(p, have.DeadEnds, want.DeadEnds, func(d DeadEnd) netip.Prefix { return d.Dst }, drop)
+			},
 		},
 		kind[Table]{
 			of:     func(s *State) *[]Table { return &s.Tables },

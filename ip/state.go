@@ -21,6 +21,7 @@ type State struct {
 	FDB       []FDB
 	Neighbors []Neighbor
 	Routes    []Route
+	DeadEnds  []DeadEnd
 	Tables    []Table
 	Openings  []Opening
 	Leftovers []Leftover
@@ -64,6 +65,13 @@ type Sysctl struct {
 
 	Optional bool // packets flow without it as well
 }
+
+// DeadEnd answers what is for a prefix, and takes no other route, with an ICMP error (ip-route(8), unreachable). It is a route of the last metric
+// in the main table.
+type DeadEnd struct{ Dst netip.Prefix }
+
+// LastMetric is that of a route which any other to the same prefix comes before.
+const LastMetric = 1<<32 - 1
 
 // ForwardingSetting lets a host forward packets of a family. Written anew, IPv4's sets the forwarding of each link to the same, and IPv6's takes
 // away the default routes that router advertisements brought, except where accept_ra is 2 (ip-sysctl).

@@ -77,7 +77,7 @@ type affliction struct {
 
 // bridge gives the host a bridge with the first address of a subnet.
 func (h *node) bridge(name string, p netip.Prefix) {
-	h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(p.Addr().Next(), p.Bits())}}})
+	h.kernel.AddInterface(ip.Interface{Name: name, Kind: "bridge", MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(p.Addr().Next(), p.Bits())}}})
 }
 
 func (h *node) lease() netip.Prefix { return h.agent.Status().Of("").Lease.Subnets[0] }

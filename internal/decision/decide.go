@@ -3,6 +3,8 @@
 package decision
 
 import (
+	"net/netip"
+
 	"tulle/backend"
 	"tulle/ip"
 	"tulle/subnet"
@@ -19,6 +21,8 @@ type Inputs struct {
 	Leases  []*subnet.Lease // of all hosts
 	Usable  []*subnet.Lease // those of them that may be programmed, as subnet.Judge says
 	Kernel  ip.Snapshot     // what else is on the host
+
+	Precious []netip.Addr // that no lease may capture
 }
 
 // Options are the operator's.

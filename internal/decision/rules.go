@@ -18,8 +18,25 @@ func host(in Inputs) ip.State {
 		t := table(f, in.Network.Pools.Of(f), in.Self.Subnets.Of(f), in.Options.IPMasq)
 		t.Net = in.Net
 		s.Tables = append(s.Tables, t)
+		if network := in.Network.Pools.Of(f).Network; !needs(in, network) {
+			s.DeadEnds = append(s.DeadEnds, ip.DeadEnd{Dst: network})
+		}
 	}
 	return s
+}
+
+// needs reports whether the host reaches something in a network without Tulle, such as a LAN of its own or other hosts.
+// What is for subnets that nobody leases must not end on this host then.
+func needs(in Inputs, network netip.Prefix) bool {
+	return slices.ContainsFunc(in.Precious, func(addr netip.Addr) bool { return network.Contains(addr) && !onBridge(in, addr) }) ||
+		slices.ContainsFunc(in.Leases, func(l *subnet.Lease) bool { return network.Contains(l.Attrs.Public.Of(ip.FamilyOf(network.Addr()))) })
+}
+
+// onBridge reports whether an address is of a bridge of this host, as one of containers is that holds an earlier subnet.
+func onBridge(in Inputs, addr netip.Addr) bool {
+	return slices.ContainsFunc(in.Kernel.Interfaces, func(i ip.Interface) bool {
+		return i.Kind == "bridge" && slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return a.Prefix.Addr() == addr })
+	})
 }
 
 // table accepts what is forwarded from or to the network. Packets from this host's containers to those of others keep

@@ -222,8 +222,10 @@ func (f *Fabric) keyed(ps []subnet.Problem) []subnet.Problem {
 
 // decide says which leases may be used, and what is wanted.
 func (f *Fabric) decide(v facts) decided {
-	usable, refused := f.verdicts.judge(f.network, v.set.Leases, f.judging(v.self.Subnets, f.precious(v)))
+	precious := f.precious(v)
+	usable, refused := f.verdicts.judge(f.network, v.set.Leases, f.judging(v.self.Subnets, precious))
 	in := f.inputs(v.host, v.self)
+	in.Precious = precious
 	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
 	d := decided{Decision: decision.Decide(in), usable: usable}
 	d.problems = slices.Concat(refused, d.Unserved)

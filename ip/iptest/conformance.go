@@ -59,6 +59,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"openings", (*suite).openings},
 		{"foreign", (*suite).foreign},
 		{"paths", (*suite).paths},
+		{"dead ends", (*suite).deadEnds},
 		{"partial failure", (*suite).partialFailure},
 		{"cancelled", (*suite).cancelled},
 		{"watch", (*suite).watch},

@@ -218,6 +218,39 @@ func (s *suite) foreign() {
 		ip.Snapshot{Foreign: []ip.Route{theirs}, Defaults: []ip.Route{better, standard}})
 }
 
+// deadEnds are for what no other route of the network takes.
+func (s *suite) deadEnds() {
+	s.AddInterface(uplinkName, s.uplink)
+	unspecified := ip.Dual[netip.Addr]{V4: netip.IPv4Unspecified(), V6: netip.IPv6Unspecified()}.Of(s.family)
+	s.must(s.Kernel, add(ip.Route{Dst: netip.PrefixFrom(unspecified, 0), Via: s.gateway, Link: uplinkName}))
+	state := s.all()
+	s.create(state)
+	leased, other := s.route.Dst.Addr().Next(), s.addr.Prefix.Addr().Next()
+	leads := func(addr netip.Addr, want string) {
+		s.Helper()
+		scope := s.scope()
+		scope.Paths = []netip.Addr{addr}
+		if got := s.snapshot(scope).Paths[addr].Link; got != want {
+			s.Errorf("to %s the way is by %q, want %q", addr, got, want)
+		}
+	}
+	leads(leased, linkName)
+	leads(other, uplinkName)
+	end := ip.DeadEnd{Dst: s.network}
+	with := s.all()
+	with.DeadEnds = []ip.DeadEnd{end}
+	s.must(s.Kernel, ip.Diff(state, with)...)
+	s.owned(with)
+	leads(leased, linkName)
+	leads(other, "")
+	s.apply(add(end), nil)
+	s.owned(with)
+	s.must(s.Kernel, ip.Diff(with, state)...)
+	s.owned(state)
+	leads(other, uplinkName)
+	s.apply(del(end), nil)
+}
+
 func (s *suite) paths() {
 	s.AddInterface(uplinkName, s.uplink)
 	scope := s.scope()

@@ -24,6 +24,7 @@ type Kernel struct {
 	fdb        map[fdbID]netip.Addr
 	neighbors  map[neighborID]ip.MAC
 	routes     map[routeID]ip.Route
+	deadEnds   map[ip.DeadEnd]bool
 	tables     map[tableID]ip.Table
 	guards     map[tableID]*guard
 	spoofed    map[tableID]uint64 // packets that the rules of tables have dropped
@@ -71,6 +72,7 @@ func New() *Kernel {
 		fdb:       map[fdbID]netip.Addr{},
 		neighbors: map[neighborID]ip.MAC{},
 		routes:    map[routeID]ip.Route{},
+		deadEnds:  map[ip.DeadEnd]bool{},
 		tables:    map[tableID]ip.Table{},
 		guards:    map[tableID]*guard{},
 		spoofed:   map[tableID]uint64{},

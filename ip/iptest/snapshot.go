@@ -42,6 +42,11 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Defaults = append(s.Defaults, r)
 		}
 	}
+	for d := range k.deadEnds {
+		if inNetworks(scope, d.Dst) {
+			s.Owned.DeadEnds = append(s.Owned.DeadEnds, d)
+		}
+	}
 	s.Filters = ip.Reachable(slices.Collect(maps.Values(k.filters)))
 	ip.SortFilters(s.Filters)
 	for i, f := range s.Filters {
@@ -205,6 +210,11 @@ func (k *Kernel) lookup(interfaces []ip.Interface, addr netip.Addr) (best ip.Rou
 	}
 	for _, r := range k.routes {
 		consider(r)
+	}
+	for d := range k.deadEnds {
+		if d.Dst.Contains(addr) && (!ok || d.Dst.Bits() > best.Dst.Bits()) {
+			return ip.Route{}, false
+		}
 	}
 	return best, ok
 }

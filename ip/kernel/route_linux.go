@@ -47,6 +47,18 @@ func encodeRoute(b *batch, verb ip.Verb, r ip.Route, link uint32) {
 	}
 }
 
+// encodeDeadEnd adds the request for an unreachable route.
+func encodeDeadEnd(b *batch, verb ip.Verb, d ip.DeadEnd) {
+	typ, flags := uint16(unix.RTM_NEWROUTE), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	if verb == ip.Delete {
+		typ, flags = unix.RTM_DELROUTE, 0
+	}
+	b.begin(typ, flags, addressFamily(ip.FamilyOf(d.Dst.Addr())), uint8(d.Dst.Bits()), 0, 0,
+		unix.RT_TABLE_MAIN, ip.Protocol, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNREACHABLE, 0, 0, 0, 0)
+	b.attrAddr(unix.RTA_DST, d.Dst.Addr())
+	b.attrUint32(unix.RTA_PRIORITY, ip.LastMetric)
+}
+
 // hop is where a route leads.
 type hop struct {
 	via    netip.Addr
@@ -140,6 +152,9 @@ func (r routeMessage) route(h hop, names map[uint32]string) ip.Route {
 
 // addRoute sorts a route, one of so many, into the snapshot.
 func (rd *reading) addRoute(r routeMessage, of int) {
+	if r.typ == unix.RTN_UNREACHABLE && r.table == unix.RT_TABLE_MAIN && r.protocol == ip.Protocol && r.metric == ip.LastMetric && rd.inNetworks(r.dst) {
+		rd.Owned.DeadEnds = append(rd.Owned.DeadEnds, ip.DeadEnd{Dst: r.dst})
+	}
 	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
 		return
 	}
