@@ -44,6 +44,11 @@ func (h *Host) DataPlane() (string, error) {
 			lines = append(lines, fmt.Sprintf("route %s via %s dev %s metric %d proto %d", route.Dst, route.Gw, names[route.LinkIndex], route.Priority, route.Protocol))
 		}
 	}
+	for _, route := range routes {
+		if route.Type == unix.RTN_UNREACHABLE && route.Protocol == ip.Protocol {
+			lines = append(lines, fmt.Sprintf("unreachable %s metric %d", route.Dst, uint32(route.Priority)))
+		}
+	}
 	settings := []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"}
 	for _, link := range links {
 		if name := link.Attrs().Name; name == uplink || name == containerBridge || link.Type() == "vxlan" {
