@@ -158,6 +158,7 @@ type Interface struct {
 	MTU      int    // bytes
 	Up       bool
 	Loopback bool
+	NoARP    bool // resolves no addresses (netdevice(7), IFF_NOARP)
 	Addrs    []InterfaceAddr
 }
 
@@ -174,10 +175,11 @@ type Path struct {
 	Link    string
 	Gateway netip.Addr // zero if the address is on the link
 	Source  netip.Addr
+	NoARP   bool // the link resolves no addresses, as those of WireGuard, tun and PPP: it takes no notice of gateways (netdevice(7), IFF_NOARP)
 }
 
-// OnLink reports whether the destination is reached without a gateway.
-func (p Path) OnLink() bool { return p.Link != "" && !p.Gateway.IsValid() }
+// OnLink reports whether the destination is reached without a gateway, and can be one itself.
+func (p Path) OnLink() bool { return p.Link != "" && !p.Gateway.IsValid() && !p.NoARP }
 
 // OpError is one operation that the kernel refused.
 type OpError struct {

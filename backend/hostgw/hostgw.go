@@ -77,6 +77,9 @@ func (h *HostGW) route(host backend.Host, peer subnet.Lease, f ip.Family) (ip.Ro
 	switch path, ok := host.Paths[public]; {
 	case !ok:
 		return ip.Route{}, fmt.Errorf("this host has no route to its public address %s", public)
+	case path.NoARP:
+		return ip.Route{}, fmt.Errorf("its public address %s is reached over %s, which resolves no addresses, as a VPN: host-gw needs all hosts on one L2; use vxlan, or name another interface with --iface",
+			public, path.Link)
 	case !direct:
 		return ip.Route{}, fmt.Errorf("its public address %s lies behind the gateway %s: host-gw needs all hosts on one L2; use vxlan with DirectRouting", public, path.Gateway)
 	}

@@ -74,6 +74,19 @@ ip -6 route replace fc00:5:0:4::/64 via fd30::4 dev eth0 proto 84 metric M
 	}
 }
 
+// A link that resolves no addresses takes no notice of gateways: what is for a peer's containers would be lost there.
+func TestUplinkWithoutARP(t *testing.T) {
+	h := host()
+	h.Paths[addrs(2).V4] = ip.Path{Link: "wg0", NoARP: true}
+	s, problems := open(t).Plan(h, *lease(1), []*subnet.Lease{lease(2)})
+	if len(s.Routes) != 1 || s.Routes[0].Dst != lease(2).Subnets.V6 {
+		t.Errorf("routes %v, want the one by IPv6", s.Routes)
+	}
+	if len(problems) != 1 || !strings.Contains(problems[0].Reason, "over wg0, which resolves no addresses") {
+		t.Errorf("problems %v, want one with wg0", problems)
+	}
+}
+
 func TestScopeAsksForThePathToEveryPeer(t *testing.T) {
 	paths := open(t).Scope([]*subnet.Lease{lease(2), lease(3)}).Paths
 	for _, want := range []netip.Addr{addrs(2).V4, addrs(2).V6, addrs(3).V4, addrs(3).V6} {

@@ -183,7 +183,8 @@ func (k *Kernel) path(addr netip.Addr) (ip.Path, bool) {
 	if !ok {
 		return ip.Path{}, false
 	}
-	return ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r, addr)}, true
+	noARP := slices.ContainsFunc(interfaces, func(i ip.Interface) bool { return i.Name == r.Link && i.NoARP })
+	return ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r, addr), NoARP: noARP}, true
 }
 
 // local reports whether addr is an address of the host.

@@ -104,6 +104,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 			MTU:      attrs.MTU,
 			Up:       attrs.Flags&net.FlagUp != 0,
 			Loopback: attrs.Flags&net.FlagLoopback != 0,
+			NoARP:    attrs.RawFlags&unix.IFF_NOARP != 0,
 			Addrs:    byLink[attrs.Index],
 		})
 		if !rd.scopeLinks[attrs.Name] {

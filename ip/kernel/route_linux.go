@@ -219,6 +219,10 @@ const loopbackIndex = 1
 // readPaths asks for the route to each address. What the kernel has no answer for is left out.
 func (rd *reading) readPaths(s *socket) error {
 	rd.Paths = make(map[netip.Addr]ip.Path, len(rd.scope.Paths))
+	noARP := map[string]bool{}
+	for _, i := range rd.Interfaces {
+		noARP[i.Name] = i.NoARP
+	}
 	var b batch
 	for addrs := range slices.Chunk(rd.scope.Paths, maxBatch/2) { // an answer is twice as long as an error
 		b.reset()
@@ -234,7 +238,8 @@ func (rd *reading) readPaths(s *socket) error {
 			if r.typ == unix.RTN_LOCAL {
 				r.hop.link = loopbackIndex // IPv6 names the interface that has the address
 			}
-			rd.Paths[addrs[i]] = ip.Path{Link: rd.names[r.hop.link], Gateway: r.hop.via, Source: r.source}
+			link := rd.names[r.hop.link]
+			rd.Paths[addrs[i]] = ip.Path{Link: link, Gateway: r.hop.via, Source: r.source, NoARP: noARP[link]}
 		})
 		if err != nil {
 			return err
