@@ -33,6 +33,12 @@ func (l Link) command(verb Verb, old Object) string {
 	if was.MTU != l.MTU {
 		c += fmt.Sprintf(" mtu %d", l.MTU)
 	}
+	if was.Master != l.Master {
+		c += " " + ifElse(l.Master == "", "nomaster", "master "+ShellWord(l.Master))
+	}
+	if was.NoARP != l.NoARP {
+		c += " arp " + ifElse(l.NoARP, "off", "on")
+	}
 	if was.Up != l.Up {
 		c += " " + ifElse(l.Up, "up", "down")
 	}

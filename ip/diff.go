@@ -242,7 +242,7 @@ func diffLinks(have, want []Link) linkChanges {
 			continue
 		}
 		if h != w {
-			c.renamed[w.Name] = h.MAC != w.MAC
+			c.renamed[w.Name] = h.MAC != w.MAC || h.NoARP != w.NoARP
 			c.set = append(c.set, Op{Verb: Replace, New: w, Old: h})
 		}
 	}

@@ -13,6 +13,10 @@ type Link struct {
 	MTU  int // bytes of the inner IP packet
 	Up   bool
 	Kind LinkKind // nil: none that Tulle makes
+
+	// What another program may have done to it, by which packets are lost.
+	Master string // the bridge, bond or VRF that it is a port of
+	NoARP  bool   // that it resolves no addresses, although frames travel (netdevice(7), IFF_NOARP)
 }
 
 // LinkKind is what cannot be changed on a link without making it anew. Every kind is a comparable struct.

@@ -27,8 +27,8 @@ func TestTamperingHeals(t *testing.T) {
 		w.converged(soon)
 		h := w.hosts[0]
 		dev := h.link("flannel.1")
-		down, otherMAC := dev, dev
-		down.Up = false
+		down, otherMAC, port, silent := dev, dev, dev, dev
+		down.Up, port.Master, silent.NoARP = false, "br7", true
 		otherMAC.MAC[5]++
 		was := h.owned()
 		for name, op := range map[string]ip.Op{
@@ -42,6 +42,8 @@ func TestTamperingHeals(t *testing.T) {
 			"stranger let in":   {Verb: ip.Add, New: ip.Member{Peer: ip.Peer{Addr: netip.MustParseAddr("192.0.2.66")}}},
 			"link down":         {Verb: ip.Replace, Old: dev, New: down},
 			"link deleted":      {Verb: ip.Delete, Old: dev},
+			"made a port":       {Verb: ip.Replace, Old: dev, New: port},
+			"silent":            {Verb: ip.Replace, Old: dev, New: silent},
 			"MAC changed":       {Verb: ip.Replace, Old: dev, New: otherMAC},
 		} {
 			t.Log(name)

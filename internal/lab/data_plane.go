@@ -80,7 +80,8 @@ func (h *Host) DataPlane() (string, error) {
 
 func (h *Host) describeDevice(link netlink.Link) ([]string, error) {
 	attrs := link.Attrs()
-	lines := []string{fmt.Sprintf("link %s mac %s mtu %d up %t", attrs.Name, attrs.HardwareAddr, attrs.MTU, attrs.RawFlags&unix.IFF_UP != 0)}
+	lines := []string{fmt.Sprintf("link %s mac %s mtu %d up %t arp %t master %d", attrs.Name, attrs.HardwareAddr, attrs.MTU,
+		attrs.RawFlags&unix.IFF_UP != 0, attrs.RawFlags&unix.IFF_NOARP == 0, attrs.MasterIndex)}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
 		neighbours, err := h.Netlink.NeighList(attrs.Index, family)
 		if err != nil {

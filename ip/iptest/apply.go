@@ -133,6 +133,13 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 	if want.MTU != have.MTU {
 		now.MTU = want.MTU
 	}
+	if want.Master != have.Master {
+		now.Master = want.Master
+	}
+	if want.NoARP != have.NoARP {
+		now.NoARP = want.NoARP
+		k.dropNeighbors(want.Name, anyAddr)
+	}
 	if want.Up != have.Up {
 		if now.Up && !want.Up {
 			k.linkDown(want.Name)

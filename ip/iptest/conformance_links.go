@@ -33,6 +33,16 @@ func (s *suite) links() {
 		s.Errorf("interfaces = %+v, lacks %s", interfaces, linkName)
 	}
 
+	silent := other
+	silent.NoARP = true
+	near := s.near
+	s.must(s.Kernel, add(near))
+	s.apply(replace(other, silent), nil)
+	s.owned(ip.State{Links: []ip.Link{silent}}) // neighbours go with the change, permanent ones, too
+	s.must(s.Kernel, add(near))
+	s.apply(replace(silent, other), nil)
+	s.owned(ip.State{Links: []ip.Link{other}})
+
 	s.apply(del(other), nil)
 	s.apply(del(other), nil)
 	s.apply(replace(down, s.link), syscall.ENODEV)

@@ -33,6 +33,16 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 	if err == nil && want.MTU != have.MTU {
 		err = k.links.LinkSetMTU(link, want.MTU)
 	}
+	if err == nil && want.Master != have.Master {
+		err = k.setMaster(link, want.Master)
+	}
+	if err == nil && want.NoARP != have.NoARP {
+		set := k.links.LinkSetARPOn
+		if want.NoARP {
+			set = k.links.LinkSetARPOff
+		}
+		err = set(link)
+	}
 	if err == nil && want.Up != have.Up {
 		set := k.links.LinkSetDown
 		if want.Up {
@@ -41,6 +51,17 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 		err = set(link)
 	}
 	return err
+}
+
+func (k *Kernel) setMaster(link netlink.Link, name string) error {
+	if name == "" {
+		return k.links.LinkSetNoMaster(link)
+	}
+	master, err := k.links.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return k.links.LinkSetMaster(link, master)
 }
 
 // addLink makes a device. Its MAC is set here and not later because udev leaves alone only what was given at
@@ -95,9 +116,11 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 		}
 	}
 	for _, link := range links {
+		rd.names[uint32(link.Attrs().Index)] = link.Attrs().Name
+	}
+	for _, link := range links {
 		attrs := link.Attrs()
 		index := uint32(attrs.Index)
-		rd.names[index] = attrs.Name
 		rd.Interfaces = append(rd.Interfaces, ip.Interface{
 			Name:     attrs.Name,
 			Kind:     link.Type(),
@@ -111,7 +134,9 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 			continue
 		}
 		rd.own[index] = attrs.Name
-		rd.Owned.Links = append(rd.Owned.Links, parseLink(link))
+		own := parseLink(link)
+		own.Master = rd.names[uint32(attrs.MasterIndex)]
+		rd.Owned.Links = append(rd.Owned.Links, own)
 		for _, a := range byLink[attrs.Index] {
 			if rd.inNetworks(a.Prefix) {
 				rd.Owned.Addrs = append(rd.Owned.Addrs, ip.Addr{Link: attrs.Name, Prefix: a.Prefix})
@@ -129,6 +154,7 @@ func parseLink(link netlink.Link) ip.Link {
 		l.MAC = ip.MAC(attrs.HardwareAddr)
 	}
 	l.Kind = parseKind(link)
+	l.NoARP = attrs.RawFlags&unix.IFF_NOARP != 0 && (l.Kind == nil || l.Kind.Ethernet())
 	return l
 }
 
