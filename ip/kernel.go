@@ -168,6 +168,8 @@ type InterfaceAddr struct {
 	Dynamic    bool         // has a lifetime (DHCP, router advertisement)
 	Temporary  bool         // RFC 8981
 	Deprecated bool         // RFC 4862, or not usable yet
+	Local      bool         // of scope host: other hosts do not reach it
+	Preferred  bool         // a default route over the interface names it as the source
 }
 
 // Path is how the kernel would send a packet to an address.

@@ -235,10 +235,10 @@ func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
 }
 
 // best picks the address to use as a source: IPv4 link-local last, then temporary ones (RFC 8981). Of the others it takes keep, since one that is added must
-// change nothing, and else a permanent one before one with a lifetime; in IPv4 one with a prefix of its full length, as virtual addresses are, comes after these.
+// change nothing, and else what a default route names as its source, then a permanent one before one with a lifetime; in IPv4 one with a prefix of its full length, as virtual addresses are, comes after these.
 func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 	usable := slices.DeleteFunc(slices.Clone(addrs), func(a InterfaceAddr) bool {
-		return a.Deprecated || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
+		return a.Deprecated || a.Local || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
 	})
 	if len(usable) == 0 {
 		return netip.Addr{}
@@ -252,6 +252,9 @@ func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 			r += 8
 		}
 		if a.Prefix.Addr() == keep {
+			return r - 2
+		}
+		if a.Preferred {
 			return r - 1
 		}
 		if a.Prefix.IsSingleIP() && f == IPv4 {

@@ -204,10 +204,18 @@ func TestUplinkAddressIsKept(t *testing.T) {
 	}
 	temporary := own(true, "fd00::7e/64", "fd00::d/64")
 	temporary[0].Temporary = true
+	local := addresses("10.9.9.9/24", "10.0.2.15/24")
+	local[0].Local = true
+	preferred := addresses("10.0.2.14/24", "10.0.2.15/32", "10.0.2.16/24")
+	preferred[1].Preferred = true
 	for name, tt := range map[string]struct {
 		addrs      []InterfaceAddr
 		used, want string
 	}{
+		"one for this host alone, first":    {local, "", "10.0.2.15"},
+		"one for this host alone, in use":   {local, "10.9.9.9", "10.0.2.15"},
+		"the source of a default route":     {preferred, "", "10.0.2.15"},
+		"the same, another in use":          {preferred, "10.0.2.16", "10.0.2.16"},
 		"a virtual one, at first":           {append(addresses("10.0.2.99/32"), own(true, "10.0.2.15/24")...), "", "10.0.2.15"},
 		"a virtual one in use":              {append(addresses("10.0.2.99/32"), own(true, "10.0.2.15/24")...), "10.0.2.99", "10.0.2.99"},
 		"a virtual one alone":               {addresses("10.0.2.99/32"), "", "10.0.2.99"},

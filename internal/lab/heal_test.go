@@ -61,6 +61,14 @@ func TestHeals(t *testing.T) {
 		})
 		heals(device+" set down", func() error { return host.SetLink(device, false) })
 		heals(device+" deleted", func() error { return host.DeleteLink(device) })
+		heals(device+" resolves no addresses", func() error {
+			run(t, host, "", "ip", "link", "set", "dev", device, "arp", "off")
+			return nil
+		})
+		heals(device+" made a port", func() error {
+			run(t, host, "", "sh", "-c", "ip link show br-other >/dev/null 2>&1 || ip link add br-other type bridge; ip link set dev "+device+" master br-other")
+			return nil
+		})
 	}
 	heals("nftables flushed", func() error { return host.FlushTable(ip.TableName) })
 	heals("guard flushed", func() error { return host.FlushTable(ip.GuardTable) })

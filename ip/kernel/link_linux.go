@@ -112,7 +112,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 	byLink := map[int][]ip.InterfaceAddr{}
 	for _, a := range addrs {
 		if p, ok := toPrefix(a.IPNet); ok {
-			byLink[a.LinkIndex] = append(byLink[a.LinkIndex], interfaceAddr(p, a.Flags))
+			byLink[a.LinkIndex] = append(byLink[a.LinkIndex], interfaceAddr(p, a.Flags, a.Scope))
 		}
 	}
 	for _, link := range links {
@@ -158,8 +158,9 @@ func parseLink(link netlink.Link) ip.Link {
 	return l
 }
 
-func interfaceAddr(p netip.Prefix, flags int) ip.InterfaceAddr {
+func interfaceAddr(p netip.Prefix, flags, scope int) ip.InterfaceAddr {
 	return ip.InterfaceAddr{
+		Local:   scope == unix.RT_SCOPE_HOST || scope == unix.RT_SCOPE_NOWHERE,
 		Prefix:  p,
 		Dynamic: flags&unix.IFA_F_PERMANENT == 0,
 		// The same bit marks a secondary address of IPv4, which is nothing special.

@@ -192,3 +192,36 @@ func (w world) census(t *testing.T) census {
 	}
 	return census{len(links), len(addrs), elsewhere, permanent}
 }
+
+// What the kernel says of an address tells whether other hosts may be told of it.
+func TestAddressesOfAnInterface(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	link := w.link(t, "up0")
+	for prefix, scope := range map[string]int{"192.0.2.77/32": unix.RT_SCOPE_HOST, "192.0.2.2/24": unix.RT_SCOPE_UNIVERSE} {
+		addr, err := netlink.ParseAddr(prefix)
+		must(t, err)
+		addr.Scope = scope
+		must(t, w.netlink.AddrAdd(link, addr))
+	}
+	must(t, w.netlink.RouteAdd(&netlink.Route{
+		Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, Gw: net.IPv4(192, 0, 2, 9), Src: net.IPv4(192, 0, 2, 2), LinkIndex: link.Attrs().Index,
+	}))
+	snap, err := w.Kernel.Snapshot(t.Context(), ip.Scope{})
+	must(t, err)
+	got := map[netip.Addr]ip.InterfaceAddr{}
+	for _, i := range snap.Interfaces {
+		for _, a := range i.Addrs {
+			got[a.Prefix.Addr()] = a
+		}
+	}
+	for _, want := range []ip.InterfaceAddr{
+		{Prefix: netip.MustParsePrefix("192.0.2.1/24")},
+		{Prefix: netip.MustParsePrefix("192.0.2.77/32"), Local: true},
+		{Prefix: netip.MustParsePrefix("192.0.2.2/24"), Preferred: true},
+	} {
+		if a := got[want.Prefix.Addr()]; a != want {
+			t.Errorf("%+v, want %+v", a, want)
+		}
+	}
+}

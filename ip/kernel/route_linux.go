@@ -164,6 +164,7 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	}
 	if r.dst.Bits() == 0 {
 		for _, h := range hops {
+			rd.prefer(rd.names[h.link], r.source)
 			rd.Defaults = append(rd.Defaults, r.route(h, rd.names))
 		}
 	}
@@ -182,6 +183,17 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 		for _, h := range hops {
 			if h.via.IsValid() {
 				rd.Foreign = append(rd.Foreign, r.route(h, rd.names))
+			}
+		}
+	}
+}
+
+// prefer marks the address of an interface that a default route over it names as its source.
+func (rd *reading) prefer(link string, source netip.Addr) {
+	for i := range rd.Interfaces {
+		for a := range rd.Interfaces[i].Addrs {
+			if addr := &rd.Interfaces[i].Addrs[a]; rd.Interfaces[i].Name == link && addr.Prefix.Addr() == source {
+				addr.Preferred = true
 			}
 		}
 	}
