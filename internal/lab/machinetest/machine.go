@@ -91,12 +91,30 @@ func New(t *testing.T, host *lab.Host, programs ...string) *Machine {
 	if err := <-started; err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
+	m.requireOwnFiles(t)
 	return m
+}
+
+// requireOwnFiles ends the test unless commands see the files that were prepared for the machine. Else they would write to those of the computer that
+// runs the tests, as in a chroot, which entering a mount namespace leaves.
+func (m *Machine) requireOwnFiles(t *testing.T) {
+	t.Helper()
+	for _, dir := range []string{"/etc", "/opt", "/var/lib", "/run"} {
+		var prepared unix.Stat_t
+		if err := unix.Stat(fmt.Sprintf("/proc/%d/root%s", m.init.Process.Pid, dir), &prepared); err != nil {
+			t.Fatalf("look at %s of machine %s: %v", dir, m, err)
+		}
+		want := fmt.Sprintf("%d:%d", prepared.Dev, prepared.Ino)
+		if got := m.Run(t, "stat", "-c", "%d:%i", dir); got != want {
+			t.Fatalf("commands on machine %s see another %s than was prepared (%s, want %s): run the tests where / is the root of the mount namespace", m, dir, got, want)
+		}
+	}
 }
 
 // Command prepares a command that runs on the machine.
 func (m *Machine) Command(ctx context.Context, line ...string) *exec.Cmd {
-	enter := []string{"--target", strconv.Itoa(m.init.Process.Pid), "--mount", "--pid", "--net", "--"}
+	// In a chroot, entering a mount namespace alone would lead out of it.
+	enter := []string{"--target", strconv.Itoa(m.init.Process.Pid), "--mount", "--root", "--wdns=/", "--pid", "--net", "--"}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, line...)...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=" + m.path, "HOME=/root"}, m.Env...)
