@@ -33,7 +33,7 @@ func (v *VXLAN) Advertise(host backend.Host, earlier subnet.Attrs) (subnet.Attrs
 			}
 			mac = next
 		}
-		raw, err := json.Marshal(data{VNI: v.opts.VNI, VtepMAC: mac.String()})
+		raw, err := json.Marshal(v.announced(mac))
 		if err != nil {
 			return subnet.Attrs{}, fmt.Errorf("encode backend data: %w", err)
 		}

@@ -119,7 +119,10 @@ func (p *plan) meet(peer *subnet.Lease) (endpoint, error) {
 			return endpoint{}, nil
 		}
 	}
-	mac, err := vtep(peer.Attrs.BackendData.Of(p.f))
+	announced, mac, err := decode(peer.Attrs.BackendData.Of(p.f))
+	if err == nil {
+		err = p.v.understands(announced)
+	}
 	return endpoint{host: public, mac: mac}, err
 }
 

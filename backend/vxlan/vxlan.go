@@ -4,6 +4,7 @@ package vxlan
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"tulle/backend"
@@ -31,6 +32,7 @@ type options struct {
 type data struct {
 	VNI     uint32
 	VtepMAC string
+	Port    uint16 `json:",omitempty"` // UDP, if it is not the default; flannel announces none
 }
 
 // VXLAN is the backend.
@@ -134,31 +136,57 @@ func (v *VXLAN) sysctls(f ip.Family) []ip.Sysctl {
 
 // vtep reads the MAC that a lease announces.
 func vtep(raw json.RawMessage) (ip.MAC, error) {
-	if len(raw) == 0 {
-		return ip.MAC{}, fmt.Errorf("it announces no VtepMAC")
-	}
-	if text, ok := usualMAC(raw); ok {
-		return ip.ParseMAC(text)
-	}
-	var d data
-	if err := json.Unmarshal(raw, &d); err != nil {
-		return ip.MAC{}, fmt.Errorf("decode backend data: %w", err)
-	}
-	return ip.ParseMAC(d.VtepMAC)
+	_, mac, err := decode(raw)
+	return mac, err
 }
 
-// usualMAC finds the MAC in data as both flannel and Advertise write it. A general decoder takes ten times as long,
-// which would be half of a plan for ten thousand peers.
-func usualMAC(raw []byte) (string, bool) {
+// decode reads what a lease announces.
+func decode(raw json.RawMessage) (d data, mac ip.MAC, err error) {
+	if len(raw) == 0 {
+		return d, mac, fmt.Errorf("it announces no VtepMAC")
+	}
+	d, ok := usual(raw)
+	if !ok {
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return d, mac, fmt.Errorf("decode backend data: %w", err)
+		}
+	}
+	mac, err = ip.ParseMAC(d.VtepMAC)
+	return d, mac, err
+}
+
+// usual reads data as both flannel and Advertise write it. A general decoder takes ten times as long, which would be half of a plan for ten
+// thousand peers.
+func usual(raw []byte) (d data, ok bool) {
 	const begin, middle, end = `{"VNI":`, `,"VtepMAC":"`, `"}`
 	rest, ok := strings.CutPrefix(string(raw), begin)
 	if !ok {
-		return "", false
+		return data{}, false
 	}
-	mac, ok := strings.CutPrefix(strings.TrimLeft(rest, "0123456789"), middle)
-	if !ok || len(rest) > 0 && rest[0] == middle[0] {
-		return "", false
-	}
-	mac, ok = strings.CutSuffix(mac, end)
-	return mac, ok && !strings.ContainsAny(mac, "\"\\")
+	vni, rest, _ := strings.Cut(rest, middle)
+	n, err := strconv.ParseUint(vni, 10, 32)
+	mac, ok := strings.CutSuffix(rest, end)
+	return data{VNI: uint32(n), VtepMAC: mac}, ok && err == nil && !strings.ContainsAny(mac, "\"\\")
 }
+
+// announced is what peers are told.
+func (v *VXLAN) announced(mac ip.MAC) data {
+	d := data{VNI: v.opts.VNI, VtepMAC: mac.String()}
+	if v.opts.Port != DefaultPort {
+		d.Port = v.opts.Port
+	}
+	return d
+}
+
+// understands fails if a peer's tunnel is another one than this host's: each drops what the other sends.
+func (v *VXLAN) understands(d data) error {
+	switch {
+	case d.VNI != 0 && d.VNI != v.opts.VNI:
+		return fmt.Errorf("it tunnels with the VNI %d, and this host with %d: %s", d.VNI, v.opts.VNI, restartOlder)
+	case d.Port != 0 && d.Port != v.opts.Port:
+		return fmt.Errorf("it tunnels over the UDP port %d, and this host over %d: %s", d.Port, v.opts.Port, restartOlder)
+	}
+	return nil
+}
+
+const restartOlder = "restart tulled where the configuration in force is the older one"

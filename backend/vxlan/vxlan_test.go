@@ -211,6 +211,32 @@ func TestVTEPIsReadAlikeHoweverItIsWritten(t *testing.T) {
 	}
 }
 
+// Peers of another VNI or port drop what this host sends. flannel announces no port, and what is not known is believed.
+func TestPeerWithAnotherTunnel(t *testing.T) {
+	for announced, reason := range map[string]string{
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}`:             "",
+		`{"VtepMAC":"02:00:00:00:00:02"}`:                     "",
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:02","Port":8472}`: "",
+		`{"VNI":7,"VtepMAC":"02:00:00:00:00:02"}`:             "VNI 7, and this host with 1",
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:02","Port":4789}`: "UDP port 4789, and this host over 8472",
+	} {
+		v := &VXLAN{opts: options{VNI: 1, Port: DefaultPort}}
+		d, _, err := decode([]byte(announced))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v.understands(d); (err == nil) != (reason == "") || err != nil && !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: %v, want %q", announced, err, reason)
+		}
+	}
+	for port, want := range map[uint16]string{DefaultPort: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02"}`, 4789: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02","Port":4789}`} {
+		v := &VXLAN{opts: options{VNI: 5, Port: port}}
+		if raw, err := json.Marshal(v.announced(ip.MAC{2, 0, 0, 0, 0, 2})); err != nil || string(raw) != want {
+			t.Errorf("announced %s, %v, want %s", raw, err, want)
+		}
+	}
+}
+
 // A host that was renumbered has two leases for a while, and is one peer.
 func TestPeerWithTwoLeasesIsHeardOnce(t *testing.T) {
 	b := open(t, network(t, "", ip.IPv4))

@@ -25,7 +25,7 @@ func (p *Pass) configure(set subnet.Set) error {
 	p.Status.Network = networkStatus(*f.network)
 	p.found.problems = append(p.found.problems, f.warned()...)
 	if !f.network.Same(*set.Network) {
-		p.found.pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled to take it over", set.Network.Revision)
+		p.found.pending = fmt.Sprintf("the configuration at revision %d differs from the one in force: restart tulled on every host to take it over; hosts that have it and hosts that do not may be cut off from each other meanwhile", set.Network.Revision)
 	}
 	return nil
 }
