@@ -173,8 +173,8 @@ func TestSettledUplink(t *testing.T) {
 			tt.change(&s)
 			up, lacking, err := UplinkChoice{Settled: tt.settled, Current: tt.settled}.Choose(s, both)
 			var lack string
-			for _, f := range lacking {
-				lack += f.String()
+			if len(lacking) > 0 {
+				lack = lacking[0].String()
 			}
 			switch {
 			case tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)):
