@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func TestCleanupIsRefusedWhileTulledRuns(t *testing.T) {
 		"answering": func(ctx context.Context, dir string) error {
 			l, err := api.ListenSocket(ctx, dir)
 			if err == nil {
-				go func() { _ = api.Serve(ctx, l, api.Full(running{})) }() // ends with the test's context
+				go func() { _ = api.Serve(ctx, l, api.Full(running{}), slog.New(slog.DiscardHandler)) }() // ends with the test's context
 			}
 			return err
 		},

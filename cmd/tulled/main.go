@@ -118,9 +118,9 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.Run(ctx) })
-	g.Go(func() error { return api.Serve(ctx, socket, api.Full(a)) })
+	g.Go(func() error { return api.Serve(ctx, socket, api.Full(a), log) })
 	if opts.healthPort != 0 {
-		g.Go(func() error { return serveHealth(ctx, opts, a) })
+		g.Go(func() error { return serveHealth(ctx, opts, a, log) })
 	}
 	err = g.Wait()
 	systemd.stopping()
@@ -128,13 +128,13 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 }
 
 // serveHealth answers probes over TCP.
-func serveHealth(ctx context.Context, opts options, a *agent.Agent) error {
+func serveHealth(ctx context.Context, opts options, a *agent.Agent, log *slog.Logger) error {
 	addr := net.JoinHostPort(opts.healthIP.String(), strconv.Itoa(int(opts.healthPort)))
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listen for health checks (--healthz-ip, --healthz-port): %w", err)
 	}
-	return api.Serve(ctx, l, api.Health(a))
+	return api.Serve(ctx, l, api.Health(a), log)
 }
 
 // previous is the subnet that the subnet file names: what a flanneld on this host held last.

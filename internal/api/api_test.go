@@ -3,13 +3,17 @@ package api
 import (
 	"context"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -75,7 +79,7 @@ func serve(t *testing.T, dir string, d Daemon) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, Full(d)) }()
+	go func() { done <- Serve(ctx, l, Full(d), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -164,4 +168,76 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	if ready, _, err := NewClient(dir).Readiness(t.Context()); err != nil || !ready {
 		t.Error(err)
 	}
+}
+
+// counted tells of each connection that is accepted.
+type counted struct {
+	net.Listener
+	accepted chan struct{}
+}
+
+func (c counted) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.accepted <- struct{}{}
+	}
+	return conn, err
+}
+
+// Whoever may connect can hold only so many descriptors of tulled, and what the server complains of is in its log.
+func TestServeIsBounded(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan struct{}, 2*maxConns)
+	log := &lockedLog{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	broken := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("broken on purpose") })
+	go func() { done <- Serve(ctx, counted{l, accepted}, broken, slog.New(slog.NewTextHandler(log, nil))) }()
+	var conns []net.Conn
+	for range maxConns + 10 {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	for range maxConns {
+		<-accepted
+	}
+	select {
+	case <-accepted:
+		t.Errorf("more than %d connections are accepted", maxConns)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if _, err := io.WriteString(conns[0], "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-accepted // the server has ended the connection over which it broke
+	cancel()
+	<-done
+	if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.Contains(text, "broken on purpose") {
+		t.Errorf("log %q, want the complaint", text)
+	}
+}
+
+// lockedLog is written to by several goroutines.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

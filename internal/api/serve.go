@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // ListenSocket makes the daemon's socket below runDir, open to root alone. A socket that a killed daemon left behind is
@@ -52,12 +55,18 @@ func Absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// Serve answers requests on l until ctx ends.
-func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+// maxConns is for how many connections a listener has descriptors. More wait: none is kept for long without a request.
+const maxConns = 64
+
+// Serve answers requests on l until ctx ends. What the server has to say goes to log.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() { stopped <- srv.Close() })
-	err := srv.Serve(l)
+	err := srv.Serve(netutil.LimitListener(l, maxConns))
 	if !stop() {
 		return errors.Join(ctx.Err(), <-stopped)
 	}
