@@ -50,6 +50,7 @@ type Host struct {
 	Node   string
 	Uplink ip.Uplink
 	Own    map[netip.Addr]bool // every address of the host
+	Shared map[netip.Addr]bool // broadcast addresses of the networks that it is in
 	Links  []ip.Link           // those of the backend's links that exist
 	Lacks  map[string]bool     // types of links in the backend's scope that the kernel cannot make
 	Paths  map[netip.Addr]ip.Path

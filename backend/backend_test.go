@@ -89,7 +89,7 @@ func TestDecodeOptions(t *testing.T) {
 
 func TestReach(t *testing.T) {
 	addr := netip.MustParseAddr
-	h := Host{Own: map[netip.Addr]bool{addr("192.0.2.9"): true}}
+	h := Host{Own: map[netip.Addr]bool{addr("192.0.2.9"): true}, Shared: map[netip.Addr]bool{addr("172.30.0.255"): true}}
 	h.Uplink.Addr = ip.Dual[netip.Addr]{V4: addr("172.30.0.1"), V6: addr("fd30::1")}
 	h.Uplink.Public = ip.Dual[netip.Addr]{V4: addr("203.0.113.1"), V6: addr("fd30::1")}
 	for _, tt := range []struct {
@@ -110,6 +110,7 @@ func TestReach(t *testing.T) {
 		{"multicast", "x", "", "ff02::1", ip.IPv6, "not the address of a host"},
 		{"loopback", "x", "127.0.0.2", "", ip.IPv4, "not the address of a host"},
 		{"broadcast", "x", "255.255.255.255", "", ip.IPv4, "not the address of a host"},
+		{"broadcast in a network of mine", "x", "172.30.0.255", "", ip.IPv4, "not the address of a host"},
 		{"a link's own address", "x", "", "fe80::2", ip.IPv6, "not the address of a host"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

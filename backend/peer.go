@@ -38,7 +38,7 @@ func Reach(host Host, peer subnet.Lease, f ip.Family, backend string) (netip.Add
 	case host.Own[public] || public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):
 		return netip.Addr{}, fmt.Errorf("its public address %s is this host's own: end it with tulle leases release '%s', or choose that host's own with --public-ip or --iface",
 			public, subnet.KeyOf(peer.Subnets))
-	case !ip.BetweenHosts(public):
+	case !ip.BetweenHosts(public) || host.Shared[public]:
 		return netip.Addr{}, fmt.Errorf("its public address %s is not the address of a host", public)
 	}
 	return public, nil

@@ -40,3 +40,17 @@ func TestLeasesThatCaptureServers(t *testing.T) {
 		}
 	})
 }
+
+// A lease that names the broadcast address of the underlay would have each packet sent to all hosts.
+func TestLeaseAtABroadcastAddress(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.start()
+		broadcast := ip.Last(eth0(h.n).Addrs[0].Prefix)
+		w.store.Put("subnets/10.5.7.0-24", `{"PublicIP":"`+broadcast.String()+`","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:04:00:00:00:77"}}`, 0)
+		w.within(soon, "left out", func(*node) bool {
+			out := h.leftOut()
+			return len(out) == 1 && strings.Contains(out[0].Text, broadcast.String()+" is not the address of a host")
+		})
+	})
+}

@@ -56,7 +56,7 @@ func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
 	v.uplink = uplink.Only(slices.DeleteFunc(slices.Clone(families), func(f ip.Family) bool { return slices.Contains(lacking, f) }))
 	v.today = passedOver(f.cfg.Uplink, snap, families, uplink)
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
-	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
+	v.host = backend.Host{Node: f.cfg.Host.Node, Uplink: uplink, Own: ownAddrs(v.snap), Shared: broadcasts(v.snap), Links: own, Lacks: v.snap.Lacks, Paths: v.snap.Paths}
 	return f.claim(v)
 }
 
@@ -69,6 +69,19 @@ func ownAddrs(snap ip.Snapshot) map[netip.Addr]bool {
 		}
 	}
 	return own
+}
+
+// broadcasts are the addresses by which all hosts of a network that this one is in are meant (RFC 919). Two hosts alone need none (RFC 3021).
+func broadcasts(snap ip.Snapshot) map[netip.Addr]bool {
+	all := map[netip.Addr]bool{}
+	for _, i := range snap.Interfaces {
+		for _, addr := range i.Addrs {
+			if addr.Prefix.Addr().Is4() && addr.Prefix.Bits() < 31 {
+				all[ip.Last(addr.Prefix)] = true
+			}
+		}
+	}
+	return all
 }
 
 // claim tells the keeper what to announce, and takes note of what is held.
