@@ -241,3 +241,19 @@ func (l *lockedLog) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// Who asks is told whether there is no daemon, or one that hangs.
+func TestNoAnswer(t *testing.T) {
+	absent, hung := NewClient(t.TempDir()), NewClient(t.TempDir())
+	l, err := net.Listen("unix", hung.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	hung.http.Timeout = 20 * time.Millisecond
+	for client, want := range map[*Client]string{absent: "start it", hung: "systemctl restart tulled"} {
+		if _, err := client.Status(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

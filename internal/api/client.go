@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -91,6 +92,17 @@ func (c *Client) Readiness(ctx context.Context) (ready bool, text string, err er
 	return code == http.StatusOK, strings.TrimSpace(string(body)), err
 }
 
+// silent says what to do where no answer comes.
+func (c *Client) silent(err error) error {
+	switch {
+	case Absent(err):
+		return fmt.Errorf("no tulled answers on %s: start it, or name its --run-dir: %w", c.socket, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the socket %s is for root alone: %w", c.socket, err)
+	}
+	return fmt.Errorf("a tulled holds %s and does not answer: traffic goes on as it is, and nothing is mended: look at its log (journalctl -u tulled), then restart it (systemctl restart tulled): %w", c.socket, err)
+}
+
 func (c *Client) get(ctx context.Context, path string) (code int, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tulled"+path, nil)
 	if err != nil {
@@ -102,7 +114,7 @@ func (c *Client) get(ctx context.Context, path string) (code int, body []byte, e
 		if urlErr, ok := errors.AsType[*url.Error](err); ok {
 			err = urlErr.Err
 		}
-		return 0, nil, fmt.Errorf("no tulled answers on %s: start it, or name its --run-dir: %w", c.socket, err)
+		return 0, nil, c.silent(err)
 	}
 	defer resp.Body.Close()
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
