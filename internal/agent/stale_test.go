@@ -37,6 +37,46 @@ func TestBridgesThatShareTheLeaseAreNamed(t *testing.T) {
 	})
 }
 
+// A network of hosts that shares addresses with the containers' is named as one, whichever holds the other, and the uplink's is no exception.
+func TestOverlapsAreNamed(t *testing.T) {
+	for name, tt := range map[string]struct {
+		network string
+		lan     string
+		want    string
+	}{
+		"a LAN in the network":     {"10.5.0.0/16", "10.5.200.7/24", "eth1 is in 10.5.200.0/24, which overlaps with the network 10.5.0.0/16"},
+		"the network in a LAN":     {"10.5.0.0/16", "10.0.0.7/8", "eth1 is in 10.0.0.0/8, which overlaps with the network 10.5.0.0/16"},
+		"the uplink's LAN":         {"172.30.0.0/16", "192.168.9.2/24", "eth0 is in 172.30.0.0/24, which overlaps with the network 172.30.0.0/16"},
+		"none that has to do with": {"10.5.0.0/16", "10.6.0.7/16", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, `{"Network":"`+tt.network+`","SubnetLen":24}`, 1, func(t *testing.T, w *world) {
+				h := w.hosts[0]
+				h.lan(tt.lan)
+				h.start()
+				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
+				got := strings.Join(h.texts(trouble.NetworkOverlaps), "; ")
+				if stale := bridges(h); len(stale) > 0 || !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
+					t.Errorf("told of %q and %q, want %q", got, stale, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A bridge with a subnet that another host has by now is named with that host.
+func TestBridgeWithThePeersSubnet(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h, peer := w.hosts[0], w.hosts[1]
+		h.bridge("docker0", peer.lease())
+		w.within(soon, "named", func(o *node) bool {
+			return o != h || len(bridges(h)) == 1 && strings.Contains(bridges(h)[0], peer.name+" at "+publicOf(h, peer)[0].String())
+		})
+	})
+}
+
 // A bridge with a subnet of the past is named with the command that moves it, and nothing is done to it.
 func TestBridgeOfAnEarlierLeaseIsNamed(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {

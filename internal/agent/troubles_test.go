@@ -288,6 +288,10 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(_ *world, h *node) { h.kernel.Refuse(nil) },
 		},
+		trouble.NetworkOverlaps: {
+			cause: func(_ *world, h *node) { h.lan("10.5.200.7/24") },
+			cure:  func(_ *world, h *node) { h.kernel.RemoveInterface("eth1") },
+		},
 		trouble.BridgeStale: {
 			cause: func(_ *world, h *node) { h.bridge("docker0", netip.MustParsePrefix("10.5.0.0/24")) },
 			cure:  func(_ *world, h *node) { h.kernel.RemoveInterface("docker0") },

@@ -2,6 +2,7 @@ package fabric
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,17 +18,52 @@ const dockerBridge = "docker0"
 func stale(v facts, n subnet.Network) []string {
 	var texts []string
 	for _, i := range v.snap.Interfaces {
-		if i.Loopback || i.Name == v.host.Uplink.Link || slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
+		if !forContainers(v, i) {
 			continue
 		}
 		for _, a := range i.Addrs {
 			f := ip.FamilyOf(a.Prefix.Addr())
 			if own := v.self.Subnets.Of(f); ip.Contains(n.Pools.Of(f).Network, a.Prefix) && !own.Overlaps(a.Prefix) {
-				texts = append(texts, fmt.Sprintf("%s holds %s of an earlier lease, and this host has %s now: %s", i.Name, a.Prefix, own, move(i.Name, a)))
+				texts = append(texts, fmt.Sprintf("%s holds %s of %s, and this host has %s now: %s", i.Name, a.Prefix, owner(v, a.Prefix), own, move(i.Name, a)))
 			}
 		}
 	}
 	return texts
+}
+
+// owner is whose a prefix of the network is.
+func owner(v facts, p netip.Prefix) string {
+	i := slices.IndexFunc(v.set.Leases, func(l *subnet.Lease) bool { return l.Subnets.Of(ip.FamilyOf(p.Addr())).Overlaps(p) })
+	if i < 0 {
+		return "an earlier lease"
+	}
+	return v.set.Leases[i].Attrs.Owner()
+}
+
+// overlaps tells which networks that this host is in share addresses with the network: what is there and what is in a lease shadow each other.
+func overlaps(v facts, n subnet.Network) []string {
+	var texts []string
+	for _, i := range v.snap.Interfaces {
+		if i.Loopback || own(v, i) || forContainers(v, i) {
+			continue
+		}
+		for _, a := range i.Addrs {
+			if network := n.Pools.Of(ip.FamilyOf(a.Prefix.Addr())).Network; network.IsValid() && network.Overlaps(a.Prefix) {
+				texts = append(texts, fmt.Sprintf("%s is in %s, which overlaps with the network %s: hosts there and containers of leases shadow each other: "+
+					"give the network other addresses with tulle config set, or keep leases out of there with its SubnetMin and SubnetMax", i.Name, a.Prefix.Masked(), network))
+			}
+		}
+	}
+	return texts
+}
+
+func own(v facts, i ip.Interface) bool {
+	return slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name })
+}
+
+// forContainers reports whether an interface leads, for all that is known, to containers and not to other hosts.
+func forContainers(v facts, i ip.Interface) bool {
+	return !i.Loopback && i.Name != v.host.Uplink.Link && !own(v, i) && (i.Kind == "bridge" || i.Kind == "veth" || i.Kind == "")
 }
 
 // shared tells which bridges hold this host's subnet, if more than one does: the programs that made them hand out the same addresses. An interface

@@ -41,6 +41,7 @@ type findings struct {
 	closed   []ip.Blockade    // where those to and from the world outside are
 	stale    []string         // bridges that hold an earlier subnet
 	shared   []string         // bridges that hold this host's subnet beside each other
+	overlaps []string         // networks of this host that share addresses with this one
 }
 
 // troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
@@ -90,6 +91,10 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 	}
 	for _, text := range found.shared {
 		add(trouble.BridgeShared, "", text)
+	}
+	for _, text := range found.overlaps {
+		link, _, _ := strings.Cut(text, " ")
+		add(trouble.NetworkOverlaps, link, text)
 	}
 	return f.ours(ts)
 }

@@ -37,8 +37,9 @@ const (
 	SettingRefused Code = "setting.refused"
 	SettingAdvised Code = "setting.advised"
 
-	BridgeStale  Code = "bridge.stale"
-	BridgeShared Code = "bridge.shared"
+	BridgeStale     Code = "bridge.stale"
+	NetworkOverlaps Code = "network.overlaps"
+	BridgeShared    Code = "bridge.shared"
 
 	KernelFailed    Code = "kernel.failed"
 	KernelRefused   Code = "kernel.refused"
@@ -98,6 +99,7 @@ var kinds = []Kind{
 	{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 	{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 
+	{NetworkOverlaps, Warning, "A network that this host is in shares addresses with the containers' network.", "Give the network other addresses, or keep leases apart from there with SubnetMin and SubnetMax."},
 	{BridgeStale, Warning, "A bridge hands out addresses of a subnet that this host does not have.", "Move it with the command in the text."},
 	{BridgeShared, Warning, "Two bridges hand out the same addresses.", "Take the subnet from all but one, as the text says."},
 
