@@ -11,8 +11,8 @@ import (
 type Kernel interface {
 	// Snapshot reads what lies in scope, and the facts about the host that decisions depend on.
 	Snapshot(ctx context.Context, scope Scope) (Snapshot, error)
-	// Lookup asks for the route to each address; one without a route is absent. It costs as much as there are addresses.
-	Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]Path, error)
+	// Lookup asks what would become of packets. It gives an answer to each question, and costs as much as there are questions.
+	Lookup(ctx context.Context, questions []Question) ([]Answer, error)
 	// Apply runs the plan in order. An operation that fails does not stop the others: the failures come back
 	// together, as OpErrors. Deleting what is absent is a success.
 	Apply(ctx context.Context, plan Plan) error
@@ -119,6 +119,7 @@ func (s Scope) contains(p netip.Prefix) bool {
 type Snapshot struct {
 	Owned      State
 	Foreign    []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
+	Others     Others
 	Interfaces []Interface
 	Defaults   []Route                // default routes of the main table, the preferred one of each family first
 	Paths      map[netip.Addr]Path    // an address without a route is absent

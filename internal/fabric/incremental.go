@@ -92,7 +92,7 @@ func (c *Change) decide(ctx context.Context, kernel ip.Kernel) bool {
 	before.Paths = b.paths
 	if addrs := f.backend.Scope(d.added).Paths; len(addrs) > 0 {
 		var err error
-		if now.Paths, err = kernel.Lookup(ctx, addrs); err != nil {
+		if now.Paths, err = lookupPaths(ctx, kernel, addrs); err != nil {
 			return false
 		}
 	}
@@ -101,6 +101,25 @@ func (c *Change) decide(ctx context.Context, kernel ip.Kernel) bool {
 	c.Want, unservedNow = f.decidePeers(now, b.facts.self, usable)
 	c.paths = now.Paths
 	return len(unserved)+len(unservedNow) == 0 && !b.want.Meets(c.Former, c.Want) && b.linksKnown(c.Want) && f.holdsInvariants(b, c.Want, usable)
+}
+
+// lookupPaths asks for the route to each address; one without a route is absent.
+func lookupPaths(ctx context.Context, kernel ip.Kernel, addrs []netip.Addr) (map[netip.Addr]ip.Path, error) {
+	questions := make([]ip.Question, len(addrs))
+	for i, addr := range addrs {
+		questions[i].Dst = addr
+	}
+	answers, err := kernel.Lookup(ctx, questions)
+	if err != nil {
+		return nil, err
+	}
+	paths := make(map[netip.Addr]ip.Path, len(addrs))
+	for i, a := range answers {
+		if a.Leads() {
+			paths[addrs[i]] = a.Path
+		}
+	}
+	return paths, nil
 }
 
 // decidePeers is what is wanted for some leases alone.

@@ -22,6 +22,9 @@ type World struct {
 	Knock func(name string, from, to netip.Addr, tunnel ip.Tunnel, inner netip.Addr)
 	// Forward has a packet come in through the interface that is for elsewhere.
 	Forward func(name string, src, dst netip.Addr)
+	// AddRoute and DelRoute add and delete a route of another program, AddRule and DelRule a policy rule.
+	AddRoute, DelRoute func(TableRoute)
+	AddRule, DelRule   func(Rule)
 	// Restore does what iptables-restore(8) of the engine and family would do with the text: it replaces the tables that
 	// are named in it.
 	Restore func(engine ip.Engine, family ip.Family, text string)
@@ -60,6 +63,8 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"foreign", (*suite).foreign},
 		{"paths", (*suite).paths},
 		{"dead ends", (*suite).deadEnds},
+		{"courses", (*suite).courses},
+		{"others", (*suite).others},
 		{"partial failure", (*suite).partialFailure},
 		{"cancelled", (*suite).cancelled},
 		{"watch", (*suite).watch},

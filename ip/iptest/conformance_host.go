@@ -2,7 +2,9 @@ package iptest
 
 import (
 	"net/netip"
+	"slices"
 	"syscall"
+	"time"
 
 	"tulle/ip"
 )
@@ -267,9 +269,156 @@ func (s *suite) paths() {
 		own: {Link: "lo", Source: own}, neighbour: onLink, far: {Link: uplinkName, Gateway: s.gateway, Source: own},
 	}
 	s.same(s.snapshot(scope).Paths, all)
-	found, err := s.Kernel.Lookup(s.Context(), scope.Paths)
+	s.answers([]ip.Question{{Dst: own}, {Dst: neighbour}, {Dst: far}}, []ip.Answer{
+		{Path: all[own], Kind: ip.Local}, {Path: all[neighbour], Kind: ip.Unicast, Table: ip.MainTable},
+		{Path: all[far], Kind: ip.Unicast, Table: ip.MainTable},
+	})
+}
+
+func (s *suite) answers(questions []ip.Question, want []ip.Answer) {
+	s.Helper()
+	got, err := s.Kernel.Lookup(s.Context(), questions)
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.same(found, all)
+	for i, q := range questions {
+		if got[i] != want[i] {
+			s.Errorf("%+v: %+v, want %+v", q, got[i], want[i])
+		}
+	}
+}
+
+// onBridge brings up a bridge with the first address of this host's subnet, and returns that and the next one.
+func (s *suite) onBridge() (own, container netip.Addr) {
+	own = s.addr.Prefix.Addr().Next()
+	s.AddInterface("br0", netip.PrefixFrom(own, s.route.Dst.Bits()))
+	s.apply(add(ip.ForwardingSetting(s.family)), nil)
+	return own, own.Next()
+}
+
+// courses is what becomes of a packet for a peer's container: of the host, of the bridge and of a container.
+func (s *suite) courses() {
+	s.AddInterface(uplinkName, s.uplink)
+	own, container := s.onBridge()
+	dst := s.route.Dst.Addr().Next()
+	questions := []ip.Question{{Dst: dst}, {Dst: dst, Src: own}, {Dst: dst, Src: container, In: "br0"}, {Dst: dst, Src: container, In: "br9"}}
+	check := func(host, bridge, container ip.Answer) {
+		s.Helper()
+		s.answers(questions[1:], []ip.Answer{bridge, container, {}})
+		got, err := s.Kernel.Lookup(s.Context(), questions[:1])
+		if err != nil {
+			s.Fatal(err)
+		}
+		got[0].Source = netip.Addr{}
+		s.same(got, []ip.Answer{host})
+	}
+	all := func(a ip.Answer) { s.Helper(); check(a, a, a) }
+	nothing := ip.Answer{Kind: ip.Unrouted}
+	all(nothing)
+
+	s.create(s.all())
+	ours := ip.Answer{Path: ip.Path{Link: linkName, Gateway: s.route.Via}, Kind: ip.Unicast, Table: ip.MainTable}
+	all(ours)
+
+	theirs := TableRoute{Route: s.direct(), Table: ip.MainTable, Kind: ip.Unicast}
+	theirs.Protocol = 4
+	for _, shadow := range []struct {
+		dst  netip.Prefix
+		kind ip.Course
+	}{
+		{s.route.Dst, ip.Unicast},
+		{netip.PrefixFrom(s.route.Dst.Addr(), s.route.Dst.Bits()+1), ip.Unicast},
+		{s.route.Dst, ip.Blackhole}, {s.route.Dst, ip.Unreachable}, {s.route.Dst, ip.Prohibit},
+	} {
+		r := theirs
+		r.Dst, r.Kind = shadow.dst, shadow.kind
+		want := ip.Answer{Kind: r.Kind}
+		if r.Kind == ip.Unicast {
+			want = ip.Answer{Path: ip.Path{Link: uplinkName, Gateway: s.gateway}, Kind: ip.Unicast, Table: ip.MainTable}
+		}
+		container := want
+		if r.Kind == ip.Blackhole {
+			container.Kind = ""
+		}
+		s.AddRoute(r)
+		check(want, want, container)
+		s.DelRoute(r)
+		all(ours)
+	}
+
+	r := theirs
+	r.Dst, r.Table = netip.PrefixFrom(s.gateway, 0).Masked(), 100
+	s.AddRoute(r)
+	all(ours)
+	past := ip.Answer{Path: ip.Path{Link: uplinkName, Gateway: s.gateway}, Kind: ip.Unicast, Table: 100}
+	for _, rule := range []Rule{{To: r.Dst, Table: 100}, {To: s.route.Dst, Table: 100}} {
+		s.AddRule(rule)
+		all(past)
+		s.DelRule(rule)
+		all(ours)
+	}
+	from := Rule{From: s.network, Table: 100}
+	s.AddRule(from)
+	check(ours, past, past)
+	s.DelRule(from)
+	all(ours)
+}
+
+// waitForAddresses waits until no address is tentative any longer: its route comes then (RFC 4862, 5.4).
+func (s *suite) waitForAddresses() {
+	s.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if !slices.ContainsFunc(s.snapshot(ip.Scope{}).Interfaces, func(i ip.Interface) bool {
+			return slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return a.Deprecated })
+		}) {
+			return
+		}
+	}
+	s.Fatal("addresses stay tentative")
+}
+
+// others change with what other programs do, and with nothing that Tulle does.
+func (s *suite) others() {
+	s.AddInterface(uplinkName, s.uplink)
+	s.create(ip.State{Links: []ip.Link{s.link}, Addrs: []ip.Addr{s.addr}})
+	s.waitForAddresses()
+	before := s.snapshot(s.scope()).Others
+	s.create(ip.State{FDB: []ip.FDB{s.fdb}, Neighbors: []ip.Neighbor{s.near}, Routes: []ip.Route{s.route}})
+	s.same(s.snapshot(s.scope()).Others, before)
+	is := func(what string, into ...netip.Prefix) {
+		s.Helper()
+		now := s.snapshot(s.scope()).Others
+		added := slices.DeleteFunc(slices.Clone(now.Into), func(p netip.Prefix) bool { return slices.Contains(before.Into, p) })
+		if now.Sum == before.Sum || !slices.Equal(added, into) {
+			s.Errorf("%s: others are %+v, before %+v", what, now, before)
+		}
+	}
+	r := TableRoute{Route: s.direct(), Table: 100, Kind: ip.Unicast}
+	r.Protocol = 4
+	for _, change := range []struct {
+		dst   netip.Prefix
+		table uint32
+		kind  ip.Course
+		into  []netip.Prefix
+	}{
+		{s.route.Dst, ip.MainTable, ip.Blackhole, []netip.Prefix{s.route.Dst}},
+		{s.route.Dst, 100, ip.Unicast, []netip.Prefix{s.route.Dst}},
+		{netip.PrefixFrom(s.gateway, 0).Masked(), 100, ip.Unicast, nil},
+	} {
+		r.Dst, r.Table, r.Kind = change.dst, change.table, change.kind
+		s.AddRoute(r)
+		is("route", change.into...)
+		s.DelRoute(r)
+		s.same(s.snapshot(s.scope()).Others, before)
+	}
+	for _, rule := range []Rule{{From: s.network, Table: 100}, {To: s.route.Dst, Table: 100}} {
+		s.AddRule(rule)
+		if rule.To.IsValid() {
+			is("rule", rule.To)
+		} else {
+			is("rule")
+		}
+		s.DelRule(rule)
+		s.same(s.snapshot(s.scope()).Others, before)
+	}
 }

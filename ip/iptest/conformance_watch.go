@@ -55,6 +55,15 @@ func (s *suite) watch() {
 		n = count.Load()
 	}
 
+	for _, rule := range []Rule{{From: s.network, Table: 100}, {To: s.route.Dst, Table: 100}} {
+		for _, change := range []func(Rule){s.AddRule, s.DelRule} {
+			change(rule)
+			n++
+			until(n)
+			n = count.Load()
+		}
+	}
+
 	// Our own are not. Notifications come in order, so a leak would show in the count by the last one at the latest.
 	const own = 100
 	n = count.Load()

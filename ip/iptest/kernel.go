@@ -25,6 +25,8 @@ type Kernel struct {
 	neighbors  map[neighborID]ip.MAC
 	routes     map[routeID]ip.Route
 	deadEnds   map[ip.DeadEnd]bool
+	policy     []Rule       // before that of the main table
+	others     []TableRoute // of other programs, which Apply cannot make
 	tables     map[tableID]ip.Table
 	guards     map[tableID]*guard
 	spoofed    map[tableID]uint64 // packets that the rules of tables have dropped
@@ -258,6 +260,27 @@ func (k *Kernel) SetFilters(filters ...ip.Filter) {
 		for _, f := range filters {
 			k.filters[f.Place] = f
 		}
+		return nil
+	})
+}
+
+// Rule is a policy rule that sends packets to a table. A prefix that is left out is any.
+type Rule struct {
+	From, To netip.Prefix
+	Table    uint32
+}
+
+// TableRoute is a route in any table, or one that leads nowhere.
+type TableRoute struct {
+	ip.Route
+	Table uint32
+	Kind  ip.Course
+}
+
+// SetPolicy replaces the policy rules that come before the main table's, and the routes of the kind.
+func (k *Kernel) SetPolicy(rules []Rule, routes []TableRoute) {
+	_ = k.change(func() error {
+		k.policy, k.others = slices.Clone(rules), slices.Clone(routes)
 		return nil
 	})
 }

@@ -3,6 +3,7 @@ package iptest_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"tulle/ip"
@@ -18,6 +19,9 @@ func TestConformance(t *testing.T) {
 	iptest.Conformance(t, func(*testing.T) iptest.World {
 		k := iptest.New()
 		up := map[string]ip.Interface{}
+		var rules []iptest.Rule
+		var routes []iptest.TableRoute
+		set := func() { k.SetPolicy(rules, routes) }
 		return iptest.World{
 			Kernel: k,
 			Other:  other{k},
@@ -28,6 +32,16 @@ func TestConformance(t *testing.T) {
 				}
 				up[name] = i
 				k.AddInterface(i)
+			},
+			AddRoute: func(r iptest.TableRoute) { routes = append(routes, r); set() },
+			DelRoute: func(r iptest.TableRoute) {
+				routes = slices.DeleteFunc(routes, func(o iptest.TableRoute) bool { return o == r })
+				set()
+			},
+			AddRule: func(r iptest.Rule) { rules = append(rules, r); set() },
+			DelRule: func(r iptest.Rule) {
+				rules = slices.DeleteFunc(rules, func(o iptest.Rule) bool { return o == r })
+				set()
 			},
 			Restore: k.Restore,
 			Knock:   func(_ string, from, _ netip.Addr, tunnel ip.Tunnel, inner netip.Addr) { k.Knock(from, tunnel, inner) },

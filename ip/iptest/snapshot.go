@@ -3,6 +3,8 @@ package iptest
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -60,15 +62,19 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	slices.SortFunc(s.Defaults, func(a, b ip.Route) int {
 		return cmp.Or(ip.ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
 	})
-	s.Paths = k.paths(scope.Paths)
+	s.Paths, s.Others = k.paths(scope.Paths), k.othersIn(scope)
 	return s, nil
 }
 
 // Lookup implements ip.Kernel.
-func (k *Kernel) Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]ip.Path, error) {
+func (k *Kernel) Lookup(ctx context.Context, questions []ip.Question) ([]ip.Answer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.paths(addrs), ctx.Err()
+	answers := make([]ip.Answer, len(questions))
+	for i, q := range questions {
+		answers[i] = k.answer(q)
+	}
+	return answers, ctx.Err()
 }
 
 func (k *Kernel) paths(addrs []netip.Addr) map[netip.Addr]ip.Path {
@@ -173,18 +179,10 @@ func (k *Kernel) connected(link string, addr netip.Addr) bool {
 	return ok && path.Link == link && path.OnLink()
 }
 
-// path looks addr up as Linux does: own addresses first.
+// path looks addr up for a packet of the host.
 func (k *Kernel) path(addr netip.Addr) (ip.Path, bool) {
-	if k.local(addr) {
-		return ip.Path{Link: loopback, Source: addr}, true
-	}
-	interfaces := k.allInterfaces()
-	r, ok := k.lookup(interfaces, addr)
-	if !ok {
-		return ip.Path{}, false
-	}
-	noARP := slices.ContainsFunc(interfaces, func(i ip.Interface) bool { return i.Name == r.Link && i.NoARP })
-	return ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r, addr), NoARP: noARP}, true
+	a := k.answer(ip.Question{Dst: addr})
+	return a.Path, a.Leads()
 }
 
 // local reports whether addr is an address of the host.
@@ -212,12 +210,101 @@ func (k *Kernel) lookup(interfaces []ip.Interface, addr netip.Addr) (best ip.Rou
 	for _, r := range k.routes {
 		consider(r)
 	}
-	for d := range k.deadEnds {
-		if d.Dst.Contains(addr) && (!ok || d.Dst.Bits() > best.Dst.Bits()) {
-			return ip.Route{}, false
+	return best, ok
+}
+
+// answer goes through the tables as Linux does: own addresses first, then what the rules name, then the main one.
+func (k *Kernel) answer(q ip.Question) ip.Answer {
+	a := ip.Answer{Kind: ip.Unrouted}
+	interfaces := k.allInterfaces()
+	isIn := func(i ip.Interface) bool { return i.Name == q.In }
+	switch {
+	case q.In != "" && !slices.ContainsFunc(interfaces, isIn), q.In != "" && q.Src.IsValid() && k.local(q.Src):
+		return ip.Answer{}
+	case q.In == "" && q.Src.IsValid() && q.Src.Is4() && !k.local(q.Src):
+		return ip.Answer{Kind: ip.Blackhole} // the kernel does not say it in another way
+	case k.local(q.Dst):
+		a = ip.Answer{Path: ip.Path{Link: loopback, Source: q.Dst}, Kind: ip.Local}
+	default:
+		tables := []uint32{}
+		for _, rule := range k.policy {
+			if (!rule.From.IsValid() || rule.From.Contains(q.Src)) && (!rule.To.IsValid() || rule.To.Contains(q.Dst)) {
+				tables = append(tables, rule.Table)
+			}
+		}
+		for _, table := range append(tables, ip.MainTable) {
+			if r, ok := k.lookupIn(table, interfaces, q.Dst); ok {
+				a = ip.Answer{Kind: r.Kind}
+				if r.Kind == ip.Unicast {
+					noARP := slices.ContainsFunc(interfaces, func(i ip.Interface) bool { return i.Name == r.Link && i.NoARP })
+					a = ip.Answer{Path: ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r.Route, q.Dst), NoARP: noARP}, Kind: r.Kind, Table: table}
+				}
+				break
+			}
+		}
+	}
+	if a.Kind == ip.Blackhole && q.In != "" {
+		a.Kind = ""
+	}
+	if q.Src.IsValid() {
+		a.Source = netip.Addr{}
+	}
+	return a
+}
+
+// lookupIn finds the route to addr in a table, of whatever kind.
+func (k *Kernel) lookupIn(table uint32, interfaces []ip.Interface, addr netip.Addr) (best TableRoute, ok bool) {
+	if table == ip.MainTable {
+		best.Route, ok = k.lookup(interfaces, addr)
+		best.Table, best.Kind = table, ip.Unicast
+		for d := range k.deadEnds {
+			if d.Dst.Contains(addr) && (!ok || d.Dst.Bits() > best.Dst.Bits()) {
+				best, ok = TableRoute{Route: ip.Route{Dst: d.Dst, Metric: ip.LastMetric}, Table: table, Kind: ip.Unreachable}, true
+			}
+		}
+	}
+	for _, r := range k.others {
+		if r.Table == table && r.Dst.Contains(addr) && (!ok || r.Dst.Bits() > best.Dst.Bits() ||
+			r.Dst.Bits() == best.Dst.Bits() && r.Metric < best.Metric) {
+			best, ok = r, true
 		}
 	}
 	return best, ok
+}
+
+// othersIn is what decides where packets go, beside Tulle's routes.
+func (k *Kernel) othersIn(scope ip.Scope) ip.Others {
+	var o ip.Others
+	add := func(dst netip.Prefix, what any) {
+		h := fnv.New64a()
+		fmt.Fprint(h, what)
+		o.Sum += h.Sum64()
+		if dst.IsValid() && inNetworks(scope, dst) {
+			o.Into = append(o.Into, dst)
+		}
+	}
+	for _, i := range k.allInterfaces() {
+		for _, a := range i.Addrs {
+			add(ip.Host(a.Prefix.Addr()), a.Prefix)
+			if i.Up {
+				add(a.Prefix.Masked(), ip.Route{Dst: a.Prefix, Link: i.Name})
+			}
+		}
+	}
+	for _, r := range k.routes {
+		if !owns(scope, r) {
+			add(r.Dst, r)
+		}
+	}
+	for _, r := range k.others {
+		add(r.Dst, r)
+	}
+	for n, r := range k.policy {
+		add(r.To, []any{n, r})
+	}
+	slices.SortFunc(o.Into, ip.ComparePrefix)
+	o.Into = slices.Compact(o.Into)
+	return o
 }
 
 // source picks the address from which the host would send along r: one that shares a network with the next hop, else

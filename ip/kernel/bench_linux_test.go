@@ -76,6 +76,26 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
+// BenchmarkLookup asks what becomes of a packet to each of ten thousand peers.
+func BenchmarkLookup(b *testing.B) {
+	const n = 10_000
+	w := newWorld(b)
+	want := manyPeers(n)
+	must(b, w.Kernel.Apply(b.Context(), ip.Diff(ip.State{}, want)))
+	questions := make([]ip.Question, n)
+	for i, r := range want.Routes {
+		questions[i].Dst = r.Dst.Addr().Next()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		answers, err := w.Kernel.Lookup(b.Context(), questions)
+		must(b, err)
+		if last := answers[n-1]; last.Gateway != want.Routes[n-1].Via {
+			b.Fatalf("the last one goes %s", last)
+		}
+	}
+}
+
 // BenchmarkGuard makes the guard of ten thousand peers, reads it, and takes one peer in and out; with the check of inner sources and
 // without.
 func BenchmarkGuard(b *testing.B) {

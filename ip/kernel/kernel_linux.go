@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"runtime"
 	"sync"
@@ -26,7 +27,10 @@ type Kernel struct {
 	nft    ruleset
 	legacy legacy
 	echoes echoes
-	makes  map[string]bool // types of links that the kernel is known to make
+	makes  map[string]bool   // types of links that the kernel is known to make
+	names  map[uint32]string // of the links that the last reading found, by index
+	noARP  map[string]bool   // those of them that resolve no addresses
+	seed   maphash.Seed
 
 	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched.
 	ownLinks atomic.Pointer[map[uint32]string]
@@ -50,7 +54,7 @@ func Open() (*Kernel, error) {
 }
 
 func open() (_ *Kernel, err error) {
-	k := &Kernel{makes: map[string]bool{}}
+	k := &Kernel{makes: map[string]bool{}, seed: maphash.MakeSeed()}
 	defer func() {
 		if err != nil {
 			k.Close()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 
 	"tulle/ip"
@@ -34,7 +33,7 @@ func (*Kernel) Snapshot(context.Context, ip.Scope) (ip.Snapshot, error) {
 func (*Kernel) Apply(context.Context, ip.Plan) error { return errors.ErrUnsupported }
 
 // Lookup returns errors.ErrUnsupported.
-func (*Kernel) Lookup(context.Context, []netip.Addr) (map[netip.Addr]ip.Path, error) {
+func (*Kernel) Lookup(context.Context, []ip.Question) ([]ip.Answer, error) {
 	return nil, errors.ErrUnsupported
 }
 

@@ -121,13 +121,14 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 	for _, link := range links {
 		attrs := link.Attrs()
 		index := uint32(attrs.Index)
+		rd.noARP[attrs.Name] = attrs.RawFlags&unix.IFF_NOARP != 0
 		rd.Interfaces = append(rd.Interfaces, ip.Interface{
 			Name:     attrs.Name,
 			Kind:     link.Type(),
 			MTU:      attrs.MTU,
 			Up:       attrs.Flags&net.FlagUp != 0,
 			Loopback: attrs.Flags&net.FlagLoopback != 0,
-			NoARP:    attrs.RawFlags&unix.IFF_NOARP != 0,
+			NoARP:    rd.noARP[attrs.Name],
 			Addrs:    byLink[attrs.Index],
 		})
 		if !rd.scopeLinks[attrs.Name] {

@@ -3,6 +3,7 @@ package kernel
 import (
 	"cmp"
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 
@@ -154,13 +155,15 @@ func (r routeMessage) route(h hop, names map[uint32]string) ip.Route {
 func (rd *reading) addRoute(r routeMessage, of int) {
 	if r.typ == unix.RTN_UNREACHABLE && r.table == unix.RT_TABLE_MAIN && r.protocol == ip.Protocol && r.metric == ip.LastMetric && rd.inNetworks(r.dst) {
 		rd.Owned.DeadEnds = append(rd.Owned.DeadEnds, ip.DeadEnd{Dst: r.dst})
-	}
-	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
 		return
 	}
 	hops := r.hops
 	if hops == nil {
 		hops = []hop{r.hop}
+	}
+	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
+		rd.addOther(r, hops)
+		return
 	}
 	if r.dst.Bits() == 0 {
 		for _, h := range hops {
@@ -169,8 +172,12 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 		}
 	}
 	inside := rd.inNetworks(r.dst)
+	own := rd.owns(r, hops, inside)
+	if !own {
+		rd.addOther(r, hops)
+	}
 	switch {
-	case rd.owns(r, hops, inside):
+	case own:
 		if len(hops) > 1 && r.dst.Addr().Is4() {
 			// Tulle never makes one. The kernel replaces or deletes it only as a whole, so it is one route that
 			// leads nowhere and so differs from every wanted one. The hops of an IPv6 route are routes of their own.
@@ -225,37 +232,25 @@ func (rd *reading) readRoutes(s *socket) error {
 	return err
 }
 
-// loopbackIndex is that of lo in every namespace (LOOPBACK_IFINDEX in net/flow.h of the kernel).
-const loopbackIndex = 1
-
-// readPaths asks for the route to each address. What the kernel has no answer for is left out.
-func (rd *reading) readPaths(s *socket) error {
-	rd.Paths = make(map[netip.Addr]ip.Path, len(rd.scope.Paths))
-	noARP := map[string]bool{}
-	for _, i := range rd.Interfaces {
-		noARP[i.Name] = i.NoARP
+// addOther takes note of a route that is not Tulle's.
+func (rd *reading) addOther(r routeMessage, hops []hop) {
+	switch family := ip.FamilyOf(r.dst.Addr()); {
+	case r.typ == unix.RTN_BROADCAST || r.typ == unix.RTN_MULTICAST || r.typ == unix.RTN_ANYCAST:
+		return
+	case ip.Contains(family.LinkLocal(), r.dst) || ip.Contains(family.Multicast(), r.dst):
+		return // they come with each container
 	}
-	var b batch
-	for addrs := range slices.Chunk(rd.scope.Paths, maxBatch/2) { // an answer is twice as long as an error
-		b.reset()
-		for _, addr := range addrs {
-			b.begin(unix.RTM_GETROUTE, 0, addressFamily(ip.FamilyOf(addr)), uint8(addr.BitLen()), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-			b.attrAddr(unix.RTA_DST, addr)
-		}
-		err := s.exchange(&b, func(i int, m message, err error) {
-			r, ok := parseRoute(m)
-			if err != nil || !ok || r.typ != unix.RTN_UNICAST && r.typ != unix.RTN_LOCAL {
-				return
-			}
-			if r.typ == unix.RTN_LOCAL {
-				r.hop.link = loopbackIndex // IPv6 names the interface that has the address
-			}
-			link := rd.names[r.hop.link]
-			rd.Paths[addrs[i]] = ip.Path{Link: link, Gateway: r.hop.via, Source: r.source, NoARP: noARP[link]}
-		})
-		if err != nil {
-			return err
-		}
+	for _, h := range hops {
+		rd.Others.Sum += maphash.Comparable(rd.seed, struct {
+			dst      netip.Prefix
+			typ      uint8
+			table    uint32
+			protocol uint8
+			metric   uint32
+			hop      hop
+		}{r.dst, r.typ, r.table, r.protocol, r.metric, h})
 	}
-	return nil
+	if rd.inNetworks(r.dst) {
+		rd.Others.Into = append(rd.Others.Into, r.dst)
+	}
 }

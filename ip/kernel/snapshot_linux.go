@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 
@@ -15,7 +16,9 @@ type reading struct {
 	scope      ip.Scope
 	scopeLinks map[string]bool
 	names      map[uint32]string // of all links, by index
+	noARP      map[string]bool   // links that resolve no addresses
 	own        map[uint32]string // of the links in scope, by index
+	seed       maphash.Seed      // of Others.Sum
 }
 
 // Snapshot reads the namespace. The parts are read one after the other: what changes meanwhile shows in the next one.
@@ -24,8 +27,10 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	defer k.mu.Unlock()
 	rd := reading{
 		scope:      scope,
+		seed:       k.seed,
 		scopeLinks: map[string]bool{},
 		names:      map[uint32]string{},
+		noARP:      map[string]bool{},
 		own:        map[uint32]string{},
 	}
 	for _, name := range scope.Links {
@@ -39,6 +44,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		{"kinds of links", func() error { return rd.readKinds(k) }},
 		{"neighbours", func() error { return rd.readNeighbors(k.route) }},
 		{"routes", func() error { return rd.readRoutes(k.route) }},
+		{"policy rules", func() error { return rd.readPolicy(k.route) }},
 		{"paths", func() error { return rd.readPaths(k.route) }},
 		{"sysctls", func() error { return k.inside(rd.readSysctls) }},
 		{"rules", func() error { return rd.readRules(k) }},
@@ -54,24 +60,30 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	rd.Owned.Sort()
 	ip.SortFilters(rd.Filters)
 	k.ownLinks.Store(&rd.own)
+	k.names, k.noARP = rd.names, rd.noARP
 	return rd.Snapshot, nil
 }
 
 // Lookup implements ip.Kernel.
-func (k *Kernel) Lookup(ctx context.Context, addrs []netip.Addr) (map[netip.Addr]ip.Path, error) {
+func (k *Kernel) Lookup(ctx context.Context, questions []ip.Question) ([]ip.Answer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rd := reading{scope: ip.Scope{Paths: addrs}, names: map[uint32]string{}, own: map[uint32]string{}}
-	if err := rd.readLinks(k.links); err != nil {
-		return nil, fmt.Errorf("look up routes: read links: %w", err)
+	answers, known, err := ask(k.route, k.names, k.noARP, questions)
+	if err == nil && !known {
+		rd := reading{names: map[uint32]string{}, noARP: map[string]bool{}, own: map[uint32]string{}}
+		if err := rd.readLinks(k.links); err != nil {
+			return nil, fmt.Errorf("look up routes: read links: %w", err)
+		}
+		k.names, k.noARP = rd.names, rd.noARP
+		answers, _, err = ask(k.route, k.names, k.noARP, questions)
 	}
-	if err := rd.readPaths(k.route); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("look up routes: %w", err)
 	}
-	return rd.Paths, nil
+	return answers, nil
 }
 
 // appendUpTo is append to a list that will not be much longer than most.

@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -58,8 +59,35 @@ func newWorld(t testing.TB) world {
 	w.Forward = func(name string, src, dst netip.Addr) {
 		w.send(t, name, netnstest.UDP(netip.AddrPortFrom(src, 4789), netip.AddrPortFrom(dst, 4789), nil))
 	}
+	w.AddRoute = func(r iptest.TableRoute) { w.route(t, "add", r) }
+	w.DelRoute = func(r iptest.TableRoute) { w.route(t, "del", r) }
+	w.AddRule = func(r iptest.Rule) { w.rule(t, "add", r) }
+	w.DelRule = func(r iptest.Rule) { w.rule(t, "del", r) }
 	w.Restore = func(engine ip.Engine, family ip.Family, text string) { w.restore(t, engine, family, text) }
 	return w
+}
+
+// route runs ip-route(8).
+func (w world) route(t testing.TB, verb string, r iptest.TableRoute) {
+	t.Helper()
+	args := []string{"-" + strings.TrimPrefix(ip.FamilyOf(r.Dst.Addr()).String(), "ipv"), "route", verb, string(r.Kind), r.Dst.String()}
+	if r.Kind == ip.Unicast {
+		args = append(args, "via", r.Via.String(), "dev", r.Link)
+	}
+	w.run(t, "", "ip", append(args, "table", fmt.Sprint(r.Table), "metric", fmt.Sprint(r.Metric), "proto", fmt.Sprint(r.Protocol))...)
+}
+
+// rule runs ip-rule(8).
+func (w world) rule(t testing.TB, verb string, r iptest.Rule) {
+	t.Helper()
+	family, args := ip.IPv4, []string{"rule", verb}
+	for word, p := range map[string]netip.Prefix{"from": r.From, "to": r.To} {
+		if p.IsValid() {
+			family, args = ip.FamilyOf(p.Addr()), append(args, word, p.String())
+		}
+	}
+	args = append([]string{"-" + strings.TrimPrefix(family.String(), "ipv")}, args...)
+	w.run(t, "", "ip", append(args, "lookup", fmt.Sprint(r.Table))...)
 }
 
 // restore runs iptables-restore in the namespace.

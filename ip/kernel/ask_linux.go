@@ -1,0 +1,173 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/maphash"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// loopbackIndex is that of lo in every namespace (LOOPBACK_IFINDEX in net/flow.h of the kernel).
+const loopbackIndex = 1
+
+// readPaths asks for the route to each address. What the kernel has no answer for is left out.
+func (rd *reading) readPaths(s *socket) error {
+	questions := make([]ip.Question, len(rd.scope.Paths))
+	for i, addr := range rd.scope.Paths {
+		questions[i].Dst = addr
+	}
+	answers, _, err := ask(s, rd.names, rd.noARP, questions)
+	rd.Paths = make(map[netip.Addr]ip.Path, len(answers))
+	for i, a := range answers {
+		if a.Leads() {
+			rd.Paths[rd.scope.Paths[i]] = a.Path
+		}
+	}
+	return err
+}
+
+// ask asks what would become of packets. It returns whether all links that are asked for and answered are among the names.
+func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question) (answers []ip.Answer, known bool, err error) {
+	answers, known = make([]ip.Answer, 0, len(questions)), true
+	indexes := map[string]uint32{}
+	for _, q := range questions {
+		if q.In != "" && indexes[q.In] == 0 {
+			index, ok := indexOf(names, q.In)
+			indexes[q.In], known = index, known && ok
+		}
+	}
+	var b batch
+	for asked := range slices.Chunk(questions, maxBatch/2) { // an answer is twice as long as an error
+		b.reset()
+		for _, q := range asked {
+			encodeQuestion(&b, q, indexes[q.In])
+		}
+		some := make([]ip.Answer, len(asked))
+		err := s.exchange(&b, func(i int, m message, err error) {
+			a, ok := parseAnswer(m, err, asked[i], names)
+			a.NoARP = noARP[a.Link]
+			some[i], known = a, known && ok
+		})
+		if err != nil {
+			return answers, known, err
+		}
+		answers = append(answers, some...)
+	}
+	return answers, known, nil
+}
+
+func indexOf(names map[uint32]string, link string) (uint32, bool) {
+	for index, name := range names {
+		if name == link {
+			return index, true
+		}
+	}
+	return ^uint32(0), false // which no link has
+}
+
+func encodeQuestion(b *batch, q ip.Question, in uint32) {
+	header := []byte{addressFamily(ip.FamilyOf(q.Dst)), uint8(q.Dst.BitLen()), 0, 0, 0, 0, 0, 0}
+	if q.Src.IsValid() {
+		header[2] = uint8(q.Src.BitLen())
+	}
+	b.begin(unix.RTM_GETROUTE, 0, binary.NativeEndian.AppendUint32(header, unix.RTM_F_LOOKUP_TABLE)...)
+	b.attrAddr(unix.RTA_DST, q.Dst)
+	if q.Src.IsValid() {
+		b.attrAddr(unix.RTA_SRC, q.Src)
+	}
+	if q.In != "" {
+		b.attrUint32(unix.RTA_IIF, in)
+	}
+}
+
+// parseAnswer also returns whether the link is among the names.
+func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (a ip.Answer, known bool) {
+	if err != nil {
+		return ip.Answer{Kind: courseOf(err, q)}, true
+	}
+	r, ok := parseRoute(m)
+	if !ok {
+		return a, true
+	}
+	switch r.typ {
+	case unix.RTN_UNICAST:
+		a.Kind, a.Table = ip.Unicast, r.table
+	case unix.RTN_LOCAL:
+		a.Kind, r.hop.link = ip.Local, loopbackIndex // IPv6 names the interface that has the address
+	case unix.RTN_BLACKHOLE:
+		a.Kind = ip.Blackhole
+	case unix.RTN_UNREACHABLE:
+		a.Kind = ip.Unreachable
+	case unix.RTN_PROHIBIT:
+		a.Kind = ip.Prohibit
+	}
+	if !a.Leads() {
+		return a, true
+	}
+	a.Link, known = names[r.hop.link]
+	a.Gateway = r.hop.via
+	if !q.Src.IsValid() {
+		a.Source = r.source
+	}
+	return a, known
+}
+
+// courseOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). A packet that comes in where its source is not expected
+// gets the same error as one for a blackhole.
+func courseOf(err error, q ip.Question) ip.Course {
+	switch {
+	case errors.Is(err, unix.EINVAL) && q.In == "":
+		return ip.Blackhole
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return ip.Unreachable
+	case errors.Is(err, unix.EACCES):
+		return ip.Prohibit
+	case errors.Is(err, unix.ENETUNREACH):
+		return ip.Unrouted
+	}
+	return ""
+}
+
+// Of a policy rule (linux/fib_rules.h).
+const (
+	ruleHeader = 12 // the size of struct fib_rule_hdr, in bytes
+	ruleDst    = 1  // FRA_DST
+)
+
+// readPolicy takes note of the policy rules, of both families at once. A kernel without them says so.
+func (rd *reading) readPolicy(s *socket) error {
+	type rule struct {
+		dst netip.Prefix
+		sum uint64
+	}
+	rules, err := dump(s, unix.RTM_GETRULE, make([]byte, ruleHeader), func(m message) (r rule, ok bool) {
+		if m.typ != unix.RTM_NEWRULE || len(m.data) < ruleHeader {
+			return r, false
+		}
+		r.sum = maphash.Bytes(rd.seed, m.data)
+		for typ, value := range attributes(m.data[ruleHeader:]) {
+			if typ == ruleDst {
+				r.dst = netip.PrefixFrom(toAddr(value), int(m.data[1])).Masked()
+			}
+		}
+		_, ok = familyOf(m.data[0])
+		return r, ok
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		err = nil
+	}
+	for _, r := range rules {
+		rd.Others.Sum += r.sum
+		if rd.inNetworks(r.dst) {
+			rd.Others.Into = append(rd.Others.Into, r.dst)
+		}
+	}
+	slices.SortFunc(rd.Others.Into, ip.ComparePrefix)
+	rd.Others.Into = slices.Compact(rd.Others.Into)
+	return err
+}

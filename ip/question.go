@@ -1,0 +1,66 @@
+package ip
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Question is what a kernel is asked about a packet that carries no mark.
+type Question struct {
+	Dst netip.Addr
+	Src netip.Addr // zero: as the kernel chooses; without In it must be an address of the host
+	In  string     // the interface by which the packet comes in; empty: the host itself sends it
+}
+
+// Answer is what a kernel would do with a packet.
+type Answer struct {
+	Path         // zero but for Unicast and Local; Source is zero where the question names one
+	Kind  Course // zero if the kernel does not say
+	Table uint32 // in which the route is, of Unicast alone
+}
+
+// Course is what becomes of a packet.
+type Course string
+
+// The courses that a packet may take.
+const (
+	Unicast     Course = "unicast"     // it is sent
+	Local       Course = "local"       // it has arrived
+	Blackhole   Course = "blackhole"   // it is dropped
+	Unreachable Course = "unreachable" // its sender is told that there is no way
+	Prohibit    Course = "prohibit"    // its sender is told that it must not
+	Unrouted    Course = "unrouted"    // there is no route, or a rule says so
+)
+
+// Leads reports whether the packet gets somewhere.
+func (a Answer) Leads() bool { return a.Kind == Unicast || a.Kind == Local }
+
+// MainTable is where Tulle's routes are, and most others (rtnetlink(7)).
+const MainTable uint32 = 254
+
+// RoutingTable is the name of a table for ip-route(8).
+func RoutingTable(table uint32) string {
+	if table == MainTable {
+		return "main"
+	}
+	return fmt.Sprint(table)
+}
+
+func (a Answer) String() string {
+	if a.Kind != Unicast {
+		return string(a.Kind)
+	}
+	text := "dev " + ShellWord(a.Link)
+	if a.Gateway.IsValid() {
+		text = fmt.Sprintf("via %s %s", a.Gateway, text)
+	}
+	return text + " table " + RoutingTable(a.Table)
+}
+
+// Others is what on a host decides where packets go, beside Tulle's routes.
+type Others struct {
+	// Into are the destinations in Scope.Networks of policy rules and of routes in any table, sorted.
+	Into []netip.Prefix
+	// Sum is another one after any change of policy rules and routes, but those for one link alone.
+	Sum uint64
+}
