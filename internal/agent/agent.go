@@ -198,6 +198,8 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer beat.Stop()
 	next := newSchedule()
 	defer next.stop()
+	check := time.NewTimer(0)
+	defer check.Stop()
 	defer a.flush()
 	for {
 		select {
@@ -220,6 +222,8 @@ func (a *Agent) loop(ctx context.Context) error {
 			default:
 				next.wake()
 			}
+		case <-check.C:
+			a.check(ctx, check)
 		case <-next.timer.C:
 			started := time.Now()
 			if next.isIncremental() {
@@ -228,6 +232,7 @@ func (a *Agent) loop(ctx context.Context) error {
 				} else {
 					next.tooMany()
 				}
+				a.checkAgain(check)
 				continue
 			}
 			status, changed := a.pass(ctx)
@@ -236,6 +241,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			}
 			a.publish(status)
 			next.passed(started, status.Ready, changed)
+			a.checkAgain(check)
 			if end, ok := a.contests.end(); ok {
 				next.by(end)
 			}
@@ -245,6 +251,30 @@ func (a *Agent) loop(ctx context.Context) error {
 				}
 			}
 		}
+	}
+}
+
+// check asks where more of the packets to peers go. What is new is for a full pass to tell.
+func (a *Agent) check(ctx context.Context, timer *time.Timer) {
+	for _, f := range a.fabrics {
+		if f.Check(ctx, a.cfg.Kernel) {
+			a.inbox.Wake()
+		}
+	}
+	a.checkAgain(timer)
+}
+
+// checkAgain sets the timer to when there is more to ask.
+func (a *Agent) checkAgain(timer *time.Timer) {
+	timer.Stop()
+	var soonest time.Duration
+	for _, f := range a.fabrics {
+		if in := f.CheckIn(); in > 0 && (soonest == 0 || in < soonest) {
+			soonest = in
+		}
+	}
+	if soonest > 0 {
+		timer.Reset(soonest)
 	}
 }
 

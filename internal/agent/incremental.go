@@ -41,7 +41,7 @@ func (a *Agent) incrementalPass(ctx context.Context) (ok bool) {
 		}
 		want, ok := change.Applied(&st.Networks[i])
 		a.wanted.Set(i, change.Scope(), want)
-		all = all && ok
+		all = change.Ask(ctx, a.cfg.Kernel) && ok && all
 	}
 	a.work.Incremental++
 	st.Work = a.work

@@ -98,6 +98,9 @@ func (a *Agent) round(ctx context.Context, passes []*fabric.Pass, st *Status) (p
 		return plan, false, err
 	}
 	for _, p := range l.passes {
+		if err := p.Ask(ctx, a.cfg.Kernel); err != nil {
+			return nil, true, trouble.Wrap(trouble.KernelFailed, "", err)
+		}
 		p.Converged(len(st.found.violations) == 0)
 	}
 	return nil, true, errors.Join(trouble.Wrap(trouble.FileUnwritable, a.cfg.RunDir, a.wanted.Trouble()), trouble.Wrap(trouble.SettingRefused, "", unfit))

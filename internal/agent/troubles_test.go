@@ -15,6 +15,7 @@ import (
 	"tulle/internal/hostfiles/hostfilestest"
 	"tulle/internal/trouble"
 	"tulle/ip"
+	"tulle/ip/iptest"
 	"tulle/subnet"
 )
 
@@ -248,6 +249,20 @@ func afflictions() map[trouble.Code]affliction {
 			cause: func(_ *world, h *node) {
 				<-time.After(settle)
 				h.vpn()
+			},
+			cure: func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },
+		},
+		trouble.RouteShadowed: {
+			cause: func(_ *world, h *node) {
+				peer := h.agent.Status().Of("").Peers[0].Subnets[0]
+				h.kernel.SetPolicy(nil, []iptest.TableRoute{{Route: ip.Route{Dst: peer}, Table: ip.MainTable, Kind: ip.Blackhole}})
+			},
+			cure: func(_ *world, h *node) { h.kernel.SetPolicy(nil, nil) },
+		},
+		trouble.UplinkDiverted: {
+			cause: func(_ *world, h *node) {
+				h.kernel.AddInterface(ip.Interface{Name: "tun0", MTU: 1400, Up: true})
+				h.external(ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("172.30.0.2/32"), Link: "tun0"}})
 			},
 			cure: func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },
 		},

@@ -99,6 +99,7 @@ type Fabric struct {
 	baseline     *baseline    // nil: only a full pass will do
 	lastBaseline *baseline    // that a full pass began with
 	verdicts     verdicts
+	courses      courses
 	announced    advertised
 }
 

@@ -24,6 +24,7 @@ type Pass struct {
 	set       storeView
 	err       error // why the network is not ready
 	unwritten error // beside that: why the subnet file is not as it should be
+	astray    error // beside that: which packets do not go where they should
 	scope     ip.Scope
 	facts     facts
 	found     findings
@@ -39,7 +40,7 @@ type decided struct {
 
 // Begin takes in the newest view of the store and its configuration.
 func (f *Fabric) Begin() *Pass {
-	f.baseline, f.lastBaseline = nil, f.baseline
+	f.baseline, f.lastBaseline, f.courses.current = nil, f.baseline, false
 	p := &Pass{fabric: f, Status: Status{Name: f.cfg.Name}}
 	p.err = p.takeIn()
 	return p
@@ -179,7 +180,7 @@ func (p *Pass) Converged(sound bool) {
 		p.err = fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))
 		return
 	}
-	p.err = errors.Join(v.lacking, v.unpublished, v.unrecorded, v.outranked, trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)))
+	p.err = errors.Join(v.lacking, v.unpublished, v.unrecorded, v.outranked, p.astray, trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)))
 }
 
 // End finishes the status. The network is ready if neither its own part nor the host's has failed.

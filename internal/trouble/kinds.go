@@ -30,6 +30,9 @@ const (
 	UplinkMissing Code = "uplink.missing"
 	UplinkOther   Code = "uplink.other"
 
+	RouteShadowed  Code = "route.shadowed"
+	UplinkDiverted Code = "underlay.diverted"
+
 	ForwardBlocked   Code = "forward.blocked"
 	ForwardUncertain Code = "forward.uncertain"
 	OutsideBlocked   Code = "outside.blocked"
@@ -91,6 +94,9 @@ var kinds = []Kind{
 
 	{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
 	{UplinkOther, Advice, "The uplink in use is not the interface that would be chosen today.", "Start tulled with --iface and the name of the one that it should be."},
+
+	{RouteShadowed, Error, "Packets to a peer do not go where Tulle's route leads: a route or policy rule of another program comes first.", "Take away what ip route show table all match SUBNET and ip rule show, or end the lease with tulle leases release if it should not be there."},
+	{UplinkDiverted, Error, "Packets between hosts leave by another interface than the uplink, or not at all.", "Take away the route or policy rule that comes first, add one that comes before it, or name the other interface with --iface."},
 
 	{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
 	{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},

@@ -91,6 +91,6 @@ func matches(m ip.Match, addr netip.Addr) bool {
 
 // routedBack reports whether packets to addr leave through an interface.
 func (k *Kernel) routedBack(addr netip.Addr, link string) bool {
-	path, ok := k.path(addr)
-	return ok && path.Link == link
+	a := k.answer(k.allInterfaces(), ip.Question{Dst: addr})
+	return a.Leads() && a.Link == link
 }

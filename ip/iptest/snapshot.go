@@ -70,18 +70,18 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 func (k *Kernel) Lookup(ctx context.Context, questions []ip.Question) ([]ip.Answer, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	answers := make([]ip.Answer, len(questions))
+	answers, interfaces := make([]ip.Answer, len(questions)), k.allInterfaces()
 	for i, q := range questions {
-		answers[i] = k.answer(q)
+		answers[i] = k.answer(interfaces, q)
 	}
 	return answers, ctx.Err()
 }
 
 func (k *Kernel) paths(addrs []netip.Addr) map[netip.Addr]ip.Path {
-	found := make(map[netip.Addr]ip.Path, len(addrs))
+	found, interfaces := make(map[netip.Addr]ip.Path, len(addrs)), k.allInterfaces()
 	for _, addr := range addrs {
-		if path, ok := k.path(addr); ok {
-			found[addr] = path
+		if a := k.answer(interfaces, ip.Question{Dst: addr}); a.Leads() {
+			found[addr] = a.Path
 		}
 	}
 	return found
@@ -175,19 +175,15 @@ func (k *Kernel) withAddrs(link string, addrs []ip.InterfaceAddr) []ip.Interface
 
 // connected reports whether addr is a neighbour on the link.
 func (k *Kernel) connected(link string, addr netip.Addr) bool {
-	path, ok := k.path(addr)
-	return ok && path.Link == link && path.OnLink()
-}
-
-// path looks addr up for a packet of the host.
-func (k *Kernel) path(addr netip.Addr) (ip.Path, bool) {
-	a := k.answer(ip.Question{Dst: addr})
-	return a.Path, a.Leads()
+	a := k.answer(k.allInterfaces(), ip.Question{Dst: addr})
+	return a.Leads() && a.Link == link && a.OnLink()
 }
 
 // local reports whether addr is an address of the host.
-func (k *Kernel) local(addr netip.Addr) bool {
-	return slices.ContainsFunc(k.allInterfaces(), func(i ip.Interface) bool {
+func (k *Kernel) local(addr netip.Addr) bool { return local(k.allInterfaces(), addr) }
+
+func local(interfaces []ip.Interface, addr netip.Addr) bool {
+	return slices.ContainsFunc(interfaces, func(i ip.Interface) bool {
 		return slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return a.Prefix.Addr() == addr })
 	})
 }
@@ -214,16 +210,15 @@ func (k *Kernel) lookup(interfaces []ip.Interface, addr netip.Addr) (best ip.Rou
 }
 
 // answer goes through the tables as Linux does: own addresses first, then what the rules name, then the main one.
-func (k *Kernel) answer(q ip.Question) ip.Answer {
+func (k *Kernel) answer(interfaces []ip.Interface, q ip.Question) ip.Answer {
 	a := ip.Answer{Kind: ip.Unrouted}
-	interfaces := k.allInterfaces()
 	isIn := func(i ip.Interface) bool { return i.Name == q.In }
 	switch {
-	case q.In != "" && !slices.ContainsFunc(interfaces, isIn), q.In != "" && q.Src.IsValid() && k.local(q.Src):
+	case q.In != "" && !slices.ContainsFunc(interfaces, isIn), q.In != "" && q.Src.IsValid() && local(interfaces, q.Src):
 		return ip.Answer{}
-	case q.In == "" && q.Src.IsValid() && q.Src.Is4() && !k.local(q.Src):
+	case q.In == "" && q.Src.IsValid() && q.Src.Is4() && !local(interfaces, q.Src):
 		return ip.Answer{Kind: ip.Blackhole} // the kernel does not say it in another way
-	case k.local(q.Dst):
+	case local(interfaces, q.Dst):
 		a = ip.Answer{Path: ip.Path{Link: loopback, Source: q.Dst}, Kind: ip.Local}
 	default:
 		tables := []uint32{}

@@ -1,0 +1,153 @@
+//go:build linux
+
+package lab_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"tulle/internal/lab"
+	"tulle/internal/trouble"
+	"tulle/ip"
+)
+
+// Whatever on a host leads packets to a peer astray is told within two seconds, with the peer, and the host is ready again within two seconds of
+// its end.
+func TestShadowedRoutes(t *testing.T) {
+	for _, backend := range []string{"vxlan", "host-gw"} {
+		t.Run(backend, func(t *testing.T) {
+			l := upLab(t, lab.Config{Hosts: 3, Containers: 1, Backend: map[string]any{"Type": backend}})
+			requireMatrix(t, l)
+			host := l.Hosts[0]
+			for command := range strings.Lines(`link add tun0 type veth peer name tun1
+				link set tun1 up
+				link set tun0 up
+				address add 10.8.0.2/24 dev tun0
+				address add fd08::2/64 dev tun0 nodad`) {
+				run(t, host, "", "ip", strings.Fields(command)...)
+			}
+			for _, f := range ip.Families() {
+				for _, row := range shadowRows(t, l, f) {
+					if backend == "host-gw" && row.tunnelled {
+						continue
+					}
+					t.Run(fmt.Sprintf("%s %s", f, row.name), func(t *testing.T) {
+						rest(t, host)
+						row.do(t, host, f, row.begin)
+						var st uplinkStatus
+						if !eventually(healTimeout, func() bool {
+							st = uplinkStatus{}
+							return host.Status(t.Context(), &st) == nil && !st.Ready && slices.ContainsFunc(st.Troubles.Of(row.code), func(tr trouble.Trouble) bool {
+								return strings.Contains(tr.Subject, strings.ReplaceAll(row.peer.String(), "/", "-")) && strings.Contains(tr.Text, row.peer.String())
+							})
+						}) {
+							t.Errorf("not told: ready %t, %+v", st.Ready, st.Troubles)
+						}
+						row.do(t, host, f, row.end)
+						if !eventually(healTimeout, func() bool {
+							st = uplinkStatus{}
+							return host.Status(t.Context(), &st) == nil && st.Ready && !st.Troubles.Has(row.code)
+						}) {
+							t.Errorf("not ready again: %s", st.Reason)
+						}
+					})
+				}
+			}
+			requireMatrix(t, l)
+		})
+	}
+}
+
+// shadowRow is one way to lead packets astray.
+type shadowRow struct {
+	name       string
+	code       trouble.Code
+	tunnelled  bool // only where packets are: host-gw refuses a peer that is no neighbour
+	peer       netip.Prefix
+	begin, end []string // for ip(8)
+}
+
+func (shadowRow) do(t *testing.T, host *lab.Host, f ip.Family, commands []string) {
+	t.Helper()
+	for _, command := range commands {
+		run(t, host, "", "ip", append([]string{"-" + strings.TrimPrefix(f.String(), "ipv")}, strings.Fields(command)...)...)
+	}
+}
+
+func shadowRows(t *testing.T, l *lab.Lab, f ip.Family) []shadowRow {
+	t.Helper()
+	env, err := l.Hosts[1].ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := env.Subnets.Of(f).Masked()
+	upper := netip.PrefixFrom(ip.Last(peer), peer.Bits()+1).Masked()
+	via, public := l.RouterAddr(f, 1).String(), l.Hosts[1].Addr.Of(f).String()
+	own := l.Hosts[0].Addr.Of(f).String()
+	row := func(name string, code trouble.Code, tunnelled bool, pairs ...string) shadowRow {
+		r := shadowRow{name: name, code: code, tunnelled: tunnelled, peer: peer}
+		for _, command := range pairs {
+			command = strings.NewReplacer("PEER", peer.String(), "UPPER", upper.String(), "VIA", via, "HOST", public, "OWN", own,
+				"NETWORK", l.Config.Network.Of(f).String()).Replace(command)
+			r.begin = append(r.begin, strings.Replace(command, "DO", "add", 1))
+			r.end = slices.Insert(r.end, 0, strings.Replace(command, "DO", "del", 1))
+		}
+		return r
+	}
+	shadowed, diverted := trouble.RouteShadowed, trouble.UplinkDiverted
+	rows := []shadowRow{
+		row("same prefix", shadowed, false, "route DO PEER via VIA metric 1"),
+		row("blackhole", shadowed, false, "route DO blackhole PEER metric 1"),
+		row("unreachable", shadowed, false, "route DO unreachable PEER metric 1"),
+		row("longer prefix", shadowed, false, "route DO UPPER dev tun0"),
+		row("rule for all", shadowed, true, "route DO default via VIA dev eth0 table 100", "rule DO from all lookup 100"),
+		row("rule for the network", shadowed, false, "route DO default via VIA dev eth0 table 100", "rule DO from NETWORK lookup 100"),
+		row("rule for the peer", shadowed, false, "route DO default dev tun0 table 99", "rule DO to PEER lookup 99"),
+		row("peer through a VPN", diverted, false, "route DO HOST dev tun0"),
+		row("host through a VPN", diverted, true, "route DO default dev tun0 table 98", "rule DO from OWN lookup 98"),
+	}
+	if f == ip.IPv4 {
+		rows = append(rows, row("metric 0", shadowed, false, "route DO PEER via VIA"), row("blackhole of metric 0", shadowed, false, "route DO blackhole PEER"))
+	}
+	return rows
+}
+
+// Of two interfaces in one subnet packets leave by the first, though tulled is told to use the second.
+func TestSecondInterfaceOfOneSubnet(t *testing.T) {
+	l := newLab(t, lab.Config{Hosts: 2, Containers: 1, Families: []ip.Family{ip.IPv4}, FindUplink: true, DaemonArgs: func(h *lab.Host) []string {
+		if h.Name == "h1" {
+			return []string{"--iface", "eth1"}
+		}
+		return nil
+	}})
+	begin(t, l)
+	host := l.Hosts[0]
+	for command := range strings.Lines(`link add eth1 link eth0 type macvlan mode bridge
+		link set eth1 up
+		address add 172.30.1.101/24 dev eth1`) {
+		run(t, host, "", "ip", strings.Fields(command)...)
+	}
+	for _, h := range l.Hosts {
+		if err := h.StartDaemon(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var st uplinkStatus
+	if !eventually(15*time.Second, func() bool {
+		st = uplinkStatus{}
+		return host.Status(t.Context(), &st) == nil && !st.Ready && st.Troubles.Has(trouble.UplinkDiverted)
+	}) {
+		t.Fatalf("not told: ready %t, uplink %+v, %+v", st.Ready, st.Uplink, st.Troubles)
+	}
+	for command := range strings.Lines(`route add 172.30.1.0/24 dev eth1 table 101
+		rule add from 172.30.1.101 lookup 101`) {
+		run(t, host, "", "ip", strings.Fields(command)...)
+	}
+	if !eventually(healTimeout, func() bool { ready, _ := host.Ready(t.Context()); return ready }) {
+		t.Error("not ready with the rule that the text names")
+	}
+}
