@@ -155,8 +155,9 @@ func (d Drops) Plus(e Drops) Drops {
 // Interface is a network device of the host.
 type Interface struct {
 	Name     string
-	Kind     string // as `ip -details link` has it, such as veth or bridge; "device" for hardware
-	MTU      int    // bytes
+	AltNames []string // other names of it, as udev gives them
+	Kind     string   // as `ip -details link` has it, such as veth or bridge; "device" for hardware
+	MTU      int      // bytes
 	Up       bool
 	Loopback bool
 	NoARP    bool // resolves no addresses (netdevice(7), IFF_NOARP)

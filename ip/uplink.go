@@ -88,7 +88,7 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) [][]candidate
 		if addr, err := netip.ParseAddr(name); err == nil {
 			cs = append(cs, candidate{link: owner(snap, addr), fixed: []netip.Addr{addr}, why: why})
 		} else {
-			cs = append(cs, candidate{link: name, why: why})
+			cs = append(cs, candidate{link: named(snap, name), why: why})
 		}
 	}
 	for _, re := range c.Patterns {
@@ -181,6 +181,16 @@ func matches(snap Snapshot, re *regexp.Regexp) []candidate {
 		}
 	}
 	return cs
+}
+
+// named is the name of the interface that an operator calls name, which may be another name of it; name if there is none.
+func named(snap Snapshot, name string) string {
+	for _, i := range snap.Interfaces {
+		if slices.Contains(i.AltNames, name) {
+			return i.Name
+		}
+	}
+	return name
 }
 
 // owner is the name of the interface that has addr, empty if none has.

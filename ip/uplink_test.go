@@ -21,7 +21,7 @@ func lan() Snapshot {
 		Interfaces: []Interface{
 			{Name: "lo", Up: true, Loopback: true, MTU: 65536, Addrs: addresses("127.0.0.1/8", "::1/128")},
 			{Name: "eth0", Up: true, MTU: 1500, Addrs: addresses("10.0.2.15/24", "fe80::1/64", "fd00::15/64")},
-			{Name: "eth1", Up: true, MTU: 9000, Addrs: addresses("192.168.7.3/24", "fd77::3/64")},
+			{Name: "eth1", AltNames: []string{"enp0s8", "ens8"}, Up: true, MTU: 9000, Addrs: addresses("192.168.7.3/24", "fd77::3/64")},
 			{Name: "eth2", MTU: 1500, Addrs: addresses("192.168.8.3/24")},
 		},
 		Defaults: []Route{
@@ -55,6 +55,8 @@ func TestChooseUplink(t *testing.T) {
 		{"default route", UplinkChoice{}, both,
 			Uplink{"eth0", 1500, public("10.0.2.15", "fd00::15"), public("10.0.2.15", "fd00::15")}, ""},
 		{"by name", UplinkChoice{Interfaces: []string{"nope", "eth1"}}, v4,
+			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("192.168.7.3", "")}, ""},
+		{"by another name", UplinkChoice{Interfaces: []string{"ens8"}}, v4,
 			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("192.168.7.3", "")}, ""},
 		{"by address", UplinkChoice{Interfaces: []string{"192.168.7.3"}}, both,
 			Uplink{"eth1", 9000, public("192.168.7.3", "fd77::3"), public("192.168.7.3", "fd77::3")}, ""},

@@ -124,6 +124,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 		rd.noARP[attrs.Name] = attrs.RawFlags&unix.IFF_NOARP != 0
 		rd.Interfaces = append(rd.Interfaces, ip.Interface{
 			Name:     attrs.Name,
+			AltNames: attrs.AltNames,
 			Kind:     link.Type(),
 			MTU:      attrs.MTU,
 			Up:       attrs.Flags&net.FlagUp != 0,

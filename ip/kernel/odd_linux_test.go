@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -223,5 +224,17 @@ func TestAddressesOfAnInterface(t *testing.T) {
 		if a := got[want.Prefix.Addr()]; a != want {
 			t.Errorf("%+v, want %+v", a, want)
 		}
+	}
+}
+
+// udev gives interfaces further names, by which operators know them.
+func TestInterfacesHaveOtherNames(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	must(t, w.netlink.LinkAddAltName(w.link(t, "up0"), "enp0s7"))
+	snap, err := w.Kernel.Snapshot(t.Context(), ip.Scope{})
+	must(t, err)
+	if !slices.ContainsFunc(snap.Interfaces, func(i ip.Interface) bool { return i.Name == "up0" && slices.Equal(i.AltNames, []string{"enp0s7"}) }) {
+		t.Errorf("interfaces %+v, want up0 with the other name enp0s7", snap.Interfaces)
 	}
 }
