@@ -14,15 +14,16 @@ import (
 	"tulle/ip"
 )
 
-// However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do.
+// However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do. They go on
+// beside odd leases.
 func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 	for name, config := range map[string]string{
-		"vxlan":     `{"Network":"10.5.0.0/16"}`,
-		"open":      `{"Network":"10.5.0.0/16"}`, // to strangers
-		"unchecked": `{"Network":"10.5.0.0/16"}`,
-		"direct":    `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}`,
-		"host-gw":   `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`,
-		"ipip":      `{"Network":"10.5.0.0/16","Backend":{"Type":"ipip"}}`,
+		"vxlan":     `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`,
+		"open":      `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`, // to strangers
+		"unchecked": `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`,
+		"direct":    `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{"Type":"vxlan","DirectRouting":true}}`,
+		"host-gw":   `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{"Type":"host-gw"}}`,
+		"ipip":      `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{"Type":"ipip"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := "vxlan"
@@ -32,6 +33,9 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 			simulate(t, config, 1, func(t *testing.T, w *world) {
 				r := rand.New(rand.NewPCG(1, 0))
 				h := w.hosts[0]
+				for i, key := range oddKeys() {
+					w.putPeer(key, fmt.Sprintf("172.30.0.%d", 220+i/2), fmt.Sprintf("02:00:00:00:01:%02x", i), backend)
+				}
 				h.change = func(cfg *Config) {
 					cfg.Networks[0].Options.PeerFilter, cfg.Networks[0].Options.SourceCheck = name != "open", name != "unchecked"
 				}
@@ -62,11 +66,23 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					}
 				}
 				if n := h.agent.Status().Work.Incremental; n < 20 {
-					t.Errorf("%d incremental passes in 200 steps", n)
+					t.Errorf("%d incremental passes beside odd leases in 200 steps", n)
 				}
 			})
 		})
 	}
+}
+
+// oddKeys are of leases that stay odd: two of one host, one beyond SubnetMax and a small one.
+func oddKeys() []string {
+	return []string{"subnets/10.5.41.0-24", "subnets/10.5.42.0-24", "subnets/10.5.120.0-24", "subnets/10.5.40.128-25"}
+}
+
+// aroundOdd is a lease around the small one.
+const aroundOdd = "subnets/10.5.40.0-24"
+
+func (w *world) putPeer(key, public, mac, backend string) {
+	w.store.Put(key, strings.Replace(flannelLease(public, mac), `"vxlan"`, strconv.Quote(backend), 1), 0)
 }
 
 // churn makes a change to the leases of hosts that do not live: most are good, and some in the way of others.
@@ -87,16 +103,25 @@ func (w *world) churn(r *rand.Rand, backend string) {
 		public = fmt.Sprintf("10.5.%d.7", 20+r.IntN(12))
 	case 5:
 		mac = "x"
+	case 6:
+		public = fmt.Sprintf("172.30.0.%d", 220+r.IntN(2)) // of odd leases
+	case 7:
+		key = aroundOdd
+	case 8:
+		i := r.IntN(2) // of those that stand alone
+		w.putPeer(oddKeys()[2+i], fmt.Sprintf("172.30.0.%d", 230+2*r.IntN(8)+i), fmt.Sprintf("02:00:00:00:01:%02x", 2+i), backend)
+		return
 	}
 	if r.IntN(3) == 0 {
 		w.store.Delete(key)
+		w.store.Delete(aroundOdd)
 		for _, odd := range []string{"subnets/10.5.%d.128-25", "subnets/10.5.%d.0-23"} {
 			w.store.Delete(fmt.Sprintf(odd, n&^1))
 			w.store.Delete(fmt.Sprintf(odd, n))
 		}
 		return
 	}
-	w.store.Put(key, strings.Replace(flannelLease(public, mac), `"vxlan"`, strconv.Quote(backend), 1), 0)
+	w.putPeer(key, public, mac, backend)
 }
 
 // hasBaseline waits until incremental passes may go on from the last one.

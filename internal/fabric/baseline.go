@@ -10,9 +10,9 @@ import (
 	"tulle/subnet"
 )
 
-// baseline is what a full pass leaves, and what an incremental pass goes on from. There is one only while all leases are
-// independent: each a subnet of the network's length that overlaps no other, of a host of its own that lies outside of the
-// network, and served by the backend. Then what one lease is worth depends on no other.
+// baseline is what a full pass leaves, and what an incremental pass goes on from. There is one only while
+// all leases are served by the backend. Most are independent: each a subnet of the network's length that overlaps no other, of a host of
+// its own that lies outside of the network. What such a lease is worth depends on no other, unless it touches one of the odd ones, which are the rest.
 type baseline struct {
 	set      subnet.Set   // of the store
 	facts    facts        // without what is kept here
@@ -22,6 +22,7 @@ type baseline struct {
 	links    ip.Dual[[]string] // that routes lead over
 	peers    []routedPeer
 	usage    usage
+	odd      []*subnet.Lease // that are not independent
 }
 
 // usage counts the leases that use a subnet or a host's address.
@@ -83,6 +84,25 @@ func (u usage) independent(n *subnet.Network, l *subnet.Lease) bool {
 	return true
 }
 
+// touchesOdd reports whether what a lease is worth may depend on an odd one, or the other way round.
+func (b *baseline) touchesOdd(l *subnet.Lease) bool {
+	return slices.ContainsFunc(b.odd, func(o *subnet.Lease) bool { return touch(l, o) })
+}
+
+// touch reports whether two leases are of one node or host, overlap, or one holds the address of the other's host.
+func touch(a, b *subnet.Lease) bool {
+	if a.Attrs.Node != "" && a.Attrs.Node == b.Attrs.Node {
+		return true
+	}
+	for _, f := range ip.Families() {
+		p, q, h, k := a.Subnets.Of(f), b.Subnets.Of(f), a.Attrs.Public.Of(f), b.Attrs.Public.Of(f)
+		if p.Overlaps(q) || p.Contains(k) || q.Contains(h) || h.IsValid() && h == k {
+			return true
+		}
+	}
+	return false
+}
+
 // setBaseline takes note of what a full pass has left, if an incremental pass may go on from there.
 func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
 	if v.lacking != nil || v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
@@ -97,14 +117,14 @@ func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
 		b.links.Set(family, decision.LinksToHosts(d.Want, family))
 	}
 	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) {
-		b.usage = last.usage // all of them were independent
+		b.usage, b.odd = last.usage, last.odd
 		f.baseline = b
 		return
 	}
 	b.usage = newUsage(b.set.Leases)
 	for _, l := range b.set.Leases {
 		if !b.usage.independent(f.network, l) {
-			return
+			b.odd = append(b.odd, l)
 		}
 	}
 	f.baseline = b

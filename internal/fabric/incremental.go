@@ -75,8 +75,9 @@ func (f *Fabric) Change(ctx context.Context, kernel ip.Kernel) (*Change, bool) {
 // independent reports whether leases that changed concern nobody else, and not this host's own.
 func (f *Fabric) independent(b *baseline, d leaseDiff) bool {
 	own := func(l *subnet.Lease) bool { return l.Attrs.Node == f.cfg.Host.Node }
-	other := func(l *subnet.Lease) bool { return own(l) || !b.usage.independent(f.network, l) }
-	return !slices.ContainsFunc(d.removed, own) && !slices.ContainsFunc(d.added, other)
+	gone := func(l *subnet.Lease) bool { return own(l) || b.touchesOdd(l) }
+	other := func(l *subnet.Lease) bool { return gone(l) || !b.usage.independent(f.network, l) }
+	return !slices.ContainsFunc(d.removed, gone) && !slices.ContainsFunc(d.added, other)
 }
 
 // decide decides for the leases that changed alone. All that the decision says of others, or of the host, is the same before and
