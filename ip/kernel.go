@@ -169,8 +169,8 @@ type InterfaceAddr struct {
 	Prefix     netip.Prefix // the address with the length of its network
 	Dynamic    bool         // has a lifetime (DHCP, router advertisement)
 	Temporary  bool         // RFC 8981
-	Deprecated bool         // RFC 4862, or not usable yet
-	Local      bool         // of scope host: other hosts do not reach it
+	Deprecated bool         // RFC 4862: it works, but is not to be taken anew
+	Unusable   bool         // not yet, or never, or by this host alone: tentative, a duplicate, of scope host
 	Preferred  bool         // a default route over the interface names it as the source
 }
 

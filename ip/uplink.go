@@ -51,25 +51,52 @@ func (c UplinkChoice) Explicit() bool {
 func (c UplinkChoice) Choose(snap Snapshot, families []Family) (up Uplink, lacking []Family, err error) {
 	var reasons []error
 	for _, group := range c.candidates(snap, families) {
-		for _, candidate := range group {
+		for _, candidate := range group.candidates {
 			one, lacks, err := c.uplink(candidate, snap, families)
 			switch {
 			case err != nil:
 				reasons = append(reasons, err)
-			case len(lacks) == 0:
+			case len(lacks) == 0 && (up.Link == "" || up.Link != c.Current.Link):
 				return one, nil, nil
 			case up.Link == "":
 				up, lacking = one, lacks
 			}
 		}
 		if up.Link != "" {
+			if now, ok := c.standIn(snap, families); ok { // what took its place is not left for less
+				return now, nil, nil
+			}
 			return up, lacking, nil
+		}
+		if group.last && len(group.candidates) > 0 {
+			break
 		}
 	}
 	if len(reasons) == 0 {
 		return Uplink{}, nil, errors.New("no interface matches and there is no default route: name the uplink with --iface")
 	}
 	return Uplink{}, nil, fmt.Errorf("no usable uplink: %w", errors.Join(reasons...))
+}
+
+// standIn is the uplink chosen last, if that is not an operator's and still has all addresses.
+func (c UplinkChoice) standIn(snap Snapshot, families []Family) (up Uplink, ok bool) {
+	if c.Explicit() {
+		return up, false
+	}
+	for _, group := range interfacesOf(c.Current, snap) {
+		for _, candidate := range group {
+			if up, lacking, err := c.uplink(candidate, snap, families); err == nil && len(lacking) == 0 {
+				return up, true
+			}
+		}
+	}
+	return up, false
+}
+
+// group is of candidates that are preferred to those that follow, even if what they were used with is not all there.
+type group struct {
+	candidates []candidate
+	last       bool // if there are such, and none will do, no other will
 }
 
 // candidate is an interface to try, with the addresses that its selection fixed.
@@ -80,8 +107,7 @@ type candidate struct {
 	why    string
 }
 
-// candidates are groups of interfaces, of which an earlier one is preferred even if what it was used with is not all there.
-func (c UplinkChoice) candidates(snap Snapshot, families []Family) [][]candidate {
+func (c UplinkChoice) candidates(snap Snapshot, families []Family) []group {
 	var cs []candidate
 	for _, name := range c.Interfaces {
 		why := "--iface " + name
@@ -100,11 +126,14 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) [][]candidate
 	}
 	if c.Explicit() {
 		var used []candidate // it may have lost just what told that it was meant
-		for _, one := range interfacesOf(c.Current, snap) {
-			one.fixed, one.strict = Addrs(c.Current.Addr), true
+		for _, one := range slices.Concat(interfacesOf(c.meant(), snap)...) {
+			one.fixed, one.strict = Addrs(c.meant().Addr), true
 			used = append(used, one)
 		}
-		return [][]candidate{cs, used}
+		if len(c.Interfaces)+len(c.Patterns) == 0 { // where the way to an address leads is asked once: a VPN may take it later
+			return []group{{candidates: used}, {candidates: cs}}
+		}
+		return []group{{candidates: cs}, {candidates: used}}
 	}
 	for _, f := range families {
 		if p := c.Public.Of(f); p.IsValid() && owner(snap, p) != "" {
@@ -119,39 +148,51 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) [][]candidate
 			}
 		}
 	}
-	return [][]candidate{cs, interfacesOf(c.Settled, snap), defaults, interfacesOf(c.Current, snap)}
+	settled, current := interfacesOf(c.Settled, snap), interfacesOf(c.Current, snap)
+	return []group{{candidates: cs}, {candidates: settled[0], last: c.Settled.Link != ""}, {candidates: settled[1]}, {candidates: defaults}, {candidates: current[0]}, {candidates: current[1]}}
 }
 
-// interfacesOf lists the interfaces that may be an uplink of earlier, the likeliest first: of its name with one of its addresses, with one of these,
-// since names may change at a boot, and of its name alone.
-func interfacesOf(used Uplink, snap Snapshot) []candidate {
-	var ranked [3][]candidate
+// meant is what is known to have been chosen in the way of this choice: that of this run, or that of an earlier one which had the address that is named.
+func (c UplinkChoice) meant() Uplink {
+	named := func(addr netip.Addr) bool { return slices.Contains(c.Interfaces, addr.String()) }
+	if c.Current.Link == "" && slices.ContainsFunc(Addrs(c.Settled.Addr), named) {
+		return c.Settled
+	}
+	return c.Current
+}
+
+// interfacesOf lists the interfaces that may be an uplink of earlier, in two groups: those that have one of its addresses, of its name first, and that of
+// its name alone. Names may change at a boot.
+func interfacesOf(used Uplink, snap Snapshot) [][]candidate {
+	groups := make([][]candidate, 2)
 	for _, i := range snap.Interfaces {
 		named, has := i.Name == used.Link, i.hasAny(used.Addr)
 		one := candidate{link: i.Name, why: "in use so far"}
 		switch {
 		case i.Loopback || !i.Up:
 		case named && has:
-			ranked[0] = append(ranked[0], one)
+			groups[0] = slices.Insert(groups[0], 0, one)
 		case has:
-			ranked[1] = append(ranked[1], one)
+			groups[0] = append(groups[0], one)
 		case named:
-			ranked[2] = append(ranked[2], one)
+			groups[1] = append(groups[1], one)
 		}
 	}
-	return slices.Concat(ranked[:]...)
+	return groups
 }
 
 // hasAny reports whether the interface has one of the addresses, and may go on with it.
-func (i Interface) hasAny(addrs Dual[netip.Addr]) bool {
-	return slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool {
-		addr := a.Prefix.Addr()
-		return addrs.Of(FamilyOf(addr)) == addr && !a.Deprecated
-	})
+func (i Interface) hasAny(addrs Dual[netip.Addr]) bool { return i.has(addrs.V4) || i.has(addrs.V6) }
+
+func (i Interface) has(addr netip.Addr) bool {
+	return slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool { return a.Prefix.Addr() == addr && !a.Unusable })
 }
 
 // used is what is known of an interface that is, or was, in use; zero if it was not.
 func (c UplinkChoice) used(i Interface) Uplink {
+	if c.Current.Link == i.Name {
+		return c.Current
+	}
 	for _, u := range []Uplink{c.Settled, c.Current} {
 		if u.Link == i.Name || i.hasAny(u.Addr) {
 			return u
@@ -193,21 +234,25 @@ func named(snap Snapshot, name string) string {
 	return name
 }
 
-// owner is the name of the interface that has addr, empty if none has.
+// owner is the name of the interface that has addr, one that is up if there is any; empty if none has.
 func owner(snap Snapshot, addr netip.Addr) string {
+	name := ""
 	for _, i := range snap.Interfaces {
-		if slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool { return a.Prefix.Addr() == addr }) {
-			return i.Name
+		if slices.ContainsFunc(i.Addrs, func(a InterfaceAddr) bool { return a.Prefix.Addr() == addr }) && (name == "" || i.Up) {
+			name = i.Name
+			if i.Up {
+				break
+			}
 		}
 	}
-	return ""
+	return name
 }
 
 // uplink is the candidate as an uplink. Addresses that an interface in use had stand for those that it lacks, but not for all.
 func (c UplinkChoice) uplink(one candidate, snap Snapshot, families []Family) (up Uplink, lacking []Family, err error) {
 	n := slices.IndexFunc(snap.Interfaces, func(i Interface) bool { return i.Name == one.link })
 	if n < 0 {
-		return Uplink{}, nil, fmt.Errorf("%s: no such interface on this host", one.why)
+		return Uplink{}, nil, fmt.Errorf("%s: %s", one.why, ifElse(one.link == "", "no interface leads there, or has that address", "no such interface on this host"))
 	}
 	i := snap.Interfaces[n]
 	if !i.Up {
@@ -215,8 +260,12 @@ func (c UplinkChoice) uplink(one candidate, snap Snapshot, families []Family) (u
 	}
 	up, used := Uplink{Link: i.Name, MTU: i.MTU}, c.used(i)
 	for _, f := range families {
-		addr, public := one.addr(i, f, used.Addr.Of(f)), netip.Addr{}
-		if !addr.IsValid() {
+		keep := used.Addr.Of(f)
+		if settled := c.Settled.Addr.Of(f); i.has(settled) {
+			keep = settled
+		}
+		addr, public := one.addr(i, f, keep), netip.Addr{}
+		if !addr.IsValid() && i.hasAny(used.Addr) { // another interface may have its name by now
 			addr, public = used.Addr.Of(f), used.Public.Of(f)
 			lacking = append(lacking, f)
 		}
@@ -244,11 +293,11 @@ func (c candidate) addr(i Interface, f Family, keep netip.Addr) netip.Addr {
 	return fixed[0].Prefix.Addr()
 }
 
-// best picks the address to use as a source: IPv4 link-local last, then temporary ones (RFC 8981). Of the others it takes keep, since one that is added must
+// best picks the address to use as a source: IPv4 link-local last, then deprecated ones (RFC 4862), then temporary ones (RFC 8981). Of the others it takes keep, since one that is added must
 // change nothing, and else what a default route names as its source, then a permanent one before one with a lifetime; in IPv4 one with a prefix of its full length, as virtual addresses are, comes after these.
 func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 	usable := slices.DeleteFunc(slices.Clone(addrs), func(a InterfaceAddr) bool {
-		return a.Deprecated || a.Local || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
+		return a.Unusable || FamilyOf(a.Prefix.Addr()) != f || !BetweenHosts(a.Prefix.Addr())
 	})
 	if len(usable) == 0 {
 		return netip.Addr{}
@@ -256,6 +305,9 @@ func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 	rank := func(a InterfaceAddr) int {
 		r := 0
 		if a.Prefix.Addr().IsLinkLocalUnicast() {
+			r += 32
+		}
+		if a.Deprecated {
 			r += 16
 		}
 		if a.Temporary {
@@ -267,10 +319,12 @@ func best(addrs []InterfaceAddr, f Family, keep netip.Addr) netip.Addr {
 		if a.Preferred {
 			return r - 1
 		}
-		if a.Prefix.IsSingleIP() && f == IPv4 {
+		switch virtual := a.Prefix.IsSingleIP() && f == IPv4; { // but some clouds hand out such
+		case virtual && a.Dynamic:
+			r += 3
+		case virtual:
 			r += 4
-		}
-		if a.Dynamic {
+		case a.Dynamic:
 			r += 2
 		}
 		return r

@@ -103,7 +103,7 @@ func TestUplinkAddressPreference(t *testing.T) {
 		{Prefix: netip.MustParsePrefix("fd00::d/64"), Dynamic: true},
 		{Prefix: netip.MustParsePrefix("fd00::1/64")},
 	}
-	for _, want := range []string{"fd00::1", "fd00::d", "fd00::7e"} {
+	for _, want := range []string{"fd00::1", "fd00::d", "fd00::7e", "fd00::dead"} {
 		up, _, err := UplinkChoice{}.Choose(s, []Family{IPv6})
 		if err != nil {
 			t.Fatal(err)
@@ -113,7 +113,7 @@ func TestUplinkAddressPreference(t *testing.T) {
 		}
 		for i, a := range s.Interfaces[1].Addrs {
 			if a.Prefix.Addr() == up.Addr.V6 {
-				s.Interfaces[1].Addrs[i].Deprecated = true
+				s.Interfaces[1].Addrs[i].Unusable = true
 			}
 		}
 	}
@@ -207,7 +207,7 @@ func TestUplinkAddressIsKept(t *testing.T) {
 	temporary := own(true, "fd00::7e/64", "fd00::d/64")
 	temporary[0].Temporary = true
 	local := addresses("10.9.9.9/24", "10.0.2.15/24")
-	local[0].Local = true
+	local[0].Unusable = true
 	preferred := addresses("10.0.2.14/24", "10.0.2.15/32", "10.0.2.16/24")
 	preferred[1].Preferred = true
 	for name, tt := range map[string]struct {

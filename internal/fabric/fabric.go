@@ -94,6 +94,7 @@ type Fabric struct {
 	scope        ip.Scope // of the last pass that had one
 	uplinks      uplinks
 	lease        subnet.Lease // last held; stays in force when lost, so that local traffic goes on
+	heldOnce     bool         // a lease has been held in this run
 	applied      bool         // the kernel has been made right once
 	wanted       ip.State     // what the last pass wanted
 	baseline     *baseline    // nil: only a full pass will do

@@ -28,6 +28,7 @@ type facts struct {
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of an earlier time
 	lacking     error // why a family goes on with an address that the uplink had
+	untold      error // the same, where peers must not be told that address anew
 	unpublished error // why peers are not told what they should be
 	outranked   error // why hosts that see the store for the first time leave this one out
 	unrecorded  error // why the next run will not know all that this one made
@@ -52,7 +53,8 @@ func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
 	if err != nil {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
-	v.lacking = trouble.Wrap(trouble.UplinkMissing, uplink.Link, withoutFamilies(uplink, lacking))
+	v.lacking = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacksFamilies(uplink, lacking, goesOn))
+	v.untold = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacksFamilies(uplink, lacking, notTold))
 	v.uplink = uplink.Only(slices.DeleteFunc(slices.Clone(families), func(f ip.Family) bool { return slices.Contains(lacking, f) }))
 	v.today = passedOver(f.cfg.Uplink, snap, families, uplink)
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
@@ -92,7 +94,7 @@ func (f *Fabric) claim(v *facts) error {
 		if err := f.inForce(lease); err != nil {
 			return err
 		}
-		f.lease = lease
+		f.lease, f.heldOnce = lease, true
 		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.uplinks.settled)))
 	} else {
 		v.notHeld = trouble.Wrap(leaseCode(err), "", err)
@@ -102,10 +104,17 @@ func (f *Fabric) claim(v *facts) error {
 		claim := subnet.Claim{Previous: f.lease.Subnets, Attrs: subnet.Attrs{
 			Node: f.cfg.Host.Node, Instance: f.cfg.Host.Instance, Hardware: f.cfg.Host.Hardware, Public: v.host.Uplink.Public,
 		}}
-		if mine, ok := subnet.Mine(v.set.Set, claim); ok {
+		mine, ok := subnet.Mine(v.set.Set, claim)
+		if v.lacking != nil && !f.heldOnce && (!ok || v.set.cached) {
+			f.keeper.withdraw()
+			if !v.set.cached {
+				v.notHeld = v.untold
+			}
+			v.self = f.resumed()
+			return nil
+		}
+		if ok {
 			earlier, self = mine.Attrs, mine.Subnets
-		} else if v.lacking != nil {
-			return v.lacking // by now another host may have the address
 		}
 	}
 	attrs, err := f.announced.advertise(f.backend, v.among(self), earlier)
@@ -117,10 +126,19 @@ func (f *Fabric) claim(v *facts) error {
 	}
 	attrs.Node, attrs.Instance, attrs.Hardware = f.cfg.Host.Node, f.cfg.Host.Instance, f.cfg.Host.Hardware
 	f.keeper.publish(attrs)
-	if held || f.applied || f.views.resumed {
+	v.self = f.resumed()
+	if held {
 		v.self = f.lease
 	}
 	return nil
+}
+
+// resumed is the lease that this run goes on with although it is not held; zero if there is none.
+func (f *Fabric) resumed() subnet.Lease {
+	if f.applied || f.views.resumed {
+		return f.lease
+	}
+	return subnet.Lease{}
 }
 
 // among is the host beside all leases, of which the one with the given subnets is its own. A view that lacks it, or that is not of

@@ -65,6 +65,13 @@ func (k *keeper) publish(attrs subnet.Attrs) {
 	k.hurry()
 }
 
+// withdraw says that nothing is to be acquired.
+func (k *keeper) withdraw() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.want = nil
+}
+
 // hurry has the lease acquired or published now.
 func (k *keeper) hurry() {
 	select {

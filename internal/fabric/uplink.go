@@ -20,7 +20,7 @@ const (
 
 // uplinks is what a network knows of those that it has used.
 type uplinks struct {
-	current ip.Uplink // chosen last with all addresses; zero if none has been
+	current ip.Uplink // chosen last; zero if none has been
 	since   time.Time // when that became the current one; zero if it has not lasted until now
 	settled ip.Uplink // zero if none is yet; without a link if only its addresses are known
 }
@@ -38,14 +38,19 @@ func (u *uplinks) choose(snap ip.Snapshot, choice ip.UplinkChoice, families []ip
 	u.settle(choice.Explicit())
 	choice.Settled, choice.Current = u.settled, u.current
 	uplink, lacking, err = choice.Choose(snap, families)
-	if err != nil || len(lacking) > 0 {
+	if err != nil {
 		u.since = time.Time{}
-		return uplink, lacking, err
+		return uplink, nil, err
 	}
-	if uplink.Link != u.current.Link || u.since.IsZero() {
+	before := u.current
+	u.current = uplink
+	if len(lacking) > 0 {
+		u.since = time.Time{}
+		return uplink, lacking, nil
+	}
+	if uplink.Link != before.Link || u.since.IsZero() || !shareAddr(uplink.Addr, before.Addr) {
 		u.since = time.Now()
 	}
-	u.current = uplink
 	u.settle(choice.Explicit())
 	return uplink, nil, nil
 }
@@ -55,9 +60,9 @@ func (u *uplinks) settle(named bool) {
 	if u.current.Link == "" {
 		return
 	}
-	wait, same := settleAgain, u.current.Link == u.settled.Link
+	wait, same := settleAgain, shareAddr(u.current.Addr, u.settled.Addr) // a name alone says nothing: another address may only have been quicker
 	if u.settled.Link == "" {
-		wait, same = settleFirst, shareAddr(u.current.Addr, u.settled.Addr)
+		wait = settleFirst
 	}
 	if named || same || !u.since.IsZero() && time.Since(u.since) >= wait {
 		u.settled = u.current
@@ -68,11 +73,17 @@ func shareAddr(a, b ip.Dual[netip.Addr]) bool {
 	return a.V4.IsValid() && a.V4 == b.V4 || a.V6.IsValid() && a.V6 == b.V6
 }
 
-// withoutFamilies says what an uplink goes on without; nil if it lacks nothing.
-func withoutFamilies(uplink ip.Uplink, families []ip.Family) error {
+// What becomes of a family of which the uplink has no address any more.
+const (
+	goesOn  = "it goes on as with %s, which it had"
+	notTold = "no lease is acquired, since another host may have %s, which it had"
+)
+
+// lacksFamilies is the error of an uplink that lacks addresses; nil if it lacks none.
+func lacksFamilies(uplink ip.Uplink, families []ip.Family, becomes string) error {
 	var errs []error
 	for _, f := range families {
-		errs = append(errs, fmt.Errorf("interface %s has no %s address that other hosts reach: it goes on as with %s, which it had: give it an address, or name another interface with --iface",
+		errs = append(errs, fmt.Errorf("interface %s has no %s address that other hosts reach: "+becomes+": give it an address, or name another interface with --iface",
 			uplink.Link, f, uplink.Addr.Of(f)))
 	}
 	return errors.Join(errs...)

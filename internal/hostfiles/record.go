@@ -166,10 +166,11 @@ func (r Record) Uplink() ip.Uplink {
 	if r.Settled == nil {
 		return ip.Uplink{Addr: public, Public: public}
 	}
-	up := ip.Uplink{Link: r.Settled.Link, Public: public}
+	up := ip.Uplink{Link: r.Settled.Link}
 	for _, a := range r.Settled.Addrs {
 		up.Addr.Set(ip.FamilyOf(a), a)
 	}
+	up.Public = up.Addr // what the lease announced may have been another's, or a NAT's that the operator names no longer
 	return up
 }
 

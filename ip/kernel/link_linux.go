@@ -162,12 +162,13 @@ func parseLink(link netlink.Link) ip.Link {
 
 func interfaceAddr(p netip.Prefix, flags, scope int) ip.InterfaceAddr {
 	return ip.InterfaceAddr{
-		Local:   scope == unix.RT_SCOPE_HOST || scope == unix.RT_SCOPE_NOWHERE,
 		Prefix:  p,
 		Dynamic: flags&unix.IFA_F_PERMANENT == 0,
 		// The same bit marks a secondary address of IPv4, which is nothing special.
 		Temporary:  p.Addr().Is6() && flags&unix.IFA_F_TEMPORARY != 0,
-		Deprecated: flags&(unix.IFA_F_DEPRECATED|unix.IFA_F_DADFAILED) != 0 || flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC) == unix.IFA_F_TENTATIVE,
+		Deprecated: flags&unix.IFA_F_DEPRECATED != 0,
+		Unusable: scope == unix.RT_SCOPE_HOST || scope == unix.RT_SCOPE_NOWHERE || flags&unix.IFA_F_DADFAILED != 0 ||
+			flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC) == unix.IFA_F_TENTATIVE,
 	}
 }
 

@@ -218,7 +218,7 @@ func TestAddressesOfAnInterface(t *testing.T) {
 	}
 	for _, want := range []ip.InterfaceAddr{
 		{Prefix: netip.MustParsePrefix("192.0.2.1/24")},
-		{Prefix: netip.MustParsePrefix("192.0.2.77/32"), Local: true},
+		{Prefix: netip.MustParsePrefix("192.0.2.77/32"), Unusable: true},
 		{Prefix: netip.MustParsePrefix("192.0.2.2/24"), Preferred: true},
 	} {
 		if a := got[want.Prefix.Addr()]; a != want {
