@@ -1,13 +1,11 @@
 package agent
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,19 +153,6 @@ func TestUplinkTimeWithoutLookingSettles(t *testing.T) {
 		w.store.Put("config", plainConfig, 0)
 		h.uses("back after 3 s", "eth0")
 	})
-}
-
-type slowOnce struct {
-	ip.Kernel
-	done *atomic.Bool
-	d    time.Duration
-}
-
-func (s slowOnce) Apply(ctx context.Context, plan ip.Plan) error {
-	if !s.done.Swap(true) {
-		<-time.After(s.d)
-	}
-	return s.Kernel.Apply(ctx, plan)
 }
 
 // A bridge takes the interface and one of its addresses over, and loses a family within ten minutes.
