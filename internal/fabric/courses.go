@@ -18,8 +18,8 @@ const (
 	askMost    = 1000             // packets that the kernel is asked about at once
 	askAll     = 30 * time.Second // after this, or a change, about those to all peers
 	askPause   = time.Second
-	askShare   = 50  // asking may take up one part in this many of the time after a change
-	askAtRest  = 500 // and this without one: what the kernel does changes by routes and rules alone, nearly
+	askShare   = 400  // asking may take up one part in this many of the time after a change
+	askAtRest  = 1000 // and this without one: what the kernel does changes by routes and rules alone, nearly
 	strayNamed = 8
 )
 
@@ -100,7 +100,7 @@ func (c *courses) update(v facts, peers []routedPeer, n subnet.Network) {
 	for _, f := range n.Families() {
 		from.Set(f, originOf(v, f, n.Pools.Of(f).Network))
 	}
-	changed := from != c.from || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || !slices.Equal(peers, c.peers)
+	changed := from != c.from || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0 // those that are added later are asked about at once
 	c.from, c.uplink, c.others, c.peers, c.current = from, v.uplink.Link, v.snap.Others, peers, true
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
 		c.left, c.begun, c.hurried = len(peers), time.Now(), changed
