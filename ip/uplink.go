@@ -29,12 +29,12 @@ func (u Uplink) Only(families []Family) Uplink {
 
 // UplinkChoice is what an operator says about the uplink. The zero value means the interface of the default route.
 type UplinkChoice struct {
-	Interfaces []string         // names or addresses, the first that works is taken
-	Patterns   []*regexp.Regexp // tried next, against each address and then each name
-	CanReach   netip.Addr       // tried last: the interface and source address that reach this address
-	Public     Dual[netip.Addr] // advertised instead of the interface's own
-	Settled    Uplink           // in use for so long that it is kept while it works; without a link if only addresses are known
-	Current    Uplink           // chosen last, by the same choice
+	Interfaces  []string         // names or addresses, the first that works is taken
+	Patterns    []*regexp.Regexp // tried next, against each address and then each name
+	CanReach    netip.Addr       // tried last: the interface and source address that reach this address
+	Public      Dual[netip.Addr] // advertised instead of the interface's own
+	Established Uplink           // in use for so long that it is kept while it works; without a link if only addresses are known
+	Current     Uplink           // chosen last, by the same choice
 }
 
 // Explicit reports whether the operator named an interface in any way.
@@ -44,7 +44,7 @@ func (c UplinkChoice) Explicit() bool {
 
 // Choose picks the uplink for the families from what the snapshot shows, in flannel's order: interfaces, patterns,
 // reachability; without any of them the owner of the public address, else the interface of the default route. A public
-// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route. What is settled
+// address that no interface owns belongs to a NAT in front of the host and leaves the choice to the default route. What is established
 // comes before the default route: that another is preferred now, or that there is none, says nothing about the way to other hosts.
 // An interface that is, or was, in use and now lacks addresses of some of the families comes with those that it had; lacking names these families.
 // It fails, with a reason for each candidate, if no interface will do.
@@ -148,15 +148,15 @@ func (c UplinkChoice) candidates(snap Snapshot, families []Family) []group {
 			}
 		}
 	}
-	settled, current := interfacesOf(c.Settled, snap), interfacesOf(c.Current, snap)
-	return []group{{candidates: cs}, {candidates: settled[0], last: c.Settled.Link != ""}, {candidates: settled[1]}, {candidates: defaults}, {candidates: current[0]}, {candidates: current[1]}}
+	established, current := interfacesOf(c.Established, snap), interfacesOf(c.Current, snap)
+	return []group{{candidates: cs}, {candidates: established[0], last: c.Established.Link != ""}, {candidates: established[1]}, {candidates: defaults}, {candidates: current[0]}, {candidates: current[1]}}
 }
 
 // meant is what is known to have been chosen in the way of this choice: that of this run, or that of an earlier one which had the address that is named.
 func (c UplinkChoice) meant() Uplink {
 	named := func(addr netip.Addr) bool { return slices.Contains(c.Interfaces, addr.String()) }
-	if c.Current.Link == "" && slices.ContainsFunc(Addrs(c.Settled.Addr), named) {
-		return c.Settled
+	if c.Current.Link == "" && slices.ContainsFunc(Addrs(c.Established.Addr), named) {
+		return c.Established
 	}
 	return c.Current
 }
@@ -193,7 +193,7 @@ func (c UplinkChoice) used(i Interface) Uplink {
 	if c.Current.Link == i.Name {
 		return c.Current
 	}
-	for _, u := range []Uplink{c.Settled, c.Current} {
+	for _, u := range []Uplink{c.Established, c.Current} {
 		if u.Link == i.Name || i.hasAny(u.Addr) {
 			return u
 		}
@@ -261,8 +261,8 @@ func (c UplinkChoice) uplink(one candidate, snap Snapshot, families []Family) (u
 	up, used := Uplink{Link: i.Name, MTU: i.MTU}, c.used(i)
 	for _, f := range families {
 		keep := used.Addr.Of(f)
-		if settled := c.Settled.Addr.Of(f); i.has(settled) {
-			keep = settled
+		if established := c.Established.Addr.Of(f); i.has(established) {
+			keep = established
 		}
 		addr, public := one.addr(i, f, keep), netip.Addr{}
 		if !addr.IsValid() && i.hasAny(used.Addr) { // another interface may have its name by now

@@ -125,41 +125,41 @@ func TestUplinkAddressPreference(t *testing.T) {
 	}
 }
 
-// A settled uplink is kept while it works, also without the addresses of one family, whatever comes to the host or goes.
-func TestSettledUplink(t *testing.T) {
+// An established uplink is kept while it works, also without the addresses of one family, whatever comes to the host or goes.
+func TestEstablishedUplink(t *testing.T) {
 	both := []Family{IPv4, IPv6}
-	settled := Uplink{Link: "eth1", Addr: Dual[netip.Addr]{V4: netip.MustParseAddr("192.168.7.3"), V6: netip.MustParseAddr("fd77::3")}}
-	unnamed := Uplink{Addr: settled.Addr}
+	established := Uplink{Link: "eth1", Addr: Dual[netip.Addr]{V4: netip.MustParseAddr("192.168.7.3"), V6: netip.MustParseAddr("fd77::3")}}
+	unnamed := Uplink{Addr: established.Addr}
 	eth1 := func(s *Snapshot) *Interface { return &s.Interfaces[2] }
 	renumber := func(prefixes ...string) func(*Snapshot) {
 		return func(s *Snapshot) { eth1(s).Addrs = addresses(prefixes...) }
 	}
 	for name, tt := range map[string]struct {
-		settled        Uplink
+		established    Uplink
 		change         func(*Snapshot)
 		link, v4, lack string
 		err            string
 	}{
-		"nothing":                  {settled, func(*Snapshot) {}, "eth1", "192.168.7.3", "", ""},
+		"nothing":                  {established, func(*Snapshot) {}, "eth1", "192.168.7.3", "", ""},
 		"nothing, without a name":  {unnamed, func(*Snapshot) {}, "eth1", "192.168.7.3", "", ""},
-		"no default route":         {settled, func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3", "", ""},
-		"a virtual address, first": {settled, renumber("192.168.7.99/32", "192.168.7.3/24", "fd77::3/64"), "eth1", "192.168.7.3", "", ""},
-		"its lifetime is limited": {settled, func(s *Snapshot) {
+		"no default route":         {established, func(s *Snapshot) { s.Defaults = nil }, "eth1", "192.168.7.3", "", ""},
+		"a virtual address, first": {established, renumber("192.168.7.99/32", "192.168.7.3/24", "fd77::3/64"), "eth1", "192.168.7.3", "", ""},
+		"its lifetime is limited": {established, func(s *Snapshot) {
 			eth1(s).Addrs[0].Dynamic, eth1(s).Addrs[1].Dynamic = true, true
 			eth1(s).Addrs = append(addresses("192.168.7.99/24", "fd77::99/64"), eth1(s).Addrs...)
 		}, "eth1", "192.168.7.3", "", ""},
-		"one address is another":      {settled, renumber("192.168.7.4/24", "fd77::3/64"), "eth1", "192.168.7.4", "", ""},
+		"one address is another":      {established, renumber("192.168.7.4/24", "fd77::3/64"), "eth1", "192.168.7.4", "", ""},
 		"one address, without a name": {unnamed, renumber("192.168.7.4/24", "fd77::3/64"), "eth1", "192.168.7.4", "", ""},
-		"all are others":              {settled, renumber("192.168.7.4/24", "fd77::4/64"), "eth1", "192.168.7.4", "", ""},
+		"all are others":              {established, renumber("192.168.7.4/24", "fd77::4/64"), "eth1", "192.168.7.4", "", ""},
 		"all, without a name":         {unnamed, renumber("192.168.7.4/24", "fd77::4/64"), "eth0", "10.0.2.15", "", ""},
-		"a family is gone":            {settled, renumber("fd77::3/64"), "eth1", "192.168.7.3", "ipv4", ""},
+		"a family is gone":            {established, renumber("fd77::3/64"), "eth1", "192.168.7.3", "ipv4", ""},
 		"a family, without a name":    {unnamed, renumber("192.168.7.3/24"), "eth1", "192.168.7.3", "ipv6", ""},
-		"both families are gone":      {settled, renumber("fe80::3/64"), "eth0", "10.0.2.15", "", ""},
-		"the link is down":            {settled, func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15", "", ""},
-		"the names have changed": {settled, func(s *Snapshot) {
+		"both families are gone":      {established, renumber("fe80::3/64"), "eth0", "10.0.2.15", "", ""},
+		"the link is down":            {established, func(s *Snapshot) { eth1(s).Up = false }, "eth0", "10.0.2.15", "", ""},
+		"the names have changed": {established, func(s *Snapshot) {
 			s.Interfaces[1].Name, s.Interfaces[2].Name = "eth1", "eth0"
 		}, "eth0", "192.168.7.3", "", ""},
-		"several links have the address": {settled, func(s *Snapshot) {
+		"several links have the address": {established, func(s *Snapshot) {
 			s.Interfaces[1].Addrs = eth1(s).Addrs
 		}, "eth1", "192.168.7.3", "", ""},
 		"another link has the address too, and is down": {unnamed, func(s *Snapshot) {
@@ -168,12 +168,12 @@ func TestSettledUplink(t *testing.T) {
 		"the loopback interface has the address too": {unnamed, func(s *Snapshot) {
 			s.Interfaces[0].Addrs = append(s.Interfaces[0].Addrs, addresses("192.168.7.3/32", "fd77::3/128")...)
 		}, "eth1", "192.168.7.3", "", ""},
-		"all is gone": {settled, func(s *Snapshot) { s.Interfaces, s.Defaults = s.Interfaces[:1], nil }, "", "", "", "no interface matches and there is no default route"},
+		"all is gone": {established, func(s *Snapshot) { s.Interfaces, s.Defaults = s.Interfaces[:1], nil }, "", "", "", "no interface matches and there is no default route"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := lan()
 			tt.change(&s)
-			up, lacking, err := UplinkChoice{Settled: tt.settled, Current: tt.settled}.Choose(s, both)
+			up, lacking, err := UplinkChoice{Established: tt.established, Current: tt.established}.Choose(s, both)
 			var lack string
 			if len(lacking) > 0 {
 				lack = lacking[0].String()
@@ -188,7 +188,7 @@ func TestSettledUplink(t *testing.T) {
 	}
 	// What the operator says comes first.
 	for _, choice := range []UplinkChoice{{Interfaces: []string{"eth0"}}, {Public: Dual[netip.Addr]{V4: netip.MustParseAddr("10.0.2.15")}}} {
-		choice.Settled = settled
+		choice.Established = established
 		if up, _, err := choice.Choose(lan(), both); err != nil || up.Link != "eth0" {
 			t.Errorf("%+v: chose %+v, %v, want eth0", choice, up, err)
 		}

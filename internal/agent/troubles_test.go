@@ -247,7 +247,7 @@ func afflictions() map[trouble.Code]affliction {
 		},
 		trouble.UplinkOther: {
 			cause: func(_ *world, h *node) {
-				<-time.After(settle)
+				<-time.After(established)
 				h.vpn()
 			},
 			cure: func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },

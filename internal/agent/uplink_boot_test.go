@@ -26,7 +26,7 @@ func iface(name string, prefixes ...string) ip.Interface {
 
 // Names are swapped at a boot, and the right interface gets its address 3 s late (DHCP).
 func TestUplinkSwappedNamesSlowAddress(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
 		h.uses("at first", "eth0")
@@ -62,7 +62,7 @@ func TestUplinkSwappedNamesLackFamily(t *testing.T) {
 
 // At a boot a virtual address is there before the own one (DHCP).
 func TestUplinkVirtualAddressFirstAtBoot(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		own := iface("eth0", "172.30.0.1/24")
 		own.Addrs[0].Dynamic = true
@@ -77,7 +77,7 @@ func TestUplinkVirtualAddressFirstAtBoot(t *testing.T) {
 		h.kernel.SetInterface(own)
 		h.uses("own address is there again", "eth0")
 		if p := publicOf(w.hosts[1], h); !slices.Equal(p, []netip.Addr{netip.MustParseAddr("172.30.0.1")}) {
-			t.Errorf("peers send to the virtual address %v an hour after the own, recorded address came; record %+v", p, h.record().Settled)
+			t.Errorf("peers send to the virtual address %v an hour after the own, recorded address came; record %+v", p, h.record().Established)
 		}
 	})
 }
@@ -88,11 +88,11 @@ func TestUplinkWaitingAcquiresWithLostAddress(t *testing.T) {
 	simulate(t, config, 2, func(t *testing.T, w *world) {
 		h, first := w.hosts[0], w.hosts[1]
 		first.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv6))
-		<-time.After(settle)
+		<-time.After(established)
 		first.stop()
 		<-time.After(72 * time.Hour)
 		synctest.Wait()
@@ -109,7 +109,7 @@ func TestUplinkCachedViewAcquiresWithLostAddress(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		w.converged(soon)
 		h.stop()
 		<-time.After(72 * time.Hour)
@@ -117,7 +117,7 @@ func TestUplinkCachedViewAcquiresWithLostAddress(t *testing.T) {
 		store := gated{w.store, make(chan struct{})}
 		h.store = store
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		for _, key := range w.store.Keys() {
 			value, _, _ := w.store.Get(key)
 			if strings.Contains(value, `"172.30.0.1"`) {
@@ -125,7 +125,7 @@ func TestUplinkCachedViewAcquiresWithLostAddress(t *testing.T) {
 			}
 		}
 		close(store.gate)
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		for _, key := range w.store.Keys() {
 			if value, _, _ := w.store.Get(key); strings.HasPrefix(key, "subnets/") && strings.Contains(value, `"172.30.0.1"`) {
@@ -141,15 +141,15 @@ func TestUplinkNamedAddressLostRestart(t *testing.T) {
 		h := w.hosts[0]
 		h.change = func(c *Config) { c.Uplink.Interfaces = []string{"172.30.0.1"} }
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv4))
-		<-time.After(settle)
+		<-time.After(established)
 		i := slices.IndexFunc(h.owned().Routes, func(r ip.Route) bool { return r.Dst.Addr().Is6() })
 		route := h.owned().Routes[i]
 		h.mends(route)
 		h.stop()
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.mends(route)
 	})
 }
@@ -160,14 +160,14 @@ func TestUplinkRecordMixesTwoInterfaces(t *testing.T) {
 		h := w.hosts[0]
 		h.backup()
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		<-time.After(5 * time.Minute)
 		h.stop()
 		h.kernel.RemoveInterface("eth1")
 		h.kernel.AddInterface(iface("eth0", "172.30.0.1/24"))
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		if p := publicOf(w.hosts[1], h); slices.Contains(p, netip.MustParseAddr("fd99::2")) {
 			t.Errorf("announces %v, of two interfaces, of which one is gone", p)
 		}
@@ -180,21 +180,21 @@ func TestUplinkPublicOfNATTakenAway(t *testing.T) {
 		h := w.hosts[0]
 		h.change = func(c *Config) { c.Uplink.Public.V4 = netip.MustParseAddr("203.0.113.1") }
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
 		h.change = nil
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv4))
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		if p := publicOf(w.hosts[1], h); slices.Contains(p, netip.MustParseAddr("203.0.113.1")) {
 			t.Errorf("announces %v", p)
 		}
 	})
 }
 
-// The network becomes dual; the settled uplink has no IPv6, a VPN has both.
+// The network becomes dual; the established uplink has no IPv6, a VPN has both.
 func TestUplinkNetworkBecomesDualBesideVPN(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
 		h.uses("at first", "eth0")
@@ -206,13 +206,13 @@ func TestUplinkNetworkBecomesDualBesideVPN(t *testing.T) {
 		w.hosts[1].stop()
 		w.store.Put("config", dualConfig, 0)
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		if st := h.agent.Status(); st.Uplink != nil && st.Uplink.Link == "tun0" {
 			t.Errorf("moved to %+v, ready %v; peers send to %v", *st.Uplink, st.Ready, publicOf(w.hosts[1], h))
 		}
 		<-time.After(15 * time.Minute)
 		h.kernel.SetInterface(eth0(1))
-		<-time.After(settle)
+		<-time.After(established)
 		if st := h.agent.Status(); st.Uplink != nil && st.Uplink.Link == "tun0" {
 			t.Errorf("moved for good to %+v, ready %v; peers send to %v", *st.Uplink, st.Ready, publicOf(w.hosts[1], h))
 		}
@@ -224,12 +224,12 @@ func TestUplinkTextWithoutALease(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
 		<-time.After(72 * time.Hour)
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv4))
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		if r := h.agent.Status().Reason; strings.Contains(r, "goes on") {
 			t.Errorf("nothing goes on, lease %v: %s", h.agent.Status().Of("").Lease, r)
 		}
@@ -238,7 +238,7 @@ func TestUplinkTextWithoutALease(t *testing.T) {
 
 // --iface is taken away at a restart, beside a VPN.
 func TestUplinkNamedChoiceTakenAway(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.change = func(c *Config) { c.Uplink.Interfaces = []string{"eth0"} }
 		w.start()
@@ -269,7 +269,7 @@ func TestUplinkCloneWithTheSameNode(t *testing.T) {
 		h, clone, peer := w.hosts[0], w.hosts[1], w.hosts[2]
 		h.start()
 		peer.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
 		if err := os.CopyFS(clone.dir, os.DirFS(h.dir)); err != nil {
 			t.Fatal(err)
@@ -278,7 +278,7 @@ func TestUplinkCloneWithTheSameNode(t *testing.T) {
 		clone.kernel.SetInterface(without(eth0(clone.n), ip.IPv6))
 		clone.change = func(c *Config) { c.Host.Node = "h1" }
 		clone.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		for _, key := range w.store.Keys() {
 			if value, _, _ := w.store.Get(key); strings.Contains(value, "fd30::1\"") {
@@ -297,7 +297,7 @@ func TestUplinkOldRecordBesideVPN(t *testing.T) {
 			<-time.After(d)
 			h.stop()
 			r := h.record()
-			r.Settled = nil
+			r.Established = nil
 			data, err := json.Marshal(r)
 			if err != nil {
 				t.Fatal(err)
@@ -332,18 +332,18 @@ func TestUplinkRecordWrites(t *testing.T) {
 			}
 		}
 		w.start()
-		<-time.After(settle)
-		still("settled")
+		<-time.After(established)
+		still("established")
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv6))
-		<-time.After(settle)
+		<-time.After(established)
 		still("lacking")
 		h.stop()
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		still("lacking after a restart")
 		h.kernel.SetInterface(eth0(h.n))
 		h.backup()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		<-time.After(time.Hour)
 		still("another")
@@ -355,7 +355,7 @@ func TestUplinkAnotherNICOfTheNameLacks(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
 		h.kernel.RemoveInterface("eth0")
 		h.kernel.AddInterface(iface("eth0", "192.168.9.2/24"))

@@ -15,8 +15,6 @@ import (
 	"tulle/ip"
 )
 
-const plainConfig = `{"Network":"10.5.0.0/16"}`
-
 func (h *node) record() hostfiles.Record {
 	h.t.Helper()
 	r, err := hostfiles.ReadRecord(filepath.Join(h.dir, "state"))
@@ -30,7 +28,7 @@ func (h *node) record() hostfiles.Record {
 func (h *node) mends(r ip.Route) {
 	h.t.Helper()
 	h.external(ip.Op{Verb: ip.Delete, Old: r})
-	<-time.After(settle)
+	<-time.After(established)
 	synctest.Wait()
 	if !slices.Contains(h.owned().Routes, r) {
 		h.t.Errorf("%v not put back: %s", r, h.agent.Status().Reason)
@@ -43,7 +41,7 @@ func TestAddressThatAnotherHostHasByNow(t *testing.T) {
 		h, peer, other := w.hosts[0], w.hosts[1], w.hosts[2]
 		h.start()
 		peer.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
 		<-time.After(72 * time.Hour)
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv4))
@@ -51,13 +49,13 @@ func TestAddressThatAnotherHostHasByNow(t *testing.T) {
 		e.Addrs[0] = eth0(1).Addrs[0]
 		other.kernel.SetInterface(e)
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		if p := publicOf(peer, h); len(p) > 0 && p[0] == netip.MustParseAddr("172.30.0.1") {
 			t.Errorf("h1 acquired a lease with %v; it has no IPv4 address (%s)", p, h.agent.Status().Reason)
 		}
 		other.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		if !other.agent.Status().Ready {
 			t.Errorf("the owner of 172.30.0.1 is not ready: %s", other.agent.Status().Reason)
@@ -72,7 +70,7 @@ func TestUplinkLosesAFamilyBesideVPN(t *testing.T) {
 			simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 				h, peer := w.hosts[0], w.hosts[1]
 				w.start()
-				<-time.After(settle)
+				<-time.After(established)
 				h.vpn()
 				h.uses("vpn", "eth0")
 				h.kernel.SetInterface(without(eth0(h.n), lost))
@@ -88,11 +86,11 @@ func TestUplinkLosesAFamilyBesideVPN(t *testing.T) {
 	}
 }
 
-// An uplink that has been in use for ten seconds is settled, whether a pass has looked since or not.
-func TestUplinkSettlesBetweenPasses(t *testing.T) {
+// An uplink that has been in use for ten seconds is established, whether a pass has looked since or not.
+func TestUplinkEstablishesBetweenPasses(t *testing.T) {
 	for _, after := range []time.Duration{12 * time.Second, 28 * time.Second, 31 * time.Second} {
 		t.Run(after.String(), func(t *testing.T) {
-			simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+			simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 				h := w.hosts[0]
 				w.start()
 				<-time.After(after)
@@ -110,11 +108,11 @@ func TestUplinkComesBackWithItsAddress(t *testing.T) {
 		h, peer := w.hosts[0], w.hosts[1]
 		h.backup()
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		more := eth0(h.n)
 		more.Addrs = append([]ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("fd30::ff/128")}}, more.Addrs...)
 		h.kernel.SetInterface(more)
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		was := publicOf(peer, h)
 		h.kernel.RemoveInterface("eth0")
@@ -128,9 +126,9 @@ func TestUplinkComesBackWithItsAddress(t *testing.T) {
 	})
 }
 
-// Behind NAT, what peers send to is on no interface. After an early restart the uplink is settled as at a first start.
-func TestUplinkBehindNATSettles(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+// Behind NAT, what peers send to is on no interface. After an early restart the uplink is established as at a first start.
+func TestUplinkBehindNATEstablishes(t *testing.T) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.change = func(c *Config) { c.Uplink.Public.V4 = netip.MustParseAddr("203.0.113.1") }
 		w.start()
@@ -139,8 +137,8 @@ func TestUplinkBehindNATSettles(t *testing.T) {
 		h.start()
 		<-time.After(2 * time.Minute)
 		synctest.Wait()
-		if got := h.record().Settled; got == nil || !slices.Equal(got.Addrs, []netip.Addr{netip.MustParseAddr("172.30.0.1")}) {
-			t.Errorf("the record has %v for addresses of the settled uplink", got)
+		if got := h.record().Established; got == nil || !slices.Equal(got.Addrs, []netip.Addr{netip.MustParseAddr("172.30.0.1")}) {
+			t.Errorf("the record has %v for addresses of the established uplink", got)
 		}
 		h.vpn()
 		h.uses("VPN", "eth0")
@@ -149,7 +147,7 @@ func TestUplinkBehindNATSettles(t *testing.T) {
 
 // An uplink that has another address after a boot is known by its name.
 func TestUplinkIsRenumberedAtABoot(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
 		h.uses("at first", "eth0")
@@ -171,33 +169,33 @@ func TestRenumberedUplinkLosesAFamily(t *testing.T) {
 		h.stop()
 		h.move(201)
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		w.converged(soon)
 		h.kernel.SetInterface(without(eth0(201), ip.IPv6))
-		<-time.After(settle)
+		<-time.After(established)
 		h.mends(h.owned().Routes[0])
 	})
 }
 
-// What stands in for a settled uplink may lose a family as well.
+// What stands in for an established uplink may lose a family as well.
 func TestSubstituteLosesAFamily(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.backup()
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		<-time.After(5 * time.Minute)
 		w.converged(soon)
 		h.kernel.SetInterface(ip.Interface{Name: "eth1", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("192.168.9.2/24")}}})
-		<-time.After(settle)
+		<-time.After(established)
 		h.mends(h.owned().Routes[0])
 	})
 }
 
 // Time without any uplink is no time in use.
-func TestTimeWithoutUplinkSettlesNothing(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+func TestTimeWithoutUplinkEstablishesNothing(t *testing.T) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.backup()
 		w.start()
@@ -215,14 +213,14 @@ func TestTimeWithoutUplinkSettlesNothing(t *testing.T) {
 
 // What the operator names is not replaced by what was used before.
 func TestNamedUplinkIsMissing(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
 		h.uses("at first", "eth0")
 		h.stop()
 		h.change = func(c *Config) { c.Uplink.Interfaces = []string{"eth1"} }
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		if st := h.agent.Status(); st.Uplink != nil {
 			t.Errorf("uplink %+v (%s)", *st.Uplink, st.Reason)
@@ -232,16 +230,16 @@ func TestNamedUplinkIsMissing(t *testing.T) {
 
 // A start leaves the uplink in the record.
 func TestRecordKeepsTheUplinkAtAStart(t *testing.T) {
-	simulate(t, plainConfig, 1, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 1, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.change = func(c *Config) { c.Uplink.Interfaces = []string{"eth0"} }
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
-		was := h.record().Settled.Addrs
+		was := h.record().Established.Addrs
 		h.start()
 		<-time.After(5 * time.Second)
-		if now := h.record().Settled; now == nil || !slices.Equal(now.Addrs, was) {
+		if now := h.record().Established; now == nil || !slices.Equal(now.Addrs, was) {
 			t.Errorf("record %v, was %v", now, was)
 		}
 	})
@@ -253,7 +251,7 @@ func TestAdviceNamesTheUplink(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 				w.start()
-				<-time.After(settle)
+				<-time.After(established)
 				h := w.hosts[0]
 				h.vpn()
 				h.uses("vpn", "eth0")
@@ -293,11 +291,11 @@ func TestNamedLinkLocalAddressLosesAFamily(t *testing.T) {
 		h.kernel.SetInterface(e)
 		h.change = func(c *Config) { c.Uplink.Interfaces = []string{"169.254.7.7"} }
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		was := publicOf(peer, h)
 		h.kernel.SetInterface(without(e, ip.IPv6))
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		if now := publicOf(peer, h); !slices.Equal(now, was) {
 			t.Errorf("peers send to %v, was %v", now, was)

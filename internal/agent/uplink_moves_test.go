@@ -15,7 +15,7 @@ import (
 
 // DHCP gives another address with a gap in which the virtual one alone is there.
 func TestUplinkVirtualAddressInAGap(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		own := iface("eth0", "172.30.0.99/32", "172.30.0.1/24")
 		own.Addrs[1].Dynamic = true
@@ -27,23 +27,23 @@ func TestUplinkVirtualAddressInAGap(t *testing.T) {
 		h.kernel.SetInterface(own)
 		h.uses("own address is there again", "eth0")
 		if p := publicOf(w.hosts[1], h); !slices.Equal(p, []netip.Addr{netip.MustParseAddr("172.30.0.1")}) {
-			t.Errorf("peers send to the virtual address %v an hour after the own came back (1 s gap); record %+v", p, h.record().Settled)
+			t.Errorf("peers send to the virtual address %v an hour after the own came back (1 s gap); record %+v", p, h.record().Established)
 		}
 	})
 }
 
-// A substitute with both families works; the settled one comes back with IPv4 alone.
-func TestUplinkSettledComesBackWithoutAFamily(t *testing.T) {
+// A substitute with both families works; the established one comes back with IPv4 alone.
+func TestUplinkEstablishedComesBackWithoutAFamily(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.backup()
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		<-time.After(5 * time.Minute)
 		w.converged(soon)
 		h.kernel.AddInterface(iface("eth0", "172.30.0.1/24"))
-		h.uses("half of the settled is back", "eth1")
+		h.uses("half of the established is back", "eth1")
 	})
 }
 
@@ -61,7 +61,7 @@ func TestUplinkNamedListLosesAFamily(t *testing.T) {
 				w.start()
 				h.uses("at first", "eth0")
 				h.kernel.SetInterface(without(eth0(h.n), ip.IPv6))
-				<-time.After(settle)
+				<-time.After(established)
 				synctest.Wait()
 				if st := h.agent.Status(); st.Uplink.Link != "eth0" {
 					t.Errorf("moved to %+v, ready %v; peers send to %v", *st.Uplink, st.Ready, publicOf(w.hosts[1], h))
@@ -73,7 +73,7 @@ func TestUplinkNamedListLosesAFamily(t *testing.T) {
 
 // --iface-can-reach, and a VPN that takes the default route.
 func TestUplinkCanReachAndVPN(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.change = func(c *Config) { c.Uplink.CanReach = netip.MustParseAddr("8.8.8.8") }
 		w.start()
@@ -113,11 +113,11 @@ func TestUplinkLeaseLostAndLacking(t *testing.T) {
 			simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
 				h, peer := w.hosts[0], w.hosts[1]
 				w.start()
-				<-time.After(settle)
+				<-time.After(established)
 				w.converged(soon)
 				if lack {
 					h.kernel.SetInterface(without(eth0(h.n), ip.IPv6))
-					<-time.After(settle)
+					<-time.After(established)
 				}
 				var route ip.Route
 				for _, r := range h.owned().Routes {
@@ -130,7 +130,7 @@ func TestUplinkLeaseLostAndLacking(t *testing.T) {
 				value = strings.ReplaceAll(strings.ReplaceAll(value, "172.30.0.1", "172.30.0.77"), "fd30::1", "fd30::77")
 				value = strings.ReplaceAll(value, `h1"`, `h77"`)
 				w.store.Put(key, value, 0)
-				<-time.After(settle)
+				<-time.After(established)
 				h.mends(route)
 			})
 		})
@@ -138,8 +138,8 @@ func TestUplinkLeaseLostAndLacking(t *testing.T) {
 }
 
 // The configuration is away for a while; the uplink changes meanwhile.
-func TestUplinkTimeWithoutLookingSettles(t *testing.T) {
-	simulate(t, plainConfig, 2, func(t *testing.T, w *world) {
+func TestUplinkTimeWithoutLookingEstablishes(t *testing.T) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		h.backup()
 		w.start()
@@ -150,7 +150,7 @@ func TestUplinkTimeWithoutLookingSettles(t *testing.T) {
 		<-time.After(2 * time.Second)
 		h.uplink(h.n)
 		<-time.After(11 * time.Minute)
-		w.store.Put("config", plainConfig, 0)
+		w.store.Put("config", v4Config, 0)
 		h.uses("back after 3 s", "eth0")
 	})
 }
@@ -160,18 +160,18 @@ func TestUplinkBridgeLosesAFamily(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.SetInterface(iface("eth0"))
 		h.kernel.AddInterface(iface("br0", "172.30.0.201/24", "fd30::1/64"))
 		for dst, via := range bothDefaults {
 			h.external(ip.Op{Verb: ip.Delete, Old: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "eth0"}},
 				ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "br0"}})
 		}
-		<-time.After(settle)
+		<-time.After(established)
 		w.converged(soon)
 		was := publicOf(w.hosts[1], h)
 		h.kernel.SetInterface(iface("br0", "fd30::1/64"))
-		<-time.After(settle)
+		<-time.After(established)
 		if now := publicOf(w.hosts[1], h); !slices.Equal(was, now) {
 			t.Errorf("peers are told %v, were told %v", now, was)
 		}
@@ -183,7 +183,7 @@ func TestUplinkBridgeGetsAnotherAddress(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.SetInterface(iface("eth0"))
 		br := iface("br0", "172.30.0.201/24", "fd30::1/64")
 		br.Addrs[0].Dynamic = true
@@ -192,12 +192,12 @@ func TestUplinkBridgeGetsAnotherAddress(t *testing.T) {
 			h.external(ip.Op{Verb: ip.Delete, Old: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "eth0"}},
 				ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "br0"}})
 		}
-		<-time.After(settle)
+		<-time.After(established)
 		w.converged(soon)
 		was := publicOf(w.hosts[1], h)
 		br.Addrs = append(br.Addrs, ip.InterfaceAddr{Prefix: netip.MustParsePrefix("172.30.0.99/24")})
 		h.kernel.SetInterface(br)
-		<-time.After(settle)
+		<-time.After(established)
 		if now := publicOf(w.hosts[1], h); !slices.Equal(was, now) {
 			t.Errorf("peers are told %v, were told %v", now, was)
 		}
@@ -209,17 +209,17 @@ func TestUplinkLackingAndAnotherAddress(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		e := iface("eth0", "fd30::c9/64")
 		e.Addrs[0].Dynamic = true
 		h.kernel.SetInterface(e)
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		was := publicOf(w.hosts[1], h)
 		t.Log(was)
 		e.Addrs = append(e.Addrs, ip.InterfaceAddr{Prefix: netip.MustParsePrefix("fd30::99/128")})
 		h.kernel.SetInterface(e)
-		<-time.After(settle)
+		<-time.After(established)
 		if now := publicOf(w.hosts[1], h); !slices.Equal(was, now) {
 			t.Errorf("peers are told %v, were told %v", now, was)
 		}
@@ -232,10 +232,10 @@ func TestUplinkTwoNetworks(t *testing.T) {
 		w.second()
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.vpn()
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv6))
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		for _, n := range []string{"", "red"} {
 			st := h.agent.Status().Of(n)
@@ -246,7 +246,7 @@ func TestUplinkTwoNetworks(t *testing.T) {
 		}
 		h.stop()
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		if !h.agent.Status().Of("red").Ready {
 			t.Error("red is not ready")
@@ -259,13 +259,13 @@ func TestUplinkRenamedLive(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		h.kernel.AddInterface(iface("ens3", "172.30.0.1/24", "fd30::1/64"))
 		h.kernel.AddInterface(iface("eth0", "192.168.9.2/24", "fd99::2/64"))
 		h.uses("renamed", "ens3")
 		h.kernel.SetInterface(iface("ens3", "172.30.0.1/24"))
-		<-time.After(settle)
+		<-time.After(established)
 		if l := h.agent.Status().Uplink.Link; l != "ens3" {
 			t.Error(l)
 		}
@@ -277,14 +277,14 @@ func TestUplinkRenamedLiveSoon(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		h.kernel.AddInterface(iface("ens3", "172.30.0.1/24", "fd30::1/64"))
 		h.kernel.AddInterface(iface("eth0", "192.168.9.2/24", "fd99::2/64"))
-		<-time.After(settle)
+		<-time.After(established)
 		w.converged(soon)
 		h.kernel.SetInterface(iface("ens3", "172.30.0.1/24"))
-		<-time.After(settle)
+		<-time.After(established)
 		if l := h.agent.Status().Uplink.Link; l != "ens3" {
 			t.Error(l)
 		}
@@ -296,7 +296,7 @@ func TestUplinkDownAndUpBesideVPN(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		h := w.hosts[0]
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.vpn()
 		h.uses("vpn", "eth0")
 		e := eth0(h.n)
@@ -316,7 +316,7 @@ func TestUplinkFlaps(t *testing.T) {
 		h := w.hosts[0]
 		h.backup()
 		w.start()
-		<-time.After(settle)
+		<-time.After(established)
 		for range 30 {
 			h.kernel.RemoveInterface("eth0")
 			<-time.After(55 * time.Second)
@@ -333,15 +333,15 @@ func TestUplinkIncrementalAfterAMove(t *testing.T) {
 		h := w.hosts[0]
 		h.start()
 		w.hosts[1].start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.RemoveInterface("eth0")
 		h.kernel.AddInterface(iface("br0", "172.30.0.201/24", "fd30::c9/64"))
 		for dst, via := range bothDefaults {
 			h.external(ip.Op{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix(dst), Via: netip.MustParseAddr(via), Link: "br0"}})
 		}
-		<-time.After(settle)
+		<-time.After(established)
 		w.hosts[2].start()
-		<-time.After(settle)
+		<-time.After(established)
 		w.converged(soon)
 		for _, r := range h.owned().Routes {
 			if r.Link != "br0" {

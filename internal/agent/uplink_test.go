@@ -98,7 +98,7 @@ func TestUplinkIsKept(t *testing.T) {
 					h := w.hosts[0]
 					h.change = func(c *Config) { c.Uplink.Public = public }
 					w.start()
-					<-time.After(settle)
+					<-time.After(established)
 					w.converged(soon)
 					was, uplink := h.owned(), *h.agent.Status().Uplink
 					kept := func(what string) {

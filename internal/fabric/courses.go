@@ -312,8 +312,8 @@ func (c *courses) errors(want ip.State, leases string) error {
 	return errors.Join(errs...)
 }
 
-// fate says what becomes of packets.
-func fate(a ip.Answer) string {
+// becomes says what becomes of packets.
+func becomes(a ip.Answer) string {
 	switch a.Kind {
 	case ip.Unicast:
 		return "go " + a.String()
@@ -336,14 +336,14 @@ func shadowed(p packet, a ip.Answer, want ip.Route) error {
 	right := ip.Answer{Path: ip.Path{Link: want.Link, Gateway: want.Via}, Kind: ip.Unicast, Table: ip.MainTable}
 	command := ipCommand(ip.FamilyOf(p.dst))
 	return fmt.Errorf("packets from containers to %s, in %s of a peer, %s, and should go %s: a route or policy rule of another program comes first: find it with %s route show table all match %s, and %s rule",
-		p.dst, p.subnet, fate(a), right, command, p.dst, command)
+		p.dst, p.subnet, becomes(a), right, command, p.dst, command)
 }
 
 func (c *courses) diverted(p packet, a ip.Answer, _ ip.Route) error {
 	f := ip.FamilyOf(p.dst)
 	command, uplink, source := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f).uplink
 	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule), "+
-		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.dst, p.subnet, fate(a), uplink, command, p.dst, command, uplink, command, source)
+		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.dst, p.subnet, becomes(a), uplink, command, p.dst, command, uplink, command, source)
 	if a.Kind == ip.Unicast {
 		text += ", or start tulled with --iface " + ip.ShellWord(a.Link)
 	}

@@ -28,7 +28,7 @@ type facts struct {
 	// What keeps this host from being ready although the pass goes on.
 	notHeld     error // why self, if anything, is a lease of an earlier time
 	lacking     error // why a family goes on with an address that the uplink had
-	untold      error // the same, where peers must not be told that address anew
+	unacquired  error // the same, where peers must not be told that address anew
 	unpublished error // why peers are not told what they should be
 	outranked   error // why hosts that see the store for the first time leave this one out
 	unrecorded  error // why the next run will not know all that this one made
@@ -54,7 +54,7 @@ func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
 	}
 	v.lacking = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacksFamilies(uplink, lacking, goesOn))
-	v.untold = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacksFamilies(uplink, lacking, notTold))
+	v.unacquired = trouble.Wrap(trouble.UplinkMissing, uplink.Link, lacksFamilies(uplink, lacking, notAcquired))
 	v.uplink = uplink.Only(slices.DeleteFunc(slices.Clone(families), func(f ip.Family) bool { return slices.Contains(lacking, f) }))
 	v.today = passedOver(f.cfg.Uplink, snap, families, uplink)
 	own := slices.DeleteFunc(slices.Clone(v.snap.Owned.Links), func(l ip.Link) bool { return !slices.Contains(v.scope.Links, l.Name) })
@@ -95,7 +95,7 @@ func (f *Fabric) claim(v *facts) error {
 			return err
 		}
 		f.lease, f.heldOnce = lease, true
-		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.uplinks.settled)))
+		v.unrecorded = errors.Join(v.unrecorded, trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Remember(lease, f.uplinks.established)))
 	} else {
 		v.notHeld = trouble.Wrap(leaseCode(err), "", err)
 	}
@@ -108,7 +108,7 @@ func (f *Fabric) claim(v *facts) error {
 		if v.lacking != nil && !f.heldOnce && (!ok || v.set.cached) {
 			f.keeper.withdraw()
 			if !v.set.cached {
-				v.notHeld = v.untold
+				v.notHeld = v.unacquired
 			}
 			v.self = f.resumed()
 			return nil

@@ -38,11 +38,11 @@ var errGarbled = errors.New("not a record of tulled")
 
 // Record is what one run leaves for the next, and for cleanup.
 type Record struct {
-	Subnets  string         `json:"subnets,omitempty"` // as in the lease's key
-	Attrs    *flannel.Attrs `json:"attrs,omitempty"`   // as in the lease's value
-	Settled  *Settled       `json:"uplink,omitempty"`
-	Links    []string       `json:"links,omitempty"` // every link that may exist because of Tulle
-	Networks []netip.Prefix `json:"networks,omitempty"`
+	Subnets     string         `json:"subnets,omitempty"` // as in the lease's key
+	Attrs       *flannel.Attrs `json:"attrs,omitempty"`   // as in the lease's value
+	Established *Established   `json:"uplink,omitempty"`
+	Links       []string       `json:"links,omitempty"` // every link that may exist because of Tulle
+	Networks    []netip.Prefix `json:"networks,omitempty"`
 }
 
 // Scope is everything that Tulle may own on this host by the record.
@@ -120,8 +120,8 @@ func Recorded(stateDir string) ([]string, error) {
 	return names, nil
 }
 
-// Settled is the uplink that was settled last. Its addresses are those of the interface; behind NAT peers send to others.
-type Settled struct {
+// Established is the uplink that was established last. Its addresses are those of the interface; behind NAT peers send to others.
+type Established struct {
 	Link  string       `json:"link"`
 	Addrs []netip.Addr `json:"addresses"`
 }
@@ -159,31 +159,31 @@ func (r *RecordFile) Extend(scope ip.Scope) error {
 	return r.write(next)
 }
 
-// Uplink is the uplink that was settled last. Of one that was not yet, or is of a version that did not record it, only the addresses that peers send
+// Uplink is the uplink that was established last. Of one that was not yet, or is of a version that did not record it, only the addresses that peers send
 // to are known, which may be those of a NAT.
 func (r Record) Uplink() ip.Uplink {
 	public := r.Lease().Attrs.Public
-	if r.Settled == nil {
+	if r.Established == nil {
 		return ip.Uplink{Addr: public, Public: public}
 	}
-	up := ip.Uplink{Link: r.Settled.Link}
-	for _, a := range r.Settled.Addrs {
+	up := ip.Uplink{Link: r.Established.Link}
+	for _, a := range r.Established.Addrs {
 		up.Addr.Set(ip.FamilyOf(a), a)
 	}
 	up.Public = up.Addr // what the lease announced may have been another's, or a NAT's that the operator names no longer
 	return up
 }
 
-// Remember records the lease, and the uplink if one is settled.
-func (r *RecordFile) Remember(l subnet.Lease, settled ip.Uplink) error {
+// Remember records the lease, and the uplink if one is established.
+func (r *RecordFile) Remember(l subnet.Lease, established ip.Uplink) error {
 	next := r.record
 	next.Subnets = subnet.KeyOf(l.Subnets)
 	next.Attrs = (*flannel.Attrs)(&l.Attrs)
-	next.Settled = nil
-	if settled.Link != "" {
-		next.Settled = &Settled{Link: settled.Link, Addrs: ip.Addrs(settled.Addr)}
+	next.Established = nil
+	if established.Link != "" {
+		next.Established = &Established{Link: established.Link, Addrs: ip.Addrs(established.Addr)}
 	}
-	if reflect.DeepEqual(next.Settled, r.record.Settled) && r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
+	if reflect.DeepEqual(next.Established, r.record.Established) && r.record.Attrs != nil && next.Subnets == r.record.Subnets && l.Attrs.Equal(subnet.Attrs(*r.record.Attrs)) {
 		return nil
 	}
 	return r.write(next)

@@ -46,7 +46,7 @@ func TestRecordGrowsAndIsReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Settled: &Settled{Link: "eth0", Addrs: []netip.Addr{netip.MustParseAddr("10.0.2.15")}},
+	want := Record{Subnets: "10.5.1.0-24", Attrs: (*flannel.Attrs)(&lease.Attrs), Established: &Established{Link: "eth0", Addrs: []netip.Addr{netip.MustParseAddr("10.0.2.15")}},
 		Links: []string{"flannel.1", "flannel.2"}, Networks: []netip.Prefix{network}}
 	if diff := cmp.Diff(want, got, netipCompare); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)

@@ -41,9 +41,9 @@ func TestUplinkInUse(t *testing.T) {
 	dev := was.Uplink.Link
 	if !eventually(time.Minute, func() bool {
 		record, err := hostfiles.ReadRecord(filepath.Join(host.Dir, "state"))
-		return err == nil && record.Settled != nil
+		return err == nil && record.Established != nil
 	}) {
-		t.Fatal("the uplink is not settled")
+		t.Fatal("the uplink is not established")
 	}
 	defaults := regexp.MustCompile(`(?m)^route (0\.0\.0\.0|::)/0 .*\n`)
 	overlay := func() string { return defaults.ReplaceAllString(fingerprint(t, host), "") }

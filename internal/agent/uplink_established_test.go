@@ -14,8 +14,8 @@ import (
 	"tulle/ip"
 )
 
-// settle is more than an uplink takes to be settled.
-const settle = time.Minute
+// established is more than an uplink takes to be that.
+const established = time.Minute
 
 var bothDefaults = map[string]string{"0.0.0.0/0": "172.30.0.254", "::/0": "fd30::fe"}
 
@@ -95,7 +95,7 @@ func TestUplinkIsRenumberedBesideVPN(t *testing.T) {
 			simulate(t, config, 2, func(t *testing.T, w *world) {
 				h := w.hosts[0]
 				w.start()
-				<-time.After(settle)
+				<-time.After(established)
 				h.vpn()
 				h.uses("beside a VPN", "eth0")
 				renumbered := eth0(201)
@@ -115,7 +115,7 @@ func TestUplinkOfAClone(t *testing.T) {
 		h, clone, peer := w.hosts[0], w.hosts[1], w.hosts[2]
 		h.start()
 		peer.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.stop()
 		if err := os.CopyFS(clone.dir, os.DirFS(h.dir)); err != nil {
 			t.Fatal(err)
@@ -123,7 +123,7 @@ func TestUplinkOfAClone(t *testing.T) {
 		<-time.After(72 * time.Hour)
 		clone.kernel.SetInterface(without(eth0(clone.n), ip.IPv6))
 		clone.start()
-		<-time.After(settle)
+		<-time.After(established)
 		synctest.Wait()
 		if public := publicOf(peer, clone); slices.Contains(public, netip.MustParseAddr("fd30::1")) {
 			t.Errorf("the clone announces %v", public)
@@ -145,7 +145,7 @@ func TestUplinkLacksAFamilyForLong(t *testing.T) {
 			t.Run(name+", "+lost.String(), func(t *testing.T) {
 				simulate(t, config, 2, func(t *testing.T, w *world) {
 					w.start()
-					<-time.After(settle)
+					<-time.After(established)
 					h, peer := w.hosts[0], w.hosts[1]
 					addr, dst, via := "10.8.0.2/24", "0.0.0.0/0", "10.8.0.1"
 					if lost == ip.IPv6 {
@@ -156,7 +156,7 @@ func TestUplinkLacksAFamilyForLong(t *testing.T) {
 					w.converged(soon)
 					seen := publicOf(peer, h)
 					h.kernel.SetInterface(without(eth0(h.n), lost))
-					<-time.After(settle)
+					<-time.After(established)
 					for range 2 {
 						synctest.Wait()
 						changes := h.agent.Status().Work.Changes
@@ -171,10 +171,10 @@ func TestUplinkLacksAFamilyForLong(t *testing.T) {
 						}
 						h.stop()
 						h.start()
-						<-time.After(settle)
+						<-time.After(established)
 					}
 					h.move(201)
-					<-time.After(settle)
+					<-time.After(established)
 					w.converged(soon)
 					if now := publicOf(peer, h); !slices.Equal(now, []netip.Addr{netip.MustParseAddr("172.30.0.201"), netip.MustParseAddr("fd30::c9")}) {
 						t.Errorf("the peer sends to %v", now)
@@ -197,9 +197,9 @@ func TestNamedUplinkLosesAFamily(t *testing.T) {
 				h := w.hosts[0]
 				h.change = func(c *Config) { c.Uplink = choice }
 				w.start()
-				<-time.After(settle)
+				<-time.After(established)
 				h.kernel.SetInterface(without(eth0(h.n), ip.IPv4))
-				<-time.After(settle)
+				<-time.After(established)
 				i := slices.IndexFunc(h.owned().Routes, func(r ip.Route) bool { return r.Dst.Addr().Is6() })
 				route := h.owned().Routes[i]
 				h.external(ip.Op{Verb: ip.Delete, Old: route})
@@ -219,11 +219,11 @@ func TestNoLeaseWithoutAnAddress(t *testing.T) {
 	simulate(t, config, 2, func(t *testing.T, w *world) {
 		h, first := w.hosts[0], w.hosts[1]
 		first.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.start()
-		<-time.After(settle)
+		<-time.After(established)
 		h.kernel.SetInterface(without(eth0(h.n), ip.IPv6))
-		<-time.After(settle)
+		<-time.After(established)
 		first.stop()
 		<-time.After(72 * time.Hour)
 		for _, key := range w.store.Keys() {
