@@ -14,22 +14,22 @@ type Question struct {
 
 // Answer is what a kernel would do with a packet.
 type Answer struct {
-	Path         // zero but for Unicast and Local; Source is zero where the question names one
-	Kind  Course // zero if the kernel does not say
-	Table uint32 // in which the route is, of Unicast alone
+	Path            // zero but for Unicast and Local; Source is zero where the question names one
+	Kind  RouteType // zero if the kernel does not say
+	Table uint32    // in which the route is, of Unicast alone
 }
 
-// Course is what becomes of a packet.
-type Course string
+// RouteType is the type of the route that a packet takes.
+type RouteType string
 
-// The courses that a packet may take.
+// The types, as ip-route(8) names them.
 const (
-	Unicast     Course = "unicast"     // it is sent
-	Local       Course = "local"       // it has arrived
-	Blackhole   Course = "blackhole"   // it is dropped
-	Unreachable Course = "unreachable" // its sender is told that there is no way
-	Prohibit    Course = "prohibit"    // its sender is told that it must not
-	Unrouted    Course = "unrouted"    // there is no route, or a rule says so
+	Unicast     RouteType = "unicast"     // it is sent
+	Local       RouteType = "local"       // it has arrived
+	Blackhole   RouteType = "blackhole"   // it is dropped
+	Unreachable RouteType = "unreachable" // its sender is told that there is no way
+	Prohibit    RouteType = "prohibit"    // its sender is told that it must not
+	Unrouted    RouteType = "unrouted"    // there is no route, or a rule says so
 )
 
 // Leads reports whether the packet gets somewhere.

@@ -29,7 +29,7 @@ func shadows(subnet netip.Prefix, host, gateway netip.Addr) map[string]shadow {
 	f := ip.FamilyOf(host)
 	network := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.5.0.0/16"), V6: netip.MustParsePrefix("fc00:5::/48")}.Of(f)
 	everywhere := netip.PrefixFrom(host, 0).Masked()
-	route := func(dst netip.Prefix, table uint32, kind ip.Course, link string) []iptest.TableRoute {
+	route := func(dst netip.Prefix, table uint32, kind ip.RouteType, link string) []iptest.TableRoute {
 		gateway := gateway
 		if link == "tun0" {
 			gateway = netip.Addr{}

@@ -100,7 +100,7 @@ type Fabric struct {
 	baseline     *baseline    // nil: only a full pass will do
 	lastBaseline *baseline    // that a full pass began with
 	verdicts     verdicts
-	courses      courses
+	pathCheck    pathCheck
 	announced    advertised
 }
 

@@ -54,7 +54,7 @@ func (f *Fabric) HasBaseline() bool { return f.baseline != nil }
 // Change decides for the leases alone that differ from those of the last pass. It returns false if that takes a full pass.
 func (f *Fabric) Change(ctx context.Context, kernel ip.Kernel) (*Change, bool) {
 	b := f.baseline
-	f.baseline, f.courses.current = nil, false // until all has gone well
+	f.baseline, f.pathCheck.current = nil, false // until all has gone well
 	set, ok := f.views.newest()
 	set = f.views.remember(f.views.compare(set, f.cfg.Keys.Leases))
 	if b == nil || !ok || set.Network != b.set.Network || !slices.Equal(set.Problems, b.set.Problems) {

@@ -40,7 +40,7 @@ type decided struct {
 
 // Begin takes in the newest view of the store and its configuration.
 func (f *Fabric) Begin() *Pass {
-	f.baseline, f.lastBaseline, f.courses.current = nil, f.baseline, false
+	f.baseline, f.lastBaseline, f.pathCheck.current = nil, f.baseline, false
 	p := &Pass{fabric: f, Status: Status{Name: f.cfg.Name}}
 	p.err = p.takeIn()
 	return p

@@ -63,7 +63,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"foreign", (*suite).foreign},
 		{"paths", (*suite).paths},
 		{"dead ends", (*suite).deadEnds},
-		{"courses", (*suite).courses},
+		{"route types", (*suite).routeTypes},
 		{"others", (*suite).others},
 		{"partial failure", (*suite).partialFailure},
 		{"cancelled", (*suite).cancelled},

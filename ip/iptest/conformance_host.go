@@ -296,8 +296,8 @@ func (s *suite) onBridge() (own, container netip.Addr) {
 	return own, own.Next()
 }
 
-// courses is what becomes of a packet for a peer's container: of the host, of the bridge and of a container.
-func (s *suite) courses() {
+// routeTypes is what becomes of a packet for a peer's container: of the host, of the bridge and of a container.
+func (s *suite) routeTypes() {
 	s.AddInterface(uplinkName, s.uplink)
 	own, container := s.onBridge()
 	dst := s.route.Dst.Addr().Next()
@@ -324,7 +324,7 @@ func (s *suite) courses() {
 	theirs.Protocol = 4
 	for _, shadow := range []struct {
 		dst  netip.Prefix
-		kind ip.Course
+		kind ip.RouteType
 	}{
 		{s.route.Dst, ip.Unicast},
 		{netip.PrefixFrom(s.route.Dst.Addr(), s.route.Dst.Bits()+1), ip.Unicast},
@@ -398,7 +398,7 @@ func (s *suite) others() {
 	for _, change := range []struct {
 		dst   netip.Prefix
 		table uint32
-		kind  ip.Course
+		kind  ip.RouteType
 		into  []netip.Prefix
 	}{
 		{s.route.Dst, ip.MainTable, ip.Blackhole, []netip.Prefix{s.route.Dst}},

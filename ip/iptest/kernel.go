@@ -274,7 +274,7 @@ type Rule struct {
 type TableRoute struct {
 	ip.Route
 	Table uint32
-	Kind  ip.Course
+	Kind  ip.RouteType
 }
 
 // SetPolicy replaces the policy rules that come before the main table's, and the routes of the kind.

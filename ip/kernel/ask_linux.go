@@ -88,7 +88,7 @@ func encodeQuestion(b *batch, q ip.Question, in uint32) {
 // parseAnswer also returns whether the link is among the names.
 func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (a ip.Answer, known bool) {
 	if err != nil {
-		return ip.Answer{Kind: courseOf(err, q)}, true
+		return ip.Answer{Kind: routeTypeOf(err, q)}, true
 	}
 	r, ok := parseRoute(m)
 	if !ok {
@@ -117,9 +117,9 @@ func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (
 	return a, known
 }
 
-// courseOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). A packet that comes in where its source is not expected
+// routeTypeOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). A packet that comes in where its source is not expected
 // gets the same error as one for a blackhole.
-func courseOf(err error, q ip.Question) ip.Course {
+func routeTypeOf(err error, q ip.Question) ip.RouteType {
 	switch {
 	case errors.Is(err, unix.EINVAL) && q.In == "":
 		return ip.Blackhole

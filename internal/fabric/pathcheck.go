@@ -23,9 +23,9 @@ const (
 	strayNamed = 8
 )
 
-// courses is whether the kernel sends packets to peers where they should go: what is wanted is in the kernel, and something else may come before it
+// pathCheck is whether the kernel sends packets to peers where they should go: what is wanted is in the kernel, and something else may come before it
 // (docs/adr/0041-what-the-kernel-would-do.md).
-type courses struct {
+type pathCheck struct {
 	current bool // the kernel has what is wanted
 	peers   []routedPeer
 	from    ip.Dual[origin]
@@ -95,7 +95,7 @@ func containerOf(v facts, p netip.Prefix) netip.Addr {
 }
 
 // update takes in what a pass found: the kernel has what is wanted.
-func (c *courses) update(v facts, peers []routedPeer, n subnet.Network) {
+func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) {
 	var from ip.Dual[origin]
 	for _, f := range n.Families() {
 		from.Set(f, originOf(v, f, n.Pools.Of(f).Network))
@@ -108,7 +108,7 @@ func (c *courses) update(v facts, peers []routedPeer, n subnet.Network) {
 }
 
 // question is what the kernel is asked about a packet.
-func (c *courses) question(p packet) ip.Question {
+func (c *pathCheck) question(p packet) ip.Question {
 	o := c.from.Of(ip.FamilyOf(p.dst))
 	switch {
 	case p.between:
@@ -120,7 +120,7 @@ func (c *courses) question(p packet) ip.Question {
 }
 
 // right reports whether an answer is what is wanted.
-func (c *courses) right(p packet, a ip.Answer, want ip.Route) bool {
+func (c *pathCheck) right(p packet, a ip.Answer, want ip.Route) bool {
 	switch {
 	case a.Kind == "":
 		return true
@@ -131,7 +131,7 @@ func (c *courses) right(p packet, a ip.Answer, want ip.Route) bool {
 }
 
 // ask asks about packets to peers and takes note of those that go astray. It returns how many no longer do.
-func (c *courses) ask(ctx context.Context, kernel ip.Kernel, want ip.State, packets []packet) (mended int, err error) {
+func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, packets []packet) (mended int, err error) {
 	began := time.Now()
 	defer func() { c.took = time.Since(began) }()
 	questions := make([]ip.Question, len(packets))
@@ -196,7 +196,7 @@ func inside(p netip.Prefix) netip.Addr {
 }
 
 // to lists the packets to a peer, as far as there is a route to it.
-func (c *courses) to(l *subnet.Lease, want ip.State) []packet {
+func (c *pathCheck) to(l *subnet.Lease, want ip.State) []packet {
 	var ps []packet
 	for _, f := range ip.Families() {
 		p := l.Subnets.Of(f)
@@ -212,7 +212,7 @@ func (c *courses) to(l *subnet.Lease, want ip.State) []packet {
 }
 
 // some lists the packets that it is time to ask about.
-func (c *courses) some(want ip.State) []packet {
+func (c *pathCheck) some(want ip.State) []packet {
 	var ps []packet
 	for c.left > 0 && len(ps) < askMost {
 		if c.next >= len(c.peers) {
@@ -225,7 +225,7 @@ func (c *courses) some(want ip.State) []packet {
 }
 
 // suspects lists the packets to the subnets of peers that another route or rule names.
-func (c *courses) suspects(want ip.State) []packet {
+func (c *pathCheck) suspects(want ip.State) []packet {
 	var ps []packet
 	for _, p := range c.others.Into {
 		if r, ok := routeTo(want, p); ok && len(ps) < askMost {
@@ -236,7 +236,7 @@ func (c *courses) suspects(want ip.State) []packet {
 }
 
 // review asks again about what went astray, for as long as it has changed, and forgets what is no longer to be sent.
-func (c *courses) review(ctx context.Context, kernel ip.Kernel, want ip.State) error {
+func (c *pathCheck) review(ctx context.Context, kernel ip.Kernel, want ip.State) error {
 	if len(c.astray) == 0 {
 		return nil
 	}
@@ -267,7 +267,7 @@ func (c *courses) review(ctx context.Context, kernel ip.Kernel, want ip.State) e
 }
 
 // errors tells what goes astray, of some peers by name.
-func (c *courses) errors(want ip.State, leases string) error {
+func (c *pathCheck) errors(want ip.State, leases string) error {
 	if len(c.astray) == 0 {
 		return nil
 	}
@@ -339,7 +339,7 @@ func shadowed(p packet, a ip.Answer, want ip.Route) error {
 		p.dst, p.subnet, becomes(a), right, command, p.dst, command)
 }
 
-func (c *courses) diverted(p packet, a ip.Answer, _ ip.Route) error {
+func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
 	f := ip.FamilyOf(p.dst)
 	command, uplink, source := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f).uplink
 	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule), "+
@@ -356,7 +356,7 @@ func (p *Pass) Ask(ctx context.Context, kernel ip.Kernel) error {
 	if p.set.cached {
 		return nil
 	}
-	c := &p.fabric.courses
+	c := &p.fabric.pathCheck
 	c.update(p.facts, p.Status.peers, *p.fabric.network)
 	if err := c.review(ctx, kernel, p.Want); err != nil {
 		return err
@@ -371,7 +371,7 @@ func (p *Pass) Ask(ctx context.Context, kernel ip.Kernel) error {
 
 // Ask asks where the packets to peers that were added go. It returns false if one goes astray, or may no longer: a full pass will tell.
 func (c *Change) Ask(ctx context.Context, kernel ip.Kernel) bool {
-	cs := &c.fabric.courses
+	cs := &c.fabric.pathCheck
 	if len(cs.astray) > 0 {
 		return false
 	}
@@ -386,7 +386,7 @@ func (c *Change) Ask(ctx context.Context, kernel ip.Kernel) bool {
 
 // CheckIn is for how long there is nothing to ask; zero if there is nothing at all before the next pass.
 func (f *Fabric) CheckIn() time.Duration {
-	c := &f.courses
+	c := &f.pathCheck
 	switch {
 	case !c.current || c.left == 0:
 		return 0
@@ -398,7 +398,7 @@ func (f *Fabric) CheckIn() time.Duration {
 
 // Check asks about some more packets, between passes. It returns true if a full pass has something to tell.
 func (f *Fabric) Check(ctx context.Context, kernel ip.Kernel) bool {
-	c := &f.courses
+	c := &f.pathCheck
 	if !c.current || c.left == 0 {
 		return false
 	}
