@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,6 +96,10 @@ func reach(t *testing.T, from *netns.Namespace, addr netip.AddrPort) string {
 	var said []byte
 	err := from.Do(func() error {
 		conn, err := net.DialTimeout("tcp", addr.String(), 5*time.Second)
+		// A host that has just started may not know its peers yet, and says so at once.
+		for deadline := time.Now().Add(5 * time.Second); errors.Is(err, syscall.EHOSTUNREACH) && time.Now().Before(deadline); {
+			conn, err = net.DialTimeout("tcp", addr.String(), 5*time.Second)
+		}
 		if err != nil {
 			return err
 		}

@@ -369,7 +369,7 @@ func (s *suite) waitForAddresses() {
 	s.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
 		if !slices.ContainsFunc(s.snapshot(ip.Scope{}).Interfaces, func(i ip.Interface) bool {
-			return slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return a.Unusable })
+			return !i.Loopback && slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return a.Unusable })
 		}) {
 			return
 		}

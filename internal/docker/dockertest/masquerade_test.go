@@ -87,6 +87,7 @@ func requireOwnName(t *testing.T, from *lab.Container, host *lab.Host, to *conta
 		return c
 	}
 	want := count() // what a tulled that has just started found
+	requireRoutes(t, host, to.Host, f)
 	victim, tunnel := netip.AddrPortFrom(to.addr.Of(f), 80), netip.AddrPortFrom(to.Addr.Of(f), 8472)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
 	frame := netnstest.VXLAN(1, netnstest.Frame(mac, mac, netnstest.UDP(netip.AddrPortFrom(host.Addr.Of(f), 7), victim, nil)))
@@ -101,5 +102,23 @@ func requireOwnName(t *testing.T, from *lab.Container, host *lab.Host, to *conta
 	}
 	if got != want {
 		t.Errorf("%s: dropped are %+v, want %+v", f, got, want)
+	}
+	requireRoutes(t, host, to.Host, f)
+}
+
+// requireRoutes waits until tulled has put the routes to a peer back: without them packets end on the host.
+func requireRoutes(t *testing.T, host, peer *lab.Host, f ip.Family) {
+	t.Helper()
+	for deadline := time.Now().Add(healTimeout); ; {
+		routes, err := host.RoutesTo(peer, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(routes) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s routes from %s to %s", f, host, peer)
+		}
 	}
 }
