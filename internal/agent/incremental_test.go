@@ -41,7 +41,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 				}
 				w.start()
 				w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
-				for step := range 200 {
+				for step := range 300 {
 					for range 1 + r.IntN(3) {
 						w.churn(r, backend)
 					}
@@ -66,7 +66,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					}
 				}
 				if n := h.agent.Status().Work.Incremental; n < 20 {
-					t.Errorf("%d incremental passes beside odd leases in 200 steps", n)
+					t.Errorf("%d incremental passes beside odd leases in 300 steps", n)
 				}
 			})
 		})

@@ -35,10 +35,10 @@ func (h *node) backup() {
 	}
 }
 
-// uses checks by which interface the host sends after an hour. The address of one that is not on the peers' network does not leave by it.
+// uses checks by which interface the host sends after a quarter of an hour, in which a substitute is established. The address of one that is not on the peers' network does not leave by it.
 func (h *node) uses(what, link string) {
 	h.t.Helper()
-	<-time.After(time.Hour)
+	<-time.After(15 * time.Minute)
 	synctest.Wait()
 	if st := h.agent.Status(); st.Uplink == nil || st.Uplink.Link != link || !st.Ready && !(link == "eth1" && st.Troubles.Has(trouble.UplinkDiverted)) {
 		h.t.Errorf("%s: uplink %+v, ready %v (%s), want %s", what, st.Uplink, st.Ready, st.Reason, link)
