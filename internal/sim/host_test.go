@@ -66,7 +66,8 @@ func (h *host) boot() {
 // foreign is what others have in the kernel, within the networks and without.
 func foreign() ip.Plan {
 	return ip.Plan{
-		{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("10.5.1.0/24"), Via: netip.MustParseAddr("192.0.2.7"), Link: "ext0", Metric: 9, Protocol: 4}},
+		// Behind Tulle's, for before them it would be route.shadowed.
+		{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("10.5.1.0/24"), Via: netip.MustParseAddr("192.0.2.7"), Link: "ext0", Metric: 1 << 31, Protocol: 4}},
 		{Verb: ip.Add, New: ip.Route{Dst: netip.MustParsePrefix("10.77.0.0/16"), Via: netip.MustParseAddr("192.0.2.7"), Link: "ext0", Metric: 9, Protocol: 4}},
 	}
 }
