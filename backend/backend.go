@@ -69,6 +69,11 @@ func (h Host) Makes(kind string) error {
 	return nil
 }
 
+// Owns reports whether a link is Tulle's.
+func (h Host) Owns(link string) bool {
+	return slices.ContainsFunc(h.Links, func(l ip.Link) bool { return l.Name == link })
+}
+
 // DirectRoute routes dst through the peer at public, if that is a neighbour on the underlay.
 func (h Host) DirectRoute(dst netip.Prefix, public netip.Addr) (r ip.Route, ok bool) {
 	path := h.Paths[public]

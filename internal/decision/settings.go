@@ -47,14 +47,14 @@ func settings(in Inputs) []ip.Sysctl {
 
 // forwards reports whether packets of containers come in by the interface: from peers, from this host's containers, or from the world as answers.
 func forwards(in Inputs, i ip.Interface) bool {
-	return i.Name == in.Host.Uplink.Link || isOwn(in, i) || holdsSubnet(in, i)
+	return i.Name == in.Host.Uplink.Link || in.Host.Owns(i.Name) || holdsSubnet(in, i)
 }
 
 // learns reports whether the host's way to the world over the interface is known by router advertisements in the kernel, which it would lose.
 // Containers must not become routers of their host, so that links to them do not count.
 func learns(in Inputs, i ip.Interface) bool {
 	setting := slices.IndexFunc(in.Kernel.Owned.Sysctls, func(s ip.Sysctl) bool { return s.Key == onEachLink(ip.IPv6).Of(i.Name).Key })
-	if setting < 0 || isOwn(in, i) || holdsSubnet(in, i) {
+	if setting < 0 || in.Host.Owns(i.Name) || holdsSubnet(in, i) {
 		return false
 	}
 	if value := in.Kernel.Owned.Sysctls[setting].Value; value != "1" && value != acceptAlways {
@@ -63,10 +63,6 @@ func learns(in Inputs, i ip.Interface) bool {
 	learnt := slices.ContainsFunc(in.Kernel.Defaults, func(r ip.Route) bool { return r.Link == i.Name && r.Protocol == ip.ProtocolRA }) ||
 		slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return ip.FamilyOf(a.Prefix.Addr()) == ip.IPv6 && a.Dynamic })
 	return learnt && (i.Name == in.Host.Uplink.Link || i.Kind != "veth" && i.Kind != "bridge")
-}
-
-func isOwn(in Inputs, i ip.Interface) bool {
-	return slices.ContainsFunc(in.Host.Links, func(l ip.Link) bool { return l.Name == i.Name })
 }
 
 // holdsSubnet reports whether the interface has an address of this host's subnet, as a bridge of containers has.

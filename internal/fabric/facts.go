@@ -180,7 +180,7 @@ func (f *Fabric) precious(v facts) []netip.Addr {
 	var near []netip.Prefix
 	own := v.self.Subnets
 	for _, i := range v.snap.Interfaces {
-		if i.Loopback || slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name }) {
+		if i.Loopback || v.host.Owns(i.Name) {
 			continue
 		}
 		for _, on := range i.Addrs {

@@ -67,8 +67,7 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 			if i.Loopback || i.Name == v.uplink.Link || !lease.Contains(addr) {
 				continue
 			}
-			ours := slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name })
-			if o.bridge == "" && (ours || !i.Up || a.Prefix.IsSingleIP() || a.Prefix.Bits() < network.Bits()) {
+			if o.bridge == "" && (v.host.Owns(i.Name) || !i.Up || a.Prefix.IsSingleIP() || a.Prefix.Bits() < network.Bits()) {
 				o.own = addr
 				continue
 			}

@@ -44,7 +44,7 @@ func owner(v facts, p netip.Prefix) string {
 func overlaps(v facts, n subnet.Network) []string {
 	var texts []string
 	for _, i := range v.snap.Interfaces {
-		if i.Loopback || own(v, i) || forContainers(v, i) {
+		if i.Loopback || v.host.Owns(i.Name) || forContainers(v, i) {
 			continue
 		}
 		for _, a := range i.Addrs {
@@ -57,13 +57,9 @@ func overlaps(v facts, n subnet.Network) []string {
 	return texts
 }
 
-func own(v facts, i ip.Interface) bool {
-	return slices.ContainsFunc(v.host.Links, func(l ip.Link) bool { return l.Name == i.Name })
-}
-
 // forContainers reports whether an interface leads, for all that is known, to containers and not to other hosts.
 func forContainers(v facts, i ip.Interface) bool {
-	return !i.Loopback && i.Name != v.host.Uplink.Link && !own(v, i) && (i.Kind == "bridge" || i.Kind == "veth" || i.Kind == "")
+	return !i.Loopback && i.Name != v.host.Uplink.Link && !v.host.Owns(i.Name) && (i.Kind == "bridge" || i.Kind == "veth" || i.Kind == "")
 }
 
 // shared tells which bridges hold this host's subnet, if more than one does: the programs that made them hand out the same addresses. An interface
