@@ -87,7 +87,7 @@ func (r Route) command(verb Verb, _ Object) string {
 	return b.String()
 }
 
-func (d DeadEnd) command(verb Verb, _ Object) string {
+func (d UnreachableRoute) command(verb Verb, _ Object) string {
 	return fmt.Sprintf("ip %sroute %s unreachable %s proto %d metric %d",
 		ifElse(d.Dst.Addr().Is6(), "-6 ", ""), ifElse(verb == Delete, "del", "replace"), d.Dst, Protocol, uint32(LastMetric))
 }

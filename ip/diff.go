@@ -15,7 +15,7 @@ const (
 	Delete
 )
 
-// Object is a part of State: a Guard, Member, Link, Sysctl, Addr, FDB, Neighbor, Route, DeadEnd, Table, Opening or Leftover.
+// Object is a part of State: a Guard, Member, Link, Sysctl, Addr, FDB, Neighbor, Route, UnreachableRoute, Table, Opening or Leftover.
 type Object interface {
 	command(verb Verb, old Object) string
 }

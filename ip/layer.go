@@ -101,13 +101,13 @@ func layers() []layer {
 			swap:    swapBy(compareRoute),
 			clashes: clashesBy(routeKey, func(a, b Route) int { return cmp.Or(ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric)) }),
 		},
-		kind[DeadEnd]{
-			of:     func(s *State) *[]DeadEnd { return &s.DeadEnds },
-			order:  func(a, b DeadEnd) int { return ComparePrefix(a.Dst, b.Dst) },
-			same:   identical[DeadEnd],
-			within: func(d DeadEnd, p Part) bool { return p.Scope.contains(d.Dst) },
+		kind[UnreachableRoute]{
+			of:     func(s *State) *[]UnreachableRoute { return &s.Unreachable },
+			order:  func(a, b UnreachableRoute) int { return ComparePrefix(a.Dst, b.Dst) },
+			same:   identical[UnreachableRoute],
+			within: func(d UnreachableRoute, p Part) bool { return p.Scope.contains(d.Dst) },
 			steps: func(p *plan, have, want *State) {
-				diff(p, have.DeadEnds, want.DeadEnds, func(d DeadEnd) netip.Prefix { return d.Dst }, drop)
+				diff(p, have.Unreachable, want.Unreachable, func(d UnreachableRoute) netip.Prefix { return d.Dst }, drop)
 			},
 		},
 		kind[Table]{

@@ -14,17 +14,17 @@ const ProtocolRA = 9
 // State is what Tulle owns, or should own, in one network namespace.
 // The zero State is empty. Order within a slice carries no meaning; Sort gives the canonical one.
 type State struct {
-	Guards    []Guard
-	Links     []Link
-	Sysctls   []Sysctl
-	Addrs     []Addr
-	FDB       []FDB
-	Neighbors []Neighbor
-	Routes    []Route
-	DeadEnds  []DeadEnd
-	Tables    []Table
-	Openings  []Opening
-	Leftovers []Leftover
+	Guards      []Guard
+	Links       []Link
+	Sysctls     []Sysctl
+	Addrs       []Addr
+	FDB         []FDB
+	Neighbors   []Neighbor
+	Routes      []Route
+	Unreachable []UnreachableRoute
+	Tables      []Table
+	Openings    []Opening
+	Leftovers   []Leftover
 }
 
 // Addr is an address on one of Tulle's links.
@@ -66,9 +66,9 @@ type Sysctl struct {
 	Optional bool // packets flow without it as well
 }
 
-// DeadEnd answers what is for a prefix, and takes no other route, with an ICMP error (ip-route(8), unreachable). It is a route of the last metric
+// UnreachableRoute answers what is for a prefix, and takes no other route, with an ICMP error (ip-route(8), unreachable). It is a route of the last metric
 // in the main table.
-type DeadEnd struct{ Dst netip.Prefix }
+type UnreachableRoute struct{ Dst netip.Prefix }
 
 // LastMetric is that of a route which any other to the same prefix comes before.
 const LastMetric = 1<<32 - 1

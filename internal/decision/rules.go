@@ -19,7 +19,7 @@ func host(in Inputs) ip.State {
 		t.Net = in.Net
 		s.Tables = append(s.Tables, t)
 		if network := in.Network.Pools.Of(f).Network; !needs(in, network) {
-			s.DeadEnds = append(s.DeadEnds, ip.DeadEnd{Dst: network})
+			s.Unreachable = append(s.Unreachable, ip.UnreachableRoute{Dst: network})
 		}
 	}
 	return s

@@ -109,7 +109,7 @@ func owns(scope ip.Scope, verb ip.Verb, object ip.Object) bool {
 		inside := slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, o.Dst) })
 		left := verb == ip.Delete && o.Protocol == routeProtocolBoot && o.Via.IsValid()
 		return ours(o.Link) || inside && (o.Protocol == ip.Protocol || left)
-	case ip.DeadEnd:
+	case ip.UnreachableRoute:
 		return slices.ContainsFunc(scope.Networks, func(n netip.Prefix) bool { return ip.Contains(n, o.Dst) })
 	case nil, ip.Guard, ip.Member, ip.Table, ip.Opening, ip.Leftover:
 		return true // they are marked by their names
@@ -144,7 +144,7 @@ func isOf(p ip.Part, object ip.Object) bool {
 		return on(o.Link)
 	case ip.Route:
 		return on(o.Link) || inside(o.Dst)
-	case ip.DeadEnd:
+	case ip.UnreachableRoute:
 		return inside(o.Dst)
 	case ip.Opening:
 		return inside(o.Src) || inside(o.Dst)

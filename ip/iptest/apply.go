@@ -38,8 +38,8 @@ func (k *Kernel) apply(op ip.Op) error {
 		return k.onLink(del, o.Link, func() { put(k.neighbors, del, neighborID{o.Link, o.IP}, o.MAC) })
 	case ip.Route:
 		return k.applyRoute(del, o)
-	case ip.DeadEnd:
-		put(k.deadEnds, del, o, true)
+	case ip.UnreachableRoute:
+		put(k.unreachable, del, o, true)
 		return nil
 	case ip.Table:
 		o.Rules = slices.Clone(o.Rules)

@@ -62,7 +62,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"openings", (*suite).openings},
 		{"foreign", (*suite).foreign},
 		{"paths", (*suite).paths},
-		{"dead ends", (*suite).deadEnds},
+		{"unreachable routes", (*suite).unreachableRoutes},
 		{"route types", (*suite).routeTypes},
 		{"others", (*suite).others},
 		{"partial failure", (*suite).partialFailure},

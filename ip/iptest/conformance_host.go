@@ -220,8 +220,8 @@ func (s *suite) foreign() {
 		ip.Snapshot{Foreign: []ip.Route{theirs}, Defaults: []ip.Route{better, standard}})
 }
 
-// deadEnds are for what no other route of the network takes.
-func (s *suite) deadEnds() {
+// unreachableRoutes are for what no other route of the network takes.
+func (s *suite) unreachableRoutes() {
 	s.AddInterface(uplinkName, s.uplink)
 	unspecified := ip.Dual[netip.Addr]{V4: netip.IPv4Unspecified(), V6: netip.IPv6Unspecified()}.Of(s.family)
 	s.must(s.Kernel, add(ip.Route{Dst: netip.PrefixFrom(unspecified, 0), Via: s.gateway, Link: uplinkName}))
@@ -238,9 +238,9 @@ func (s *suite) deadEnds() {
 	}
 	leads(leased, linkName)
 	leads(other, uplinkName)
-	end := ip.DeadEnd{Dst: s.network}
+	end := ip.UnreachableRoute{Dst: s.network}
 	with := s.all()
-	with.DeadEnds = []ip.DeadEnd{end}
+	with.Unreachable = []ip.UnreachableRoute{end}
 	s.must(s.Kernel, ip.Diff(state, with)...)
 	s.owned(with)
 	leads(leased, linkName)

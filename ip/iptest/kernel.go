@@ -15,23 +15,23 @@ import (
 // Kernel is a network namespace in memory that behaves like Linux in what Tulle relies on. It starts no goroutine
 // and reads no clock, so it may be used in a testing/synctest bubble.
 type Kernel struct {
-	mu         sync.Mutex
-	interfaces []ip.Interface // of the host, in the order in which they came
-	links      map[string]ip.Link
-	linkOrder  []string
-	sysctls    map[string]ip.Sysctl
-	addrs      map[ip.Addr]bool
-	fdb        map[fdbID]netip.Addr
-	neighbors  map[neighborID]ip.MAC
-	routes     map[routeID]ip.Route
-	deadEnds   map[ip.DeadEnd]bool
-	policy     []Rule       // before that of the main table
-	others     []TableRoute // of other programs, which Apply cannot make
-	tables     map[tableID]ip.Table
-	guards     map[tableID]*guard
-	spoofed    map[tableID]uint64 // packets that the rules of tables have dropped
-	filters    map[ip.Place]ip.Filter
-	leftovers  map[ip.Leftover]netip.Prefix // with the network that its rules name
+	mu          sync.Mutex
+	interfaces  []ip.Interface // of the host, in the order in which they came
+	links       map[string]ip.Link
+	linkOrder   []string
+	sysctls     map[string]ip.Sysctl
+	addrs       map[ip.Addr]bool
+	fdb         map[fdbID]netip.Addr
+	neighbors   map[neighborID]ip.MAC
+	routes      map[routeID]ip.Route
+	unreachable map[ip.UnreachableRoute]bool
+	policy      []Rule       // before that of the main table
+	others      []TableRoute // of other programs, which Apply cannot make
+	tables      map[tableID]ip.Table
+	guards      map[tableID]*guard
+	spoofed     map[tableID]uint64 // packets that the rules of tables have dropped
+	filters     map[ip.Place]ip.Filter
+	leftovers   map[ip.Leftover]netip.Prefix // with the network that its rules name
 
 	refuse  func(ip.Op) error
 	fixed   bool                  // settings cannot be written
@@ -68,20 +68,20 @@ func New() *Kernel {
 		interfaces: []ip.Interface{{Name: loopback, MTU: 65536, Up: true, Loopback: true, Addrs: []ip.InterfaceAddr{
 			{Prefix: netip.MustParsePrefix("127.0.0.1/8")}, {Prefix: netip.MustParsePrefix("::1/128")},
 		}}},
-		links:     map[string]ip.Link{},
-		sysctls:   map[string]ip.Sysctl{},
-		addrs:     map[ip.Addr]bool{},
-		fdb:       map[fdbID]netip.Addr{},
-		neighbors: map[neighborID]ip.MAC{},
-		routes:    map[routeID]ip.Route{},
-		deadEnds:  map[ip.DeadEnd]bool{},
-		tables:    map[tableID]ip.Table{},
-		guards:    map[tableID]*guard{},
-		spoofed:   map[tableID]uint64{},
-		filters:   map[ip.Place]ip.Filter{},
-		leftovers: map[ip.Leftover]netip.Prefix{},
-		changed:   map[int]chan struct{}{},
-		makes:     map[string]bool{ip.VXLAN{}.Type(): true, ip.IPIP{}.Type(): true},
+		links:       map[string]ip.Link{},
+		sysctls:     map[string]ip.Sysctl{},
+		addrs:       map[ip.Addr]bool{},
+		fdb:         map[fdbID]netip.Addr{},
+		neighbors:   map[neighborID]ip.MAC{},
+		routes:      map[routeID]ip.Route{},
+		unreachable: map[ip.UnreachableRoute]bool{},
+		tables:      map[tableID]ip.Table{},
+		guards:      map[tableID]*guard{},
+		spoofed:     map[tableID]uint64{},
+		filters:     map[ip.Place]ip.Filter{},
+		leftovers:   map[ip.Leftover]netip.Prefix{},
+		changed:     map[int]chan struct{}{},
+		makes:       map[string]bool{ip.VXLAN{}.Type(): true, ip.IPIP{}.Type(): true},
 	}
 }
 

@@ -44,9 +44,9 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Defaults = append(s.Defaults, r)
 		}
 	}
-	for d := range k.deadEnds {
+	for d := range k.unreachable {
 		if inNetworks(scope, d.Dst) {
-			s.Owned.DeadEnds = append(s.Owned.DeadEnds, d)
+			s.Owned.Unreachable = append(s.Owned.Unreachable, d)
 		}
 	}
 	s.Filters = ip.Reachable(slices.Collect(maps.Values(k.filters)))
@@ -252,7 +252,7 @@ func (k *Kernel) lookupIn(table uint32, interfaces []ip.Interface, addr netip.Ad
 	if table == ip.MainTable {
 		best.Route, ok = k.lookup(interfaces, addr)
 		best.Table, best.Kind = table, ip.Unicast
-		for d := range k.deadEnds {
+		for d := range k.unreachable {
 			if d.Dst.Contains(addr) && (!ok || d.Dst.Bits() > best.Dst.Bits()) {
 				best, ok = TableRoute{Route: ip.Route{Dst: d.Dst, Metric: ip.LastMetric}, Table: table, Kind: ip.Unreachable}, true
 			}

@@ -74,8 +74,8 @@ func (a *applier) add(ctx context.Context, op ip.Op) {
 	switch o := object.(type) {
 	case ip.Route:
 		a.enqueue(op, o.Link, func(link uint32) { encodeRoute(&a.batch, op.Verb, o, link) })
-	case ip.DeadEnd:
-		a.enqueue(op, "", func(uint32) { encodeDeadEnd(&a.batch, op.Verb, o) })
+	case ip.UnreachableRoute:
+		a.enqueue(op, "", func(uint32) { encodeUnreachable(&a.batch, op.Verb, o) })
 	case ip.Neighbor:
 		a.enqueue(op, o.Link, func(link uint32) {
 			a.kernel.echoes.expect(op.Verb, echo{family: addressFamily(ip.FamilyOf(o.IP)), link: link, dst: o.IP})

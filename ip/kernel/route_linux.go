@@ -48,8 +48,8 @@ func encodeRoute(b *batch, verb ip.Verb, r ip.Route, link uint32) {
 	}
 }
 
-// encodeDeadEnd adds the request for an unreachable route.
-func encodeDeadEnd(b *batch, verb ip.Verb, d ip.DeadEnd) {
+// encodeUnreachable adds the request for an unreachable route.
+func encodeUnreachable(b *batch, verb ip.Verb, d ip.UnreachableRoute) {
 	typ, flags := uint16(unix.RTM_NEWROUTE), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
 	if verb == ip.Delete {
 		typ, flags = unix.RTM_DELROUTE, 0
@@ -154,7 +154,7 @@ func (r routeMessage) route(h hop, names map[uint32]string) ip.Route {
 // addRoute sorts a route, one of so many, into the snapshot.
 func (rd *reading) addRoute(r routeMessage, of int) {
 	if r.typ == unix.RTN_UNREACHABLE && r.table == unix.RT_TABLE_MAIN && r.protocol == ip.Protocol && r.metric == ip.LastMetric && rd.inNetworks(r.dst) {
-		rd.Owned.DeadEnds = append(rd.Owned.DeadEnds, ip.DeadEnd{Dst: r.dst})
+		rd.Owned.Unreachable = append(rd.Owned.Unreachable, ip.UnreachableRoute{Dst: r.dst})
 		return
 	}
 	hops := r.hops

@@ -36,12 +36,12 @@ func TestUnleasedSubnetsLeadNowhere(t *testing.T) {
 				w.start()
 				w.converged(soon)
 				synctest.Wait()
-				want := []ip.DeadEnd{{Dst: netip.MustParsePrefix("fc00:5::/48")}}
+				want := []ip.UnreachableRoute{{Dst: netip.MustParsePrefix("fc00:5::/48")}}
 				if tt.ends {
-					want = append([]ip.DeadEnd{{Dst: network}}, want...)
+					want = append([]ip.UnreachableRoute{{Dst: network}}, want...)
 				}
-				if got := h.owned().DeadEnds; !slices.Equal(got, want) {
-					t.Errorf("dead ends %v, want %v", got, want)
+				if got := h.owned().Unreachable; !slices.Equal(got, want) {
+					t.Errorf("unreachable routes %v, want %v", got, want)
 				}
 				if tt.ends {
 					h.external(ip.Op{Verb: ip.Delete, Old: want[0]})
