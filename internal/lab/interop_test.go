@@ -142,16 +142,6 @@ func TestTakeoverBothWays(t *testing.T) {
 	}
 }
 
-func startTulled(t *testing.T, host *lab.Host) {
-	t.Helper()
-	if err := host.StartDaemon(); err != nil {
-		t.Fatal(err)
-	}
-	if err := host.WaitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // awaitRemoval waits until nothing is left of flanneld.
 func (f *runningFlanneld) awaitRemoval(t *testing.T, peers []*lab.Host) {
 	t.Helper()

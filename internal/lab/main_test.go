@@ -28,6 +28,16 @@ func upLab(t *testing.T, config lab.Config) *lab.Lab {
 	return l
 }
 
+func startTulled(t *testing.T, host *lab.Host) {
+	t.Helper()
+	if err := host.StartDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // requireMatrix fails the test unless every container reaches every other.
 func requireMatrix(t *testing.T, l *lab.Lab) lab.Matrix {
 	t.Helper()
