@@ -16,6 +16,7 @@ const newGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
 
 // Attributes of that message (linux/netfilter/nf_tables.h).
 const (
+	generationID   = 1 // NFTA_GEN_ID
 	generationPID  = 2 // NFTA_GEN_PROC_PID
 	generationName = 3 // NFTA_GEN_PROC_NAME
 )

@@ -39,13 +39,14 @@ func hookOf(c *nftables.Chain) ip.Hook {
 
 // readFilters reads the chains of others that forwarded packets come through, and the openings in them. A chain that
 // cannot be read is left out, and so left alone: the rest of the host must not depend on what others write into theirs.
-func (rd *reading) readFilters(k *Kernel) error {
+func (rd *reading) readFilters(k *Kernel) (complete bool, err error) {
+	complete = true
 	var places map[ip.Place]*nftables.Chain
 	if err := k.nft.use(k, func(c *nftables.Conn) (err error) {
 		places, err = foreignChains(c)
 		return err
 	}); err != nil {
-		return err
+		return false, err
 	}
 	var next []ip.Place
 	for place, chain := range places {
@@ -68,6 +69,7 @@ func (rd *reading) readFilters(k *Kernel) error {
 			err = k.nft.use(k, read)
 		}
 		if err != nil {
+			complete = false
 			continue
 		}
 		rd.addFilter(filter)
@@ -78,7 +80,7 @@ func (rd *reading) readFilters(k *Kernel) error {
 			}
 		}
 	}
-	return nil
+	return complete, nil
 }
 
 // foreignChains lists the chains in which forwarded packets may meet rules that are not Tulle's.

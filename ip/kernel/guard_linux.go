@@ -89,27 +89,13 @@ func addCounter(c *nftables.Conn, t *nftables.Table, name string) {
 	c.AddObj(&nftables.NamedObj{Table: t, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 }
 
-// readCounter sets n to the packets that a counter of the table has counted; one that is missing has counted none.
-func readCounter(c *nftables.Conn, t *nftables.Table, name string, n *uint64) error {
-	object, err := c.GetObject(&nftables.NamedObj{Table: t, Name: name, Type: nftables.ObjTypeCounter})
-	if err != nil {
-		return err
-	}
-	if named, ok := object.(*nftables.NamedObj); ok {
-		if counter, ok := named.Obj.(*expr.Counter); ok {
-			*n = counter.Packets
-		}
-	}
-	return nil
-}
-
 // readGuard reads the guard that a table is. One that somebody changed guards nothing: it differs from every wanted
 // one, and so is replaced.
 func (rd *reading) readGuard(c *nftables.Conn, dumps *socket, net string, f ip.Family, t *nftables.Table) error {
 	g, err := readGuardRules(c, f, t)
 	g.Net = net
 	if err == nil && g.Tunnel() != (ip.Tunnel{}) {
-		err = rd.readPeers(c, dumps, t, &g)
+		err = readPeers(dumps, &g)
 	}
 	if err != nil {
 		return err
@@ -150,8 +136,8 @@ func readGuardRules(c *nftables.Conn, f ip.Family, t *nftables.Table) (ip.Guard,
 	return g, nil
 }
 
-// readPeers reads what is in the sets of a guard, and what the guard has dropped.
-func (rd *reading) readPeers(c *nftables.Conn, dumps *socket, t *nftables.Table, g *ip.Guard) error {
+// readPeers reads what is in the sets of a guard.
+func readPeers(dumps *socket, g *ip.Guard) error {
 	peers, err := dumpPeers(dumps, *g)
 	if err != nil {
 		return err
@@ -161,14 +147,5 @@ func (rd *reading) readPeers(c *nftables.Conn, dumps *socket, t *nftables.Table,
 		return nil
 	}
 	g.Peers = peers
-	var drops ip.Drops
-	for name, n := range map[string]*uint64{
-		ip.CountStrangers: &drops.Strangers, ip.CountForged: &drops.Forged, ip.CountInjected: &drops.Injected,
-	} {
-		if err := readCounter(c, t, name, n); err != nil {
-			return err
-		}
-	}
-	rd.AddDrops(g.Net, g.Family, drops)
 	return nil
 }

@@ -19,6 +19,7 @@ type ruleset struct {
 	socket *nfnetlink.Conn
 	dumps  *socket // for long lists
 	port   atomic.Uint32
+	last   nftReading
 }
 
 // use calls fn with a connection inside the namespace of k.

@@ -73,18 +73,6 @@ func replaceTable(c *nftables.Conn, verb ip.Verb, t ip.Table) error {
 	return c.Flush()
 }
 
-// readRules reads what is ours in nf_tables; a kernel without it has nothing that is.
-func (rd *reading) readRules(k *Kernel) error {
-	err := k.nft.use(k, func(c *nftables.Conn) error { return rd.readTables(c, k.nft.dumps) })
-	if err == nil {
-		err = rd.readFilters(k)
-	}
-	if unsupported(err) {
-		return nil
-	}
-	return err
-}
-
 // readTables reads our tables in each family, and what a flanneld left behind.
 func (rd *reading) readTables(c *nftables.Conn, dumps *socket) error {
 	for _, f := range ip.Families() {
@@ -142,13 +130,6 @@ func (rd *reading) readTable(c *nftables.Conn, net string, f ip.Family, t *nftab
 		}
 	}
 	rd.Owned.Tables = append(rd.Owned.Tables, table)
-	if table.Counts() {
-		var drops ip.Drops
-		if err := readCounter(c, t, ip.CountSpoofed, &drops.Spoofed); err != nil {
-			return err
-		}
-		rd.AddDrops(net, f, drops)
-	}
 	return nil
 }
 
