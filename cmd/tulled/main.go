@@ -15,11 +15,13 @@ import (
 	"runtime/debug"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"tulle/internal/agent"
 	"tulle/internal/api"
+	"tulle/internal/atomicfile"
 	"tulle/internal/backends"
 	"tulle/internal/decision"
 	"tulle/internal/fabric"
@@ -39,6 +41,9 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 )
+
+// socketRetry is how often a socket that could not be made is tried again.
+const socketRetry = 5 * time.Second
 
 // gcPercent is a quarter less memory for some percent of CPU time: what a pass over all peers leaves is collected sooner.
 const gcPercent = 50
@@ -78,15 +83,20 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	instance, err := identity.Instance(opts.runDir)
+	instance, unkept, err := identity.Instance(opts.runDir)
 	if err != nil {
 		return err
 	}
 	socket, err := api.ListenSocket(ctx, opts.runDir)
-	if err != nil {
+	if err != nil && !atomicfile.Unwritable(err) {
 		return err
 	}
-	defer socket.Close()
+	if socket != nil {
+		defer socket.Close()
+	}
+	if unwritable := errors.Join(unkept, err); unwritable != nil {
+		log.Warn("the run directory cannot be written: make it writable, or give another with --run-dir", "err", unwritable)
+	}
 	krn, err := kernel.Open()
 	if err != nil {
 		return err
@@ -118,13 +128,29 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.Run(ctx) })
-	g.Go(func() error { return api.Serve(ctx, socket, api.Full(a), log) })
+	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, log) })
 	if opts.healthPort != 0 {
 		g.Go(func() error { return serveHealth(ctx, opts, a, log) })
 	}
 	err = g.Wait()
 	systemd.stopping()
 	return err
+}
+
+// serveSocket answers those that may know all, once there can be a socket: without one the host forwards all the same.
+func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, log *slog.Logger) error {
+	for socket == nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(socketRetry):
+		}
+		var err error
+		if socket, err = api.ListenSocket(ctx, runDir); err != nil && !atomicfile.Unwritable(err) {
+			return err
+		}
+	}
+	return api.Serve(ctx, socket, api.Full(a), log)
 }
 
 // serveHealth answers probes over TCP.

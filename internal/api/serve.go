@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"tulle/internal/atomicfile"
 )
 
 // ListenSocket makes the daemon's socket below runDir, open to root alone. A socket that a killed daemon left behind is
@@ -31,7 +33,11 @@ func ListenSocket(ctx context.Context, runDir string) (net.Listener, error) {
 	case !Absent(err):
 		return nil, fmt.Errorf("look for another tulled: %w", err)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch err := os.Remove(path); {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+	case atomicfile.Unwritable(err):
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	default:
 		return nil, fmt.Errorf("make way for the socket: %w: remove it", err)
 	}
 	l, err := (&net.ListenConfig{Control: restrict}).Listen(ctx, "unix", path)

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 )
 
 // Write makes the file at path hold content, with the mode. It creates the directory if it is missing. A symbolic link at path
@@ -25,6 +27,12 @@ func Write(path string, content []byte, mode fs.FileMode) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// Unwritable reports whether err means that there can be no new file at present, for want of permission or room, and not that something is in its
+// way.
+func Unwritable(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EROFS, syscall.EACCES, syscall.EPERM, syscall.ENOSPC, syscall.EDQUOT}, func(e error) bool { return errors.Is(err, e) })
 }
 
 func replace(dir, path string, content []byte, mode fs.FileMode) (err error) {

@@ -38,13 +38,16 @@ const maxID = 4 << 10
 func InstancePath(runDir string) string { return filepath.Join(runDir, "instance") }
 
 // Instance returns what tells this machine, since it booted, from a clone that has the same node id. It lies in runDir,
-// which does not survive a reboot and is in no image.
-func Instance(runDir string) (string, error) {
-	id, _, err := stored(InstancePath(runDir))
-	return id, err
+// which does not survive a reboot and is in no image. If that cannot be written now, unkept says why, and the next start has another.
+func Instance(runDir string) (id string, unkept, err error) {
+	id, _, err = stored(InstancePath(runDir))
+	if id != "" && atomicfile.Unwritable(err) {
+		return id, err, nil
+	}
+	return id, nil, err
 }
 
-// stored returns the id in the file at path, and makes a random one if there is no file.
+// stored returns the id in the file at path, and makes a random one if there is no file; with an error if that cannot be kept.
 func stored(path string) (id string, made bool, err error) {
 	data, err := regularfile.Read(path, maxID)
 	if err == nil {
@@ -61,7 +64,7 @@ func stored(path string) (id string, made bool, err error) {
 	rand.Read(b[:])
 	id = hex.EncodeToString(b[:])
 	if err := atomicfile.Write(path, []byte(id+"\n"), 0o600); err != nil {
-		return "", false, fmt.Errorf("keep id: %w", err)
+		return id, true, fmt.Errorf("keep id: %w", err)
 	}
 	return id, true, nil
 }

@@ -65,7 +65,7 @@ func TestStoredIDIsNotGuessed(t *testing.T) {
 func TestInstanceLastsAsLongAsTheRunDirectory(t *testing.T) {
 	instance := func(dir string) string {
 		t.Helper()
-		id, err := Instance(dir)
+		id, _, err := Instance(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ func TestIDFilesInTheWay(t *testing.T) {
 			}
 		}
 		_, _, nodeErr := NodeID("", filepath.Join(dir, "none"), dir)
-		_, instanceErr := Instance(dir)
+		_, _, instanceErr := Instance(dir)
 		for name, err := range map[string]error{"node-id": nodeErr, instance: instanceErr} {
 			if text := fmt.Sprint(err); !strings.Contains(text, filepath.Join(dir, name)) || !strings.Contains(text, kind) || !strings.Contains(text, "remove it") {
 				t.Errorf("%s for %s: error %v, want what it is and the remedy", kind, name, err)
