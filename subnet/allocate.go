@@ -17,6 +17,9 @@ import (
 // Not free is what overlaps a lease of set, whatever its length and state, or holds a public address of a lease or of the
 // claim. A lease that covers a whole network can never be used, and must not stop every other host: it is ignored.
 // To keep subnets of an own lease that is to be replaced, leave that lease out of set.
+//
+// Other than the previous one, it gives no subnet that overlaps what the claim avoids. What is to be avoided and is wider than the whole
+// network leaves nothing to choose: the network was cut out of it, and it is ignored.
 func Allocate(n Network, set Set, claim Claim) (Subnets, error) {
 	return allocateAgain(n, set, claim, 0)
 }
@@ -61,6 +64,10 @@ func allocate(f ip.Family, pool Pool, set Set, claim Claim, lost int) (netip.Pre
 	if previous := claim.Previous.Of(f); pool.fits(previous) && !taken.overlaps(previous) {
 		return previous, nil
 	}
+	avoided := slices.DeleteFunc(slices.Clone(claim.Avoid), func(p netip.Prefix) bool {
+		return !p.Overlaps(pool.Network) || p.Bits() < pool.Network.Bits()
+	})
+	taken = newSpace(slices.Concat(taken, avoided))
 	free, had := pool.formerOwners(f, set.FormerOwners, taken)
 	if p, ok := free.lastOf(claim.Attrs.Node); ok {
 		return p, nil
@@ -75,8 +82,11 @@ func allocate(f ip.Family, pool Pool, set Set, claim Claim, lost int) (netip.Pre
 	if p, ok := taken.firstFreeAround(start, pool); ok {
 		return p, nil
 	}
-	return netip.Prefix{}, fmt.Errorf("allocate a /%d between %s and %s of %s beside %d leases: %w",
-		pool.SubnetLen, pool.Min, pool.Max, pool.Network, len(set.Leases), ErrExhausted)
+	err := fmt.Errorf("allocate a /%d between %s and %s of %s beside %d leases: %w", pool.SubnetLen, pool.Min, pool.Max, pool.Network, len(set.Leases), ErrExhausted)
+	if len(avoided) > 0 {
+		err = fmt.Errorf("%w that does not overlap %s, which this host is in: give the network other addresses with tulle config set", err, avoided)
+	}
+	return netip.Prefix{}, err
 }
 
 // draw is a number that depends on the node and on the races that it lost, and on nothing else.

@@ -52,10 +52,11 @@ type Held interface {
 
 // Claim is what a host asks for.
 type Claim struct {
-	Attrs    Attrs         // to be published; Node must be set
-	Previous Subnets       // held before, by local record: taken again only if free
-	Only     bool          // Previous or nothing: containers use it already
-	TTL      time.Duration // zero: DefaultTTL; Forever: the lease is a reservation, and stays until it is released
+	Attrs    Attrs          // to be published; Node must be set
+	Previous Subnets        // held before, by local record: taken again only if free
+	Only     bool           // Previous or nothing: containers use it already
+	Avoid    []netip.Prefix // networks that the host is in: a subnet other than Previous overlaps none of them
+	TTL      time.Duration  // zero: DefaultTTL; Forever: the lease is a reservation, and stays until it is released
 }
 
 // ErrNoNetwork tells that the store holds no valid network configuration.

@@ -125,7 +125,7 @@ func (f *Fabric) claim(v *facts) error {
 		return trouble.Wrap(trouble.LeaseUnpublished, "", err)
 	}
 	attrs.Node, attrs.Instance, attrs.Hardware = f.cfg.Host.Node, f.cfg.Host.Instance, f.cfg.Host.Hardware
-	f.keeper.publish(attrs)
+	f.keeper.publish(attrs, hostNetworks(*v, *f.network))
 	v.self = f.resumed()
 	if held {
 		v.self = f.lease

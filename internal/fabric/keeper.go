@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,12 +25,13 @@ type keeper struct {
 	changed  func() // asks the loop for a pass
 	wake     chan struct{}
 
-	mu   sync.Mutex
-	want *subnet.Attrs // nil until the loop knows
-	keep bool          // previous is in use by this run
-	loss *loss         // the last one; nil if none, or if the subnet was got back
-	held subnet.Held   // nil while none is held; written by run alone
-	err  error         // why none is held, or why it does not announce what is wanted
+	mu    sync.Mutex
+	want  *subnet.Attrs  // nil until the loop knows
+	avoid []netip.Prefix // what a new subnet is not to overlap
+	keep  bool           // previous is in use by this run
+	loss  *loss          // the last one; nil if none, or if the subnet was got back
+	held  subnet.Held    // nil while none is held; written by run alone
+	err   error          // why none is held, or why it does not announce what is wanted
 }
 
 // loss is how a subnet was lost.
@@ -53,11 +56,11 @@ func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 // ErrUnconfirmed tells that this host cannot know whether the lease is still its own.
 var ErrUnconfirmed = errors.New("the store has not confirmed the lease for as long as it lasts: another host may have the subnet")
 
-// publish says what the lease should announce.
-func (k *keeper) publish(attrs subnet.Attrs) {
+// publish says what the lease should announce, and what a new one is to avoid.
+func (k *keeper) publish(attrs subnet.Attrs, avoid []netip.Prefix) {
 	k.mu.Lock()
-	same := k.want != nil && k.want.Equal(attrs)
-	k.want = &attrs
+	same := k.want != nil && k.want.Equal(attrs) && (k.held != nil || slices.Equal(k.avoid, avoid))
+	k.want, k.avoid = &attrs, avoid
 	k.mu.Unlock()
 	if same {
 		return
@@ -130,13 +133,13 @@ func (k *keeper) set(held subnet.Held, err error) {
 	k.changed()
 }
 
-func (k *keeper) wanted() (subnet.Attrs, bool) {
+func (k *keeper) wanted() (attrs subnet.Attrs, avoid []netip.Prefix, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.want == nil {
-		return subnet.Attrs{}, false
+		return subnet.Attrs{}, nil, false
 	}
-	return *k.want, true
+	return *k.want, k.avoid, true
 }
 
 // run keeps a lease until ctx ends, and then leaves it in place. Failures and losses that follow one another are spaced
@@ -193,12 +196,12 @@ func (k *keeper) lose(reason error) {
 
 // step brings the lease one step nearer to what is wanted.
 func (k *keeper) step(ctx context.Context) error {
-	attrs, ok := k.wanted()
+	attrs, avoid, ok := k.wanted()
 	if !ok {
 		return nil
 	}
 	if k.held == nil {
-		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Only: k.insists(), TTL: k.ttl})
+		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Only: k.insists(), Avoid: avoid, TTL: k.ttl})
 		if err != nil {
 			return err
 		}

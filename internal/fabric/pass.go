@@ -128,6 +128,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 		return trouble.Wrap(trouble.UplinkMissing, v.host.Uplink.Link, err)
 	}
 	p.Status.MTU = mtu
+	p.found.overlaps = overlaps(*v, *f.network) // these may be why there is no lease
 	if v.self.Subnets == (subnet.Subnets{}) {
 		return v.notHeld
 	}
@@ -144,7 +145,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	p.Status.PeerCount = len(p.Status.peers)
 	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.warned()), f.keyed(p.problems)
 	p.found.blocked, p.found.closed = p.Blocked, p.Closed
-	p.found.stale, p.found.shared, p.found.overlaps = stale(*v, *f.network), shared(*v, *f.network), overlaps(*v, *f.network)
+	p.found.stale, p.found.shared = stale(*v, *f.network), shared(*v, *f.network)
 	return nil
 }
 

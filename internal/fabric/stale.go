@@ -43,18 +43,33 @@ func owner(v facts, p netip.Prefix) string {
 // overlaps tells which networks that this host is in share addresses with the network: what is there and what is in a lease shadow each other.
 func overlaps(v facts, n subnet.Network) []string {
 	var texts []string
+	eachHostNetwork(v, n, func(link string, p, network netip.Prefix) {
+		texts = append(texts, fmt.Sprintf("%s is in %s, which overlaps with the network %s: hosts there and containers of leases shadow each other: "+
+			"give the network other addresses with tulle config set, or keep leases out of there with its SubnetMin and SubnetMax", link, p, network))
+	})
+	return texts
+}
+
+// hostNetworks are the same, in order: a new lease of this host stays out of them.
+func hostNetworks(v facts, n subnet.Network) []netip.Prefix {
+	var all []netip.Prefix
+	eachHostNetwork(v, n, func(_ string, p, _ netip.Prefix) { all = append(all, p) })
+	slices.SortFunc(all, ip.ComparePrefix)
+	return slices.Compact(all)
+}
+
+// eachHostNetwork calls do for each network of other hosts that this one is in by one of its links and that shares addresses with n.
+func eachHostNetwork(v facts, n subnet.Network, do func(link string, p, network netip.Prefix)) {
 	for _, i := range v.snap.Interfaces {
 		if i.Loopback || v.host.Owns(i.Name) || forContainers(v, i) {
 			continue
 		}
 		for _, a := range i.Addrs {
 			if network := n.Pools.Of(ip.FamilyOf(a.Prefix.Addr())).Network; network.IsValid() && network.Overlaps(a.Prefix) {
-				texts = append(texts, fmt.Sprintf("%s is in %s, which overlaps with the network %s: hosts there and containers of leases shadow each other: "+
-					"give the network other addresses with tulle config set, or keep leases out of there with its SubnetMin and SubnetMax", i.Name, a.Prefix.Masked(), network))
+				do(i.Name, a.Prefix.Masked(), network)
 			}
 		}
 	}
-	return texts
 }
 
 // forContainers reports whether an interface leads, for all that is known, to containers and not to other hosts.

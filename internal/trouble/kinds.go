@@ -81,7 +81,7 @@ var kinds = []Kind{
 
 	{LeaseWaiting, Error, "The host waits for its lease.", "Wait some seconds; then look for another trouble with lease or store."},
 	{LeaseConflict, Error, "Another host that lives, or may live, uses this host's node id or public address.", "Give each host a node id and an address of its own; end the lease of a host that is gone with tulle leases release."},
-	{LeaseExhausted, Error, "No subnet is free.", "Release subnets that nobody uses with tulle leases release, or make the network larger."},
+	{LeaseExhausted, Error, "No subnet is free.", "Release subnets that nobody uses with tulle leases release, or make the network larger; where the text names networks that this host is in, give it other addresses."},
 	{LeaseLost, Error, "Another host holds the subnet that this host had.", "End the other's lease with tulle leases release if it should not have it; or start tulled with --on-subnet-loss=renumber."},
 	{LeaseUnavailable, Error, "The store gave no lease.", "See what the text says of the store."},
 	{LeaseUnpublished, Error, "The lease does not say what peers need to reach this host.", "See what the text says of the store."},
@@ -105,7 +105,7 @@ var kinds = []Kind{
 	{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 	{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 
-	{NetworkOverlaps, Warning, "A network that this host is in shares addresses with the containers' network.", "Give the network other addresses, or keep leases apart from there with SubnetMin and SubnetMax."},
+	{NetworkOverlaps, Warning, "A network that this host is in shares addresses with the containers' network.", "Give the network other addresses, or keep leases apart from there with SubnetMin and SubnetMax. New leases of this host stay out of there by themselves."},
 	{BridgeStale, Warning, "A bridge hands out addresses of a subnet that this host does not have.", "Move it with the command in the text."},
 	{BridgeShared, Warning, "Two bridges hand out the same addresses.", "Take the subnet from all but one, as the text says."},
 
