@@ -52,7 +52,8 @@ func newConfigSetCommand(store *storeFlags) *cobra.Command {
 		Use:   "set JSON|@FILE|-",
 		Short: "Write the network configuration, if it is valid",
 		Long: `Write the network configuration, given as JSON, in a file (@FILE) or on standard input (-). An invalid one
-is not written, and what is odd in a valid one is pointed out. A running tulled takes it over when it is restarted.`,
+is not written, and what is odd in a valid one is pointed out, such as addresses that this host's own networks have. A running tulled takes
+it over when it is restarted.`,
 		Example: `  tulle config set '{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}'
   tulle config set @dist/networks/dual-stack.json`,
 		Args: cobra.ExactArgs(1),
@@ -82,7 +83,8 @@ func newConfigCheckCommand() *cobra.Command {
 		Use:   "check JSON|@FILE|-",
 		Short: "Check a network configuration without writing it",
 		Long: `Check a network configuration, given as JSON, in a file (@FILE) or on standard input (-), without a store.
-It prints "valid", and on standard error what is odd; the exit code is 1 if it is invalid.`,
+It prints "valid", and on standard error what is odd, such as addresses that this host's own networks have; the exit code is 1 if it is
+invalid.`,
 		Example: `  tulle config get | tulle config check -`,
 		Args:    cobra.ExactArgs(1),
 		RunE: action(func(cmd *cobra.Command, args []string) error {
@@ -95,7 +97,8 @@ It prints "valid", and on standard error what is odd; the exit code is 1 if it i
 	}
 }
 
-// readConfig returns the configuration that arg is or names. It fails if the configuration is invalid, and prints what is odd about it.
+// readConfig returns the configuration that arg is or names. It fails if the configuration is invalid, and prints what is odd about it, and on
+// this host.
 func readConfig(cmd *cobra.Command, arg string) ([]byte, error) {
 	data := []byte(arg)
 	var err error
@@ -107,11 +110,11 @@ func readConfig(cmd *cobra.Command, arg string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	_, warnings, err := backends.Check(data)
+	n, warnings, err := backends.Check(data)
 	if err != nil {
 		return nil, fmt.Errorf("invalid configuration: %w", err)
 	}
-	for _, d := range warnings {
+	for _, d := range append(warnings, overlaps(cmd.Context(), n)...) {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", d)
 	}
 	return data, nil

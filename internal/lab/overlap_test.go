@@ -102,3 +102,40 @@ func named(t *testing.T, host *lab.Host, code trouble.Code, text string) bool {
 	var st uplinkStatus
 	return host.Status(t.Context(), &st) == nil && slices.ContainsFunc(st.Troubles.Of(code), func(tr trouble.Trouble) bool { return strings.Contains(tr.Text, text) })
 }
+
+// Before a network is configured, what the host at hand has of its addresses is pointed out, and nothing is refused. What Tulle made itself is
+// nothing to point out.
+func TestConfigOfWhatTheHostHasIsPointedOut(t *testing.T) {
+	l := upLab(t, lab.Config{Hosts: 2, Containers: 1})
+	host := l.Hosts[0]
+	config := `{"Network":"` + l.Config.Network.V4.String() + `","EnableIPv6":true,"IPv6Network":"` + l.Config.Network.V6.String() + `","Backend":{"Type":"vxlan"}}`
+	says := func(command string) string {
+		t.Helper()
+		return run(t, host, config, "sh", "-c", "env "+strings.Join(host.Environment(), " ")+" "+l.Config.Tulle+" config "+command+" - 2>&1")
+	}
+	if got := says("check"); got != "valid\n" {
+		t.Errorf("beside nothing but Tulle's own, tulle config check says %q", got)
+	}
+	for _, f := range ip.Families() {
+		network := l.Config.Network.Of(f)
+		lan := netip.PrefixFrom(network.Addr(), network.Bits()+4)
+		if f == ip.IPv4 {
+			join(t, host, lan)
+		} else {
+			run(t, host, "", "ip", "address", "add", netip.PrefixFrom(lan.Addr().Next(), lan.Bits()).String(), "dev", "lan0", "nodad")
+		}
+		there := netip.PrefixFrom(ip.Last(network), network.Bits()+7).Masked()
+		run(t, host, "", "ip", "route", "add", there.String(), "via", l.RouterAddr(f, 1).String())
+		for _, command := range []string{"check", "set"} {
+			got := says(command)
+			for _, want := range []string{
+				"warning: this host is in " + lan.String() + " by lan0, which overlaps with the network " + network.String(),
+				"warning: this host has a route to " + there.String() + " via " + l.RouterAddr(f, 1).String(),
+			} {
+				if !strings.Contains(got, want) {
+					t.Errorf("tulle config %s does not say %q: %s", command, want, got)
+				}
+			}
+		}
+	}
+}
