@@ -120,6 +120,7 @@ type Snapshot struct {
 	Owned      State
 	Foreign    []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
 	Others     Others
+	Attached   []Attachment // to links in scope, by others
 	Interfaces []Interface
 	Defaults   []Route                // default routes of the main table, the preferred one of each family first
 	Paths      map[netip.Addr]Path    // an address without a route is absent

@@ -6,12 +6,14 @@ import (
 
 	"tulle/internal/invariant"
 	"tulle/internal/trouble"
+	"tulle/ip"
 )
 
 // findings are what a pass finds wrong with the host beside the error that keeps it from being ready.
 type findings struct {
-	settings   []string // that would help, and cannot be set here
-	contested  []string // what others undo again and again, and who
+	settings   []string        // that would help, and cannot be set here
+	contested  []string        // what others undo again and again, and who
+	attached   []ip.Attachment // to Tulle's links, by others
 	violations []invariant.Violation
 }
 
@@ -36,6 +38,9 @@ func (a *Agent) sumUp(st *Status, err error) {
 	for _, what := range st.found.contested {
 		_, object, _ := strings.Cut(what, ": ")
 		list.Add(trouble.New(trouble.KernelContested, object, what))
+	}
+	for _, on := range st.found.attached {
+		list.Add(trouble.New(trouble.DeviceFiltered, on.Link, on.String()))
 	}
 	for _, v := range st.found.violations {
 		list.Add(trouble.New(trouble.Fault, v.Invariant, v.String()))

@@ -343,6 +343,12 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(*world, *node) { broken.Store(false) },
 		},
+		trouble.DeviceFiltered: {
+			cause: func(_ *world, h *node) {
+				h.kernel.SetAttached(ip.Attachment{Link: "flannel.1", What: "the tc filter u32 at ingress", Show: "tc -s filter show dev flannel.1 ingress"})
+			},
+			cure: func(_ *world, h *node) { h.kernel.SetAttached() },
+		},
 		trouble.KernelContested: {
 			cause: func(w *world, h *node) {
 				route := h.owned().Routes[0]

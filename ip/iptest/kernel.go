@@ -31,6 +31,7 @@ type Kernel struct {
 	guards      map[tableID]*guard
 	spoofed     map[tableID]uint64 // packets that the rules of tables have dropped
 	filters     map[ip.Place]ip.Filter
+	attached    []ip.Attachment
 	leftovers   map[ip.Leftover]netip.Prefix // with the network that its rules name
 
 	refuse  func(ip.Op) error
@@ -260,6 +261,14 @@ func (k *Kernel) SetFilters(filters ...ip.Filter) {
 		for _, f := range filters {
 			k.filters[f.Place] = f
 		}
+		return nil
+	})
+}
+
+// SetAttached has other programs hang these things on links, and nothing else.
+func (k *Kernel) SetAttached(attached ...ip.Attachment) {
+	_ = k.change(func() error {
+		k.attached = attached
 		return nil
 	})
 }

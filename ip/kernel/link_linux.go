@@ -136,6 +136,9 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 			continue
 		}
 		rd.own[index] = attrs.Name
+		if attrs.Xdp != nil && attrs.Xdp.Attached {
+			rd.attach(attrs.Name, "an XDP program", "ip link show dev "+ip.ShellWord(attrs.Name))
+		}
 		own := parseLink(link)
 		own.Master = rd.names[uint32(attrs.MasterIndex)]
 		rd.Owned.Links = append(rd.Owned.Links, own)

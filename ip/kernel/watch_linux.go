@@ -23,7 +23,7 @@ func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 	err := k.inside(func() error {
 		links, err := listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
 			unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
-			unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE)
+			unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_TC)
 		if err != nil {
 			return err
 		}
@@ -134,6 +134,10 @@ func (k *Kernel) concerns(m message) bool {
 		return m.port != k.route.port && !cloned
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return m.port != k.route.port && k.concernsNeighbor(m)
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
+		t, ok := parseTC(m)
+		own := k.ownLinks.Load()
+		return ok && own != nil && (*own)[t.link] != ""
 	}
 	return m.port != k.route.port
 }
