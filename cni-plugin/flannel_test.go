@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types/create"
+
+	"tulle/internal/netns/netnstest"
 )
 
 // What flannel's own manifests install, and what a runtime makes of the conflist for the plugin.
@@ -30,6 +32,7 @@ FLANNEL_IPMASQ=`
 // flannelHost is a host with flannel's files where flannel has them, in a view of the file system of its own.
 func flannelHost(t *testing.T, masquerade string) *host {
 	t.Helper()
+	netnstest.RequireOwnMounts(t)
 	h := newDualHost(t)
 	for path, text := range map[string]string{"run/flannel/subnet.env": flannelEnv + masquerade + "\n", "lib/cni/flannel/.keep": ""} {
 		path = filepath.Join(h.dir, path)

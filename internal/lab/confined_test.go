@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/netns/netnstest"
 	"tulle/ip"
 )
 
 // confine has the lab run tulled as in a container: in a mount namespace in which a shell has prepared some mounts.
 func confine(t *testing.T, l *lab.Lab, prepare string) {
 	t.Helper()
+	netnstest.RequireOwnMounts(t)
 	path := filepath.Join(t.TempDir(), "tulled")
 	script := fmt.Sprintf("#!/bin/sh\nexec unshare --mount sh -ec '%s\nexec %s \"$@\"' tulled \"$@\"\n", prepare, l.Config.Tulled)
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {

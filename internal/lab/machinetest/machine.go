@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/internal/lab"
+	"tulle/internal/netns/netnstest"
 )
 
 // binDir is on a machine, and the first place where programs are looked for.
@@ -48,6 +49,7 @@ type Machine struct {
 // New prepares a machine, which ends with the test. Programs are directories that come before those in PATH.
 func New(t *testing.T, host *lab.Host, programs ...string) *Machine {
 	t.Helper()
+	netnstest.RequireOwnMounts(t)
 	root := filepath.Join(host.Dir, "machine")
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		t.Fatal(err)
