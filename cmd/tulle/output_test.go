@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -122,9 +123,33 @@ left out: /p/subnets/README: not a subnet
 	if err := printLeases(cmd, subnet.Set{}, true); err != nil {
 		t.Fatal(err)
 	}
-	var got map[string][]any
+	var got map[string]any
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got["leases"] == nil || got["problems"] == nil {
 		t.Errorf("an empty store in JSON: %s (%v), want two empty lists", &out, err)
+	}
+}
+
+// A hundred thousand keys that make no sense do not hide the leases: the first twenty are listed, and all are counted.
+func TestPrintLeasesAmongJunk(t *testing.T) {
+	set := aSet(t)
+	set.Problems = nil
+	for i := range 100_000 {
+		set.Problems = append(set.Problems, subnet.Problem{Key: fmt.Sprintf("/p/subnets/junk-%06d", i), Reason: "not a subnet"})
+	}
+	for _, asJSON := range []bool{false, true} {
+		var out bytes.Buffer
+		cmd := &cobra.Command{}
+		cmd.SetOut(&out)
+		if err := printLeases(cmd, set, asJSON); err != nil {
+			t.Fatal(err)
+		}
+		count := "left out: 99980 more\n"
+		if asJSON {
+			count = `"problemCount": 100000`
+		}
+		if text := out.String(); strings.Count(text, "/p/subnets/junk-") != 20 || !strings.Contains(text, count) || strings.Index(text, "10.9.0.0-24") > strings.Index(text, "junk") {
+			t.Errorf("JSON %t: %d bytes with %d keys, want the leases, then 20 keys and %q", asJSON, len(text), strings.Count(text, "/p/subnets/junk-"), count)
+		}
 	}
 }
 
