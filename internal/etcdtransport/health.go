@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +26,9 @@ type health struct {
 	endpoints string
 	prefix    string
 	username  string
+	caFile    string
 	certFile  string
+	keyFile   string
 
 	mu         sync.Mutex
 	err        error     // nil: all is well
@@ -44,7 +47,9 @@ func newHealth(config Config) *health {
 		endpoints: endpoints,
 		prefix:    config.Prefix,
 		username:  config.Username,
+		caFile:    config.CAFile,
 		certFile:  config.CertFile,
+		keyFile:   config.KeyFile,
 	}
 }
 
@@ -180,19 +185,52 @@ func (h *health) advise(err error) error {
 		return fmt.Errorf("etcd at %s is full: compact and defragment it, then disarm its alarm: %w", h.endpoints, known)
 	}
 	// gRPC wraps what matters in its own words.
-	text := status.Convert(err).Message()
+	text := cause(status.Convert(err).Message())
 	code := status.Code(err)
 	silent := code == codes.Unavailable || code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
 	if expired := outlived(h.certFile); expired != nil && silent {
 		return fmt.Errorf("etcd at %s: %w: %s", h.endpoints, expired, text)
 	}
 	switch {
+	case strings.Contains(text, "x509: certificate has expired or is not yet valid"):
+		// The text has the time of this host.
+		return fmt.Errorf("etcd at %s: %s: set the clock of this host if that is wrong, else renew the certificate of etcd, or of the authority in %s",
+			h.endpoints, text, option("--etcd-cafile", h.caFile))
+	case strings.Contains(text, "x509: certificate signed by unknown authority"):
+		return fmt.Errorf("etcd at %s: %s: check %s", h.endpoints, text, option("--etcd-cafile", h.caFile))
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
-		return fmt.Errorf("etcd at %s: check --etcd-cafile, --etcd-certfile and --etcd-keyfile: %s", h.endpoints, text)
+		return fmt.Errorf("etcd at %s: %s: check %s, %s and %s", h.endpoints, text,
+			option("--etcd-cafile", h.caFile), option("--etcd-certfile", h.certFile), option("--etcd-keyfile", h.keyFile))
 	case silent:
 		return fmt.Errorf("etcd at %s %w: check that it runs, and --etcd-endpoints: %s", h.endpoints, errSilent, text)
 	case code == codes.Unauthenticated, code == codes.ResourceExhausted:
 		return fmt.Errorf("etcd at %s refuses to serve: %s", h.endpoints, text)
 	}
 	return nil
+}
+
+// option is a flag with its file, if it is given one.
+func option(flag, file string) string {
+	if file == "" {
+		return flag
+	}
+	return flag + " " + file
+}
+
+// cause is what a message of gRPC says of the connection that failed last, without what gRPC says around it.
+func cause(text string) string {
+	for _, before := range []string{"latest balancer error: ", "last connection error: "} {
+		if _, after, ok := strings.Cut(text, before); ok {
+			text = after
+		}
+	}
+	if _, quoted, ok := strings.Cut(text, "connection error: desc = "); ok {
+		if unquoted, err := strconv.Unquote(quoted); err == nil {
+			text = unquoted
+		}
+	}
+	for _, before := range []string{"transport: authentication handshake failed: ", "transport: Error while dialing: ", "error reading server preface: "} {
+		text = strings.TrimPrefix(text, before)
+	}
+	return text
 }

@@ -131,6 +131,43 @@ func TestTLSWithCAOnly(t *testing.T) {
 	}
 }
 
+// What is wrong with the connection comes first, in no words of gRPC's, with the file that it concerns; of a certificate that is past its time, or before it, the
+// clock may be wrong.
+func TestErrorsOfConnectionsNameTheirCause(t *testing.T) {
+	member := etcdmembertest.Start(t)
+	ca := newAuthority(t, "one")
+	good, other := filepath.Join(t.TempDir(), "ca.pem"), filepath.Join(t.TempDir(), "other.pem")
+	writePEM(t, good, "CERTIFICATE", ca.cert.Raw)
+	writePEM(t, other, "CERTIFICATE", newAuthority(t, "one").cert.Raw)
+	serve := func(pair tls.Certificate) string {
+		return "https://" + newLink(t, member.Endpoints()[0], &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}).address()
+	}
+	sound, expired := serve(ca.issue()), serve(ca.issueUntil(time.Now().Add(-time.Minute)))
+	for name, test := range map[string]struct {
+		endpoint, caFile, cause string
+		want                    []string
+	}{
+		"another CA":        {sound, other, "tls: failed to verify certificate: x509: certificate signed by unknown authority", []string{"check --etcd-cafile", other}},
+		"expired":           {expired, good, "tls: failed to verify certificate: x509: certificate has expired or is not yet valid", []string{"current time " + time.Now().UTC().Format(time.DateOnly), "set the clock", good}},
+		"nobody is there":   {"http://127.0.0.1:1", "", "does not answer", []string{"connection refused", "--etcd-endpoints"}},
+		"TLS without a CA":  {sound, "", "tls: failed to verify certificate: x509: certificate signed by unknown authority", []string{"check --etcd-cafile"}},
+		"no TLS at the end": {strings.Replace(member.Endpoints()[0], "http:", "https:", 1), good, "does not answer", []string{"EOF"}},
+	} {
+		h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
+		h.config.Endpoints, h.config.CAFile, h.config.RequestTimeout = []string{test.endpoint}, test.caFile, 500*time.Millisecond
+		_, err := h.opened().Snapshot(t.Context())
+		if err == nil {
+			t.Errorf("%s: Snapshot = nil, want an error", name)
+			continue
+		}
+		_, text, _ := strings.Cut(err.Error(), "etcd at "+test.endpoint)
+		if !strings.HasPrefix(strings.TrimLeft(text, ": "), test.cause) || !contains(text, test.want...) ||
+			contains(text, "rpc error") || contains(text, "desc =") || contains(text, "balancer") || contains(text, "transport:") {
+			t.Errorf("%s: Snapshot = %v, want %q first, then %q", name, err, test.cause, test.want)
+		}
+	}
+}
+
 // TestTLSRotation changes CA and client certificate on disk under an open store.
 func TestTLSRotation(t *testing.T) {
 	member := etcdmembertest.Start(t)
