@@ -116,8 +116,10 @@ func (h *Host) StartContainers() error {
 
 func (h *Host) newContainer(number int, env flannel.Env) *Container {
 	container := &Container{Name: fmt.Sprintf("%s/c%d", h.Name, number), Host: h, mtu: env.MTU}
-	for _, family := range h.lab.Config.Families {
-		container.Addr.Set(family, nth(env.Gateway(family).Addr(), int64(number)))
+	for _, family := range ip.Families() {
+		if gateway := env.Gateway(family); gateway.IsValid() {
+			container.Addr.Set(family, nth(gateway.Addr(), int64(number)))
+		}
 	}
 	return container
 }

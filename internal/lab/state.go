@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"tulle/subnet/flannel"
 )
 
 // labsDir holds the directories of detached labs.
@@ -102,7 +104,8 @@ func (l *Lab) reopen() (err error) {
 }
 
 func (h *Host) reopenContainers(count int) error {
-	env, err := h.ReadSubnetFile()
+	// The network may have been given other families than the lab has: its hosts are entered all the same.
+	env, err := flannel.ReadEnv(h.SubnetFile())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
