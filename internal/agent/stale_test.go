@@ -104,3 +104,27 @@ func TestBridgeOfAnEarlierLeaseIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// A bridge with a subnet of a network that was configured earlier is named, with the command that mends it: its containers reach nobody.
+func TestBridgeOfAnEarlierNetworkIsNamed(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.start()
+		w.converged(soon)
+		h.bridge("cni0", h.lease())
+		h.bridge("virbr0", netip.MustParsePrefix("192.168.122.0/24"))
+		h.stop()
+		old := h.agent.Status().Of("").Lease.Subnets[0]
+		w.store.Put("config", `{"Network":"10.7.0.0/16"}`, 0)
+		h.start()
+		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(bridges(h)) == 1 })
+		gateway := netip.PrefixFrom(old.Addr().Next(), old.Bits()).String()
+		for _, want := range []string{"cni0 holds " + gateway, "the network 10.5.0.0/16", h.lease().String(), "ip address del " + gateway + " dev cni0"} {
+			if got := bridges(h)[0]; !strings.Contains(got, want) {
+				t.Errorf("%q lacks %q", got, want)
+			}
+		}
+		h.kernel.RemoveInterface("cni0")
+		w.within(soon, "gone", func(h *node) bool { return h.agent.Status().Ready && len(bridges(h)) == 0 })
+	})
+}

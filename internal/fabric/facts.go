@@ -45,6 +45,14 @@ func (f *Fabric) readScope(v *facts) ip.Scope {
 	return scope
 }
 
+// earlierNetworks lists the networks that this host was in by its record. On a host with several, one of them may have been given another's addresses.
+func (f *Fabric) earlierNetworks() []netip.Prefix {
+	if f.cfg.Name != "" {
+		return nil
+	}
+	return f.record.Record().Networks
+}
+
 // look takes in what has been read of the host, chooses the uplink, and has the lease announce it.
 func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
 	v.snap = snap

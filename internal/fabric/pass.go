@@ -145,7 +145,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	p.Status.PeerCount = len(p.Status.peers)
 	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.warned()), f.keyed(p.problems)
 	p.found.blocked, p.found.closed = p.Blocked, p.Closed
-	p.found.stale, p.found.shared = stale(*v, *f.network), shared(*v, *f.network)
+	p.found.stale, p.found.shared = stale(*v, *f.network, f.earlierNetworks()), shared(*v, *f.network)
 	return nil
 }
 

@@ -13,19 +13,34 @@ import (
 // dockerBridge is Docker's default bridge.
 const dockerBridge = "docker0"
 
-// stale tells which bridges hold a subnet that this host leased before: their containers are cut off from other hosts,
-// and nothing of them is torn down.
-func stale(v facts, n subnet.Network) []string {
+// stale tells which bridges hold a subnet that this host leased before, in this network or in one that was configured earlier: their containers are cut
+// off from other hosts, and nothing of them is torn down. They do not keep the host from being ready: Docker, which is to be restarted with another
+// subnet, waits for that.
+func stale(v facts, n subnet.Network, earlier []netip.Prefix) []string {
 	var texts []string
 	for _, i := range v.snap.Interfaces {
 		if !forContainers(v, i) {
 			continue
 		}
 		for _, a := range i.Addrs {
-			f := ip.FamilyOf(a.Prefix.Addr())
-			if own := v.self.Subnets.Of(f); ip.Contains(n.Pools.Of(f).Network, a.Prefix) && !own.Overlaps(a.Prefix) {
-				texts = append(texts, fmt.Sprintf("%s holds %s of %s, and this host has %s now: %s", i.Name, a.Prefix, owner(v, a.Prefix), own, move(i.Name, a)))
+			family := ip.FamilyOf(a.Prefix.Addr())
+			own, former := v.self.Subnets.Of(family), slices.IndexFunc(earlier, func(p netip.Prefix) bool { return ip.Contains(p, a.Prefix) })
+			var whose string
+			switch {
+			case own.Overlaps(a.Prefix):
+				continue
+			case ip.Contains(n.Pools.Of(family).Network, a.Prefix):
+				whose = owner(v, a.Prefix)
+			case former >= 0 && i.Kind == "bridge":
+				whose = fmt.Sprintf("the network %s, which is configured no more", earlier[former])
+			default:
+				continue
 			}
+			has := own.String()
+			if !own.IsValid() {
+				has = fmt.Sprintf("no %s subnet", family)
+			}
+			texts = append(texts, fmt.Sprintf("%s holds %s of %s, and this host has %s now: %s", i.Name, a.Prefix, whose, has, move(i.Name, a)))
 		}
 	}
 	return texts
