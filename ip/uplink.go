@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // Uplink is the interface that carries traffic between hosts.
@@ -72,10 +73,29 @@ func (c UplinkChoice) Choose(snap Snapshot, families []Family) (up Uplink, lacki
 			break
 		}
 	}
+	able := c.able(snap, families)
 	if len(reasons) == 0 {
-		return Uplink{}, nil, errors.New("no interface matches and there is no default route: name the uplink with --iface")
+		return Uplink{}, nil, fmt.Errorf("no interface matches and there is no default route: name the uplink with --iface: %s", able)
 	}
-	return Uplink{}, nil, fmt.Errorf("no usable uplink: %w", errors.Join(reasons...))
+	return Uplink{}, nil, fmt.Errorf("no usable uplink: %w: %s", errors.Join(reasons...), able)
+}
+
+// able tells which interfaces could be named: bridges too, behind which there may be containers or other hosts.
+func (c UplinkChoice) able(snap Snapshot, families []Family) string {
+	const most = 10 // of many, as a host with containers has, the first
+	var names []string
+	for _, i := range snap.Interfaces {
+		if _, _, err := (UplinkChoice{}).uplink(candidate{link: i.Name}, snap, families); err == nil && !i.Loopback {
+			names = append(names, i.Name)
+		}
+	}
+	switch {
+	case len(names) == 0:
+		return "none of this host is up and has the addresses"
+	case len(names) > most:
+		return fmt.Sprintf("could be %s, or one of %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return "could be " + strings.Join(names, ", ")
 }
 
 // standIn is the uplink chosen last, if that is not an operator's and still has all addresses.
@@ -252,7 +272,7 @@ func owner(snap Snapshot, addr netip.Addr) string {
 func (c UplinkChoice) uplink(one candidate, snap Snapshot, families []Family) (up Uplink, lacking []Family, err error) {
 	n := slices.IndexFunc(snap.Interfaces, func(i Interface) bool { return i.Name == one.link })
 	if n < 0 {
-		return Uplink{}, nil, fmt.Errorf("%s: %s", one.why, ifElse(one.link == "", "no interface leads there, or has that address", "no such interface on this host"))
+		return Uplink{}, nil, fmt.Errorf("%s: %s", one.why, ifElse(one.link == "", "no interface leads there, or has that address", "no such interface on this host, Tulle's own aside"))
 	}
 	i := snap.Interfaces[n]
 	if !i.Up {

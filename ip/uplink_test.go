@@ -71,9 +71,9 @@ func TestChooseUplink(t *testing.T) {
 		{"named interface behind a NAT", UplinkChoice{Interfaces: []string{"eth1"}, Public: public("203.0.113.9", "")}, v4,
 			Uplink{"eth1", 9000, public("192.168.7.3", ""), public("203.0.113.9", "")}, ""},
 		{"down", UplinkChoice{Interfaces: []string{"eth2"}}, v4, Uplink{}, "eth2 is down"},
-		{"missing", UplinkChoice{Interfaces: []string{"eth7"}}, v4, Uplink{}, "--iface eth7: no such interface"},
+		{"missing", UplinkChoice{Interfaces: []string{"eth7"}}, v4, Uplink{}, "--iface eth7: no such interface on this host, Tulle's own aside: could be eth0, eth1"},
 		{"unreachable", UplinkChoice{CanReach: netip.MustParseAddr("198.51.100.1")}, v4, Uplink{}, "--iface-can-reach 198.51.100.1"},
-		{"no match", UplinkChoice{Patterns: []*regexp.Regexp{regexp.MustCompile("wlan")}}, v4, Uplink{}, "no interface matches"},
+		{"no match", UplinkChoice{Patterns: []*regexp.Regexp{regexp.MustCompile("wlan")}}, v4, Uplink{}, "no interface matches and there is no default route: name the uplink with --iface: could be eth0, eth1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

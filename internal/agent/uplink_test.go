@@ -281,3 +281,27 @@ func TestPeerWithAnAddressOfThisHost(t *testing.T) {
 		})
 	}
 }
+
+// A name that no interface has, or that is of a device of Tulle's own, is refused before anything is changed, with those that could be meant.
+func TestWrongInterfaceIsRefused(t *testing.T) {
+	for _, name := range []string{"eth7", "flannel.1"} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, v4Config, 2, func(t *testing.T, w *world) {
+				w.start()
+				w.converged(soon)
+				h := w.hosts[0]
+				h.stop()
+				was := h.owned().String()
+				h.change = func(c *Config) { c.Uplink.Interfaces = []string{name} }
+				h.start()
+				want := "--iface " + name + ": no such interface on this host, Tulle's own aside: could be eth0"
+				w.within(soon, "refused", func(o *node) bool {
+					return o != h || !h.agent.Status().Ready && strings.Contains(h.agent.Status().Reason, want)
+				})
+				if diff := cmp.Diff(was, h.owned().String()); diff != "" {
+					t.Errorf("the kernel is changed:\n%s", diff)
+				}
+			})
+		})
+	}
+}

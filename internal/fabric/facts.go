@@ -57,6 +57,8 @@ func (f *Fabric) earlierNetworks() []netip.Prefix {
 func (f *Fabric) look(v *facts, snap ip.Snapshot) error {
 	v.snap = snap
 	families := f.network.Families()
+	// A device of Tulle's own carries nothing to other hosts but what the uplink does.
+	snap.Interfaces = slices.DeleteFunc(slices.Clone(snap.Interfaces), func(i ip.Interface) bool { return slices.Contains(v.scope.Links, i.Name) })
 	uplink, lacking, err := f.uplinks.choose(snap, f.cfg.Uplink, families)
 	if err != nil {
 		return trouble.Wrap(trouble.UplinkMissing, "", err)
