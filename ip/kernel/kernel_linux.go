@@ -32,8 +32,9 @@ type Kernel struct {
 	noARP  map[string]bool   // those of them that resolve no addresses
 	seed   maphash.Seed
 
-	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched.
-	ownLinks atomic.Pointer[map[uint32]string]
+	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched, nor most of their routes.
+	ownLinks     atomic.Pointer[map[uint32]string]
+	destinations destinations
 }
 
 var _ ip.Kernel = (*Kernel)(nil)

@@ -79,9 +79,9 @@ type routeMessage struct {
 	hops     []hop // of a multipath route, instead of hop
 }
 
-// parseRoute parses an RTM_NEWROUTE of a family that we know.
+// parseRoute parses what is said about a route of a family that we know.
 func parseRoute(m message) (r routeMessage, ok bool) {
-	if m.typ != unix.RTM_NEWROUTE || len(m.data) < unix.SizeofRtMsg {
+	if m.typ != unix.RTM_NEWROUTE && m.typ != unix.RTM_DELROUTE || len(m.data) < unix.SizeofRtMsg {
 		return r, false
 	}
 	family, ok := familyOf(m.data[0])

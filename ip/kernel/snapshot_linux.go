@@ -36,11 +36,18 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	for _, name := range scope.Links {
 		rd.scopeLinks[name] = true
 	}
+	k.destinations.within(scope.Networks)
+	k.destinations.add(scope.Paths)
 	for _, part := range []struct {
 		name string
 		read func() error
 	}{
-		{"links", func() error { return rd.readLinks(k.links) }},
+		{"links", func() error {
+			err := rd.readLinks(k.links)
+			k.ownLinks.Store(&rd.own) // before routes and neighbours are read: a change is either among them or notified
+			k.destinations.add(addressesOf(rd.Interfaces))
+			return err
+		}},
 		{"kinds of links", func() error { return rd.readKinds(k) }},
 		{"neighbours", func() error { return rd.readNeighbors(k.route) }},
 		{"routes", func() error { return rd.readRoutes(k.route) }},
@@ -60,7 +67,6 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	}
 	rd.Owned.Sort()
 	ip.SortFilters(rd.Filters)
-	k.ownLinks.Store(&rd.own)
 	k.names, k.noARP = rd.names, rd.noARP
 	return rd.Snapshot, nil
 }
@@ -72,6 +78,11 @@ func (k *Kernel) Lookup(ctx context.Context, questions []ip.Question) ([]ip.Answ
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	asked := make([]netip.Addr, len(questions))
+	for i, q := range questions {
+		asked[i] = q.Dst
+	}
+	k.destinations.add(asked)
 	answers, known, err := ask(k.route, k.names, k.noARP, questions)
 	if err == nil && !known {
 		rd := reading{names: map[uint32]string{}, noARP: map[string]bool{}, own: map[uint32]string{}}

@@ -130,8 +130,7 @@ func (w *watch) first(datagram []byte) (message, bool) {
 func (k *Kernel) concerns(m message) bool {
 	switch m.typ {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		cloned := len(m.data) >= unix.SizeofRtMsg && binary.NativeEndian.Uint32(m.data[8:])&unix.RTM_F_CLONED != 0
-		return m.port != k.route.port && !cloned
+		return m.port != k.route.port && k.concernsRoute(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		return m.port != k.route.port && k.concernsNeighbor(m)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
@@ -140,6 +139,29 @@ func (k *Kernel) concerns(m message) bool {
 		return ok && own != nil && (*own)[t.link] != ""
 	}
 	return m.port != k.route.port
+}
+
+// concernsRoute lets through what a snapshot or an answer to a question could show: Tulle's routes and those over its links, default
+// routes, and what overlaps the networks or covers an address that matters. A routing daemon changes thousands of others.
+func (k *Kernel) concernsRoute(m message) bool {
+	if len(m.data) >= unix.SizeofRtMsg && binary.NativeEndian.Uint32(m.data[8:])&unix.RTM_F_CLONED != 0 {
+		return false
+	}
+	r, ok := parseRoute(m)
+	own := k.ownLinks.Load()
+	if !ok || own == nil || r.protocol == ip.Protocol || r.dst.Bits() == 0 {
+		return true
+	}
+	hops := r.hops
+	if hops == nil {
+		hops = []hop{r.hop}
+	}
+	for _, h := range hops {
+		if h.link == 0 && r.typ == unix.RTN_UNICAST || (*own)[h.link] != "" { // a nexthop object may be named without its link
+			return true
+		}
+	}
+	return k.destinations.touchedBy(r.dst)
 }
 
 // concernsNeighbor lets through the neighbours and forwarding entries of our links, and of those only the permanent

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -116,6 +117,78 @@ func TestWatchIgnoresNeighboursOfOthers(t *testing.T) {
 	}
 }
 
+// A routing daemon changes routes all day: those that lead neither packets to peers nor Tulle's own elsewhere are none of Tulle's business.
+func TestWatchTellsRoutesThatMatter(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8:1::1/64"))
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, hostState())))
+	scope := podScope
+	scope.Paths = []netip.Addr{netip.MustParseAddr("203.0.113.5")}
+	snapshot(t, w.Kernel, scope)
+	_, err := w.Kernel.Lookup(t.Context(), []ip.Question{
+		{Dst: netip.MustParseAddr("198.51.100.7")}, {Dst: netip.MustParseAddr("2001:db8:9::7")},
+	})
+	must(t, err)
+	w.run(t, "", "ip", "nexthop", "add", "id", "7", "via", "192.0.2.9", "dev", "up0")
+	w.run(t, "", "ip", "nexthop", "add", "id", "8", "dev", "flannel.1")
+	for deadline := time.Now().Add(10 * time.Second); w.run(t, "", "ip", "-6", "address", "show", "tentative") != ""; {
+		if time.Now().After(deadline) { // they would be notified when they are no longer
+			t.Fatal("addresses remain tentative")
+		}
+	}
+	watch := startWatch(t, w.Kernel)
+
+	// marked tells of one change that always matters: what came before it has been told by then.
+	marker := podNetwork.String()
+	inside := netip.PrefixFrom(podNetwork.Addr().Next(), podNetwork.Addr().BitLen()).String()
+	marked := func() int64 {
+		t.Helper()
+		for _, verb := range []string{"add", "del"} {
+			before := watch.count.Load()
+			w.run(t, "", "ip", "route", verb, "blackhole", marker, "metric", "77")
+			watch.until(t, before+1)
+		}
+		return watch.count.Load()
+	}
+	for _, test := range []struct {
+		name, route string
+		matters     bool
+	}{
+		{"elsewhere", "198.18.0.0/24 via 192.0.2.9", false},
+		{"elsewhere, several hops", "198.18.0.0/24 nexthop via 192.0.2.8 nexthop via 192.0.2.9", false},
+		{"elsewhere, by a nexthop object", "198.18.0.0/24 nhid 7", false},
+		{"elsewhere, another table", "198.18.0.0/24 via 192.0.2.9 table 99", false},
+		{"elsewhere, nowhere", "blackhole 198.18.0.0/24", false},
+		{"elsewhere in IPv6", "2001:db8:8::/64 via 2001:db8:1::9", false},
+		{"next to the address of a peer", "198.51.100.8/29 via 192.0.2.9", false},
+		{"in a network", inside + " via 192.0.2.9", true},
+		{"in a network, another table", inside + " via 192.0.2.9 table 99", true},
+		{"around a network", "0.0.0.0/1 via 192.0.2.9", true},
+		{"the default", "default via 192.0.2.9", true},
+		{"the default, another table", "default via 192.0.2.9 table 99", true},
+		{"the default of IPv6", "default via 2001:db8:1::9", true},
+		{"to the address of a peer", "198.51.100.7/32 via 192.0.2.9", true},
+		{"around the address of a peer", "198.51.100.0/24 via 192.0.2.9", true},
+		{"around the address of a peer in IPv6", "2001:db8:9::/48 via 2001:db8:1::9", true},
+		{"around an address of the scope", "blackhole 203.0.113.0/24", true},
+		{"around this host's address", "192.0.2.0/28 via 192.0.2.9", true},
+		{"elsewhere by Tulle's link", "198.18.0.0/24 dev flannel.1", true},
+		{"elsewhere by Tulle's link, a nexthop object", "198.18.0.0/24 nhid 8", true},
+		{"elsewhere by Tulle's link, several hops", "198.18.0.0/24 nexthop via 192.0.2.8 nexthop dev flannel.1", true},
+		{"elsewhere, of Tulle's protocol", "198.18.0.0/24 via 192.0.2.9 proto 84", true},
+	} {
+		for _, verb := range []string{"add", "del"} {
+			before := marked()
+			own := marked() - before // how many notifications the marker takes
+			before = watch.count.Load()
+			w.run(t, "", "ip", append([]string{"route", verb}, strings.Fields(test.route)...)...)
+			if told := marked()-before > own; told != test.matters {
+				t.Errorf("route %s (%s): notified is %v", verb, test.name, told)
+			}
+		}
+	}
+}
+
 // TestWatchSurvivesOverflow makes more changes than the kernel buffers, while nobody listens.
 func TestWatchSurvivesOverflow(t *testing.T) {
 	w := newWorld(t)
@@ -187,7 +260,7 @@ func TestWatchNamesWhoDidIt(t *testing.T) {
 	defer func() { must(t, cmd.Wait()) }()
 	defer input.Close()
 	for _, line := range []string{
-		"route add 198.51.100.0/24 via 192.0.2.9",
+		"route add 192.0.2.0/28 via 192.0.2.9",
 		"neigh flush dev flannel.1 nud permanent",
 		"address flush dev flannel.1",
 	} {
