@@ -36,6 +36,7 @@ type health struct {
 	loggedText string
 	loggedAt   time.Time
 	loud       bool // the present trouble was logged, so its end will be
+	refused    refusal
 }
 
 func newHealth(config Config) *health {
@@ -57,11 +58,20 @@ func newHealth(config Config) *health {
 func (c *Client) Trouble() error { return c.health.trouble() }
 
 // Observe takes in the outcome of a watch, which no request tells.
-func (c *Client) Observe(err error) { c.health.observe(err) }
+func (c *Client) Observe(err error) {
+	if denied(err) {
+		c.health.refuse(c.health.prefix+"/", err)
+		return
+	}
+	c.health.observe(err)
+}
 
 func (h *health) trouble() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.err == nil {
+		return h.refused.err
+	}
 	return h.err
 }
 
@@ -103,9 +113,16 @@ func (c *Client) Probe(ctx context.Context) {
 func (h *health) unary(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	made := time.Now()
 	err := invoke(ctx, method, request, reply, cc, options...)
+	keys := keysOf(request)
+	if denied(err) {
+		h.observe(nil)
+		h.refuse(keys, err)
+		return err
+	}
 	h.observe(err)
 	if err == nil {
 		h.serve(made)
+		h.permit(keys)
 	}
 	return err
 }
@@ -174,9 +191,11 @@ func (h *health) advise(err error) error {
 	}
 	known := rpctypes.Error(err)
 	switch {
-	case errors.Is(known, rpctypes.ErrPermissionDenied):
-		return fmt.Errorf("etcd at %s: user %q may not use %s: grant readwrite on keys with the prefix %s/ to a role of that user: %w",
-			h.endpoints, h.username, h.prefix, h.prefix, known)
+	case denied(err):
+		if refused := h.lastRefused(); refused != nil {
+			return refused
+		}
+		return h.refusalOf(h.prefix+"/", err)
 	case errors.Is(known, rpctypes.ErrAuthFailed):
 		return fmt.Errorf("etcd at %s: check --etcd-username %q and its password: %w", h.endpoints, h.username, known)
 	case errors.Is(known, rpctypes.ErrUserEmpty):

@@ -1,0 +1,88 @@
+package etcdtransport
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+)
+
+// refusal is what the user of the client may not do, though etcd serves: it lasts until the same is allowed.
+type refusal struct {
+	keys string
+	err  error // nil: nothing is refused
+}
+
+func denied(err error) bool {
+	return err != nil && errors.Is(rpctypes.Error(err), rpctypes.ErrPermissionDenied)
+}
+
+// refuse takes note of keys that the user may not use.
+func (h *health) refuse(keys string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fresh := h.refused.err == nil || h.refused.keys != keys
+	h.refused = refusal{keys, h.refusalOf(keys, err)}
+	if fresh {
+		h.log.Warn("etcd refuses a request", "err", h.refused.err)
+	}
+}
+
+// permit takes note of keys that the user may use.
+func (h *health) permit(keys string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.refused.err != nil && h.refused.keys == keys {
+		h.refused = refusal{}
+		h.log.Info("etcd allows the request again", "keys", keys)
+	}
+}
+
+func (h *health) lastRefused() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.refused.err
+}
+
+func (h *health) refusalOf(keys string, err error) error {
+	return fmt.Errorf("etcd at %s: user %q may not use all of %s: grant readwrite on keys with the prefix %s/ to a role of that user "+
+		"(that no two hosts have one subnet rests on those below %s/claims/, which flannel does not have): %w",
+		h.endpoints, h.username, keys, h.prefix, h.prefix, rpctypes.Error(err))
+}
+
+// keysOf names the directories of the keys that a request reads and writes.
+func keysOf(request any) string {
+	var keys []string
+	add := func(key []byte) { keys = append(keys, path.Dir(string(key))+"/") }
+	switch r := request.(type) {
+	case *etcdserverpb.RangeRequest:
+		add(r.Key)
+	case *etcdserverpb.TxnRequest:
+		for _, c := range r.Compare {
+			add(c.Key)
+		}
+		for _, op := range slices.Concat(r.Success, r.Failure) {
+			if key := keyOf(op); key != nil {
+				add(key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return strings.Join(slices.Compact(keys), ", ")
+}
+
+func keyOf(op *etcdserverpb.RequestOp) []byte {
+	switch {
+	case op.GetRequestPut() != nil:
+		return op.GetRequestPut().Key
+	case op.GetRequestRange() != nil:
+		return op.GetRequestRange().Key
+	case op.GetRequestDeleteRange() != nil:
+		return op.GetRequestDeleteRange().Key
+	}
+	return nil
+}
