@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -48,7 +49,7 @@ func (k *Kernel) applyLink(verb ip.Verb, want, have ip.Link) error {
 		if want.Up {
 			set = k.links.LinkSetUp
 		}
-		err = set(link)
+		err = k.occupied(want, set(link)) // the port is opened only now
 	}
 	return err
 }
@@ -80,7 +81,29 @@ func (k *Kernel) addLink(l ip.Link) error {
 	if err != nil {
 		return err
 	}
-	return k.links.LinkAdd(link)
+	return k.occupied(l, k.links.LinkAdd(link))
+}
+
+// occupied adds to the error of a VXLAN device who else has its VNI or its port: the kernel names none.
+func (k *Kernel) occupied(l ip.Link, err error) error {
+	want, isVXLAN := l.Kind.(ip.VXLAN)
+	if !isVXLAN || !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	links, listErr := retry(k.links.LinkList)
+	if listErr != nil {
+		return err
+	}
+	for _, link := range links {
+		if v, ok := link.(*netlink.Vxlan); ok && v.Name != l.Name && v.Port == int(want.Port) && (v.VxlanId == int(want.VNI) || errors.Is(err, unix.EADDRINUSE)) {
+			return fmt.Errorf("%w: the device %s has VNI %d on UDP port %d: stop what made it and run ip link del %s, or give this network another VNI and Port with tulle config set",
+				err, v.Name, v.VxlanId, v.Port, ip.ShellWord(v.Name))
+		}
+	}
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("%w: UDP port %d is taken by a program, which ss -ulnp sport = :%d names: stop it, or give this network another Port with tulle config set", err, want.Port, want.Port)
+	}
+	return err
 }
 
 // encodeAddr adds the request for an address (rtnetlink(7), struct ifaddrmsg).
