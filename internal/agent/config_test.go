@@ -54,3 +54,14 @@ func TestConfigurationChanges(t *testing.T) {
 		}
 	})
 }
+
+// A field of the configuration that nobody knows is named in the status, as tulle config check names it, from the first pass on.
+func TestUnknownFieldsAreNamed(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16","SubnetLenn":25}`, 1, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		if odd := w.hosts[0].texts(trouble.ConfigWarning); len(odd) != 1 || !strings.Contains(odd[0], "SubnetLenn") {
+			t.Errorf("problems %v, want one that names SubnetLenn", odd)
+		}
+	})
+}
