@@ -24,32 +24,41 @@ build: need-go ## static binaries in bin/
 	@mkdir -p bin
 	$(BUILD) -o bin/ ./cmd/...
 
-test: need-root need-ip need-iptables need-nft need-systemd-networkd ## every test, in network namespaces and against a real etcd
+test: ## every test, in network namespaces and against a real etcd
+	@hack/need go root ip iptables nft systemd-networkd
+	@echo '# 1 of 3: go vet, a minute at most'
 	go vet ./...
-	go test -count=1 -timeout=20m ./...
-	$(MAKE) sim
+	@echo '# 2 of 3: the tests, some two thirds of the time; internal/lab and internal/chaos take longest'
+	hack/test -count=1 -timeout=20m ./...
+	@echo '# 3 of 3: whole agents in memory, some third of the time'
+	@$(MAKE) --no-print-directory sim
 
 sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n replays one, SEEDS=n runs so many, FIRST=n from there
-	TULLE_SIM_SEED=$(SEED) TULLE_SIM_SEEDS=$(or $(SEEDS),2000) TULLE_SIM_FIRST=$(FIRST) go test -count=1 -timeout=20m $(if $(SEED),-v) -run '^TestSeeds$$' ./internal/sim
+	TULLE_SIM_SEED=$(SEED) TULLE_SIM_SEEDS=$(or $(SEEDS),2000) TULLE_SIM_FIRST=$(FIRST) hack/test -count=1 -timeout=20m $(if $(SEED),-v) -run '^TestSeeds$$' ./internal/sim
 
-test-docker: need-root need-ip need-iptables need-dockerd need-busybox need-nsenter ## the part of them that runs real Dockers
+test-docker: ## the part of them that runs real Dockers
+	@hack/need go root ip iptables dockerd busybox nsenter
 	go test -count=1 -timeout=10m ./internal/docker/...
 
-test-vm: need-go need-qemu-system-x86_64 need-dpkg-deb ## what needs another kernel: ipip, on Debian's in a virtual machine without hardware's help
+test-vm: ## what needs another kernel: ipip, on Debian's in a virtual machine without hardware's help
+	@hack/need go qemu-system-x86_64 dpkg-deb
 	hack/vm-kernel bin/vm
 	TULLE_VM_KERNEL=$(CURDIR)/bin/vm go test -tags vm -count=1 -v -timeout=5m ./internal/lab/vmtest
 
-chaos: need-root need-ip need-nft need-systemd-networkd ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
+chaos: ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
+	@hack/need go root ip nft systemd-networkd
 	@mkdir -p bin
 	TULLE_CHAOS_REPORT=$(CURDIR)/bin/chaos.md go test -count=1 -v -timeout=10m ./internal/chaos
 
-soak: need-root need-ip need-nft need-systemd-networkd ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULLE_SOAK_SEED=n repeats one
+soak: ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULLE_SOAK_SEED=n repeats one
+	@hack/need go root ip nft systemd-networkd
 	@mkdir -p bin
 	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
 # A program under the race detector waits for a second before it ends, unless told otherwise, and the tests start hundreds.
-race: need-root need-ip need-iptables need-nft need-systemd-networkd need-gcc ## every test under the race detector, and with it the programs that they run
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 go test -race -count=1 -timeout=20m ./...
+race: ## every test under the race detector, and with it the programs that they run
+	@hack/need go root ip iptables nft systemd-networkd gcc
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 hack/test -race -count=1 -timeout=20m ./...
 
 fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
 	hack/fuzz $(FUZZTIME)
