@@ -81,6 +81,7 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 	flags.IntVar(&config.Rounds, "rounds", 5, "how often each start is measured")
 	flags.DurationVar(&config.Churn, "churn", 10*time.Second, "for how long 100 leases are written per second")
 	flags.DurationVar(&config.Idle, "idle", time.Minute, "for how long nothing happens")
+	flags.IntVar(&config.ForeignRoutes, "foreign-routes", 0, "how many routes another program changes per second, for as long as --idle")
 	flags.StringVar(&tulled, "tulled", "", "path of tulled (default: beside this program)")
 	flags.StringVar(&plot, "plot", "", "draw cost against the number of peers into an SVG `file`")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
@@ -130,6 +131,12 @@ func printControl(w io.Writer, results []bench.Control) error {
 		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Idle.Changes) }},
 		{"  log bytes", func(c bench.Control) string { return fmt.Sprint(c.Idle.LogBytes) }},
 		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Idle.Requests) }},
+		{"foreign routes, CPU", func(c bench.Control) string {
+			if c.Foreign == nil {
+				return "-"
+			}
+			return percent(c.Foreign.CPU)
+		}},
 		{"RSS", func(c bench.Control) string { return megabytes(c.RSS) }},
 		{"  at most", func(c bench.Control) string { return megabytes(c.MostRSS) }},
 		{"  Go heap", func(c bench.Control) string { return megabytes(c.Heap) }},

@@ -29,6 +29,8 @@ type Control struct {
 	Loss   Figure `json:"loss"`   // from the deletion of a lease to that of its route
 	Idle   Load   `json:"idle"`   // nothing happens
 
+	Foreign *Load `json:"foreign,omitempty"` // another program changes routes
+
 	RSS     uint64 `json:"rss"` // at the end
 	MostRSS uint64 `json:"mostRSS"`
 	Heap    uint64 `json:"heap"` // in use, at the end
@@ -75,7 +77,7 @@ func RunControl(ctx context.Context, config Config) (c Control, err error) {
 		run  func(context.Context, *Control) error
 	}{
 		{"kernel floor", w.floor}, {"cold starts", w.cold}, {"warm restarts", w.warm},
-		{"idling", w.idle}, {"changes", w.changes}, {"losses", w.losses}, {"churn", w.churn}, {"memory", w.memory},
+		{"idling", w.idle}, {"foreign routes", w.foreignRoutes}, {"changes", w.changes}, {"losses", w.losses}, {"churn", w.churn}, {"memory", w.memory},
 	} {
 		w.progress("%s", step.name)
 		if err := step.run(ctx, &c); err != nil {

@@ -10,6 +10,7 @@ type limits struct {
 	cold, coldDual, warm float64
 	change, changeP99    float64
 	churn, idle, rss     float64
+	foreignRoutes        float64 // a thousand changes per second
 }
 
 // pace is how much longer than the kernel's floor changes to the kernel may take.
@@ -26,6 +27,7 @@ func targets(peers int) (limits, bool) {
 		10_000: {cold: 0.8, coldDual: 1.6, warm: 0.4, change: 8 * ms, changeP99: 40 * ms, churn: 15 * percent, idle: 0.5 * percent, rss: 64 * mb},
 		50_000: {cold: 4, coldDual: 9, warm: 2, change: 20 * ms, changeP99: 100 * ms, idle: 2 * percent, rss: 220 * mb},
 	}[peers]
+	l.foreignRoutes = 3 * percent
 	return l, ok
 }
 
@@ -50,6 +52,9 @@ func (c Control) Missed() []string {
 	}
 	if c.Idle.Seconds >= leastIdle {
 		m.most("CPU at rest", c.Idle.CPU, l.idle)
+	}
+	if r := c.Foreign; r != nil && r.Seconds >= leastIdle && c.ForeignRoutes <= 1000 {
+		m.most("CPU under foreign routes", r.CPU, l.foreignRoutes)
 	}
 	m.most("resident memory", float64(c.RSS), l.rss)
 	m.none("kernel changes by a warm restart", c.Warm.Changes)

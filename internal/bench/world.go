@@ -28,6 +28,8 @@ type Config struct {
 	// Churn is for how long leases are written again and again, Idle for how long nothing happens. Default 10 s and 1 min,
 	// in which there are two resyncs.
 	Churn, Idle time.Duration `json:"-"`
+	// ForeignRoutes is how many routes that concern no peer another program changes per second, for as long as nothing else happens.
+	ForeignRoutes int `json:"foreignRoutes,omitempty"`
 	// Tulled and Tulle are the paths of the two programs.
 	Tulled, Tulle string `json:"-"`
 	// Progress is told of each step. May be nil.
@@ -41,6 +43,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("--backend is %q, must be vxlan or host-gw", c.Backend)
 	case c.Peers < 1 || c.Peers > MaxPeers:
 		return fmt.Errorf("--peers is %d, must be 1 to %d", c.Peers, MaxPeers)
+	case c.ForeignRoutes < 0 || c.ForeignRoutes > MaxForeignRoutes:
+		return fmt.Errorf("--foreign-routes is %d, must be 0 to %d", c.ForeignRoutes, MaxForeignRoutes)
 	case c.Rounds < 1:
 		return fmt.Errorf("--rounds is %d, must be 1 or more", c.Rounds)
 	}
