@@ -141,11 +141,10 @@ func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, pa
 	if err != nil {
 		return 0, err
 	}
-	// That a packet does not get through from its interface may be for other reasons, such as forwarding that is off or the check of its
-	// source. The host's own does not know these.
+	// The host's own packet knows neither forwarding nor the check of its source.
 	var again []int
 	for i, a := range answers {
-		if questions[i].In != "" && a.Kind != ip.Unicast {
+		if questions[i].In != "" && doubtful(a, ip.FamilyOf(packets[i].dst)) {
 			questions[len(again)] = ip.Question{Dst: packets[i].dst, Src: c.from.Of(ip.FamilyOf(packets[i].dst)).own}
 			again = append(again, i)
 		}
@@ -172,6 +171,12 @@ func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, pa
 		}
 	}
 	return mended, nil
+}
+
+// doubtful reports whether the answer about a packet that comes in by an interface may be for other reasons than its route, such as forwarding
+// that is off or the check of its source. Only IPv4 asks for these, and answers that it has no way, or nothing that says more.
+func doubtful(a ip.Answer, f ip.Family) bool {
+	return a.Kind == "" || f == ip.IPv4 && a.Kind == ip.Unreachable
 }
 
 // routeTo finds the wanted route to a subnet, or the one that an address is in. What is wanted must be sorted, and its routes lie apart.

@@ -106,12 +106,17 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family) []shadowRow {
 		row("longer prefix", shadowed, false, "route DO UPPER dev tun0"),
 		row("rule for all", shadowed, true, "route DO default via VIA dev eth0 table 100", "rule DO from all lookup 100"),
 		row("rule for the network", shadowed, false, "route DO default via VIA dev eth0 table 100", "rule DO from NETWORK lookup 100"),
+		row("rule for the bridge that forbids", shadowed, false, "rule DO iif cni0 prohibit"),
+		row("rule for the bridge that has no route", shadowed, false, "rule DO iif cni0 unreachable"),
 		row("rule for the peer", shadowed, false, "route DO default dev tun0 table 99", "rule DO to PEER lookup 99"),
 		row("peer through a VPN", diverted, false, "route DO HOST dev tun0"),
 		row("host through a VPN", diverted, true, "route DO default dev tun0 table 98", "rule DO from OWN lookup 98"),
 	}
 	if f == ip.IPv4 {
 		rows = append(rows, row("metric 0", shadowed, false, "route DO PEER via VIA"), row("blackhole of metric 0", shadowed, false, "route DO blackhole PEER"))
+	} else {
+		rows = append(rows, row("rule for the bridge that drops", shadowed, false, "rule DO iif cni0 blackhole"),
+			row("rule for the bridge to where nothing leads", shadowed, false, "route DO unreachable default table 97", "rule DO iif cni0 lookup 97"))
 	}
 	return rows
 }

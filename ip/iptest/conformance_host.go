@@ -337,7 +337,7 @@ func (s *suite) routeTypes() {
 			want = ip.Answer{Path: ip.Path{Link: uplinkName, Gateway: s.gateway}, Kind: ip.Unicast, Table: ip.MainTable}
 		}
 		container := want
-		if r.Kind == ip.Blackhole {
+		if r.Kind == ip.Blackhole && s.route.Dst.Addr().Is4() {
 			container.Kind = ""
 		}
 		s.AddRoute(r)

@@ -239,7 +239,7 @@ func (k *Kernel) answer(interfaces []ip.Interface, q ip.Question) ip.Answer {
 			}
 		}
 	}
-	if a.Kind == ip.Blackhole && q.In != "" {
+	if a.Kind == ip.Blackhole && q.In != "" && q.Dst.Is4() {
 		a.Kind = ""
 	}
 	if q.Src.IsValid() {

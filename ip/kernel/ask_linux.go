@@ -117,11 +117,11 @@ func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (
 	return a, known
 }
 
-// routeTypeOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). A packet that comes in where its source is not expected
-// gets the same error as one for a blackhole.
+// routeTypeOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). An IPv4 packet that comes in where its source is not
+// expected gets the same error as one for a blackhole.
 func routeTypeOf(err error, q ip.Question) ip.RouteType {
 	switch {
-	case errors.Is(err, unix.EINVAL) && q.In == "":
+	case errors.Is(err, unix.EINVAL) && (q.In == "" || q.Dst.Is6()):
 		return ip.Blackhole
 	case errors.Is(err, unix.EHOSTUNREACH):
 		return ip.Unreachable
