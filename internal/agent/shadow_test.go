@@ -157,6 +157,28 @@ func TestManyShadowedPeers(t *testing.T) {
 	})
 }
 
+// One route that matters is found among more of others' than the kernel is asked about at once.
+func TestShadowAmongManyRoutes(t *testing.T) {
+	simulate(t, smallSubnets, 1, func(t *testing.T, w *world) {
+		w.start()
+		w.putPeers(100)
+		h := w.hosts[0]
+		all := func(*node) bool { st := h.agent.Status(); return st.Ready && st.Of("").PeerCount == 100 }
+		w.within(time.Minute, "all there", all)
+		blackhole := func(addr netip.Addr, table uint32) iptest.TableRoute {
+			return iptest.TableRoute{Route: ip.Route{Dst: ip.Host(addr)}, Table: table, Kind: ip.Blackhole}
+		}
+		routes := []iptest.TableRoute{blackhole(netip.MustParseAddr("10.5.22.5"), ip.MainTable)}
+		for addr := netip.MustParseAddr("10.5.16.0"); len(routes) < 1200; addr = addr.Next() {
+			routes = append(routes, blackhole(addr, 500)) // which no rule asks
+		}
+		h.kernel.SetPolicy(nil, routes)
+		w.within(5*time.Second, "told", func(h *node) bool { return len(h.texts(trouble.RouteShadowed)) == 1 && !h.agent.Status().Ready })
+		h.kernel.SetPolicy(nil, nil)
+		w.within(2*time.Second, "sound", all)
+	})
+}
+
 // What no notification tells, and what no route names, is found in turn; and a host at rest asks little.
 func TestAllPeersAreAskedAboutInTurn(t *testing.T) {
 	simulate(t, smallSubnets, 1, func(t *testing.T, w *world) {

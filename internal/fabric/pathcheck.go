@@ -33,6 +33,8 @@ type pathCheck struct {
 	others  ip.Others
 
 	next, left int       // of the peers: who is asked about next, and about how many it is to be
+	suspect    int       // of what others name: the one that is asked about next
+	unasked    int       // of what others name: how many are still to be asked about
 	begun      time.Time // when it was about all
 	hurried    bool      // because of a change
 	took       time.Duration
@@ -101,6 +103,7 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) {
 	}
 	changed := from != c.from || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0 // those that are added later are asked about at once
 	c.from, c.uplink, c.others, c.peers, c.current = from, v.uplink.Link, v.snap.Others, peers, true
+	c.unasked = len(c.others.Into)
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
 		c.left, c.begun, c.hurried = len(peers), time.Now(), changed
 	}
@@ -228,11 +231,13 @@ func (c *pathCheck) some(want ip.State) []packet {
 	return ps
 }
 
-// suspects lists the packets to the subnets of peers that another route or rule names.
+// suspects lists packets to the subnets of peers that another route or rule names: as many as may be asked about at once, and later the others.
 func (c *pathCheck) suspects(want ip.State) []packet {
 	var ps []packet
-	for _, p := range c.others.Into {
-		if r, ok := routeTo(want, p); ok && len(ps) < askMost {
+	for ; c.unasked > 0 && len(ps) < askMost; c.unasked-- {
+		c.suspect = (c.suspect + 1) % len(c.others.Into)
+		p := c.others.Into[c.suspect]
+		if r, ok := routeTo(want, p); ok {
 			ps = append(ps, packet{subnet: r.Dst, dst: inside(p)})
 		}
 	}
@@ -392,9 +397,9 @@ func (c *Change) Ask(ctx context.Context, kernel ip.Kernel) bool {
 func (f *Fabric) CheckIn() time.Duration {
 	c := &f.pathCheck
 	switch {
-	case !c.current || c.left == 0:
+	case !c.current || c.left == 0 && c.unasked == 0:
 		return 0
-	case c.hurried:
+	case c.hurried || c.unasked > 0:
 		return max(askPause, askShare*c.took)
 	}
 	return max(askPause, askAtRest*c.took)
@@ -403,10 +408,17 @@ func (f *Fabric) CheckIn() time.Duration {
 // Check asks about some more packets, between passes. It returns true if a full pass has something to tell.
 func (f *Fabric) Check(ctx context.Context, kernel ip.Kernel) bool {
 	c := &f.pathCheck
-	if !c.current || c.left == 0 {
+	if !c.current {
+		return false
+	}
+	ps := c.suspects(f.wanted)
+	if len(ps) == 0 {
+		ps = c.some(f.wanted)
+	}
+	if len(ps) == 0 {
 		return false
 	}
 	before := len(c.astray)
-	_, err := c.ask(ctx, kernel, f.wanted, c.some(f.wanted))
+	_, err := c.ask(ctx, kernel, f.wanted, ps)
 	return err != nil || before == 0 && len(c.astray) > 0
 }
