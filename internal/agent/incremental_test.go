@@ -15,7 +15,7 @@ import (
 )
 
 // However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do. They go on
-// beside odd leases.
+// beside odd leases, and refused ones.
 func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 	for name, config := range map[string]string{
 		"vxlan":     `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`,
@@ -35,6 +35,9 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 				h := w.hosts[0]
 				for i, key := range oddKeys() {
 					w.putPeer(key, fmt.Sprintf("172.30.0.%d", 220+i/2), fmt.Sprintf("02:00:00:00:01:%02x", i), backend)
+				}
+				for i, key := range []string{"subnets/10.9.1.0-24", "subnets/10.5.0.0-24"} { // outside of the network, and reserved
+					w.putPeer(key, fmt.Sprintf("172.30.0.%d", 240+i), fmt.Sprintf("02:00:00:00:02:%02x", i), backend)
 				}
 				h.change = func(cfg *Config) {
 					cfg.Networks[0].Options.PeerFilter, cfg.Networks[0].Options.SourceCheck = name != "open", name != "unchecked"

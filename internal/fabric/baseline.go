@@ -11,8 +11,9 @@ import (
 )
 
 // baseline is what a full pass leaves, and what an incremental pass goes on from. There is one only while
-// all leases are served by the backend. Most are independent: each a subnet of the network's length that overlaps no other, of a host of
-// its own that lies outside of the network. What such a lease is worth depends on no other, unless it touches one of the odd ones, which are the rest.
+// all leases that may be used are served by the backend. Most are independent: each a subnet of the network's length that overlaps no other, of a host of
+// its own that lies outside of the network. What such a lease is worth depends on no other, unless it touches one of the odd ones, which are the rest,
+// and those that are refused.
 type baseline struct {
 	set      subnet.Set   // of the store
 	facts    facts        // without what is kept here
@@ -22,7 +23,8 @@ type baseline struct {
 	links    ip.Dual[[]string] // that routes lead over
 	peers    []routedPeer
 	usage    usage
-	odd      []*subnet.Lease // that are not independent
+	odd      []*subnet.Lease // that are not independent, or refused
+	refused  []subnet.Problem
 }
 
 // usage counts the leases that use a subnet or a host's address.
@@ -108,22 +110,26 @@ func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
 	if v.lacking != nil || v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
 		return
 	}
-	if len(d.problems) > 0 || len(v.snap.Foreign) > 0 {
+	if len(d.Unserved) > 0 || len(v.snap.Foreign) > 0 {
 		return
 	}
-	b := &baseline{set: v.set.Set, facts: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers}
+	b := &baseline{set: v.set.Set, facts: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers, refused: d.refused}
 	b.facts.set, b.facts.snap.Owned, b.facts.snap.Paths, b.facts.host.Paths = storeView{}, ip.State{}, nil, nil
 	for _, family := range ip.Families() {
 		b.links.Set(family, decision.LinksToHosts(d.Want, family))
 	}
-	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) {
+	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) && slices.Equal(last.refused, b.refused) {
 		b.usage, b.odd = last.usage, last.odd
 		f.baseline = b
 		return
 	}
 	b.usage = newUsage(b.set.Leases)
+	refused := map[string]bool{}
+	for _, r := range b.refused {
+		refused[r.Key] = true
+	}
 	for _, l := range b.set.Leases {
-		if !b.usage.independent(f.network, l) {
+		if !b.usage.independent(f.network, l) || len(refused) > 0 && refused[subnet.KeyOf(l.Subnets)] {
 			b.odd = append(b.odd, l)
 		}
 	}

@@ -35,6 +35,7 @@ type Pass struct {
 type decided struct {
 	decision.Decision
 	usable   []*subnet.Lease
+	refused  []subnet.Problem
 	problems []subnet.Problem // leases that are refused or not served
 }
 
@@ -229,7 +230,7 @@ func (f *Fabric) decide(v facts) decided {
 	in := f.inputs(v.host, v.self)
 	in.Precious = precious
 	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
-	d := decided{Decision: decision.Decide(in), usable: usable}
+	d := decided{Decision: decision.Decide(in), usable: usable, refused: refused}
 	d.problems = slices.Concat(refused, d.Unserved)
 	return d
 }
