@@ -82,6 +82,8 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 	flags.DurationVar(&config.Churn, "churn", 10*time.Second, "for how long 100 leases are written per second")
 	flags.DurationVar(&config.Idle, "idle", time.Minute, "for how long nothing happens")
 	flags.IntVar(&config.ForeignRoutes, "foreign-routes", 0, "how many routes another program changes per second, for as long as --idle")
+	flags.IntVar(&config.ForeignRules, "foreign-rules", 0, "how many rules another program has in nftables")
+	flags.IntVar(&config.OddLeases, "odd-leases", 0, "how many leases there are besides, with half a subnet each")
 	flags.StringVar(&tulled, "tulled", "", "path of tulled (default: beside this program)")
 	flags.StringVar(&plot, "plot", "", "draw cost against the number of peers into an SVG `file`")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")

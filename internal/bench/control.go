@@ -110,8 +110,8 @@ func (w *world) startOnce(ctx context.Context, s *samples) error {
 	if err := w.host.Status(ctx, &st); err != nil {
 		return err
 	}
-	if len(st.Of("").Peers) != w.config.Peers {
-		return fmt.Errorf("%d peers of %d are routed to: %v", len(st.Of("").Peers), w.config.Peers, st.Troubles.Texts(trouble.PeerRefused))
+	if len(st.Of("").Peers) != w.peers() {
+		return fmt.Errorf("%d peers of %d are routed to: %v", len(st.Of("").Peers), w.peers(), st.Troubles.Texts(trouble.PeerRefused))
 	}
 	counted, err := w.daemonCounters(ctx)
 	if err != nil {

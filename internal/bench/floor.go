@@ -69,8 +69,8 @@ func (f *floor) open() error {
 }
 
 func (f *floor) fill() error {
-	for n := range f.config.Peers {
-		p := f.peer(n)
+	for n := range f.peers() {
+		p := f.first(n)
 		for _, family := range f.config.Families {
 			if err := f.add(p, family, n); err != nil {
 				return fmt.Errorf("peer %d: %w", n, err)
@@ -115,8 +115,8 @@ func (f *floor) close() error {
 			errs = append(errs, f.handle.LinkDel(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Index: index}}))
 			continue
 		}
-		for n := range f.config.Peers {
-			p := f.peer(n)
+		for n := range f.peers() {
+			p := f.first(n)
 			errs = append(errs, f.handle.RouteDel(&netlink.Route{LinkIndex: f.uplink, Dst: ipNet(p.subnets().Of(family)), Priority: n + 1}))
 		}
 	}

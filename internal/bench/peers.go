@@ -22,9 +22,13 @@ var (
 // MaxPeers is how many peers the address plan has room for.
 const MaxPeers = 60_000
 
+// MaxOdd is how many leases of another size there may be beside them.
+const MaxOdd = 1000
+
 // peer is a simulated host: number 0 and up.
 type peer struct {
 	number   int
+	half     bool // it has half a subnet
 	backend  string
 	families []ip.Family
 }
@@ -35,14 +39,21 @@ func (p peer) subnets() subnet.Subnets {
 	n := uint16(p.number + 4096)
 	for _, f := range p.families {
 		if f == ip.IPv4 {
-			s.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n)}), 24)
+			s.V4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n)}), p.bits(24))
 		} else {
 			a := overlay.V6.Addr().As16()
 			binary.BigEndian.PutUint16(a[6:], n)
-			s.V6 = netip.PrefixFrom(netip.AddrFrom16(a), 64)
+			s.V6 = netip.PrefixFrom(netip.AddrFrom16(a), p.bits(64))
 		}
 	}
 	return s
+}
+
+func (p peer) bits(whole int) int {
+	if p.half {
+		return whole + 1
+	}
+	return whole
 }
 
 func (p peer) public() ip.Dual[netip.Addr] {

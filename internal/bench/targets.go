@@ -13,6 +13,9 @@ type limits struct {
 	foreignRoutes        float64 // a thousand changes per second
 }
 
+// foreignRules is what ten thousand rules of others may cost more at rest, as a part of a core.
+const foreignRules = 0.01
+
 // pace is how much longer than the kernel's floor changes to the kernel may take.
 const pace = 1.5
 
@@ -51,7 +54,11 @@ func (c Control) Missed() []string {
 		m.most("CPU under churn", c.Churn.CPU, l.churn)
 	}
 	if c.Idle.Seconds >= leastIdle {
-		m.most("CPU at rest", c.Idle.CPU, l.idle)
+		rest := l.idle
+		if c.ForeignRules > 0 {
+			rest += foreignRules
+		}
+		m.most("CPU at rest", c.Idle.CPU, rest)
 	}
 	if r := c.Foreign; r != nil && r.Seconds >= leastIdle && c.ForeignRoutes <= 1000 {
 		m.most("CPU under foreign routes", r.CPU, l.foreignRoutes)

@@ -30,6 +30,10 @@ type Config struct {
 	Churn, Idle time.Duration `json:"-"`
 	// ForeignRoutes is how many routes that concern no peer another program changes per second, for as long as nothing else happens.
 	ForeignRoutes int `json:"foreignRoutes,omitempty"`
+	// ForeignRules is how many rules another program has in a chain of nftables that forwarded packets pass.
+	ForeignRules int `json:"foreignRules,omitempty"`
+	// OddLeases is how many leases there are besides whose subnets are smaller than the network's.
+	OddLeases int `json:"oddLeases,omitempty"`
 	// Tulled and Tulle are the paths of the two programs.
 	Tulled, Tulle string `json:"-"`
 	// Progress is told of each step. May be nil.
@@ -45,6 +49,10 @@ func (c Config) Check() error {
 		return fmt.Errorf("--peers is %d, must be 1 to %d", c.Peers, MaxPeers)
 	case c.ForeignRoutes < 0 || c.ForeignRoutes > MaxForeignRoutes:
 		return fmt.Errorf("--foreign-routes is %d, must be 0 to %d", c.ForeignRoutes, MaxForeignRoutes)
+	case c.ForeignRules < 0 || c.ForeignRules > MaxForeignRules:
+		return fmt.Errorf("--foreign-rules is %d, must be 0 to %d", c.ForeignRules, MaxForeignRules)
+	case c.OddLeases < 0 || c.OddLeases > MaxOdd:
+		return fmt.Errorf("--odd-leases is %d, must be 0 to %d", c.OddLeases, MaxOdd)
 	case c.Rounds < 1:
 		return fmt.Errorf("--rounds is %d, must be 1 or more", c.Rounds)
 	}
@@ -83,13 +91,16 @@ func (w *world) prepare(ctx context.Context) error {
 	if err := flatten(w.host, w.config.Families); err != nil {
 		return err
 	}
+	if err := w.foreignRules(); err != nil {
+		return err
+	}
 	if err := w.lab.Etcd.Start(ctx); err != nil {
 		return err
 	}
 	if err := w.lab.Configure(ctx); err != nil {
 		return err
 	}
-	w.progress("%d leases are written", w.config.Peers)
+	w.progress("%d leases are written", w.peers())
 	return w.writePeers(ctx)
 }
 
@@ -112,7 +123,23 @@ func flatten(h *lab.Host, families []ip.Family) error {
 	return nil
 }
 
-func (w *world) peer(n int) peer { return peer{n, w.config.Backend, w.config.Families} }
+func (w *world) peer(n int) peer {
+	return peer{number: n, backend: w.config.Backend, families: w.config.Families}
+}
+
+// peers is how many there are at the start, the odd ones among them.
+func (w *world) peers() int { return w.config.Peers + w.config.OddLeases }
+
+// first returns one of those that there are at the start. The odd ones come last, and their subnets lie beyond all others.
+func (w *world) first(n int) peer {
+	odd := n - w.config.Peers
+	if odd < 0 {
+		return w.peer(n)
+	}
+	p := w.peer(MaxPeers + odd)
+	p.half = true
+	return p
+}
 
 func (w *world) progress(format string, args ...any) {
 	if w.config.Progress != nil {
@@ -124,8 +151,8 @@ func (w *world) progress(format string, args ...any) {
 func (w *world) writePeers(ctx context.Context) error {
 	var failed error
 	err := w.lab.Etcd.PutAll(ctx, func(yield func(key, value string) bool) {
-		for n := range w.config.Peers {
-			p := w.peer(n)
+		for n := range w.peers() {
+			p := w.first(n)
 			value, err := p.value(1)
 			if err != nil {
 				failed = err
