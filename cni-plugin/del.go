@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
+	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
@@ -26,6 +27,7 @@ func (p *Plugin) cmdDel(ctx context.Context, c conf, args *skel.CmdArgs) error {
 func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation) error {
 	s := states{c.DataDir}
 	held, err := s.lock(ctx, a)
+	unused := errors.Is(err, fs.ErrNotExist) // no ADD has ever made the directory
 	switch {
 	case err == nil:
 		defer p.unlock(held)
@@ -48,6 +50,9 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 	}
 	addrs := addrsIn(d.netns, d.ifname)
 	if err := p.release(ctx, c, a, d, r.Delegate); err != nil {
+		if _, statErr := os.Stat(s.dir); unused && statErr == nil { // the first ADD has come meanwhile: after it, again
+			return p.detach(ctx, c, a, d)
+		}
 		return err
 	}
 	p.forgetNeighbors(bridgeOf(c), addrs)
