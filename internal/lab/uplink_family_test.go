@@ -24,6 +24,13 @@ func TestUplinkLosesOneFamily(t *testing.T) {
 			host, peer, late := l.Hosts[0], l.Hosts[1], l.Hosts[2]
 			startTulled(t, host)
 			startTulled(t, peer)
+			kept := ip.IPv4
+			if lost == ip.IPv4 {
+				kept = ip.IPv6
+			}
+			if !eventually(healTimeout, func() bool { routes, err := host.RoutesTo(peer, kept); return err == nil && len(routes) > 0 }) {
+				t.Fatalf("%s has no route to %s", host, peer)
+			}
 			before := uplinkAddress(t, host, lost)
 			run(t, host, "", "ip", strings.Fields(fmt.Sprintf("address del %s dev eth0", before))...)
 			var st uplinkStatus
@@ -32,10 +39,6 @@ func TestUplinkLosesOneFamily(t *testing.T) {
 				return host.Status(t.Context(), &st) == nil && !st.Ready && st.Troubles.Has(trouble.UplinkMissing)
 			}) {
 				t.Errorf("not told: ready %t, %+v", st.Ready, st.Troubles)
-			}
-			kept := ip.IPv4
-			if lost == ip.IPv4 {
-				kept = ip.IPv6
 			}
 			if err := host.DeleteRoutesTo(peer, kept); err != nil {
 				t.Fatal(err)
