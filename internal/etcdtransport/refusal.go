@@ -54,12 +54,15 @@ func (h *health) refusalOf(keys string, err error) error {
 		h.endpoints, h.username, keys, h.prefix, h.prefix, rpctypes.Error(err))
 }
 
-// keysOf names the directories of the keys that a request reads and writes.
+// keysOf names the key that a request reads; of more, and of those that it writes, the directories.
 func keysOf(request any) string {
 	var keys []string
 	add := func(key []byte) { keys = append(keys, path.Dir(string(key))+"/") }
 	switch r := request.(type) {
 	case *etcdserverpb.RangeRequest:
+		if len(r.RangeEnd) == 0 {
+			return string(r.Key) // which may be allowed where its directory is not
+		}
 		add(r.Key)
 	case *etcdserverpb.TxnRequest:
 		for _, c := range r.Compare {
