@@ -411,10 +411,7 @@ func (f *Fabric) Check(ctx context.Context, kernel ip.Kernel) bool {
 	if !c.current {
 		return false
 	}
-	ps := c.suspects(f.wanted)
-	if len(ps) == 0 {
-		ps = c.some(f.wanted)
-	}
+	ps := append(c.suspects(f.wanted), c.some(f.wanted)...)
 	if len(ps) == 0 {
 		return false
 	}
