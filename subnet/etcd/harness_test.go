@@ -154,3 +154,36 @@ func TestStore(t *testing.T) {
 		test(t, newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second}))
 	})
 }
+
+const mayRead, mayWrite = clientv3.PermissionType(clientv3.PermRead), clientv3.PermissionType(clientv3.PermReadWrite)
+
+// right is to what keys a user has which right.
+type right struct {
+	from, end string
+	kind      clientv3.PermissionType
+}
+
+// requireUsers makes the users root, who may do all, and tulle with these rights, and has etcd ask for them from now on.
+func (h *harness) requireUsers(password string, rights ...right) {
+	h.t.Helper()
+	do := func(_ any, err error) {
+		h.t.Helper()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	do(h.raw.UserAdd(h.ctx(), "root", "root-secret"))
+	do(h.raw.UserGrantRole(h.ctx(), "root", "root"))
+	do(h.raw.RoleAdd(h.ctx(), "tulle"))
+	for _, r := range rights {
+		do(h.raw.RoleGrantPermission(h.ctx(), "tulle", r.from, r.end, r.kind))
+	}
+	do(h.raw.UserAdd(h.ctx(), "tulle", password))
+	do(h.raw.UserGrantRole(h.ctx(), "tulle", "tulle"))
+	do(h.raw.AuthEnable(h.ctx()))
+}
+
+// below is a right to all keys with a prefix.
+func below(prefix string, kind clientv3.PermissionType) right {
+	return right{prefix, clientv3.GetPrefixRangeEnd(prefix), kind}
+}

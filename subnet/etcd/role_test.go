@@ -21,24 +21,7 @@ func TestRoleOfFlannel(t *testing.T) {
 	member := etcdmembertest.Start(t)
 	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
 	h.Put("config", networkConfig, 0)
-	do := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	grant := func(key, end string, kind clientv3.PermissionType) {
-		t.Helper()
-		do(h.raw.RoleGrantPermission(h.ctx(), "flannel", key, end, kind))
-	}
-	do(h.raw.UserAdd(h.ctx(), "root", "root-secret"))
-	do(h.raw.UserGrantRole(h.ctx(), "root", "root"))
-	do(h.raw.RoleAdd(h.ctx(), "flannel"))
-	grant("/net/config", "", clientv3.PermissionType(clientv3.PermRead))
-	grant("/net/subnets/", clientv3.GetPrefixRangeEnd("/net/subnets/"), clientv3.PermissionType(clientv3.PermReadWrite))
-	do(h.raw.UserAdd(h.ctx(), "tulle", "secret"))
-	do(h.raw.UserGrantRole(h.ctx(), "tulle", "flannel"))
-	do(h.raw.AuthEnable(h.ctx()))
+	h.requireUsers("secret", right{from: "/net/config", kind: mayRead}, below("/net/subnets/", mayWrite))
 	root, err := clientv3.New(clientv3.Config{Endpoints: member.Endpoints(), Username: "root", Password: "root-secret", DialTimeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -63,15 +46,17 @@ func TestRoleOfFlannel(t *testing.T) {
 	}
 	allow := func(kind clientv3.PermissionType) {
 		t.Helper()
-		do(root.RoleGrantPermission(t.Context(), "flannel", "/net/", clientv3.GetPrefixRangeEnd("/net/"), kind))
+		if _, err := root.RoleGrantPermission(t.Context(), "tulle", "/net/", clientv3.GetPrefixRangeEnd("/net/"), kind); err != nil {
+			t.Fatal(err)
+		}
 	}
 	lacks("/net/")
-	allow(clientv3.PermissionType(clientv3.PermRead))
+	allow(mayRead)
 	lacks("/net/claims/owner/, /net/claims/past/, /net/subnets/")
 	if text := log.String(); strings.Contains(text, "etcd does not serve") || strings.Contains(text, "etcd serves again") || strings.Count(text, "etcd refuses a request") != 2 {
 		t.Errorf("want two refusals in the log:\n%s", text)
 	}
-	allow(clientv3.PermissionType(clientv3.PermReadWrite))
+	allow(mayWrite)
 	held := h.acquire(s, claimOf(1))
 	if err := s.Trouble(); err != nil {
 		t.Errorf("with the permission: %v", err)

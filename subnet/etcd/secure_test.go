@@ -284,19 +284,7 @@ func TestUserAndPassword(t *testing.T) {
 	wire := newLink(t, member.Endpoints()[0], nil)
 	h := newHarness(t, etcd.Config{Endpoints: member.Endpoints(), Prefix: "/net"})
 	h.Put("config", networkConfig, 0)
-	do := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	do(h.raw.UserAdd(h.ctx(), "root", "root-secret"))
-	do(h.raw.UserGrantRole(h.ctx(), "root", "root"))
-	do(h.raw.RoleAdd(h.ctx(), "net"))
-	do(h.raw.RoleGrantPermission(h.ctx(), "net", "/net/", clientv3.GetPrefixRangeEnd("/net/"), clientv3.PermissionType(clientv3.PermReadWrite)))
-	do(h.raw.UserAdd(h.ctx(), "tulle", "first-secret"))
-	do(h.raw.UserGrantRole(h.ctx(), "tulle", "net"))
-	do(h.raw.AuthEnable(h.ctx()))
+	h.requireUsers("first-secret", below("/net/", mayWrite))
 
 	h.config.Endpoints = []string{"http://" + wire.address()}
 	h.config.ProbeInterval = 200 * time.Millisecond
@@ -333,7 +321,9 @@ func TestUserAndPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	do(root.UserChangePassword(t.Context(), "tulle", "second-secret"))
+	if _, err := root.UserChangePassword(t.Context(), "tulle", "second-secret"); err != nil {
+		t.Fatal(err)
+	}
 	write("second-secret")
 	wire.cut()
 	h.raw.Close()
