@@ -26,11 +26,15 @@ func TestControlCounts(t *testing.T) {
 				families := ip.Families()
 				c, err := RunControl(t.Context(), Config{
 					Backend: backend, Families: families[:], Peers: peers, Rounds: 2, Changes: changes, Churn: time.Second, Idle: 3 * time.Second,
+					ForeignRoutes: 100, ForeignRules: 300, OddLeases: 2,
 					Tulled: filepath.Join(labtest.Programs(), "tulled"), Tulle: filepath.Join(labtest.Programs(), "tulle"),
 					Progress: func(text string) { t.Log(text) },
 				})
 				if err != nil {
 					t.Fatal(err)
+				}
+				if c.Foreign == nil || c.Foreign.Changes != 0 {
+					t.Errorf("%d peers: beside routes of others %+v, want a load without changes", peers, c.Foreign)
 				}
 				if c.Warm.Changes != 0 || c.Idle.Changes != 0 || c.Idle.LogBytes != 0 || c.Spawned {
 					t.Errorf("%d peers: warm restart %v changes, idle %v and %d bytes of log, programs started: %t, want none",
