@@ -112,8 +112,8 @@ func BenchmarkPass(b *testing.B) {
 			set := crowd(b, backendType, n)
 			b.Run(fmt.Sprintf("%s/%dpeers/unchanged", backendType, n), func(b *testing.B) {
 				a := ready(b, set)
-				var snapshots time.Duration
-				a.cfg.Kernel = timed{a.cfg.Kernel, &snapshots}
+				var snapshots, lookups time.Duration
+				a.cfg.Kernel = timed{a.cfg.Kernel, &snapshots, &lookups}
 				b.ReportAllocs()
 				for b.Loop() {
 					if st, changed := a.pass(b.Context()); !st.Ready || changed {
@@ -121,6 +121,7 @@ func BenchmarkPass(b *testing.B) {
 					}
 				}
 				b.ReportMetric(float64(snapshots.Nanoseconds())/float64(b.N), "snapshot-ns/op")
+				b.ReportMetric(float64(lookups.Nanoseconds())/float64(b.N), "lookup-ns/op")
 			})
 		}
 	}
@@ -169,11 +170,17 @@ func (still) Apply(context.Context, ip.Plan) error { return nil }
 // timed tells how much of a pass is the kernel's, which in memory is another than the real one's.
 type timed struct {
 	ip.Kernel
-	spent *time.Duration
+	snapshots, lookups *time.Duration
 }
 
 func (k timed) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
 	started := time.Now()
-	defer func() { *k.spent += time.Since(started) }()
+	defer func() { *k.snapshots += time.Since(started) }()
 	return k.Kernel.Snapshot(ctx, scope)
+}
+
+func (k timed) Lookup(ctx context.Context, questions []ip.Question) ([]ip.Answer, error) {
+	started := time.Now()
+	defer func() { *k.lookups += time.Since(started) }()
+	return k.Kernel.Lookup(ctx, questions)
 }
