@@ -118,17 +118,17 @@ func (s Scope) contains(p netip.Prefix) bool {
 
 // Snapshot is one reading of a host.
 type Snapshot struct {
-	Owned      State
-	Foreign    []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
-	Others     Others
-	Attached   []Attachment // to links in scope, by others
-	Interfaces []Interface
-	Defaults   []Route                // default routes of the main table, the preferred one of each family first
-	Paths      map[netip.Addr]Path    // an address without a route is absent
-	Drops      map[string]Dual[Drops] // by the tables of each network, by name; each counts from its own beginning
-	Fixed      map[string]bool        // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
-	Lacks      map[string]bool        // types of links in Scope.Kinds that this kernel cannot make
-	Filters    []Filter               // chains of others at the hooks that packets between containers pass, and those reached from them
+	Owned         State
+	Foreign       []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
+	Others        Others
+	DeviceFilters []DeviceFilter // to links in scope, by others
+	Interfaces    []Interface
+	Defaults      []Route                // default routes of the main table, the preferred one of each family first
+	Paths         map[netip.Addr]Path    // an address without a route is absent
+	Drops         map[string]Dual[Drops] // by the tables of each network, by name; each counts from its own beginning
+	Fixed         map[string]bool        // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only
+	Lacks         map[string]bool        // types of links in Scope.Kinds that this kernel cannot make
+	Filters       []Filter               // chains of others at the hooks that packets between containers pass, and those reached from them
 }
 
 // AddDrops counts what a table of a network has dropped.

@@ -127,7 +127,7 @@ func (a *Agent) look(ctx context.Context, passes []*fabric.Pass, st *Status) (*l
 	if l.snap, err = a.cfg.Kernel.Snapshot(ctx, l.scope); err != nil {
 		return nil, trouble.Wrap(trouble.KernelFailed, "", fmt.Errorf("read kernel: %w", err))
 	}
-	st.Dropped, st.found.attached = a.drops.add(l.snap.Drops), l.snap.Attached
+	st.Dropped, st.found.deviceFilters = a.drops.add(l.snap.Drops), l.snap.DeviceFilters
 	l.passes = slices.DeleteFunc(l.passes, func(p *fabric.Pass) bool { return !p.Decide(l.snap) })
 	for _, p := range passes {
 		if uplink := p.Uplink(); st.Uplink == nil && uplink.Link != "" {

@@ -11,10 +11,10 @@ import (
 
 // findings are what a pass finds wrong with the host beside the error that keeps it from being ready.
 type findings struct {
-	settings   []string        // that would help, and cannot be set here
-	contested  []string        // what others undo again and again, and who
-	attached   []ip.Attachment // to Tulle's links, by others
-	violations []invariant.Violation
+	settings      []string          // that would help, and cannot be set here
+	contested     []string          // what others undo again and again, and who
+	deviceFilters []ip.DeviceFilter // to Tulle's links, by others
+	violations    []invariant.Violation
 }
 
 // sumUp says how the host stands after a pass, from how its networks do: err is the host's own.
@@ -39,7 +39,7 @@ func (a *Agent) sumUp(st *Status, err error) {
 		_, object, _ := strings.Cut(what, ": ")
 		list.Add(trouble.New(trouble.KernelContested, object, what))
 	}
-	for _, on := range st.found.attached {
+	for _, on := range st.found.deviceFilters {
 		list.Add(trouble.New(trouble.DeviceFiltered, on.Link, on.String()))
 	}
 	for _, v := range st.found.violations {

@@ -345,9 +345,9 @@ func afflictions() map[trouble.Code]affliction {
 		},
 		trouble.DeviceFiltered: {
 			cause: func(_ *world, h *node) {
-				h.kernel.SetAttached(ip.Attachment{Link: "flannel.1", What: "the tc filter u32 at ingress", Show: "tc -s filter show dev flannel.1 ingress"})
+				h.kernel.SetDeviceFilters(ip.DeviceFilter{Link: "flannel.1", What: "the tc filter u32 at ingress", Show: "tc -s filter show dev flannel.1 ingress"})
 			},
-			cure: func(_ *world, h *node) { h.kernel.SetAttached() },
+			cure: func(_ *world, h *node) { h.kernel.SetDeviceFilters() },
 		},
 		trouble.KernelContested: {
 			cause: func(w *world, h *node) {

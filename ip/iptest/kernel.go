@@ -15,24 +15,24 @@ import (
 // Kernel is a network namespace in memory that behaves like Linux in what Tulle relies on. It starts no goroutine
 // and reads no clock, so it may be used in a testing/synctest bubble.
 type Kernel struct {
-	mu          sync.Mutex
-	interfaces  []ip.Interface // of the host, in the order in which they came
-	links       map[string]ip.Link
-	linkOrder   []string
-	sysctls     map[string]ip.Sysctl
-	addrs       map[ip.Addr]bool
-	fdb         map[fdbID]netip.Addr
-	neighbors   map[neighborID]ip.MAC
-	routes      map[routeID]ip.Route
-	unreachable map[ip.UnreachableRoute]bool
-	policy      []Rule       // before that of the main table
-	others      []TableRoute // of other programs, which Apply cannot make
-	tables      map[tableID]ip.Table
-	guards      map[tableID]*guard
-	spoofed     map[tableID]uint64 // packets that the rules of tables have dropped
-	filters     map[ip.Place]ip.Filter
-	attached    []ip.Attachment
-	leftovers   map[ip.Leftover]netip.Prefix // with the network that its rules name
+	mu            sync.Mutex
+	interfaces    []ip.Interface // of the host, in the order in which they came
+	links         map[string]ip.Link
+	linkOrder     []string
+	sysctls       map[string]ip.Sysctl
+	addrs         map[ip.Addr]bool
+	fdb           map[fdbID]netip.Addr
+	neighbors     map[neighborID]ip.MAC
+	routes        map[routeID]ip.Route
+	unreachable   map[ip.UnreachableRoute]bool
+	policy        []Rule       // before that of the main table
+	others        []TableRoute // of other programs, which Apply cannot make
+	tables        map[tableID]ip.Table
+	guards        map[tableID]*guard
+	spoofed       map[tableID]uint64 // packets that the rules of tables have dropped
+	filters       map[ip.Place]ip.Filter
+	deviceFilters []ip.DeviceFilter
+	leftovers     map[ip.Leftover]netip.Prefix // with the network that its rules name
 
 	refuse  func(ip.Op) error
 	fixed   bool                  // settings cannot be written
@@ -265,10 +265,10 @@ func (k *Kernel) SetFilters(filters ...ip.Filter) {
 	})
 }
 
-// SetAttached has other programs hang these things on links, and nothing else.
-func (k *Kernel) SetAttached(attached ...ip.Attachment) {
+// SetDeviceFilters has other programs hang these things on links, and nothing else.
+func (k *Kernel) SetDeviceFilters(filters ...ip.DeviceFilter) {
 	_ = k.change(func() error {
-		k.attached = attached
+		k.deviceFilters = filters
 		return nil
 	})
 }

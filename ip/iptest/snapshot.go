@@ -49,7 +49,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Owned.Unreachable = append(s.Owned.Unreachable, d)
 		}
 	}
-	s.Attached = slices.Clone(k.attached)
+	s.DeviceFilters = slices.Clone(k.deviceFilters)
 	s.Filters = ip.Reachable(slices.Collect(maps.Values(k.filters)))
 	ip.SortFilters(s.Filters)
 	for i, f := range s.Filters {

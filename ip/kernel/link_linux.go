@@ -160,7 +160,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 		}
 		rd.own[index] = attrs.Name
 		if attrs.Xdp != nil && attrs.Xdp.Attached {
-			rd.attach(attrs.Name, "an XDP program", "ip link show dev "+ip.ShellWord(attrs.Name))
+			rd.addDeviceFilter(attrs.Name, "an XDP program", "ip link show dev "+ip.ShellWord(attrs.Name))
 		}
 		own := parseLink(link)
 		own.Master = rd.names[uint32(attrs.MasterIndex)]

@@ -55,7 +55,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		{"paths", func() error { return rd.readPaths(k.route) }},
 		{"sysctls", func() error { return k.inside(rd.readSysctls) }},
 		{"rules", func() error { return rd.readRules(k) }},
-		{"what hangs on links", func() error { return rd.readAttachments(k) }},
+		{"what hangs on links", func() error { return rd.readDeviceFilters(k) }},
 		{"rules of iptables-legacy", func() error { return rd.readLegacy(k) }},
 	} {
 		if err := ctx.Err(); err != nil {

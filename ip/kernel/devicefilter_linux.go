@@ -25,8 +25,8 @@ const (
 // queues are the disciplines that links have by themselves and that lose nothing on purpose.
 var queues = []string{"noqueue", "pfifo_fast", "pfifo", "fq", "fq_codel", "mq"}
 
-// readAttachments reads what hangs on our links. It costs one list of queueing disciplines, and two of filters for each link of ours.
-func (rd *reading) readAttachments(k *Kernel) error {
+// readDeviceFilters reads what hangs on our links. It costs one list of queueing disciplines, and two of filters for each link of ours.
+func (rd *reading) readDeviceFilters(k *Kernel) error {
 	if len(rd.own) == 0 {
 		return nil
 	}
@@ -43,15 +43,15 @@ func (rd *reading) readAttachments(k *Kernel) error {
 		// Only chains of these families have devices.
 		return errors.Join(rd.readDeviceChains(k.nft.dumps, unix.NFPROTO_NETDEV, "netdev"), rd.readDeviceChains(k.nft.dumps, unix.NFPROTO_INET, "inet"))
 	})
-	rd.Attached = ip.SortAttachments(rd.Attached)
+	rd.DeviceFilters = ip.SortDeviceFilters(rd.DeviceFilters)
 	if unsupported(err) {
 		return nil
 	}
 	return err
 }
 
-func (rd *reading) attach(link, what, show string) {
-	rd.Attached = append(rd.Attached, ip.Attachment{Link: link, What: what, Show: show})
+func (rd *reading) addDeviceFilter(link, what, show string) {
+	rd.DeviceFilters = append(rd.DeviceFilters, ip.DeviceFilter{Link: link, What: what, Show: show})
 }
 
 // tcMessage is what the kernel says of a queueing discipline or a filter.
@@ -83,7 +83,7 @@ func (rd *reading) readQdiscs(s *socket) error {
 	qdiscs, err := dump(s, unix.RTM_GETQDISC, make([]byte, tcHeader), parseTC)
 	for _, q := range qdiscs {
 		if name := rd.own[q.link]; name != "" && q.parent == tcRoot && !slices.Contains(queues, q.kind) {
-			rd.attach(name, "the queueing discipline "+q.kind, "tc -s qdisc show dev "+ip.ShellWord(name))
+			rd.addDeviceFilter(name, "the queueing discipline "+q.kind, "tc -s qdisc show dev "+ip.ShellWord(name))
 		}
 	}
 	return err
@@ -96,7 +96,7 @@ func (rd *reading) readTCFilters(s *socket, link uint32, at string, parent uint3
 	filters, err := dump(s, unix.RTM_GETTFILTER, header, parseTC)
 	for _, f := range filters {
 		name := rd.own[link]
-		rd.attach(name, fmt.Sprintf("the tc filter %s at %s", f.kind, at), fmt.Sprintf("tc -s filter show dev %s %s", ip.ShellWord(name), at))
+		rd.addDeviceFilter(name, fmt.Sprintf("the tc filter %s at %s", f.kind, at), fmt.Sprintf("tc -s filter show dev %s %s", ip.ShellWord(name), at))
 	}
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		return nil // the link is gone, or has no place for filters
@@ -120,7 +120,7 @@ func (rd *reading) readDeviceChains(s *socket, family uint8, familyName string) 
 		}
 		for _, name := range rd.own {
 			if slices.ContainsFunc(c.devices, func(device string) bool { return device == name }) {
-				rd.attach(name, fmt.Sprintf("the nftables chain %s of table %s %s", ip.ShellWord(c.name), familyName, ip.ShellWord(c.table)),
+				rd.addDeviceFilter(name, fmt.Sprintf("the nftables chain %s of table %s %s", ip.ShellWord(c.name), familyName, ip.ShellWord(c.table)),
 					fmt.Sprintf("nft list chain %s %s %s", familyName, ip.ShellWord(c.table), ip.ShellWord(c.name)))
 			}
 		}
