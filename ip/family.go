@@ -46,6 +46,17 @@ func (f Family) LinkLocal() netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10)
 }
 
+// Elsewhere is an address to which no host and no network has a route of its own: it is for documentation (RFC 5737, RFC 9637).
+func (f Family) Elsewhere() netip.Addr {
+	if f == IPv4 {
+		return netip.AddrFrom4([4]byte{203, 0, 113, 1})
+	}
+	return netip.AddrFrom16([16]byte{0x3f, 0xff, 0x0f, 0xff, 15: 1})
+}
+
+// All is the prefix of every address of the family.
+func (f Family) All() netip.Prefix { return netip.PrefixFrom(f.Elsewhere(), 0).Masked() }
+
 func (f Family) String() string {
 	if f == IPv4 {
 		return "ipv4"

@@ -123,7 +123,7 @@ type Snapshot struct {
 	Others        Others
 	DeviceFilters []DeviceFilter // to links in scope, by others
 	Interfaces    []Interface
-	Defaults      []Route                // default routes of the main table, the preferred one of each family first
+	Defaults      []Route                // default routes of the main table, the preferred one of each family first; if it names no interface, where the kernel sends what is for Family.Elsewhere
 	Paths         map[netip.Addr]Path    // an address without a route is absent
 	Drops         map[string]Dual[Drops] // by the tables of each network, by name; each counts from its own beginning
 	Fixed         map[string]bool        // keys of settings in scope that cannot be written here, as where /proc/sys is mounted read-only

@@ -61,6 +61,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"filters", (*suite).filters},
 		{"openings", (*suite).openings},
 		{"foreign", (*suite).foreign},
+		{"default elsewhere", (*suite).defaultElsewhere},
 		{"paths", (*suite).paths},
 		{"unreachable routes", (*suite).unreachableRoutes},
 		{"route types", (*suite).routeTypes},

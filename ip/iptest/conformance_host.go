@@ -220,6 +220,30 @@ func (s *suite) foreign() {
 		ip.Snapshot{Foreign: []ip.Route{theirs}, Defaults: []ip.Route{better, standard}})
 }
 
+// defaultElsewhere is a default route of another table, to which a rule leads: it counts where the main table has none.
+func (s *suite) defaultElsewhere() {
+	s.AddInterface(uplinkName, s.uplink)
+	has := func(want ...ip.Route) {
+		s.Helper()
+		s.same(s.snapshot(s.scope()).Defaults, want)
+	}
+	has()
+	r := TableRoute{Route: ip.Route{Dst: s.family.All(), Via: s.gateway, Link: uplinkName, Metric: 100, Protocol: 4}, Table: 100, Kind: ip.Unicast}
+	s.AddRoute(r)
+	has()
+	rule := Rule{To: ip.Host(s.family.Elsewhere()), Table: 100} // the gateway is still found in the main table
+	s.AddRule(rule)
+	has(ip.Route{Dst: s.family.All(), Via: s.gateway, Link: uplinkName})
+	main := r.Route
+	main.Metric = 200
+	s.must(s.Other, add(main))
+	has(main)
+	s.must(s.Other, del(main))
+	has(ip.Route{Dst: s.family.All(), Via: s.gateway, Link: uplinkName})
+	s.DelRule(rule)
+	has()
+}
+
 // unreachableRoutes are for what no other route of the network takes.
 func (s *suite) unreachableRoutes() {
 	s.AddInterface(uplinkName, s.uplink)

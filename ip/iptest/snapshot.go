@@ -63,6 +63,12 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	slices.SortFunc(s.Defaults, func(a, b ip.Route) int {
 		return cmp.Or(ip.ComparePrefix(a.Dst, b.Dst), cmp.Compare(a.Metric, b.Metric))
 	})
+	for _, f := range ip.Families() {
+		a := k.answer(k.allInterfaces(), ip.Question{Dst: f.Elsewhere()})
+		if a.Kind == ip.Unicast && !slices.ContainsFunc(s.Defaults, func(r ip.Route) bool { return ip.FamilyOf(r.Dst.Addr()) == f }) {
+			s.Defaults = append(s.Defaults, ip.Route{Dst: f.All(), Via: a.Gateway, Link: a.Link})
+		}
+	}
 	s.Paths, s.Others = k.paths(scope.Paths), k.othersIn(scope)
 	return s, nil
 }

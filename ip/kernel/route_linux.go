@@ -60,11 +60,15 @@ func encodeUnreachable(b *batch, verb ip.Verb, d ip.UnreachableRoute) {
 	b.attrUint32(unix.RTA_PRIORITY, ip.LastMetric)
 }
 
+// routeObject is RTA_NH_ID (linux/rtnetlink.h).
+const routeObject = 30
+
 // hop is where a route leads.
 type hop struct {
 	via    netip.Addr
 	link   uint32
 	onLink bool
+	object uint32 // a nexthop object, instead of the others or beside them
 }
 
 // routeMessage is what the kernel says about a route.
@@ -119,6 +123,8 @@ func (h *hop) parse(typ uint16, value []byte) {
 	switch {
 	case typ == unix.RTA_OIF && len(value) == 4:
 		h.link = binary.NativeEndian.Uint32(value)
+	case typ == routeObject && len(value) == 4:
+		h.object = binary.NativeEndian.Uint32(value)
 	case typ == unix.RTA_GATEWAY:
 		h.via = toAddr(value)
 	case typ == unix.RTA_VIA && len(value) > 2:
@@ -167,6 +173,10 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	}
 	if r.dst.Bits() == 0 {
 		for _, h := range hops {
+			if rd.names[h.link] == "" { // it is by a nexthop object, which alone knows its interface
+				rd.hidden.Set(ip.FamilyOf(r.dst.Addr()), true)
+				continue
+			}
 			rd.prefer(rd.names[h.link], r.source)
 			rd.Defaults = append(rd.Defaults, r.route(h, rd.names))
 		}
@@ -226,9 +236,35 @@ func (rd *reading) readRoutes(s *socket) error {
 	for _, r := range routes {
 		rd.addRoute(r, len(routes))
 	}
+	if err != nil {
+		return err
+	}
+	if err := rd.askDefaults(s); err != nil {
+		return err
+	}
 	slices.SortStableFunc(rd.Defaults, func(a, b ip.Route) int {
 		return cmp.Or(cmp.Compare(ip.FamilyOf(a.Dst.Addr()), ip.FamilyOf(b.Dst.Addr())), cmp.Compare(a.Metric, b.Metric))
 	})
+	return nil
+}
+
+// askDefaults asks for the default route where the main table does not tell it: it is in another table, to which a rule leads, or by a
+// nexthop object.
+func (rd *reading) askDefaults(s *socket) error {
+	var questions []ip.Question
+	for _, f := range ip.Families() {
+		shown := slices.ContainsFunc(rd.Defaults, func(r ip.Route) bool { return ip.FamilyOf(r.Dst.Addr()) == f })
+		if !shown || rd.hidden.Of(f) {
+			questions = append(questions, ip.Question{Dst: f.Elsewhere()})
+		}
+	}
+	answers, _, err := ask(s, rd.names, rd.noARP, questions)
+	for i, a := range answers {
+		if a.Kind == ip.Unicast && a.Link != "" {
+			rd.prefer(a.Link, a.Source)
+			rd.Defaults = slices.Insert(rd.Defaults, 0, ip.Route{Dst: ip.FamilyOf(questions[i].Dst).All(), Via: a.Gateway, Link: a.Link})
+		}
+	}
 	return err
 }
 

@@ -19,6 +19,7 @@ type reading struct {
 	noARP      map[string]bool   // links that resolve no addresses
 	own        map[uint32]string // of the links in scope, by index
 	seed       maphash.Seed      // of Others.Sum
+	hidden     ip.Dual[bool]     // a default route of the main table does not name its interface
 }
 
 // Snapshot reads the namespace. The parts are read one after the other: what changes meanwhile shows in the next one.
