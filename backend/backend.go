@@ -19,7 +19,8 @@ import (
 type Backend interface {
 	// Scope names the links that the backend owns, their types and settings, and the underlay addresses whose route it must know.
 	Scope(leases []*subnet.Lease) ip.Scope
-	// MTU is the size in bytes of the largest packet that a container may send between hosts.
+	// MTU is the size in bytes of the largest packet that a container may send between hosts. An error that wraps ErrOversize
+	// comes with the size all the same.
 	MTU(uplink ip.Uplink) (int, error)
 	// Advertise returns what peers must know of this host. What the host's earlier lease or existing links say is kept,
 	// so that a restart changes nothing for peers, unless whoever has not seen this host before would take it for another's:
@@ -32,6 +33,9 @@ type Backend interface {
 
 // ErrOutranked tells that an older lease announces what this host does, so that hosts without memory of both leave it out.
 var ErrOutranked = errors.New("hosts that see the store for the first time leave this one out")
+
+// ErrOversize tells that packets of the configured size are more than the uplink takes as they are.
+var ErrOversize = errors.New("larger packets are cut up or lost")
 
 // New makes the backend of a network. Warnings are oddities that an operator should know and that stop nothing.
 type New func(network subnet.Network) (b Backend, warnings []string, err error)

@@ -160,10 +160,17 @@ type Interface struct {
 	AltNames []string // other names of it, as udev gives them
 	Kind     string   // as `ip -details link` has it, such as veth or bridge; "device" for hardware
 	MTU      int      // bytes
+	RouteMTU RouteMTU // the smallest that a route over it names, to the networks in scope aside; zero: none names one
 	Up       bool
 	Loopback bool
 	NoARP    bool // resolves no addresses (netdevice(7), IFF_NOARP)
 	Addrs    []InterfaceAddr
+}
+
+// RouteMTU is the size of the largest packet that a route takes (ip-route(8), mtu).
+type RouteMTU struct {
+	Bytes int
+	Dst   netip.Prefix
 }
 
 // InterfaceAddr is an address of an Interface.

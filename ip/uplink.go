@@ -12,15 +12,24 @@ import (
 
 // Uplink is the interface that carries traffic between hosts.
 type Uplink struct {
-	Link   string
-	MTU    int              // bytes
-	Addr   Dual[netip.Addr] // on the interface; the source of what this host sends
-	Public Dual[netip.Addr] // where peers send to; differs from Addr behind NAT
+	Link     string
+	MTU      int              // bytes: that of the interface, or the smallest that a route over it names
+	MTURoute netip.Prefix     // the destination of the route that names it; zero: it is the interface's own
+	Addr     Dual[netip.Addr] // on the interface; the source of what this host sends
+	Public   Dual[netip.Addr] // where peers send to; differs from Addr behind NAT
+}
+
+// Narrowest names what has the uplink's MTU.
+func (u Uplink) Narrowest() string {
+	if u.MTURoute.IsValid() {
+		return fmt.Sprintf("the route to %s over %s", u.MTURoute, u.Link)
+	}
+	return u.Link
 }
 
 // Only returns the uplink with the addresses of some families alone.
 func (u Uplink) Only(families []Family) Uplink {
-	one := Uplink{Link: u.Link, MTU: u.MTU}
+	one := Uplink{Link: u.Link, MTU: u.MTU, MTURoute: u.MTURoute}
 	for _, f := range families {
 		one.Addr.Set(f, u.Addr.Of(f))
 		one.Public.Set(f, u.Public.Of(f))
@@ -279,6 +288,9 @@ func (c UplinkChoice) uplink(one candidate, snap Snapshot, families []Family) (u
 		return Uplink{}, nil, fmt.Errorf("%s: interface %s is down", one.why, i.Name)
 	}
 	up, used := Uplink{Link: i.Name, MTU: i.MTU}, c.used(i)
+	if r := i.RouteMTU; r.Bytes > 0 && r.Bytes < i.MTU {
+		up.MTU, up.MTURoute = r.Bytes, r.Dst
+	}
 	for _, f := range families {
 		keep := used.Addr.Of(f)
 		if established := c.Established.Addr.Of(f); i.has(established) {

@@ -56,7 +56,7 @@ func (i *IPIP) Scope(leases []*subnet.Lease) ip.Scope {
 // MTU is the device's.
 func (i *IPIP) MTU(uplink ip.Uplink) (int, error) {
 	if mtu, least := uplink.MTU-overhead, backend.LeastMTU(ip.IPv4); mtu < least {
-		return 0, fmt.Errorf("an underlay MTU of %d leaves %d bytes for packets, which need %d: raise the MTU of %s", uplink.MTU, mtu, least, uplink.Link)
+		return 0, fmt.Errorf("an underlay MTU of %d leaves %d bytes for packets, which need %d: raise the MTU of %s", uplink.MTU, mtu, least, uplink.Narrowest())
 	}
 	return uplink.MTU - overhead, nil
 }

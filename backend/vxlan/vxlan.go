@@ -93,7 +93,7 @@ func (v *VXLAN) MTU(uplink ip.Uplink) (int, error) {
 	for _, f := range v.families {
 		m := v.deviceMTU(f, uplink)
 		if least := backend.LeastMTU(f); m < least {
-			raise := "the MTU of " + uplink.Link
+			raise := "the MTU of " + uplink.Narrowest()
 			if v.opts.MTU != 0 {
 				raise = "Backend.MTU"
 			}
@@ -103,6 +103,10 @@ func (v *VXLAN) MTU(uplink ip.Uplink) (int, error) {
 		if mtu == 0 || m < mtu {
 			mtu = m
 		}
+	}
+	if v.opts.MTU > uplink.MTU {
+		return mtu, fmt.Errorf("Backend.MTU is %d, and the MTU of %s is %d: %w: lower Backend.MTU, or raise the other",
+			v.opts.MTU, uplink.Narrowest(), uplink.MTU, backend.ErrOversize)
 	}
 	return mtu, nil
 }

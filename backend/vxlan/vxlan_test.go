@@ -323,13 +323,14 @@ func TestMTU(t *testing.T) {
 		{[]ip.Family{ip.IPv4}, ``, 1500, 1450, ""},
 		{[]ip.Family{ip.IPv6}, ``, 1500, 1430, ""},
 		{[]ip.Family{ip.IPv4, ip.IPv6}, ``, 1500, 1430, ""},
-		{[]ip.Family{ip.IPv4}, `{"MTU":9000}`, 1500, 8950, ""},
+		{[]ip.Family{ip.IPv4}, `{"MTU":1400}`, 1500, 1350, ""},
+		{[]ip.Family{ip.IPv4}, `{"MTU":9000}`, 1500, 8950, "Backend.MTU is 9000, and the MTU of eth0 is 1500: larger packets are cut up or lost"},
 		{[]ip.Family{ip.IPv6}, ``, 1300, 0, "need 1280: raise the MTU of eth0"},
 		{[]ip.Family{ip.IPv6}, `{"MTU":1300}`, 1500, 0, "need 1280: raise Backend.MTU"},
 	}
 	for _, tt := range tests {
 		got, err := open(t, network(t, tt.options, tt.families...)).MTU(ip.Uplink{Link: "eth0", MTU: tt.uplink})
-		if tt.err == "" && (err != nil || got != tt.want) {
+		if tt.err == "" && err != nil || got != tt.want {
 			t.Errorf("%v on %d: %d, %v, want %d", tt.families, tt.uplink, got, err, tt.want)
 		}
 		if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {

@@ -33,7 +33,7 @@ func TestPrintStatus(t *testing.T) {
 				{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
 			},
 		}},
-		Uplink:  &agent.UplinkStatus{Link: "eth0", MTU: 1500, Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
+		Uplink:  &agent.UplinkStatus{Link: "eth0", MTU: 1400, Route: prefix("0.0.0.0/0"), Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
 		Dropped: agent.Dropped{Strangers: 12, Forged: 3, Injected: 4, Spoofed: 5},
 	}
 	full.Troubles.Add(
@@ -53,7 +53,7 @@ func TestPrintStatus(t *testing.T) {
 		{"all there is to say", full, `h1 is ready
 network  10.5.0.0/16,fc00:5::/48 over vxlan, configuration at revision 7
 subnet   10.5.1.0/24,fc00:5:0:1::/64, reserved, MTU 1430 for containers
-uplink   eth0, 172.30.0.1, peers send to 203.0.113.1
+uplink   eth0, MTU 1400 of its route to 0.0.0.0/0, 172.30.0.1, peers send to 203.0.113.1
 dropped  12 packets from strangers: no peer has the address that they came from
 dropped  3 packets from peers: the source inside is not in the sender's subnet
 dropped  4 packets made by containers for tunnels of hosts

@@ -58,7 +58,11 @@ func printStatus(w io.Writer, st agent.Status) error {
 		printNetwork(w, n)
 	}
 	if st.Uplink != nil {
-		fmt.Fprintf(w, "uplink   %s, %s, peers send to %s\n", shownName(st.Uplink.Link), list(st.Uplink.Addr), list(st.Uplink.Public))
+		narrow := ""
+		if u := st.Uplink; u.Route.IsValid() {
+			narrow = fmt.Sprintf("MTU %d of its route to %s, ", u.MTU, u.Route)
+		}
+		fmt.Fprintf(w, "uplink   %s, %s%s, peers send to %s\n", shownName(st.Uplink.Link), narrow, list(st.Uplink.Addr), list(st.Uplink.Public))
 	}
 	for _, d := range []struct {
 		packets uint64

@@ -60,6 +60,7 @@ type Work struct {
 type UplinkStatus struct {
 	Link   string       `json:"link"`
 	MTU    int          `json:"mtu"`
+	Route  netip.Prefix `json:"mtuRoute,omitzero"` // the destination of the route over it that names the MTU, if that is less than its own
 	Addr   []netip.Addr `json:"addresses"`
 	Public []netip.Addr `json:"public"`
 }
@@ -125,5 +126,5 @@ func (a *Agent) publish(st Status) {
 }
 
 func uplinkStatus(u ip.Uplink) *UplinkStatus {
-	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Addr: ip.Addrs(u.Addr), Public: ip.Addrs(u.Public)}
+	return &UplinkStatus{Link: u.Link, MTU: u.MTU, Route: u.MTURoute, Addr: ip.Addrs(u.Addr), Public: ip.Addrs(u.Public)}
 }

@@ -162,6 +162,11 @@ func afflictions() map[trouble.Code]affliction {
 			prepare: func(w *world, _ *node) { w.store.Put("config", `{"Network":"10.5.0.0/16","SubnetLen":12}`, 0) },
 			cure:    func(w *world, _ *node) { w.store.Put("config", v4Config, 0) },
 		},
+		trouble.UplinkNarrow: {
+			config: `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":1500}}`,
+			cause:  func(_ *world, h *node) { one := eth0(h.n); one.MTU = 1400; h.kernel.SetInterface(one) },
+			cure:   func(_ *world, h *node) { h.kernel.SetInterface(eth0(h.n)) },
+		},
 		trouble.ConfigWarning: {
 			cause: func(w *world, _ *node) { w.store.Put("config", "not JSON", 0) },
 			cure:  func(w *world, _ *node) { w.store.Put("config", v4Config, 0) },

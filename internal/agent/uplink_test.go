@@ -245,7 +245,22 @@ func TestUplinkMTUChanges(t *testing.T) {
 			t.Errorf("subnet file: MTU %d, error %v, want 8930", env.MTU, err)
 		}
 
-		eth0.MTU = 1300
+		eth0.RouteMTU = ip.RouteMTU{Bytes: 1400, Dst: ip.IPv4.All()}
+		h.kernel.SetInterface(eth0)
+		w.within(2*time.Second, "a route has a smaller one", func(o *node) bool {
+			return o != h || h.link("flannel.1").MTU == 1350 && h.link("flannel-v6.1").MTU == 1330 && h.agent.Status().Uplink.Route == ip.IPv4.All()
+		})
+		w.converged(soon)
+		if env, err := flannel.ReadEnv(filepath.Join(h.dir, "subnet.env")); err != nil || env.MTU != 1330 {
+			t.Errorf("subnet file: MTU %d, error %v, want 1330", env.MTU, err)
+		}
+		eth0.RouteMTU.Bytes = 1300
+		h.kernel.SetInterface(eth0)
+		w.within(soon, "too small for IPv6 by a route", func(o *node) bool {
+			return o != h || strings.Contains(h.agent.Status().Reason, "need 1280: raise the MTU of the route to 0.0.0.0/0 over eth0")
+		})
+
+		eth0.MTU, eth0.RouteMTU = 1300, ip.RouteMTU{}
 		h.kernel.SetInterface(eth0)
 		w.within(soon, "too small for IPv6", func(o *node) bool {
 			return o != h || strings.Contains(h.agent.Status().Reason, "need 1280: raise the MTU of eth0")

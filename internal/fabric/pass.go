@@ -125,7 +125,10 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 		return err
 	}
 	mtu, err := f.backend.MTU(v.host.Uplink)
-	if err != nil {
+	switch {
+	case errors.Is(err, backend.ErrOversize):
+		p.found.oversize = err.Error()
+	case err != nil:
 		return trouble.Wrap(trouble.UplinkMissing, v.host.Uplink.Link, err)
 	}
 	p.Status.MTU = mtu

@@ -35,6 +35,7 @@ func leaseCode(err error) trouble.Code {
 // findings are what a pass finds wrong beside the error that keeps the network from being ready.
 type findings struct {
 	pending  string // what waits for a restart
+	oversize string // how the configured MTU exceeds that of the uplink
 	problems []subnet.Problem
 	refused  []subnet.Problem // leases
 	blocked  []ip.Blockade    // where packets between containers are, or may be, dropped
@@ -60,6 +61,9 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 	if used, today := p.facts.host.Uplink.Link, p.facts.today; today != "" {
 		add(trouble.UplinkOther, used, fmt.Sprintf("traffic between hosts goes over %s, in use so far, and without that it would be %s: start tulled with --iface %s to move it there, or with --iface %s to keep it and this silent",
 			used, today, today, used))
+	}
+	if found.oversize != "" {
+		add(trouble.UplinkNarrow, p.facts.host.Uplink.Link, found.oversize)
 	}
 	for _, problem := range found.problems {
 		switch {

@@ -29,6 +29,7 @@ const (
 
 	UplinkMissing Code = "uplink.missing"
 	UplinkOther   Code = "uplink.other"
+	UplinkNarrow  Code = "uplink.narrow"
 
 	RouteShadowed  Code = "route.shadowed"
 	UplinkDiverted Code = "underlay.diverted"
@@ -95,6 +96,7 @@ var kinds = []Kind{
 	{PeerRefused, Warning, "A lease of another host is left out: no packets go there.", "See the reason; end the lease with tulle leases release if it should not be there."},
 
 	{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
+	{UplinkNarrow, Warning, "The configured MTU is larger than that of the uplink, or of a route over it.", "Lower Backend.MTU, or raise the MTU of the interface or of the route that the text names."},
 	{UplinkOther, Advice, "The uplink in use is not the interface that would be chosen today.", "Start tulled with --iface and the name of the one that it should be."},
 
 	{RouteShadowed, Error, "Packets to a peer do not go where Tulle's route leads: a route or policy rule of another program comes first.", "Take away what ip route show table all match SUBNET and ip rule show, or end the lease with tulle leases release if it should not be there."},

@@ -78,6 +78,7 @@ type routeMessage struct {
 	table    uint32
 	protocol uint8
 	metric   uint32
+	mtu      uint32 // bytes; 0: it names none
 	source   netip.Addr
 	hop      hop
 	hops     []hop // of a multipath route, instead of hop
@@ -109,6 +110,12 @@ func parseRoute(m message) (r routeMessage, ok bool) {
 			r.metric = binary.NativeEndian.Uint32(value)
 		case unix.RTA_PREFSRC:
 			r.source = toAddr(value)
+		case unix.RTA_METRICS:
+			for metric, value := range attributes(value) {
+				if metric == unix.RTAX_MTU && len(value) == 4 {
+					r.mtu = binary.NativeEndian.Uint32(value)
+				}
+			}
 		case unix.RTA_MULTIPATH:
 			r.hops = parseHops(value)
 		default:
@@ -167,6 +174,9 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	if hops == nil {
 		hops = []hop{r.hop}
 	}
+	if r.typ == unix.RTN_UNICAST && !rd.inNetworks(r.dst) {
+		rd.narrow(r, hops)
+	}
 	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
 		rd.addOther(r, hops)
 		return
@@ -174,7 +184,7 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	if r.dst.Bits() == 0 {
 		for _, h := range hops {
 			if rd.names[h.link] == "" { // it is by a nexthop object, which alone knows its interface
-				rd.hidden.Set(ip.FamilyOf(r.dst.Addr()), true)
+				rd.hidden.Set(ip.FamilyOf(r.dst.Addr()), &r)
 				continue
 			}
 			rd.prefer(rd.names[h.link], r.source)
@@ -201,6 +211,23 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 			if h.via.IsValid() {
 				rd.Foreign = append(rd.Foreign, r.route(h, rd.names))
 			}
+		}
+	}
+}
+
+// narrow takes note of the MTU that a route names. Which of several packets take is not looked at: the smallest is safe.
+func (rd *reading) narrow(r routeMessage, hops []hop) {
+	if r.mtu == 0 {
+		return
+	}
+	narrowest := func(a, b ip.RouteMTU) int {
+		return cmp.Or(cmp.Compare(a.Bytes, b.Bytes), ip.ComparePrefix(a.Dst, b.Dst))
+	}
+	for i := range rd.Interfaces {
+		named, has := ip.RouteMTU{Bytes: int(r.mtu), Dst: r.dst}, &rd.Interfaces[i].RouteMTU
+		over := slices.ContainsFunc(hops, func(h hop) bool { return rd.names[h.link] == rd.Interfaces[i].Name })
+		if over && (has.Bytes == 0 || narrowest(named, *has) < 0) {
+			*has = named
 		}
 	}
 }
@@ -254,15 +281,22 @@ func (rd *reading) askDefaults(s *socket) error {
 	var questions []ip.Question
 	for _, f := range ip.Families() {
 		shown := slices.ContainsFunc(rd.Defaults, func(r ip.Route) bool { return ip.FamilyOf(r.Dst.Addr()) == f })
-		if !shown || rd.hidden.Of(f) {
+		if !shown || rd.hidden.Of(f) != nil {
 			questions = append(questions, ip.Question{Dst: f.Elsewhere()})
 		}
 	}
 	answers, _, err := ask(s, rd.names, rd.noARP, questions)
 	for i, a := range answers {
-		if a.Kind == ip.Unicast && a.Link != "" {
-			rd.prefer(a.Link, a.Source)
-			rd.Defaults = slices.Insert(rd.Defaults, 0, ip.Route{Dst: ip.FamilyOf(questions[i].Dst).All(), Via: a.Gateway, Link: a.Link})
+		if a.Kind != ip.Unicast || a.Link == "" {
+			continue
+		}
+		f := ip.FamilyOf(questions[i].Dst)
+		rd.prefer(a.Link, a.Source)
+		rd.Defaults = slices.Insert(rd.Defaults, 0, ip.Route{Dst: f.All(), Via: a.Gateway, Link: a.Link})
+		if r := rd.hidden.Of(f); r != nil {
+			if index, ok := indexOf(rd.names, a.Link); ok {
+				rd.narrow(*r, []hop{{link: index}})
+			}
 		}
 	}
 	return err

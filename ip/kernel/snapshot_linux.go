@@ -15,11 +15,11 @@ type reading struct {
 	ip.Snapshot
 	scope      ip.Scope
 	scopeLinks map[string]bool
-	names      map[uint32]string // of all links, by index
-	noARP      map[string]bool   // links that resolve no addresses
-	own        map[uint32]string // of the links in scope, by index
-	seed       maphash.Seed      // of Others.Sum
-	hidden     ip.Dual[bool]     // a default route of the main table does not name its interface
+	names      map[uint32]string      // of all links, by index
+	noARP      map[string]bool        // links that resolve no addresses
+	own        map[uint32]string      // of the links in scope, by index
+	seed       maphash.Seed           // of Others.Sum
+	hidden     ip.Dual[*routeMessage] // a default route of the main table that does not name its interface
 }
 
 // Snapshot reads the namespace. The parts are read one after the other: what changes meanwhile shows in the next one.
