@@ -142,14 +142,14 @@ func (k *Kernel) concerns(m message) bool {
 }
 
 // concernsRoute lets through what a snapshot or an answer to a question could show: Tulle's routes and those over its links, default
-// routes, and what overlaps the networks or covers an address that matters. A routing daemon changes thousands of others.
+// routes, those that name an MTU, and what overlaps the networks or covers an address that matters. A routing daemon changes thousands of others.
 func (k *Kernel) concernsRoute(m message) bool {
 	if len(m.data) >= unix.SizeofRtMsg && binary.NativeEndian.Uint32(m.data[8:])&unix.RTM_F_CLONED != 0 {
 		return false
 	}
 	r, ok := parseRoute(m)
 	own := k.ownLinks.Load()
-	if !ok || own == nil || r.protocol == ip.Protocol || r.dst.Bits() == 0 {
+	if !ok || own == nil || r.protocol == ip.Protocol || r.dst.Bits() == 0 || r.mtu != 0 {
 		return true
 	}
 	hops := r.hops

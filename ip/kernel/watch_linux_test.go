@@ -175,6 +175,7 @@ func TestWatchTellsRoutesThatMatter(t *testing.T) {
 		{"elsewhere by Tulle's link", "198.18.0.0/24 dev flannel.1", true},
 		{"elsewhere by Tulle's link, a nexthop object", "198.18.0.0/24 nhid 8", true},
 		{"elsewhere by Tulle's link, several hops", "198.18.0.0/24 nexthop via 192.0.2.8 nexthop dev flannel.1", true},
+		{"elsewhere with an MTU", "198.18.0.0/24 via 192.0.2.9 mtu 1400", true},
 		{"elsewhere, of Tulle's protocol", "198.18.0.0/24 via 192.0.2.9 proto 84", true},
 	} {
 		for _, verb := range []string{"add", "del"} {
