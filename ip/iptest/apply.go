@@ -199,7 +199,7 @@ func (k *Kernel) deleteLink(name string) {
 func anyAddr(netip.Addr) bool { return true }
 
 func (k *Kernel) dropRoutes(link string, which func(dst netip.Addr) bool) {
-	maps.DeleteFunc(k.routes, func(_ routeID, r ip.Route) bool { return r.Link == link && which(r.Dst.Addr()) })
+	k.routes.deleteFunc(func(r ip.Route) bool { return r.Link == link && which(r.Dst.Addr()) })
 }
 
 func (k *Kernel) dropNeighbors(link string, which func(netip.Addr) bool) {
@@ -217,7 +217,7 @@ func (k *Kernel) setSysctl(s ip.Sysctl) error {
 	case s.Key == forwardingKey(ip.IPv4) && s.Value != before:
 		maps.DeleteFunc(k.sysctls, func(key string, s ip.Sysctl) bool { return s.Link != "" && isForwarding(key) })
 	case s.Key == forwardingKey(ip.IPv6) && s.Value != "0":
-		maps.DeleteFunc(k.routes, func(_ routeID, r ip.Route) bool {
+		k.routes.deleteFunc(func(r ip.Route) bool {
 			return r.Protocol == ip.ProtocolRA && r.Dst.Bits() == 0 && k.setting(ip.LinkSetting(ip.IPv6, r.Link, "accept_ra", "").Key) != "2"
 		})
 	}
@@ -268,23 +268,16 @@ func (k *Kernel) applyRoute(del bool, r ip.Route) error {
 		return syscall.EINVAL
 	}
 	r.Dst = r.Dst.Masked()
-	k.routes[routeID{r.Dst, r.Metric}] = r
+	k.routes.put(r)
 	return nil
 }
 
 // deleteRoute deletes the route that is r in all that a deletion names; metric 0 and no link stand for any.
 func (k *Kernel) deleteRoute(r ip.Route) {
-	var found []ip.Route
-	for _, have := range k.routes {
-		if have.Dst == r.Dst && have.Protocol == r.Protocol && have.Via == r.Via &&
-			(r.Metric == 0 || r.Metric == have.Metric) && (r.Link == "" || r.Link == have.Link) {
-			found = append(found, have)
-		}
-	}
-	if len(found) > 0 {
-		first := slices.MinFunc(found, func(a, b ip.Route) int { return cmp.Compare(a.Metric, b.Metric) })
-		delete(k.routes, routeID{first.Dst, first.Metric})
-	}
+	k.routes.deleteFirst(r.Dst, func(have ip.Route) bool {
+		return have.Protocol == r.Protocol && have.Via == r.Via &&
+			(r.Metric == 0 || r.Metric == have.Metric) && (r.Link == "" || r.Link == have.Link)
+	})
 }
 
 func (k *Kernel) applyOpening(del bool, o ip.Opening) error {

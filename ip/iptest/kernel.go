@@ -23,7 +23,7 @@ type Kernel struct {
 	addrs         map[ip.Addr]bool
 	fdb           map[fdbID]netip.Addr
 	neighbors     map[neighborID]ip.MAC
-	routes        map[routeID]ip.Route
+	routes        routes
 	unreachable   map[ip.UnreachableRoute]bool
 	policy        []Rule       // before that of the main table
 	others        []TableRoute // of other programs, which Apply cannot make
@@ -51,10 +51,6 @@ type (
 		link string
 		ip   netip.Addr
 	}
-	routeID struct {
-		dst    netip.Prefix
-		metric uint32
-	}
 	tableID struct {
 		net    string // name of the network
 		family ip.Family
@@ -74,7 +70,7 @@ func New() *Kernel {
 		addrs:       map[ip.Addr]bool{},
 		fdb:         map[fdbID]netip.Addr{},
 		neighbors:   map[neighborID]ip.MAC{},
-		routes:      map[routeID]ip.Route{},
+		routes:      routes{},
 		unreachable: map[ip.UnreachableRoute]bool{},
 		tables:      map[tableID]ip.Table{},
 		guards:      map[tableID]*guard{},

@@ -33,7 +33,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Lacks[kind] = true
 		}
 	}
-	for _, r := range k.routes {
+	for r := range k.routes.all() {
 		switch {
 		case owns(scope, r):
 			s.Owned.Routes = append(s.Owned.Routes, r)
@@ -210,7 +210,7 @@ func (k *Kernel) lookup(interfaces []ip.Interface, addr netip.Addr) (best ip.Rou
 			}
 		}
 	}
-	for _, r := range k.routes {
+	if r, ok := k.routes.lookup(addr); ok {
 		consider(r)
 	}
 	return best, ok
@@ -293,7 +293,7 @@ func (k *Kernel) othersIn(scope ip.Scope) ip.Others {
 			}
 		}
 	}
-	for _, r := range k.routes {
+	for r := range k.routes.all() {
 		if !owns(scope, r) {
 			add(r.Dst, r)
 		}
