@@ -151,9 +151,11 @@ func decode(raw json.RawMessage) (d data, mac ip.MAC, err error) {
 	}
 	d, ok := usual(raw)
 	if !ok {
-		if err := json.Unmarshal(raw, &d); err != nil {
+		var unusual data // an own variable, for it is allocated
+		if err := json.Unmarshal(raw, &unusual); err != nil {
 			return d, mac, fmt.Errorf("decode backend data: %w", err)
 		}
+		d = unusual
 	}
 	mac, err = ip.ParseMAC(d.VtepMAC)
 	return d, mac, err

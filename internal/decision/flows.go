@@ -87,7 +87,7 @@ func bridges(interfaces []ip.Interface, own netip.Prefix, except []string) []str
 
 // union returns a with what of b it lacks.
 func union[T comparable](a, b []T) []T {
-	out := slices.Clone(a)
+	out := slices.Clip(a)
 	for _, v := range b {
 		if !slices.Contains(out, v) {
 			out = append(out, v)

@@ -33,12 +33,15 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Lacks[kind] = true
 		}
 	}
+	var others []ip.Route
 	for r := range k.routes.all() {
-		switch {
-		case owns(scope, r):
+		if owns(scope, r) {
 			s.Owned.Routes = append(s.Owned.Routes, r)
-		case r.Via.IsValid() && inNetworks(scope, r.Dst):
-			s.Foreign = append(s.Foreign, r)
+		} else {
+			others = append(others, r)
+			if r.Via.IsValid() && inNetworks(scope, r.Dst) {
+				s.Foreign = append(s.Foreign, r)
+			}
 		}
 		if r.Dst.Bits() == 0 {
 			s.Defaults = append(s.Defaults, r)
@@ -69,7 +72,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 			s.Defaults = append(s.Defaults, ip.Route{Dst: f.All(), Via: a.Gateway, Link: a.Link})
 		}
 	}
-	s.Paths, s.Others = k.paths(scope.Paths), k.othersIn(scope)
+	s.Paths, s.Others = k.paths(scope.Paths), k.othersIn(scope, others)
 	return s, nil
 }
 
@@ -274,8 +277,8 @@ func (k *Kernel) lookupIn(table uint32, interfaces []ip.Interface, addr netip.Ad
 	return best, ok
 }
 
-// othersIn is what decides where packets go, beside Tulle's routes.
-func (k *Kernel) othersIn(scope ip.Scope) ip.Others {
+// othersIn is what decides where packets go, beside Tulle's routes: the other routes of the main table, and what is not in that.
+func (k *Kernel) othersIn(scope ip.Scope, routes []ip.Route) ip.Others {
 	var o ip.Others
 	add := func(dst netip.Prefix, what any) {
 		h := fnv.New64a()
@@ -293,10 +296,8 @@ func (k *Kernel) othersIn(scope ip.Scope) ip.Others {
 			}
 		}
 	}
-	for r := range k.routes.all() {
-		if !owns(scope, r) {
-			add(r.Dst, r)
-		}
+	for _, r := range routes {
+		add(r.Dst, r)
 	}
 	for _, r := range k.others {
 		add(r.Dst, r)
