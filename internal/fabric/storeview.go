@@ -60,10 +60,16 @@ func (f *Fabric) openCache(set subnet.Set, ok bool) {
 		return
 	}
 	v.opened = true
-	if ok && set.Network != nil && v.cache.Holds(set) {
-		v.cache.Written(set)
-		f.keeper.hurry()
-	} else if v.cached = f.cachedView(); v.cached != nil {
+	if ok && set.Network != nil {
+		if leases, former, same := v.cache.Recall(set); same {
+			set.Leases = leases
+			v.cache.Written(set)
+			v.memory.Restore(set, former)
+			f.keeper.hurry()
+			return
+		}
+	}
+	if v.cached = f.cachedView(); v.cached != nil {
 		v.cache.Written(v.cached.Set)
 		v.memory.Restore(v.cached.Set, v.cached.Former)
 	}

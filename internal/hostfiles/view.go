@@ -145,20 +145,29 @@ func leasesOf(kept []cachedLease) ([]*subnet.Lease, error) {
 	return leases, nil
 }
 
-// remember adds what the store does not tell: the leases that are gone. A view with more than the store's own must be read at
-// the next start, whatever the store shows by then: no view of the store has its sum.
-func (k *cachedView) remember(former []*subnet.Lease) {
-	more := len(former) > 0
+// remember adds what the store does not tell: the leases that are gone, and since when the others have stood. If that is too much for the
+// stamp, the view must be read at the next start, whatever the store shows by then: no view of the store has its sum.
+func (k *cachedView) remember(former []*subnet.Lease) error {
 	slices.SortFunc(former, subnet.CompareSubnetClaims)
 	for _, l := range former {
 		k.Former = append(k.Former, cacheLease(l))
 	}
-	for _, l := range k.Leases {
-		more = more || l.Standing != (cachedStanding{})
+	memory := cachedMemory{Former: k.Former, Standing: map[int]cachedStanding{}}
+	for i, l := range k.Leases {
+		if l.Standing != (cachedStanding{}) {
+			memory.Standing[i] = l.Standing
+		}
 	}
-	if more {
+	packed, err := memory.pack()
+	if err != nil {
+		return err
+	}
+	if len(packed) > mostMemory {
 		k.stamp.sum = [len(k.stamp.sum)]byte{}
+		return nil
 	}
+	k.stamp.sum, k.stamp.memory = with(k.stamp.sum, packed), packed
+	return nil
 }
 
 func newCachedView(from Origin, set subnet.Set, network subnet.Network, read time.Time) cachedView {
@@ -167,7 +176,7 @@ func newCachedView(from Origin, set subnet.Set, network subnet.Network, read tim
 		Network: cachedNetwork{Type: network.Backend.Type, Options: network.Backend.Options, Revision: network.Revision},
 		Leases:  make([]cachedLease, 0, len(set.Leases)),
 	}
-	k.stamp = stamp{set.Revision, sumView(from, set, network)}
+	k.stamp = stamp{revision: set.Revision, sum: sumView(from, set, network)}
 	for _, f := range ip.Families() {
 		k.Network.Pools.Set(f, cachedPool(network.Pools.Of(f)))
 	}

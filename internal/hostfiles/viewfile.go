@@ -29,10 +29,15 @@ func NewViewFile(dir string, from Origin, result func(error)) *ViewFile {
 	return &ViewFile{writer: newWriter(ViewEvery, result), dir: dir, from: from}
 }
 
-// Holds reports whether a view of the store is the one on disk: then there is nothing to compare.
-func (v *ViewFile) Holds(set subnet.Set) bool {
+// Recall reports whether a view of the store is the one on disk: then there is nothing to compare. It returns its leases with their standing,
+// and those that were gone.
+func (v *ViewFile) Recall(set subnet.Set) (leases, former []*subnet.Lease, ok bool) {
 	stamp, err := readStamp(v.dir)
-	return err == nil && stamp.sum == sumView(v.from, set, *set.Network) && set.Revision >= stamp.revision
+	if err != nil || set.Revision < stamp.revision || stamp.sum != with(sumView(v.from, set, *set.Network), stamp.memory) {
+		return nil, nil, false
+	}
+	leases, former, err = stamp.recall(set.Leases)
+	return leases, former, err == nil
 }
 
 // Read reads what is on disk, as ReadView does.
@@ -51,7 +56,9 @@ func (v *ViewFile) Offer(set subnet.Set, network *subnet.Network, memory *subnet
 	read, former := time.Now(), memory.Former()
 	v.put(func() error {
 		view := newCachedView(v.from, set, *network, read)
-		view.remember(former)
+		if err := view.remember(former); err != nil {
+			return err
+		}
 		return view.write(v.dir)
 	})
 }

@@ -1,30 +1,46 @@
 package hostfiles
 
 import (
+	"bytes"
+	"compress/flate"
 	"compress/gzip"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"slices"
 
 	"tulle/internal/regularfile"
 	"tulle/ip"
 	"tulle/subnet"
 )
 
-// stamp tells one view from others without all that is in it. It is in the header of the cached view's file (RFC 1952, FEXTRA),
-// where programs that do not know it pass over it.
+// stamp tells one view from others without all that is in it, and has what the store does not tell of it. It is in the header of the
+// cached view's file (RFC 1952, FEXTRA), where programs that do not know it pass over it.
 type stamp struct {
 	revision subnet.Revision
-	sum      [sha256.Size]byte
+	sum      [sha256.Size]byte // of the view and the memory
+	memory   []byte            // see cachedMemory.pack; empty if there is nothing to remember
 }
 
-// stampID is what RFC 1952 wants before an extra field: two bytes for its kind and two for its length, 8 + 32.
-const stampID = "Tv\x28\x00"
+// The parts of an extra field begin with two bytes for their kind and two for their length (RFC 1952): for the first one 8 + 32.
+const (
+	stampID  = "Tv\x28\x00"
+	memoryID = "Tm"
+)
+
+// mostMemory bounds what is remembered in a stamp, in bytes: an extra field has less than 64 KiB. It is enough for some hundred leases that are gone.
+const mostMemory = 60 << 10
 
 func (s stamp) encode() []byte {
-	return append(binary.LittleEndian.AppendUint64([]byte(stampID), uint64(s.revision)), s.sum[:]...)
+	extra := append(binary.LittleEndian.AppendUint64([]byte(stampID), uint64(s.revision)), s.sum[:]...)
+	if len(s.memory) == 0 {
+		return extra
+	}
+	return append(binary.LittleEndian.AppendUint16(append(extra, memoryID...), uint16(len(s.memory))), s.memory...)
 }
 
 // readStamp reads the stamp of the cached view below dir, and nothing else of it.
@@ -38,13 +54,72 @@ func readStamp(dir string) (s stamp, err error) {
 	if err != nil {
 		return s, err
 	}
+	const size = len(stampID) + 8 + len(s.sum)
 	extra := r.Extra
-	if len(extra) != len(stampID)+8+len(s.sum) || string(extra[:len(stampID)]) != stampID {
+	if len(extra) < size || string(extra[:len(stampID)]) != stampID {
 		return s, errors.New("it has no stamp")
 	}
 	s.revision = subnet.Revision(binary.LittleEndian.Uint64(extra[len(stampID):]))
 	copy(s.sum[:], extra[len(stampID)+8:])
+	if rest := extra[size:]; len(rest) > len(memoryID)+2 && string(rest[:len(memoryID)]) == memoryID {
+		s.memory = rest[len(memoryID)+2:]
+	}
 	return s, nil
+}
+
+// with returns the sum of a view and what is remembered beside it.
+func with(view [sha256.Size]byte, memory []byte) [sha256.Size]byte {
+	if len(memory) == 0 {
+		return view
+	}
+	return sha256.Sum256(append(view[:], memory...))
+}
+
+// cachedMemory is what the store does not tell of a view.
+type cachedMemory struct {
+	Former   []cachedLease          `json:"former,omitempty"`   // that are gone
+	Standing map[int]cachedStanding `json:"standing,omitempty"` // by the index of the lease
+}
+
+// pack returns nothing if there is nothing to remember.
+func (m cachedMemory) pack() ([]byte, error) {
+	if len(m.Former) == 0 && len(m.Standing) == 0 {
+		return nil, nil
+	}
+	var packed bytes.Buffer
+	w, err := flate.NewWriter(&packed, flate.BestSpeed)
+	if err == nil {
+		err = json.NewEncoder(w).Encode(m)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pack what is remembered of a view: %w", err)
+	}
+	return packed.Bytes(), nil
+}
+
+// recall gives the leases of the view that is in the file their standing, and returns them with those that are gone.
+func (s stamp) recall(leases []*subnet.Lease) (standing, former []*subnet.Lease, err error) {
+	if len(s.memory) == 0 {
+		return leases, nil, nil
+	}
+	var m cachedMemory
+	if err := json.NewDecoder(io.LimitReader(flate.NewReader(bytes.NewReader(s.memory)), maxView)).Decode(&m); err != nil {
+		return nil, nil, err
+	}
+	standing = slices.Clone(leases)
+	for i, since := range m.Standing {
+		if i < 0 || i >= len(leases) {
+			return nil, nil, fmt.Errorf("there is no lease %d", i)
+		}
+		l := *leases[i]
+		l.Standing = subnet.Standing(since)
+		standing[i] = &l
+	}
+	former, err = leasesOf(m.Former)
+	return standing, former, err
 }
 
 // sumView sums up a view, the configuration in force, and where they come from. A lease that changes has another revision.

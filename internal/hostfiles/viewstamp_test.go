@@ -3,6 +3,7 @@ package hostfiles
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ func TestStamp(t *testing.T) {
 		from, set := from, set
 		set.Leases = slices.Clone(set.Leases)
 		change(&from, &set)
-		return NewViewFile(dir, from, nil).Holds(set)
+		_, _, same := NewViewFile(dir, from, nil).Recall(set)
+		return same
 	}
 	if !shown(func(_ *Origin, set *subnet.Set) { set.Revision++ }) {
 		t.Error("the same leases are not the same view")
@@ -47,6 +49,10 @@ func TestStamp(t *testing.T) {
 			t.Errorf("%s: the same view", name)
 		}
 	}
+	leases, former, same := NewViewFile(dir, from, nil).Recall(set)
+	if !same || !slices.Equal(leases, set.Leases) || len(former) > 0 {
+		t.Errorf("%v, former %v, same %v, want the leases as they are", leases, former, same)
+	}
 	view.stamp = stamp{}
 	if err := view.write(dir); err != nil {
 		t.Fatal(err)
@@ -59,5 +65,63 @@ func TestStamp(t *testing.T) {
 	}
 	if shown(func(*Origin, *subnet.Set) {}) {
 		t.Error("garbage is the same view")
+	}
+}
+
+// What is remembered beside the leases comes with the stamp as long as it fits, and is read with the view otherwise.
+func TestStampRemembers(t *testing.T) {
+	from := Origin{ConfigKey: "/n/config", Endpoints: []string{"http://a:2379"}}
+	set := crowd(t, 3)
+	ranked := set
+	ranked.Leases = slices.Clone(set.Leases)
+	stood := *set.Leases[1]
+	stood.Standing = subnet.Standing{Subnets: 7, Attrs: 9}
+	ranked.Leases[1] = &stood
+	for _, gone := range []int{0, 1, 100, 10_000} {
+		dir := t.TempDir()
+		former := []*subnet.Lease{}
+		for _, l := range crowd(t, gone).Leases {
+			l.Standing.Gone = 5
+			former = append(former, l)
+		}
+		view := newCachedView(from, ranked, *set.Network, time.Time{})
+		if err := view.remember(slices.Clone(former)); err != nil {
+			t.Fatal(err)
+		}
+		if err := view.write(dir); err != nil {
+			t.Fatal(err)
+		}
+		if whole, err := ReadView(dir, from); err != nil || !reflect.DeepEqual(whole.Set.Leases, ranked.Leases) || len(whole.Former) != gone {
+			t.Errorf("%d gone: read as a whole: %v", gone, err)
+		}
+		file := NewViewFile(dir, from, nil)
+		leases, recalled, same := file.Recall(set)
+		if fits := gone < 10_000; same != fits {
+			t.Errorf("%d gone: recalled: %v, want %v", gone, same, fits)
+		} else if fits && (!reflect.DeepEqual(leases, ranked.Leases) || !reflect.DeepEqual(recalled, former)) {
+			t.Errorf("%d gone: recalled %v and %v", gone, leases, recalled)
+		}
+		if set.Leases[1].Standing != (subnet.Standing{}) {
+			t.Fatal("a lease of the store has been changed")
+		}
+		other := set
+		other.Leases = set.Leases[1:]
+		if _, _, same := file.Recall(other); same {
+			t.Errorf("%d gone: another view is the same", gone)
+		}
+	}
+
+	// A header that was damaged is of no use, whatever it says.
+	view := newCachedView(from, ranked, *set.Network, time.Time{})
+	if err := view.remember(nil); err != nil {
+		t.Fatal(err)
+	}
+	view.stamp.memory[len(view.stamp.memory)/2] ^= 1
+	dir := t.TempDir()
+	if err := view.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, same := NewViewFile(dir, from, nil).Recall(set); same {
+		t.Error("what is remembered was damaged, and counts")
 	}
 }
