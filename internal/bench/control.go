@@ -170,7 +170,7 @@ func (w *world) bare(ctx context.Context) error {
 	if err := w.host.Status(ctx, &st); err != nil {
 		return err
 	}
-	if err := w.host.Shutdown(); err != nil || st.Of("").Lease == nil {
+	if err := w.host.Reinstall(); err != nil || st.Of("").Lease == nil {
 		return err
 	}
 	var own subnet.Subnets

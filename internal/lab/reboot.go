@@ -37,6 +37,14 @@ func (h *Host) Shutdown() error {
 	return nil
 }
 
+// Reinstall is Shutdown of a host that has its disk wiped as well.
+func (h *Host) Reinstall() error {
+	if err := h.Shutdown(); err != nil {
+		return err
+	}
+	return os.RemoveAll(h.stateDir())
+}
+
 // deleteRoutes deletes Tulle's routes.
 func (h *Host) deleteRoutes() error {
 	routes, err := h.Netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: ip.Protocol}, netlink.RT_FILTER_PROTOCOL)
