@@ -58,7 +58,7 @@ func (h *Holdback) Reason() string {
 func suddenLoss(last, now []*Lease) bool {
 	lost := 0
 	for i, j := range Changes(last, now) {
-		if i >= 0 && (j < 0 || now[j].Created != last[i].Created) {
+		if i >= 0 && (j < 0 || now[j] != last[i] && now[j].Created != last[i].Created) { // those that are shared need not be looked at
 			lost++
 		}
 	}
