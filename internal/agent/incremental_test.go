@@ -15,7 +15,7 @@ import (
 )
 
 // However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do. They go on
-// beside odd leases, and refused ones.
+// beside odd leases, refused ones, and those that the backend cannot serve.
 func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 	for name, config := range map[string]string{
 		"vxlan":     `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`,
@@ -24,6 +24,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 		"direct":    `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{"Type":"vxlan","DirectRouting":true}}`,
 		"host-gw":   `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{"Type":"host-gw"}}`,
 		"ipip":      `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","Backend":{"Type":"ipip"}}`,
+		"dual":      `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0","EnableIPv6":true,"IPv6Network":"fc00:5::/48"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			backend := "vxlan"
@@ -33,12 +34,18 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 			simulate(t, config, 1, func(t *testing.T, w *world) {
 				r := rand.New(rand.NewPCG(1, 0))
 				h := w.hosts[0]
+				w.dual = name == "dual"
 				for i, key := range oddKeys() {
 					w.putPeer(key, fmt.Sprintf("172.30.0.%d", 220+i/2), fmt.Sprintf("02:00:00:00:01:%02x", i), backend)
 				}
 				for i, key := range []string{"subnets/10.9.1.0-24", "subnets/10.5.0.0-24"} { // outside of the network, and reserved
 					w.putPeer(key, fmt.Sprintf("172.30.0.%d", 240+i), fmt.Sprintf("02:00:00:00:02:%02x", i), backend)
 				}
+				w.putPeer("subnets/10.5.60.0-24", "172.30.0.242", "02:00:00:00:02:42", "udp")
+				w.putPeer("subnets/10.5.61.0-24", "172.30.0.243", "none", backend)
+				w.putPeer(sameMAC[0], "172.30.0.244", "02:00:00:00:03:00", backend)
+				w.putPeer(sameMAC[1], "172.30.0.245", "02:00:00:00:03:00", backend)
+				w.putLease("subnets/10.5.64.0-24", flannelLease("172.30.0.246", "02:00:00:00:02:46"), backend) // in dual networks it lacks a family
 				h.change = func(cfg *Config) {
 					cfg.Networks[0].Options.PeerFilter, cfg.Networks[0].Options.SourceCheck = name != "open", name != "unchecked"
 				}
@@ -68,7 +75,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 						t.Fatalf("step %d: the kernel lacks %s", step, d[0])
 					}
 				}
-				if n := h.agent.Status().Work.Incremental; n < 20 {
+				if n := h.agent.Status().Work.Incremental; n < 60 {
 					t.Errorf("%d incremental passes beside odd leases in 300 steps", n)
 				}
 			})
@@ -84,8 +91,42 @@ func oddKeys() []string {
 // aroundOdd is a lease around the small one.
 const aroundOdd = "subnets/10.5.40.0-24"
 
+// sameMAC are of leases of two hosts with one MAC: the second is not served while the first is there.
+var sameMAC = [...]string{"subnets/10.5.62.0-24", "subnets/10.5.63.0-24"}
+
+// putPeer stores the lease of a host, of both families where w is dual.
 func (w *world) putPeer(key, public, mac, backend string) {
-	w.store.Put(key, strings.Replace(flannelLease(public, mac), `"vxlan"`, strconv.Quote(backend), 1), 0)
+	value := flannelLease(public, mac)
+	if w.dual {
+		value = dualLease(public, mac)
+	}
+	w.putLease(w.peerKey(key), value, backend)
+}
+
+func (w *world) putLease(key, value, backend string) {
+	w.store.Put(key, strings.Replace(value, `"vxlan"`, strconv.Quote(backend), 1), 0)
+}
+
+// peerKey is the key of a lease of the families of w. The IPv6 subnet is numbered as the IPv4 one is.
+func (w *world) peerKey(key string) string {
+	var n, rest, bits int
+	if _, err := fmt.Sscanf(key, "subnets/10.5.%d.%d-%d", &n, &rest, &bits); err != nil || !w.dual {
+		return key
+	}
+	return fmt.Sprintf("%s_fc00:5:0:%x::-%d", key, n, bits+40)
+}
+
+// deletePeer deletes the leases of a peer, of one family or both.
+func (w *world) deletePeer(key string) {
+	w.store.Delete(key)
+	w.store.Delete(w.peerKey(key))
+}
+
+// dualLease is flannelLease for both families.
+func dualLease(public, mac string) string {
+	addr := netip.MustParseAddr(public).As4()
+	v6 := fmt.Sprintf(`"PublicIPv6":"fd30::%x:%x:%x:%x","BackendV6Data":{"VNI":1,"VtepMAC":%q}`, addr[0], addr[1], addr[2], addr[3], mac)
+	return strings.Replace(flannelLease(public, mac), `"PublicIPv6":null`, v6, 1)
 }
 
 // churn makes a change to the leases of hosts that do not live: most are good, and some in the way of others.
@@ -114,13 +155,23 @@ func (w *world) churn(r *rand.Rand, backend string) {
 		i := r.IntN(2) // of those that stand alone
 		w.putPeer(oddKeys()[2+i], fmt.Sprintf("172.30.0.%d", 230+2*r.IntN(8)+i), fmt.Sprintf("02:00:00:00:01:%02x", 2+i), backend)
 		return
+	case 9:
+		w.deletePeer(sameMAC[r.IntN(2)])
+		return
+	case 10:
+		i := r.IntN(2)
+		w.putPeer(sameMAC[i], fmt.Sprintf("172.30.0.%d", 244+i), fmt.Sprintf("02:00:00:00:03:%02x", r.IntN(3)/2), backend)
+		return
+	case 11:
+		w.putLease(key, flannelLease(public, mac), backend)
+		return
 	}
 	if r.IntN(3) == 0 {
-		w.store.Delete(key)
-		w.store.Delete(aroundOdd)
+		w.deletePeer(key)
+		w.deletePeer(aroundOdd)
 		for _, odd := range []string{"subnets/10.5.%d.128-25", "subnets/10.5.%d.0-23"} {
-			w.store.Delete(fmt.Sprintf(odd, n&^1))
-			w.store.Delete(fmt.Sprintf(odd, n))
+			w.deletePeer(fmt.Sprintf(odd, n&^1))
+			w.deletePeer(fmt.Sprintf(odd, n))
 		}
 		return
 	}

@@ -31,6 +31,7 @@ const dualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc
 
 // world is a store and some hosts on one segment, all in memory and in the clock of a bubble.
 type world struct {
+	dual  bool // peers that are put into the store have both families
 	t     *testing.T
 	store *subnettest.Store
 	hosts []*node

@@ -10,10 +10,9 @@ import (
 	"tulle/subnet"
 )
 
-// baseline is what a full pass leaves, and what an incremental pass goes on from. There is one only while
-// all leases that may be used are served by the backend. Most are independent: each a subnet of the network's length that overlaps no other, of a host of
-// its own that lies outside of the network. What such a lease is worth depends on no other, unless it touches one of the odd ones, which are the rest,
-// and those that are refused.
+// baseline is what a full pass leaves, and what an incremental pass goes on from. Most leases are independent: each a subnet of the network's length
+// that overlaps no other, of a host of its own that lies outside of the network. What such a lease is worth depends on no other, unless it touches one
+// of the odd ones, which are the rest, those that are refused, and those that the backend cannot serve.
 type baseline struct {
 	set      subnet.Set   // of the store
 	facts    facts        // without what is kept here
@@ -23,8 +22,9 @@ type baseline struct {
 	links    ip.Dual[[]string] // that routes lead over
 	peers    []routedPeer
 	usage    usage
-	odd      []*subnet.Lease // that are not independent, or refused
-	refused  []subnet.Problem
+	odd      []*subnet.Lease  // that are not independent, or left out
+	leftOut  []subnet.Problem // leases that are refused or not served
+	unserved ip.State         // what would be wanted for those that are not served, if there were no others: one may be in their way
 }
 
 // usage counts the leases that use a subnet or a host's address.
@@ -110,30 +110,40 @@ func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
 	if v.lacking != nil || v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
 		return
 	}
-	if len(d.Unserved) > 0 || len(v.snap.Foreign) > 0 {
+	ownKey := subnet.KeyOf(v.self.Subnets)
+	if len(v.snap.Foreign) > 0 || slices.ContainsFunc(d.Unserved, func(p subnet.Problem) bool { return p.Key == ownKey }) {
 		return
 	}
-	b := &baseline{set: v.set.Set, facts: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers, refused: d.refused}
+	b := &baseline{set: v.set.Set, facts: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers, leftOut: d.problems}
+	if len(d.Unserved) > 0 {
+		unserved := keysOf(d.Unserved)
+		b.unserved, _ = f.decidePeers(v.host, v.self, slices.DeleteFunc(slices.Clone(d.usable), func(l *subnet.Lease) bool { return !unserved[subnet.KeyOf(l.Subnets)] }))
+	}
 	b.facts.set, b.facts.snap.Owned, b.facts.snap.Paths, b.facts.host.Paths = storeView{}, ip.State{}, nil, nil
 	for _, family := range ip.Families() {
 		b.links.Set(family, decision.LinksToHosts(d.Want, family))
 	}
-	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) && slices.Equal(last.refused, b.refused) {
+	if last := f.lastBaseline; last != nil && slices.Equal(last.set.Leases, b.set.Leases) && slices.Equal(last.leftOut, b.leftOut) {
 		b.usage, b.odd = last.usage, last.odd
 		f.baseline = b
 		return
 	}
 	b.usage = newUsage(b.set.Leases)
-	refused := map[string]bool{}
-	for _, r := range b.refused {
-		refused[r.Key] = true
-	}
+	leftOut := keysOf(b.leftOut)
 	for _, l := range b.set.Leases {
-		if !b.usage.independent(f.network, l) || len(refused) > 0 && refused[subnet.KeyOf(l.Subnets)] {
+		if !b.usage.independent(f.network, l) || len(leftOut) > 0 && leftOut[subnet.KeyOf(l.Subnets)] {
 			b.odd = append(b.odd, l)
 		}
 	}
 	f.baseline = b
+}
+
+func keysOf(problems []subnet.Problem) map[string]bool {
+	keys := make(map[string]bool, len(problems))
+	for _, p := range problems {
+		keys[p.Key] = true
+	}
+	return keys
 }
 
 // setPaths keeps the paths to the hosts of leases that were added, and forgets those of leases that were removed.

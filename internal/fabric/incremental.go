@@ -101,7 +101,8 @@ func (c *Change) decide(ctx context.Context, kernel ip.Kernel) bool {
 	c.Former, unserved = f.decidePeers(before, b.facts.self, d.removed)
 	c.Want, unservedNow = f.decidePeers(now, b.facts.self, usable)
 	c.paths = now.Paths
-	return len(unserved)+len(unservedNow) == 0 && !b.want.Meets(c.Former, c.Want) && b.linksKnown(c.Want) && f.holdsInvariants(b, c.Want, usable)
+	return len(unserved)+len(unservedNow) == 0 && !b.want.Meets(c.Former, c.Want) && !b.unserved.Meets(ip.State{}, c.Former) &&
+		b.linksKnown(c.Want) && f.holdsInvariants(b, c.Want, usable)
 }
 
 // lookupPaths asks for the route to each address; one without a route is absent.
