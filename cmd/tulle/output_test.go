@@ -7,8 +7,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -32,7 +34,9 @@ func TestPrintStatus(t *testing.T) {
 				{Node: "h2", Subnets: []netip.Prefix{prefix("10.5.2.0/24"), prefix("fc00:5:0:2::/64")}, Public: []netip.Addr{addr("172.30.0.2"), addr("fd30::2")}, Via: "mixed"},
 				{Subnets: []netip.Prefix{prefix("10.5.30.0/24")}, Public: []netip.Addr{addr("172.30.0.30")}, Via: "vxlan"},
 			},
+			Ready: true, FullOnly: &fabric.FullOnly{Text: "2 routes of others lead into the network", Since: time.Unix(0, 0)},
 		}},
+		Time:    time.Unix(60, 0),
 		Uplink:  &agent.UplinkStatus{Link: "eth0", MTU: 1400, Route: prefix("0.0.0.0/0"), Addr: []netip.Addr{addr("172.30.0.1")}, Public: []netip.Addr{addr("203.0.113.1")}},
 		Dropped: agent.Dropped{Strangers: 12, Forged: 3, Injected: 4, Spoofed: 5},
 	}
@@ -45,6 +49,8 @@ func TestPrintStatus(t *testing.T) {
 	for range 25 {
 		full.Troubles.Add(trouble.New(trouble.PeerRefused, "k", "x"))
 	}
+	brief := agent.Status{Ready: true, Node: "h1", Networks: slices.Clone(full.Networks), Time: time.Unix(59, 0)}
+	brief.Networks[0].Network, brief.Networks[0].Lease, brief.Networks[0].Peers = nil, nil, nil
 	for _, tt := range []struct {
 		name   string
 		status agent.Status
@@ -53,6 +59,7 @@ func TestPrintStatus(t *testing.T) {
 		{"all there is to say", full, `h1 is ready
 network  10.5.0.0/16,fc00:5::/48 over vxlan, configuration at revision 7
 subnet   10.5.1.0/24,fc00:5:0:1::/64, reserved, MTU 1430 for containers
+passes   every change takes a full one, since 1970-01-01T00:00:00Z: 2 routes of others lead into the network
 uplink   eth0, MTU 1400 of its route to 0.0.0.0/0, 172.30.0.1, peers send to 203.0.113.1
 dropped  12 packets from strangers: no peer has the address that they came from
 dropped  3 packets from peers: the source inside is not in the sender's subnet
@@ -68,6 +75,7 @@ PEER  SUBNET                       PUBLIC              VIA
 h2    10.5.2.0/24,fc00:5:0:2::/64  172.30.0.2,fd30::2  mixed
 -     10.5.30.0/24                 172.30.0.30         vxlan
 `},
+		{"full passes for less than a minute", brief, "h1 is ready\n"},
 		{"just started", agent.Status{Node: "h1", Reason: "starting"}, "h1 is not ready: starting\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

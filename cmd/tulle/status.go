@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -56,6 +57,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 	fmt.Fprintf(w, "%s is %s\n", shownName(st.Node), shown(state))
 	for _, n := range st.Networks {
 		printNetwork(w, n)
+		printFullOnly(w, n, st.Time)
 	}
 	if st.Uplink != nil {
 		narrow := ""
@@ -115,6 +117,16 @@ func printNetwork(w io.Writer, n fabric.Status) {
 			kind = "reserved"
 		}
 		fmt.Fprintf(w, "subnet   %s, %s, MTU %d for containers\n", list(n.Lease.Subnets), kind, n.MTU)
+	}
+}
+
+// fullOnlyLasting is how long every change takes a full pass until that is worth a line: after a start or a change there is one or the other.
+const fullOnlyLasting = time.Minute
+
+// printFullOnly tells why a network of many peers costs more than it would have to, while that is all that is wrong.
+func printFullOnly(w io.Writer, n fabric.Status, now time.Time) {
+	if o := n.FullOnly; n.Ready && o != nil && now.Sub(o.Since) >= fullOnlyLasting {
+		fmt.Fprintf(w, "passes   every change takes a full one, since %s: %s\n", o.Since.UTC().Format(time.RFC3339), shown(o.Text))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/ip"
 )
 
@@ -240,5 +241,38 @@ func TestNoBaselineAfterAFailure(t *testing.T) {
 		if synctest.Wait(); h.agent.hasBaselines() {
 			t.Error("an incremental pass would go on from one that failed")
 		}
+	})
+}
+
+// While every change takes a full pass, the status says why and since when.
+func TestFullPassesOnly(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		w.start()
+		h := w.hosts[0]
+		obstacle := func() fabric.FullOnly {
+			if o := h.agent.Status().Of("").FullOnly; o != nil {
+				return *o
+			}
+			return fabric.FullOnly{}
+		}
+		h.hasBaseline(w)
+		if o := obstacle(); o != (fabric.FullOnly{}) {
+			t.Errorf("%+v although incremental passes may do", o)
+		}
+		route := ip.Route{Dst: netip.MustParsePrefix("10.5.30.0/24"), Via: netip.MustParseAddr("172.30.0.20"), Link: "eth0", Protocol: 4}
+		h.external(ip.Op{Verb: ip.Add, New: route})
+		w.within(soon, "named", func(*node) bool { return obstacle().Code == fabric.ForeignRoute })
+		first := obstacle()
+		if !strings.Contains(first.Text, "10.5.30.0/24 via 172.30.0.20") {
+			t.Errorf("it says %q", first.Text)
+		}
+		before := h.agent.Status().Work
+		w.store.Put("subnets/10.5.77.0-24", flannelLease("172.30.0.77", "02:00:00:00:00:77"), 0)
+		w.within(soon, "a full pass", func(h *node) bool { return h.agent.Status().Of("").PeerCount == 1 })
+		if now := h.agent.Status().Work; now.Incremental != before.Incremental || obstacle() != first {
+			t.Errorf("%d incremental passes, and then %+v instead of %+v", now.Incremental-before.Incremental, obstacle(), first)
+		}
+		h.external(ip.Op{Verb: ip.Delete, Old: route})
+		w.within(soon, "gone", func(*node) bool { return obstacle() == fabric.FullOnly{} })
 	})
 }

@@ -57,6 +57,16 @@ func metrics() []metric {
 
 func unleased(n fabric.Status) bool { return n.Lease == nil || !n.Lease.Held }
 
+// networks counts those of the host that are so.
+func networks(st agent.Status, are func(fabric.Status) bool) (all int) {
+	for _, n := range st.Networks {
+		if are(n) {
+			all++
+		}
+	}
+	return all
+}
+
 func peers(st agent.Status) (all int) {
 	for _, n := range st.Networks {
 		all += n.PeerCount
@@ -77,12 +87,13 @@ type collector struct {
 	metrics []metric
 	descs   []*prometheus.Desc
 
-	troubles *prometheus.Desc
+	troubles, fullOnly *prometheus.Desc
 }
 
 func newCollector(d Daemon) *collector {
 	c := &collector{daemon: d, metrics: metrics()}
 	c.troubles = prometheus.NewDesc("tulle_trouble", "Things that are wrong, by code: see docs/troubles.md.", []string{"code", "severity"}, nil)
+	c.fullOnly = prometheus.NewDesc("tulle_full_passes_only", "Networks in which every change takes a full pass, by the reason: tulle status --json says more.", []string{"reason"}, nil)
 	for _, m := range c.metrics {
 		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, nil, nil))
 	}
@@ -92,6 +103,7 @@ func newCollector(d Daemon) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.troubles
+	descs <- c.fullOnly
 	for _, d := range c.descs {
 		descs <- d
 	}
@@ -102,6 +114,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	st := c.daemon.Summary()
 	for _, k := range trouble.Kinds() {
 		out <- prometheus.MustNewConstMetric(c.troubles, prometheus.GaugeValue, float64(st.Troubles.Count[k.Code]), string(k.Code), string(k.Severity))
+	}
+	for _, o := range fabric.Obstacles() {
+		out <- prometheus.MustNewConstMetric(c.fullOnly, prometheus.GaugeValue, float64(networks(st, func(n fabric.Status) bool { return n.FullOnly != nil && n.FullOnly.Code == o })), string(o))
 	}
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))

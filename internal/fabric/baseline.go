@@ -105,15 +105,8 @@ func touch(a, b *subnet.Lease) bool {
 	return false
 }
 
-// setBaseline takes note of what a full pass has left, if an incremental pass may go on from there.
+// setBaseline takes note of what a full pass has left for an incremental pass to go on from.
 func (f *Fabric) setBaseline(v facts, d decided, peers []routedPeer) {
-	if v.lacking != nil || v.notHeld != nil || v.unpublished != nil || v.outranked != nil || v.set.cached || f.views.holdback.Reason() != "" {
-		return
-	}
-	ownKey := subnet.KeyOf(v.self.Subnets)
-	if len(v.snap.Foreign) > 0 || slices.ContainsFunc(d.Unserved, func(p subnet.Problem) bool { return p.Key == ownKey }) {
-		return
-	}
 	b := &baseline{set: v.set.Set, facts: v, precious: f.precious(v), paths: v.snap.Paths, want: d.Want, peers: peers, leftOut: d.problems}
 	if len(d.Unserved) > 0 {
 		unserved := keysOf(d.Unserved)

@@ -99,6 +99,7 @@ type Fabric struct {
 	wanted       ip.State     // what the last pass wanted
 	baseline     *baseline    // nil: only a full pass will do
 	lastBaseline *baseline    // that a full pass began with
+	fullOnly     *FullOnly    // why the last full pass left no baseline; nil: it left one
 	verdicts     verdicts
 	pathCheck    pathCheck
 	announced    advertised

@@ -28,6 +28,7 @@ type Pass struct {
 	scope     ip.Scope
 	facts     facts
 	found     findings
+	full      *FullOnly // why it leaves no baseline; nil: it leaves one
 	decided
 }
 
@@ -42,7 +43,7 @@ type decided struct {
 // Begin takes in the newest view of the store and its configuration.
 func (f *Fabric) Begin() *Pass {
 	f.baseline, f.lastBaseline, f.pathCheck.current = nil, f.baseline, false
-	p := &Pass{fabric: f, Status: Status{Name: f.cfg.Name}}
+	p := &Pass{fabric: f, Status: Status{Name: f.cfg.Name}, full: &FullOnly{Code: PassUnfinished, Text: "the last pass found no end: see why the host is not ready"}}
 	p.err = p.takeIn()
 	return p
 }
@@ -178,7 +179,7 @@ func (p *Pass) Converged(sound bool) {
 	if v.notHeld == nil && !p.set.cached {
 		v.outranked = errors.Join(v.outranked, trouble.Wrap(trouble.LeaseOutranked, "", f.outranked()))
 	}
-	if sound && p.unwritten == nil {
+	if p.full = p.obstacle(sound); p.full == nil {
 		f.setBaseline(*v, p.decided, p.Status.peers)
 	}
 	if v.notHeld != nil && p.Status.Degraded == "" {
@@ -192,6 +193,7 @@ func (p *Pass) Converged(sound bool) {
 func (p *Pass) End(host error) {
 	f := p.fabric
 	f.lastBaseline = nil
+	p.tellFullOnly()
 	if f.applied && f.keeper.holds() && f.network != nil && p.Status.Network != nil && !p.set.cached {
 		f.views.cache.Offer(p.set.Set, f.network, &f.views.memory)
 	}

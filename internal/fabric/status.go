@@ -20,8 +20,9 @@ type Status struct {
 	Lease     *LeaseStatus    `json:"lease,omitempty"`
 	MTU       int             `json:"mtu,omitempty"` // bytes, for containers
 	PeerCount int             `json:"peerCount"`
-	Peers     []PeerStatus    `json:"peers"`    // only where they are asked for
-	Revision  subnet.Revision `json:"revision"` // of the store's view
+	Peers     []PeerStatus    `json:"peers"`              // only where they are asked for
+	Revision  subnet.Revision `json:"revision"`           // of the store's view
+	FullOnly  *FullOnly       `json:"fullOnly,omitempty"` // why every change takes a full pass; nil: incremental ones do
 
 	Troubles []trouble.Trouble `json:"-"` // they are in the host's list
 
