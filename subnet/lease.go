@@ -43,17 +43,12 @@ type Attrs struct {
 	Extra       map[string]json.RawMessage // fields that this version does not know, kept as they are
 }
 
-// Problem is something in the store that was left out, and why.
-type Problem struct {
-	Key    string `json:"key"`
-	Reason string `json:"reason"`
-}
-
 // Set is one consistent view of the store.
 type Set struct {
 	Revision     Revision
 	Network      *Network      // the newest valid configuration seen; nil if there has been none
 	Leases       []*Lease      // every lease that parses, by subnet; shared with other views, so never changed
 	Problems     []Problem     // keys that do not parse, and warnings about the configuration
+	Unlisted     int           // keys that do not parse and are not among Problems: see ListBroken
 	FormerOwners []FormerOwner // what has been leased; a store reads it for Allocate alone
 }

@@ -53,9 +53,6 @@ func newLeasesListCommand(store *storeFlags) *cobra.Command {
 	return cmd
 }
 
-// mostLeftOut bounds how many keys that make no sense are listed, so that they do not hide the leases. All are counted.
-const mostLeftOut = 20
-
 func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 	refused := map[string][]string{}
 	if set.Network != nil {
@@ -64,7 +61,6 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 			refused[p.Key] = append(refused[p.Key], p.Reason)
 		}
 	}
-	leftOut := set.Problems[:min(len(set.Problems), mostLeftOut)]
 	rows := make([]leaseRow, 0, len(set.Leases))
 	for _, l := range set.Leases {
 		key := subnet.KeyOf(l.Subnets)
@@ -75,8 +71,8 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 	}
 	if asJSON {
 		// An empty list, not null, when there is no problem.
-		problems := append([]subnet.Problem{}, leftOut...)
-		return printJSON(cmd.OutOrStdout(), map[string]any{"leases": rows, "problems": problems, "problemCount": len(set.Problems)})
+		problems := append([]subnet.Problem{}, set.Problems...)
+		return printJSON(cmd.OutOrStdout(), map[string]any{"leases": rows, "problems": problems, "problemCount": len(set.Problems) + set.Unlisted})
 	}
 	t := newTable(cmd.OutOrStdout(), "SUBNET", "NODE", "PUBLIC", "BACKEND", "STATE")
 	for _, r := range rows {
@@ -92,11 +88,11 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	for _, p := range leftOut {
+	for _, p := range set.Problems {
 		fmt.Fprintf(cmd.OutOrStdout(), "left out: %s: %s\n", shownName(p.Key), shown(p.Reason))
 	}
-	if more := len(set.Problems) - len(leftOut); more > 0 {
-		fmt.Fprintf(cmd.OutOrStdout(), "left out: %d more\n", more)
+	if set.Unlisted > 0 {
+		fmt.Fprintf(cmd.OutOrStdout(), "left out: %d more\n", set.Unlisted)
 	}
 	return nil
 }

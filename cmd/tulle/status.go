@@ -90,7 +90,7 @@ func printStatus(w io.Writer, st agent.Status) error {
 		fmt.Fprintf(w, "%-8s %s  %s%s\n", t.Severity, shownName(string(t.Code)), subject, shown(t.Text))
 	}
 	for _, k := range trouble.Kinds() {
-		if more := st.Troubles.Count[k.Code] - len(st.Troubles.Of(k.Code)); more > 0 {
+		if more := st.Troubles.Unlisted(k.Code); more > 0 {
 			fmt.Fprintf(w, "%-8s %s  and %d more\n", k.Severity, k.Code, more)
 		}
 	}

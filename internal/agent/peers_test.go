@@ -101,6 +101,9 @@ func TestManyProblemsAreLoggedInPart(t *testing.T) {
 			count := h.agent.Status().Troubles.Count
 			return count[trouble.PeerRefused]+count[trouble.KeyUnreadable] == 500
 		})
+		if n := len(h.agent.Status().Of("").Troubles.All); n > 40 {
+			t.Errorf("%d troubles are kept after a pass", n)
+		}
 		<-time.After(time.Hour)
 		synctest.Wait()
 		if n := log.count() - before; n > 3*mostLines {

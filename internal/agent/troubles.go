@@ -26,7 +26,7 @@ func (a *Agent) sumUp(st *Status, err error) {
 	list := &st.Troubles
 	list.Add(trouble.Of(err)...)
 	for _, n := range st.Networks {
-		list.Add(n.Troubles...)
+		list.Join(n.Troubles)
 	}
 	for _, text := range st.found.settings {
 		key, _, _ := strings.Cut(text, " ")

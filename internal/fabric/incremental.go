@@ -57,7 +57,7 @@ func (f *Fabric) Change(ctx context.Context, kernel ip.Kernel) (*Change, bool) {
 	f.baseline, f.pathCheck.current = nil, false // until all has gone well
 	set, ok := f.views.newest()
 	set = f.views.remember(f.views.compare(set, f.cfg.Keys.Leases))
-	if b == nil || !ok || set.Network != b.set.Network || !slices.Equal(set.Problems, b.set.Problems) {
+	if b == nil || !ok || set.Network != b.set.Network || !slices.Equal(set.Problems, b.set.Problems) || set.Unlisted != b.set.Unlisted {
 		return nil, false
 	}
 	d, ok := diffLeases(b.set.Leases, set.Leases)

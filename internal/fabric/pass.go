@@ -148,7 +148,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	}
 	p.Status.peers = f.routedPeers(*v, p.decided)
 	p.Status.PeerCount = len(p.Status.peers)
-	p.found.problems, p.found.refused = slices.Concat(p.set.Problems, f.warned()), f.keyed(p.problems)
+	p.found.problems = slices.Concat(p.set.Problems, f.warned())
 	p.found.blocked, p.found.closed = p.Blocked, p.Closed
 	p.found.stale, p.found.shared = stale(*v, *f.network, f.earlierNetworks()), shared(*v, *f.network)
 	return nil
@@ -206,7 +206,8 @@ func (p *Pass) End(host error) {
 	if len(silent) > 0 && errors.Is(p.err, errNoView) {
 		p.Status.Reason = silent[0].Text
 	}
-	p.Status.Troubles = append(p.troubles(host), silent...)
+	p.Status.Troubles = p.troubles(host)
+	p.Status.Troubles.Add(silent...)
 }
 
 // outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it
@@ -217,15 +218,6 @@ func (f *Fabric) outranked() error {
 		errs = append(errs, fmt.Errorf("%w, for the older lease %s%s: %s: run: tulle leases release '%s'", backend.ErrOutranked, f.cfg.Keys.Leases, p.Key, p.Reason, p.Key))
 	}
 	return errors.Join(errs...)
-}
-
-// keyed gives problems with leases the key under which the operator finds them.
-func (f *Fabric) keyed(ps []subnet.Problem) []subnet.Problem {
-	out := make([]subnet.Problem, len(ps))
-	for i, p := range ps {
-		out[i] = subnet.Problem{Key: f.cfg.Keys.Leases + p.Key, Reason: p.Reason}
-	}
-	return out
 }
 
 // decide says which leases may be used, and what is wanted.

@@ -24,7 +24,7 @@ type Status struct {
 	Revision  subnet.Revision `json:"revision"`           // of the store's view
 	FullOnly  *FullOnly       `json:"fullOnly,omitempty"` // why every change takes a full pass; nil: incremental ones do
 
-	Troubles []trouble.Trouble `json:"-"` // they are in the host's list
+	Troubles trouble.List `json:"-"` // they are in the host's, too
 
 	peers []routedPeer
 }

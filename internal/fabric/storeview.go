@@ -46,7 +46,7 @@ func (f *Fabric) currentView() (storeView, error) {
 	cached, why := v.cached.Set, "the store has not been reached"
 	if ok {
 		why = f.noNetwork(set).Error()
-		cached.Revision, cached.Problems = set.Revision, set.Problems
+		cached.Revision, cached.Problems, cached.Unlisted = set.Revision, set.Problems, set.Unlisted
 		cached.Leases, _ = subnet.HoldBack(set.Leases, cached.Leases)
 	}
 	text := fmt.Sprintf("%s; the view of %s is in force", why, v.cached.Time)

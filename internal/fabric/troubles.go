@@ -3,7 +3,6 @@ package fabric
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"tulle/internal/decision"
@@ -37,21 +36,23 @@ type findings struct {
 	pending  string // what waits for a restart
 	oversize string // how the configured MTU exceeds that of the uplink
 	problems []subnet.Problem
-	refused  []subnet.Problem // leases
-	blocked  []ip.Blockade    // where packets between containers are, or may be, dropped
-	closed   []ip.Blockade    // where those to and from the world outside are
-	stale    []string         // bridges that hold an earlier subnet
-	shared   []string         // bridges that hold this host's subnet beside each other
-	overlaps []string         // networks of this host that share addresses with this one
+	blocked  []ip.Blockade // where packets between containers are, or may be, dropped
+	closed   []ip.Blockade // where those to and from the world outside are
+	stale    []string      // bridges that hold an earlier subnet
+	shared   []string      // bridges that hold this host's subnet beside each other
+	overlaps []string      // networks of this host that share addresses with this one
 }
 
 // troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
-func (p *Pass) troubles(host error) []trouble.Trouble {
+func (p *Pass) troubles(host error) (list trouble.List) {
 	f := p.fabric
-	ts := trouble.Of(p.err)
-	add := func(code trouble.Code, subject, text string) { ts = append(ts, trouble.New(code, subject, text)) }
-	unconfirmed := func(t trouble.Trouble) bool { return t.Code == trouble.StoreUnconfirmed }
-	if p.Status.Degraded != "" && !slices.ContainsFunc(ts, unconfirmed) {
+	list.Add(f.ours(trouble.Of(p.err))...)
+	add := func(code trouble.Code, subject, text string) {
+		t := trouble.New(code, subject, text)
+		t.Network = f.cfg.Name
+		list.Add(t)
+	}
+	if p.Status.Degraded != "" && !list.Has(trouble.StoreUnconfirmed) {
 		add(trouble.StoreUnconfirmed, "", p.Status.Degraded)
 	}
 	found := p.found
@@ -75,8 +76,9 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 			add(trouble.ConfigWarning, problem.Key, problem.Reason)
 		}
 	}
-	for _, problem := range found.refused {
-		add(trouble.PeerRefused, problem.Key, problem.Reason)
+	list.AddUnlisted(trouble.KeyUnreadable, p.set.Unlisted)
+	for _, problem := range p.problems {
+		add(trouble.PeerRefused, f.cfg.Keys.Leases+problem.Key, problem.Reason)
 	}
 	if loss := f.keeper.lastLoss(); loss != "" && p.err == nil && host == nil {
 		add(trouble.LeaseRenumbered, "", loss)
@@ -100,7 +102,7 @@ func (p *Pass) troubles(host error) []trouble.Trouble {
 		link, _, _ := strings.Cut(text, " ")
 		add(trouble.NetworkOverlaps, link, text)
 	}
-	return f.ours(ts)
+	return list
 }
 
 // StoreTroubles is what is wrong with the store now, which comes and goes between passes.

@@ -111,6 +111,28 @@ func (l *List) Add(ts ...Trouble) {
 	}
 }
 
+// AddUnlisted counts troubles of a code that are not listed.
+func (l *List) AddUnlisted(code Code, n int) {
+	if n == 0 {
+		return
+	}
+	if l.Count == nil {
+		l.Count = map[Code]int{}
+	}
+	l.Count[code] += n
+}
+
+// Join adds the troubles of another list.
+func (l *List) Join(other List) {
+	l.Add(other.All...)
+	for code := range other.Count {
+		l.AddUnlisted(code, other.Unlisted(code))
+	}
+}
+
+// Unlisted is how many troubles of a code are counted and not listed.
+func (l List) Unlisted(code Code) int { return l.Count[code] - len(l.Of(code)) }
+
 // Of returns the troubles that have one of the codes.
 func (l List) Of(codes ...Code) []Trouble {
 	var found []Trouble

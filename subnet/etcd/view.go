@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,6 +21,7 @@ type view struct {
 	network  *subnet.Network     // the last good configuration
 	stored   bool                // it is the one that is stored
 	problems []subnet.Problem    // about the configuration
+	listed   []subnet.Problem    // the first of broken; nil: they have changed since they were listed
 	leases   map[string]*entry   // by key; views share them, so they never change
 	broken   map[string]string   // reason by key
 	other    map[string]struct{} // keys of neither kind
@@ -74,7 +74,7 @@ func (v *view) put(kv *mvccpb.KeyValue) {
 	}
 	lease, err := v.layout.decode(kv)
 	if err != nil {
-		v.broken[key] = err.Error()
+		v.broken[key], v.listed = err.Error(), nil
 		return
 	}
 	v.leases[key] = &entry{lease, clientv3.LeaseID(kv.Lease)}
@@ -83,7 +83,10 @@ func (v *view) put(kv *mvccpb.KeyValue) {
 
 // drop forgets what is known of a key.
 func (v *view) drop(key string) {
-	delete(v.broken, key)
+	if _, ok := v.broken[key]; ok {
+		delete(v.broken, key)
+		v.listed = nil
+	}
 	delete(v.other, key)
 	if e, ok := v.leases[key]; ok {
 		delete(v.leases, key)
@@ -138,16 +141,14 @@ func (v *view) newest() *subnet.Lease {
 
 // set returns the view for others to keep.
 func (v *view) set() subnet.Set {
-	set := subnet.Set{
+	if v.listed == nil {
+		v.listed, _ = subnet.ListBroken(maps.All(v.broken))
+	}
+	return subnet.Set{
 		Revision: subnet.Revision(v.revision),
 		Network:  v.network,
 		Leases:   v.list.of(v.leases),
-		Problems: make([]subnet.Problem, 0, len(v.broken)),
+		Problems: slices.Concat(v.problems, v.listed),
+		Unlisted: len(v.broken) - len(v.listed),
 	}
-	for key, reason := range v.broken {
-		set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: reason})
-	}
-	slices.SortFunc(set.Problems, func(a, b subnet.Problem) int { return cmp.Compare(a.Key, b.Key) })
-	set.Problems = append(slices.Clone(v.problems), set.Problems...)
-	return set
 }

@@ -21,18 +21,32 @@ func UnknownFields(object json.RawMessage, known ...string) []string {
 	return unknownMembers(members, known)
 }
 
+// mostRemarks bounds how many unknown members are named. All are counted.
+const mostRemarks = 20
+
 func unknownMembers(members object, known []string) []string {
 	var names, remarks []string
+	count := map[string]int{} // long names are told by how they begin
 	for _, m := range members {
-		names = append(names, m.name)
+		name := shorten(m.name)
+		if count[name]++; count[name] == 1 {
+			names = append(names, name)
+		}
 	}
 	slices.Sort(names)
-	for _, name := range names {
-		remark := fmt.Sprintf("field %q is unknown and ignored", shorten(name))
+	unnamed := len(members)
+	for _, name := range names[:min(len(names), mostRemarks)] {
+		remark := fmt.Sprintf("field %q is unknown and ignored", name)
+		if n := count[name]; n > 1 {
+			remark += fmt.Sprintf(" (%d such fields)", n)
+		}
 		if near := nearest(name, known); near != "" {
 			remark += fmt.Sprintf(": did you mean %s?", near)
 		}
-		remarks = append(remarks, remark)
+		remarks, unnamed = append(remarks, remark), unnamed-count[name]
+	}
+	if unnamed > 0 {
+		remarks = append(remarks, fmt.Sprintf("%d more fields are unknown and ignored", unnamed))
 	}
 	return remarks
 }

@@ -2,6 +2,7 @@ package flannel
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,25 @@ func TestUnknownFields(t *testing.T) {
 	long := UnknownFields(json.RawMessage(`{"`+strings.Repeat("x", 1<<20)+`":1}`), "Type")
 	if len(long) != 1 || len(long[0]) > 200 {
 		t.Errorf("a long name gave %d remarks", len(long))
+	}
+}
+
+// However many members nobody knows, few are named and all are counted. Those that look the same are one.
+func TestManyUnknownFields(t *testing.T) {
+	members := func(format string, n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"`+format+`":1`, i))
+		}
+		return "{" + strings.Join(all, ",") + "}"
+	}
+	x := strings.Repeat("x", 64)
+	if got := UnknownFields(json.RawMessage(members(x+"%d", 1000)), "Type"); !slices.Equal(got, []string{fmt.Sprintf("field %q is unknown and ignored (1000 such fields)", x+"...")}) {
+		t.Errorf("%d remarks on long names, such as %q", len(got), got[0])
+	}
+	got := UnknownFields(json.RawMessage(members("%03d", 1000)), "Type")
+	if last := got[len(got)-1]; len(got) != 21 || got[0] != `field "000" is unknown and ignored` || last != "980 more fields are unknown and ignored" {
+		t.Errorf("%d remarks, the last of them %q", len(got), last)
 	}
 }
 

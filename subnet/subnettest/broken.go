@@ -1,6 +1,7 @@
 package subnettest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ func brokenTests() map[string]func(*testing.T, KeyHarness) {
 		"GarbageInTheWayIsPassed":        garbageInTheWayIsPassed,
 		"GarbledLeaseHeals":              garbledLeaseHeals,
 		"BrokenKeysCostOnlyThemselves":   brokenKeysCostOnlyThemselves,
+		"ManyBrokenKeysAreCounted":       manyBrokenKeysAreCounted,
 		"GarbledFormerOwnerIsPassedOver": garbledFormerOwner,
 	}
 }
@@ -83,6 +85,30 @@ func brokenKeysCostOnlyThemselves(t *testing.T, h KeyHarness) {
 		}
 		w.until("no problem", func(set subnet.Set) bool { return len(set.Problems) == 0 && hasLease(x.subnets())(set) })
 	}
+}
+
+// manyBrokenKeysAreCounted: the first twenty are listed, whatever comes and goes.
+func manyBrokenKeysAreCounted(t *testing.T, h KeyHarness) {
+	h.Put("config", config4, 0)
+	w := watch(t, h)
+	key := func(i int) string { return fmt.Sprintf("subnets/junk-%02d", i) }
+	for i := range 25 {
+		h.Put(key(24-i), "x", 0)
+	}
+	firstAt := func(first, unlisted int) func(subnet.Set) bool {
+		return func(set subnet.Set) bool {
+			return len(set.Problems) == 20 && set.Unlisted == unlisted && strings.HasSuffix(set.Problems[0].Key, key(first)) && set.Problems[0].Reason != ""
+		}
+	}
+	w.until("20 problems and 5 more", firstAt(0, 5))
+	h.Delete(key(0))
+	w.until("20 others and 4 more", firstAt(1, 4))
+	h.Delete(key(24))
+	w.until("20 and 3 more", firstAt(1, 3))
+	for i := range 25 {
+		h.Delete(key(i))
+	}
+	w.until("no problem", func(set subnet.Set) bool { return len(set.Problems) == 0 && set.Unlisted == 0 })
 }
 
 // named reports whether a full key is one of those, which lack the prefix.

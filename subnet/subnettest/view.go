@@ -1,9 +1,9 @@
 package subnettest
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -145,13 +145,13 @@ func (v *view) set(w *world) subnet.Set {
 
 // parse takes the keys for leases.
 func (w *world) parse() *subnet.Set {
-	set := subnet.Set{Revision: w.revision}
+	set, broken := subnet.Set{Revision: w.revision}, map[string]string{}
 	for key, r := range w.keys {
 		if !strings.HasPrefix(key, strings.TrimSuffix(leasesDir, "/")) {
 			continue
 		}
 		if r.err != nil {
-			set.Problems = append(set.Problems, subnet.Problem{Key: key, Reason: r.err.Error()})
+			broken[key] = r.err.Error()
 			continue
 		}
 		if reserved := r.expiry == nil; r.lease.Reserved != reserved {
@@ -162,8 +162,8 @@ func (w *world) parse() *subnet.Set {
 		set.Leases = append(set.Leases, r.lease)
 	}
 	slices.SortFunc(set.Leases, func(a, b *subnet.Lease) int { return subnet.CompareSubnets(a.Subnets, b.Subnets) })
-	slices.SortStableFunc(set.Problems, func(a, b subnet.Problem) int { return cmp.Compare(a.Key, b.Key) })
-	set.Leases, set.Problems = slices.Clip(set.Leases), slices.Clip(set.Problems)
+	set.Problems, set.Unlisted = subnet.ListBroken(maps.All(broken))
+	set.Leases = slices.Clip(set.Leases)
 	return &set
 }
 
