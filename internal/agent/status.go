@@ -84,7 +84,7 @@ func (p *published) get() Status {
 }
 
 // Status returns how things stood after the last pass, except for what is told at once: a lease that is no longer held, and
-// the store's troubles, which come and go between passes.
+// troubles that come and go between passes.
 func (a *Agent) Status() Status {
 	st := a.Summary()
 	for i, n := range st.Networks {
@@ -97,13 +97,15 @@ func (a *Agent) Status() Status {
 func (a *Agent) Summary() Status {
 	st := a.status.get()
 	st.Networks = slices.Clone(st.Networks)
-	st.Troubles = st.Troubles.Without(trouble.StoreUnreachable)
+	for _, code := range fabric.MomentaryCodes() {
+		st.Troubles = st.Troubles.Without(code)
+	}
 	changed := false
 	for i, f := range a.fabrics {
 		now, troubles := f.Now(st.Networks[i])
 		changed = changed || len(troubles) > 0
 		st.Networks[i] = now
-		st.Troubles = st.Troubles.With(append(troubles, f.StoreTroubles()...)...)
+		st.Troubles = st.Troubles.With(append(troubles, f.MomentaryTroubles()...)...)
 	}
 	if changed {
 		st.conclude()

@@ -210,6 +210,17 @@ func afflictions() map[trouble.Code]affliction {
 				w.store.Delete(key)
 			},
 		},
+		trouble.LeaseClaimed: {
+			cause: func(w *world, h *node) {
+				clone := w.hosts[1]
+				key := clone.key()
+				clone.stop()
+				w.store.Delete(key)
+				clone.change = func(c *Config) { c.Host.Node = h.name }
+				clone.start()
+			},
+			cure: func(w *world, _ *node) { w.hosts[1].stop() },
+		},
 		trouble.LeaseLost: {cause: steal, cure: giveBack},
 		trouble.LeaseRenumbered: {
 			prepare: func(_ *world, h *node) { h.change = func(c *Config) { c.Networks[0].Lease.Renumber = true } },

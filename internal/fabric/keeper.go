@@ -120,6 +120,16 @@ func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 	return k.held.Lease(), true, k.err
 }
 
+// rivals are the hosts that claim what is this one's.
+func (k *keeper) rivals() []subnet.Rival {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		return nil
+	}
+	return k.held.Rivals()
+}
+
 // holds reports whether this host may say that it holds its lease.
 func (k *keeper) holds() bool {
 	_, held, _ := k.state()

@@ -202,12 +202,11 @@ func (p *Pass) End(host error) {
 	if p.err != nil {
 		p.Status.Reason = p.err.Error()
 	}
-	silent := f.StoreTroubles()
-	if len(silent) > 0 && errors.Is(p.err, errNoView) {
-		p.Status.Reason = silent[0].Text
-	}
 	p.Status.Troubles = p.troubles(host)
-	p.Status.Troubles.Add(silent...)
+	p.Status.Troubles.Add(f.MomentaryTroubles()...)
+	if silent := p.Status.Troubles.Texts(trouble.StoreUnreachable); len(silent) > 0 && errors.Is(p.err, errNoView) {
+		p.Status.Reason = silent[0]
+	}
 }
 
 // outranked tells that hosts which see the store for the first time leave this one out. Those that remember it do not, and so it

@@ -105,16 +105,23 @@ func (p *Pass) troubles(host error) (list trouble.List) {
 	return list
 }
 
-// StoreTroubles is what is wrong with the store now, which comes and goes between passes.
-func (f *Fabric) StoreTroubles() []trouble.Trouble {
-	if f.cfg.Trouble == nil {
-		return nil
+// MomentaryCodes are those of MomentaryTroubles.
+func MomentaryCodes() []trouble.Code {
+	return []trouble.Code{trouble.StoreUnreachable, trouble.LeaseClaimed}
+}
+
+// MomentaryTroubles come and go between passes: what is wrong with the store now, and who claims what is this host's.
+func (f *Fabric) MomentaryTroubles() []trouble.Trouble {
+	var ts []trouble.Trouble
+	if f.cfg.Trouble != nil {
+		if err := f.cfg.Trouble(); err != nil {
+			ts = append(ts, trouble.New(trouble.StoreUnreachable, "", err.Error()))
+		}
 	}
-	err := f.cfg.Trouble()
-	if err == nil {
-		return nil
+	for _, r := range f.keeper.rivals() {
+		ts = append(ts, trouble.New(trouble.LeaseClaimed, r.Node, r.Describe(f.cfg.Host.Node)))
 	}
-	return f.ours([]trouble.Trouble{trouble.New(trouble.StoreUnreachable, "", err.Error())})
+	return f.ours(ts)
 }
 
 // ours says which network the troubles are of.

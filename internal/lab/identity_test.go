@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/trouble"
 	"tulle/ip"
 )
 
@@ -74,6 +75,16 @@ func TestClonesAreDistinguished(t *testing.T) {
 		if _, err := clone.host.ReadSubnetFile(); err == nil {
 			t.Errorf("%s wrote a subnet file", clone.host)
 		}
+	}
+	var status daemonStatus
+	if !eventually(30*time.Second, func() bool {
+		if err := l.Hosts[0].Status(t.Context(), &status); err != nil {
+			t.Fatal(err)
+		}
+		claimed := strings.Join(status.Troubles.Texts(trouble.LeaseClaimed), "\n")
+		return status.Ready && strings.Contains(claimed, "another machine at 172.30.1.2 claims this host's node id h1") && strings.Contains(claimed, "node h3 at 172.30.1.1 claims this host's public address")
+	}) {
+		t.Errorf("h1 is not told who claims what is its own: %+v", status)
 	}
 	after, err := l.Etcd.Get(t.Context(), l.Etcd.Key("subnets/"))
 	if err != nil {

@@ -24,6 +24,7 @@ const (
 	LeaseOutranked   Code = "lease.outranked"
 	LeaseMisfit      Code = "lease.misfit"
 	LeaseRenumbered  Code = "lease.renumbered"
+	LeaseClaimed     Code = "lease.claimed"
 
 	PeerRefused Code = "peer.refused"
 
@@ -92,6 +93,7 @@ var kinds = []Kind{
 	{LeaseMisfit, Error, "The lease is not one of the network that is configured.", "Restart tulled to take over the new configuration."},
 
 	{LeaseRenumbered, Warning, "This host lost its subnet to another host, and has another one now. Containers that run keep their old addresses.", "Start the containers anew."},
+	{LeaseClaimed, Warning, "Another host claims this host's node id or public address. It gets no lease while this one lives.", "Give the other host a node id and an address of its own."},
 
 	{PeerRefused, Warning, "A lease of another host is left out: no packets go there.", "See the reason; end the lease with tulle leases release if it should not be there."},
 

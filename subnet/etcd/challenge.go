@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"tulle/internal/etcdtransport"
-	"tulle/internal/logthrottle"
 	"tulle/subnet"
 )
 
@@ -142,6 +142,10 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 	if d.Question.Node == who.Node && d.Question.Instance == who.Instance {
 		return nil
 	}
+	address, _ := netip.ParseAddr(d.Question.Address) // else it names none
+	h.mu.Lock()
+	h.rivals.Asked(subnet.Rival{Node: d.Question.Node, Address: address})
+	h.mu.Unlock()
 	d.Answer = &who
 	value, err := json.Marshal(d)
 	if err != nil {
@@ -154,10 +158,6 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 	})
 	if err != nil {
 		return fmt.Errorf("answer node %s: %w", d.Question.Node, err)
-	}
-	// A clone asks again and again; that is no news.
-	if h.askers.Due(fmt.Sprintf("%+v", d.Question), logthrottle.Lasting) {
-		h.store.log.Warn("another host claims this one's identity", "node", d.Question.Node, "address", d.Question.Address)
 	}
 	return nil
 }

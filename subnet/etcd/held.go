@@ -11,7 +11,6 @@ import (
 
 	"tulle/internal/backoff"
 	"tulle/internal/etcdtransport"
-	"tulle/internal/logthrottle"
 	"tulle/subnet"
 	"tulle/subnet/flannel"
 )
@@ -26,13 +25,13 @@ type held struct {
 	done  chan struct{} // closed when nothing keeps the lease alive any more
 	turn  chan struct{} // holds a token while the key is read or written
 
-	askers   logthrottle.Throttle // whose questions were logged; guarded by turn
-	recorded time.Time            // when it was last recorded that the subnets are this host's; used by keep alone
+	recorded time.Time // when it was last recorded that the subnets are this host's; used by keep alone
 
-	mu    sync.Mutex
-	mine  entry
-	until time.Duration // by uptime: as far as etcd has confirmed the lease
-	loss  error         // why it is no longer ours
+	mu     sync.Mutex
+	mine   entry
+	until  time.Duration // by uptime: as far as etcd has confirmed the lease
+	loss   error         // why it is no longer ours
+	rivals subnet.Rivals
 }
 
 // checkEvery is how many probe intervals pass between looks at a key of which no watch tells anything: a watch is blind
@@ -52,10 +51,10 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
 
-		askers:   logthrottle.Throttle{},
 		recorded: time.Now(),
 		mine:     *mine,
 		until:    granted.until,
+		rivals:   subnet.Rivals{},
 	}
 	s.wg.Go(func() {
 		defer cancel()
@@ -68,6 +67,13 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 func (h *held) Lease() subnet.Lease { return h.entry().Lease }
 
 func (h *held) Lost() <-chan error { return h.lost }
+
+// Rivals implements subnet.Held.
+func (h *held) Rivals() []subnet.Rival {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.rivals.Now()
+}
 
 func (h *held) entry() entry {
 	h.mu.Lock()

@@ -2,6 +2,7 @@ package subnettest
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,15 @@ func wantConflict(t *testing.T, h Harness, err error, field, value string, x *ho
 	wantLease(t, h, x.subnets(), claimOf(1).Attrs, false)
 }
 
+// wantRival fails unless x knows who was turned down, and nobody else.
+func wantRival(t *testing.T, x *host, claim subnet.Claim) {
+	t.Helper()
+	want := []subnet.Rival{{Node: claim.Attrs.Node, Address: claim.Attrs.Address()}}
+	if rivals := x.held.Rivals(); !slices.Equal(rivals, want) {
+		t.Errorf("rivals %v, want %v", rivals, want)
+	}
+}
+
 func nodeIDOfALiveHost(t *testing.T, h Harness) {
 	h.Configure(network4())
 	x := start(t, h, claimOf(1))
@@ -45,6 +55,7 @@ func nodeIDOfALiveHost(t *testing.T, h Harness) {
 	clone.Attrs.Node = "node-1"
 	_, err := tryStart(t, h, clone)
 	wantConflict(t, h, err, "node id", "node-1", x)
+	wantRival(t, x, clone)
 }
 
 func nodeIDOfADeadHost(t *testing.T, h Harness) {
@@ -109,6 +120,7 @@ func addressOfALiveHost(t *testing.T, h Harness) {
 	other.Attrs.Public.V4 = claimOf(1).Attrs.Public.V4
 	_, err := tryStart(t, h, other)
 	wantConflict(t, h, err, "public address", "192.0.2.1", x)
+	wantRival(t, x, other)
 }
 
 func addressOfADeadHost(t *testing.T, h Harness) {

@@ -19,6 +19,7 @@ type held struct {
 	mine    subnet.Lease
 	until   time.Duration // by the host's uptime: when the lease runs out unless it is renewed
 	lost    chan error
+	rivals  subnet.Rivals
 	wake    chan struct{} // the key changed
 	stop    context.CancelFunc
 	done    chan struct{}
@@ -30,7 +31,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	ended := context.AfterFunc(s.ctx, cancel)
 	h := &held{
 		session: s, store: s.world, claim: claim, mine: mine,
-		lost: make(chan error, 1), wake: make(chan struct{}, 1),
+		rivals: subnet.Rivals{}, lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		stop: cancel, done: make(chan struct{}),
 	}
 	s.mu.Lock()
@@ -182,6 +183,13 @@ func (h *held) Lease() subnet.Lease {
 
 // Lost implements subnet.Held.
 func (h *held) Lost() <-chan error { return h.lost }
+
+// Rivals implements subnet.Held.
+func (h *held) Rivals() []subnet.Rival {
+	h.store.mu.Lock()
+	defer h.store.mu.Unlock()
+	return h.rivals.Now()
+}
 
 // Update implements subnet.Held.
 func (h *held) Update(ctx context.Context, attrs subnet.Attrs) error {
