@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 )
 
@@ -83,6 +84,32 @@ func TestAllocOnlyLeases(t *testing.T) {
 		if st := h.agent.Status(); st.Of("").MTU != 1500 || st.Of("").Peers[0].Via != "none" {
 			t.Errorf("status %+v", st)
 		}
+	})
+}
+
+// Leases with which something is the matter are counted, whatever kind of pass saw them come and go.
+func TestLeasesAreCounted(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16","SubnetMax":"10.5.99.0"}`, 1, func(t *testing.T, w *world) {
+		good := func(n int) string { return fmt.Sprintf("subnets/10.5.%d.0-24", n) }
+		for n := 20; n < 30; n++ {
+			w.putPeer(good(n), fmt.Sprintf("172.30.0.%d", n), fmt.Sprintf("02:00:00:00:00:%d", n), "vxlan")
+		}
+		w.putPeer("subnets/10.9.1.0-24", "172.30.0.40", "02:00:00:00:00:40", "vxlan")   // outside of the network
+		w.putPeer("subnets/10.5.41.0-24", "172.30.0.41", "02:00:00:00:00:41", "udp")    // of another backend
+		w.putPeer("subnets/10.5.120.0-24", "172.30.0.42", "02:00:00:00:00:42", "vxlan") // beyond SubnetMax
+		w.start()
+		counted := func(want fabric.LeaseCounts) {
+			t.Helper()
+			w.within(time.Minute, fmt.Sprintf("counted %+v", want), func(h *node) bool { return h.agent.Status().Of("").Leases == want })
+		}
+		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3})
+		for n := 20; n < 30; n++ {
+			w.store.Delete(good(n))
+		}
+		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3, HeldBack: 10})
+		w.putPeer(good(25), "172.30.0.25", "02:00:00:00:00:25", "vxlan")
+		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3, HeldBack: 9})
+		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3})
 	})
 }
 

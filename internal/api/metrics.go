@@ -31,7 +31,15 @@ func metrics() []metric {
 				return truth(len(st.Networks) > 0 && !slices.ContainsFunc(st.Networks, unleased))
 			}},
 		{"tulle_peers", "Hosts whose subnets are routed to.", prometheus.GaugeValue,
-			func(st agent.Status) float64 { return float64(peers(st)) }},
+			sum(func(n fabric.Status) int { return n.PeerCount })},
+		{"tulle_leases_refused", "Leases of other hosts that may not be used, or not in one family.", prometheus.GaugeValue,
+			sum(func(n fabric.Status) int { return n.Leases.Refused })},
+		{"tulle_leases_unserved", "Leases of other hosts that the backend cannot serve, or not in one family.", prometheus.GaugeValue,
+			sum(func(n fabric.Status) int { return n.Leases.Unserved })},
+		{"tulle_leases_odd", "Leases a change of which takes a full pass, while others do not.", prometheus.GaugeValue,
+			sum(func(n fabric.Status) int { return n.Leases.Odd })},
+		{"tulle_leases_held_back", "Leases that the store has no longer, and that stay in force until a second look.", prometheus.GaugeValue,
+			sum(func(n fabric.Status) int { return n.Leases.HeldBack })},
 		{"tulle_kernel_changes_total", "Operations applied to the kernel: links, addresses, routes, neighbours and the rest.", prometheus.CounterValue,
 			func(st agent.Status) float64 { return float64(st.Work.Changes) }},
 		{"tulle_kernel_apply_seconds_total", "Time that these operations took.", prometheus.CounterValue,
@@ -57,21 +65,15 @@ func metrics() []metric {
 
 func unleased(n fabric.Status) bool { return n.Lease == nil || !n.Lease.Held }
 
-// networks counts those of the host that are so.
-func networks(st agent.Status, are func(fabric.Status) bool) (all int) {
-	for _, n := range st.Networks {
-		if are(n) {
-			all++
+// sum adds up a figure of all networks of the host.
+func sum(of func(fabric.Status) int) func(agent.Status) float64 {
+	return func(st agent.Status) float64 {
+		all := 0
+		for _, n := range st.Networks {
+			all += of(n)
 		}
+		return float64(all)
 	}
-	return all
-}
-
-func peers(st agent.Status) (all int) {
-	for _, n := range st.Networks {
-		all += n.PeerCount
-	}
-	return all
 }
 
 func truth(b bool) float64 {
@@ -116,7 +118,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.troubles, prometheus.GaugeValue, float64(st.Troubles.Count[k.Code]), string(k.Code), string(k.Severity))
 	}
 	for _, o := range fabric.Obstacles() {
-		out <- prometheus.MustNewConstMetric(c.fullOnly, prometheus.GaugeValue, float64(networks(st, func(n fabric.Status) bool { return n.FullOnly != nil && n.FullOnly.Code == o })), string(o))
+		is := func(n fabric.Status) int {
+			if n.FullOnly != nil && n.FullOnly.Code == o {
+				return 1
+			}
+			return 0
+		}
+		out <- prometheus.MustNewConstMetric(c.fullOnly, prometheus.GaugeValue, sum(is)(st), string(o))
 	}
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))

@@ -13,7 +13,7 @@ import (
 )
 
 func TestMetrics(t *testing.T) {
-	fine := agent.Status{Ready: true, Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{Held: true}, PeerCount: 3}}, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
+	fine := agent.Status{Ready: true, Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{Held: true}, PeerCount: 3, Leases: fabric.LeaseCounts{Refused: 1, Unserved: 2, Odd: 4, HeldBack: 5}}}, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
 	bad := agent.Status{Degraded: "stale", Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{}, FullOnly: &fabric.FullOnly{Code: fabric.ForeignRoute}}}, Violated: 2}
 	for _, code := range []trouble.Code{trouble.StoreUnconfirmed, trouble.KernelContested, trouble.OutsideBlocked, trouble.OutsideBlocked, trouble.ConfigPending, trouble.StoreSuddenLoss} {
 		bad.Troubles.Add(trouble.New(code, "", "x"))
@@ -24,6 +24,7 @@ func TestMetrics(t *testing.T) {
 		lines  []string
 	}{
 		{"fine", fine, []string{"tulle_ready 1", "tulle_lease_held 1", `tulle_trouble{code="store.unconfirmed",severity="warning"} 0`, "tulle_peers 3", `tulle_full_passes_only{reason="foreign-route"} 0`,
+			"tulle_leases_refused 1", "tulle_leases_unserved 2", "tulle_leases_odd 4", "tulle_leases_held_back 5",
 			"tulle_strangers_packets_total 7", "tulle_forged_packets_total 8", "tulle_injected_packets_total 9", "tulle_spoofed_packets_total 10", "tulle_invariant_violations_total 0"}},
 		{"bad", bad, []string{"tulle_ready 0", "tulle_lease_held 0", `tulle_trouble{code="store.unconfirmed",severity="warning"} 1`, `tulle_trouble{code="kernel.contested",severity="warning"} 1`,
 			`tulle_trouble{code="config.pending",severity="warning"} 1`, `tulle_trouble{code="store.sudden-loss",severity="warning"} 1`,

@@ -151,6 +151,7 @@ func (c *Change) Applied(st *Status) (want ip.State, ok bool) {
 	f.wanted = b.want
 	f.views.cache.Offer(c.set, f.network, &f.views.memory)
 	st.peers, st.PeerCount, st.Revision = b.peers, len(b.peers), c.set.Revision
+	st.Leases.HeldBack += heldBack(c.diff.added) - heldBack(c.diff.removed)
 	if b.linkUnused(c.Former) {
 		return b.want, false
 	}

@@ -148,6 +148,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	}
 	p.Status.peers = f.routedPeers(*v, p.decided)
 	p.Status.PeerCount = len(p.Status.peers)
+	p.Status.Leases = LeaseCounts{Refused: len(keysOf(p.refused)), Unserved: len(keysOf(p.Unserved)), HeldBack: heldBack(p.set.Leases)}
 	p.found.problems = slices.Concat(p.set.Problems, f.warned())
 	p.found.blocked, p.found.closed = p.Blocked, p.Closed
 	p.found.stale, p.found.shared = stale(*v, *f.network, f.earlierNetworks()), shared(*v, *f.network)
@@ -181,6 +182,7 @@ func (p *Pass) Converged(sound bool) {
 	}
 	if p.full = p.obstacle(sound); p.full == nil {
 		f.setBaseline(*v, p.decided, p.Status.peers)
+		p.Status.Leases.Odd = len(f.baseline.odd)
 	}
 	if v.notHeld != nil && p.Status.Degraded == "" {
 		p.err = fmt.Errorf("%w (traffic goes on with %s)", v.notHeld, subnet.KeyOf(v.self.Subnets))

@@ -20,13 +20,22 @@ type Status struct {
 	Lease     *LeaseStatus    `json:"lease,omitempty"`
 	MTU       int             `json:"mtu,omitempty"` // bytes, for containers
 	PeerCount int             `json:"peerCount"`
-	Peers     []PeerStatus    `json:"peers"`              // only where they are asked for
+	Peers     []PeerStatus    `json:"peers"` // only where they are asked for
+	Leases    LeaseCounts     `json:"leases"`
 	Revision  subnet.Revision `json:"revision"`           // of the store's view
 	FullOnly  *FullOnly       `json:"fullOnly,omitempty"` // why every change takes a full pass; nil: incremental ones do
 
 	Troubles trouble.List `json:"-"` // they are in the host's, too
 
 	peers []routedPeer
+}
+
+// LeaseCounts count the leases with which something is the matter. One may be of several kinds.
+type LeaseCounts struct {
+	Refused  int `json:"refused,omitempty"`  // that may not be used, or not in one family
+	Unserved int `json:"unserved,omitempty"` // that the backend cannot serve, or not in one family
+	Odd      int `json:"odd,omitempty"`      // a change of which takes a full pass, while others do not
+	HeldBack int `json:"heldBack,omitempty"` // that the store has no longer, and that stay in force until a second look
 }
 
 // NetworkStatus is the configuration in force.
@@ -78,6 +87,15 @@ func (f *Fabric) Now(st Status) (Status, []trouble.Trouble) {
 	lease.Held = false
 	st.Lease = &lease
 	return st, f.ours(ts)
+}
+
+func heldBack(leases []*subnet.Lease) (n int) {
+	for _, l := range leases {
+		if l.HeldBack {
+			n++
+		}
+	}
+	return n
 }
 
 func networkStatus(n subnet.Network) *NetworkStatus {
