@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -56,8 +57,41 @@ func (c *fileCredentials) ClientHandshake(ctx context.Context, authority string,
 	if err != nil {
 		return nil, nil, err
 	}
-	return credentials.NewTLS(settings).ClientHandshake(ctx, authority, conn)
+	made, info, err := credentials.NewTLS(settings).ClientHandshake(ctx, authority, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &alertConn{Conn: made}, info, nil
 }
+
+// alertConn is a connection of TLS 1.3, where a client may write before it hears that the server refuses its certificate and has hung up. What
+// the server said then counts, not that it is gone.
+type alertConn struct {
+	net.Conn
+	heard atomic.Bool // the server has said something: it did not refuse
+}
+
+func (c *alertConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard.Store(true)
+	}
+	return n, err
+}
+
+func (c *alertConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil && !c.heard.Load() {
+		_ = c.SetReadDeadline(time.Now().Add(time.Second)) // else it is as before
+		if _, readErr := c.Read(make([]byte, 1)); readErr != nil && strings.Contains(readErr.Error(), remoteAlert) {
+			err = readErr
+		}
+	}
+	return n, err
+}
+
+// remoteAlert precedes what a server says of why it hangs up.
+const remoteAlert = "remote error: tls: "
 
 func (c *fileCredentials) Clone() credentials.TransportCredentials {
 	clone := *c
@@ -98,11 +132,10 @@ func loadPair(certFile, keyFile string) (pair tls.Certificate, err error) {
 	return tls.X509KeyPair(cert, key)
 }
 
-// outlived says that the client certificate in a file is past its time, which a server may answer by no more than hanging up.
-// It returns nil for no file, and for one that it cannot read: a handshake will tell.
-func outlived(certFile string) error {
-	data, err := regularfile.ReadTarget(certFile, maxCredential)
-	if certFile == "" || err != nil {
+// certificate reads the client certificate in a file. It returns nil for no file, and for one that it cannot read: a handshake will tell.
+func certificate(file string) *x509.Certificate {
+	data, err := regularfile.ReadTarget(file, maxCredential)
+	if file == "" || err != nil {
 		return nil
 	}
 	block, _ := pem.Decode(data)
@@ -110,10 +143,44 @@ func outlived(certFile string) error {
 		return nil
 	}
 	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil || time.Now().Before(leaf.NotAfter) {
+	if err != nil {
 		return nil
 	}
-	return fmt.Errorf("client certificate %s expired at %s: put a new one in its place", certFile, leaf.NotAfter.Format(time.RFC3339))
+	return leaf
+}
+
+// refusedCertificate says why etcd does not take the client certificate in a file, or its absence, if that is why a request has failed with
+// text. A server may answer by no more than one word, or only hang up: what is known here of the certificate counts first.
+func refusedCertificate(file, text string) error {
+	_, alert, alerted := strings.Cut(text, remoteAlert)
+	hungUp := slices.ContainsFunc([]string{"EOF", "connection reset by peer", "broken pipe"}, func(sign string) bool { return strings.Contains(text, sign) })
+	required, now := strings.HasPrefix(alert, "certificate required"), time.Now().Format(time.RFC3339)
+	leaf := certificate(file)
+	switch {
+	case leaf == nil && required:
+		return errors.New("it wants a client certificate: give --etcd-certfile and --etcd-keyfile")
+	case leaf == nil:
+		return nil
+	case time.Now().After(leaf.NotAfter):
+		return fmt.Errorf("client certificate %s expired at %s, and the clock of this host says %s: set it if that is wrong (date), else put a new certificate in its place",
+			file, leaf.NotAfter.Format(time.RFC3339), now)
+	case time.Now().Before(leaf.NotBefore):
+		return fmt.Errorf("client certificate %s is valid only from %s on, and the clock of this host says %s: set it if that is wrong (date)",
+			file, leaf.NotBefore.Format(time.RFC3339), now)
+	case (alerted || hungUp) && !forClients(leaf):
+		return fmt.Errorf("client certificate %s is not for clients: put one in its place whose extended key usage has clientAuth", file)
+	case required || strings.HasPrefix(alert, "unknown certificate authority"): // one of another authority than a server names is not even sent
+		return fmt.Errorf("client certificate %s is of no authority that etcd trusts: put one in its place that is, or add its authority to the --trusted-ca-file of etcd", file)
+	case strings.HasPrefix(alert, "expired certificate"):
+		return fmt.Errorf("client certificate %s is expired for etcd, and valid until %s for this host, whose clock says %s: set the clock of etcd's host, or this one (date)",
+			file, leaf.NotAfter.Format(time.RFC3339), now)
+	}
+	return nil
+}
+
+func forClients(leaf *x509.Certificate) bool {
+	all := leaf.ExtKeyUsage
+	return len(all)+len(leaf.UnknownExtKeyUsage) == 0 || slices.Contains(all, x509.ExtKeyUsageClientAuth) || slices.Contains(all, x509.ExtKeyUsageAny)
 }
 
 // withoutUsers strips endpoints of user and password, which etcd's client makes no use of, so that nothing ever shows them.

@@ -207,13 +207,13 @@ func (h *health) advise(err error) error {
 	text := cause(status.Convert(err).Message())
 	code := status.Code(err)
 	silent := code == codes.Unavailable || code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded)
-	if expired := outlived(h.certFile); expired != nil && silent {
-		return fmt.Errorf("etcd at %s: %w: %s", h.endpoints, expired, text)
+	if why := refusedCertificate(h.certFile, text); why != nil && silent {
+		return fmt.Errorf("etcd at %s: %w: %s", h.endpoints, why, text)
 	}
 	switch {
 	case strings.Contains(text, "x509: certificate has expired or is not yet valid"):
 		// The text has the time of this host.
-		return fmt.Errorf("etcd at %s: %s: set the clock of this host if that is wrong, else renew the certificate of etcd, or of the authority in %s",
+		return fmt.Errorf("etcd at %s: %s: set the clock of this host (date) if that is wrong, else renew the certificate of etcd, or of the authority in %s",
 			h.endpoints, text, option("--etcd-cafile", h.caFile))
 	case strings.Contains(text, "x509: certificate signed by unknown authority"):
 		return fmt.Errorf("etcd at %s: %s: check %s", h.endpoints, text, option("--etcd-cafile", h.caFile))

@@ -70,6 +70,10 @@ func (a *authority) sign(template, parent *x509.Certificate, key *ecdsa.PublicKe
 func (a *authority) issue() tls.Certificate { return a.issueUntil(time.Now().Add(time.Hour)) }
 
 func (a *authority) issueUntil(end time.Time) tls.Certificate {
+	return a.issueFor(end.Add(-2*time.Hour), end, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+}
+
+func (a *authority) issueFor(begin, end time.Time, purposes ...x509.ExtKeyUsage) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -77,9 +81,9 @@ func (a *authority) issueUntil(end time.Time) tls.Certificate {
 	}
 	cert := a.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "host"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
+		NotBefore: begin, NotAfter: end,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: purposes,
 	}, a.cert, &key.PublicKey)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
 }
@@ -164,6 +168,43 @@ func TestErrorsOfConnectionsNameTheirCause(t *testing.T) {
 		if !strings.HasPrefix(strings.TrimLeft(text, ": "), test.cause) || !contains(text, test.want...) ||
 			contains(text, "rpc error") || contains(text, "desc =") || contains(text, "balancer") || contains(text, "transport:") {
 			t.Errorf("%s: Snapshot = %v, want %q first, then %q", name, err, test.cause, test.want)
+		}
+	}
+}
+
+// An etcd that refuses the certificate of this host says so in one word, or only hangs up. What is known here of the certificate says the rest.
+func TestErrorsOfClientCertificatesNameTheirCause(t *testing.T) {
+	dir, ca := t.TempDir(), newAuthority(t, "one")
+	file := func(name string) string { return filepath.Join(dir, name) }
+	writePEM(t, file("ca.pem"), "CERTIFICATE", ca.cert.Raw)
+	writePair(t, file("etcd.pem"), file("etcd-key.pem"), ca.issue())
+	member := etcdmembertest.Restart(t, etcdmember.Config{
+		DataDir: etcdmembertest.ScratchDir(t), ListenClientURLs: []string{"https://127.0.0.1:0"},
+		CertFile: file("etcd.pem"), KeyFile: file("etcd-key.pem"), TrustedCAFile: file("ca.pem"),
+	})
+	t.Cleanup(func() { member.Close() })
+	endpoint, now, hour := member.Endpoints()[0], time.Now(), time.Hour
+	cert, today := file("cert.pem"), now.Format(time.DateOnly)
+	for name, test := range map[string]struct {
+		pair tls.Certificate
+		want string
+		more []string
+	}{
+		"expired":           {ca.issueUntil(now.Add(-time.Minute)), "client certificate " + cert + " expired at ", []string{"the clock of this host says " + today, "(date)"}},
+		"not valid yet":     {ca.issueFor(now.Add(hour), now.Add(2*hour), x509.ExtKeyUsageClientAuth), "client certificate " + cert + " is valid only from ", []string{"the clock of this host says " + today, "(date)"}},
+		"unknown authority": {newAuthority(t, "other").issue(), "client certificate " + cert + " is of no authority that etcd trusts", nil},
+		"same name":         {newAuthority(t, "one").issue(), "client certificate " + cert + " is of no authority that etcd trusts", nil},
+		"for servers only":  {ca.issueFor(now.Add(-hour), now.Add(hour), x509.ExtKeyUsageServerAuth), "client certificate " + cert + " is not for clients", []string{"clientAuth"}},
+		"none":              {tls.Certificate{}, "it wants a client certificate", []string{"--etcd-certfile"}},
+	} {
+		h := newHarness(t, etcd.Config{Endpoints: []string{endpoint}, Prefix: "/net", CAFile: file("ca.pem"), RequestTimeout: 500 * time.Millisecond})
+		if test.pair.Certificate != nil {
+			writePair(t, cert, file("key.pem"), test.pair)
+			h.config.CertFile, h.config.KeyFile = cert, file("key.pem")
+		}
+		_, err := h.opened().Snapshot(t.Context())
+		if first := "etcd at " + endpoint + ": " + test.want; err == nil || !contains(err.Error(), append(test.more, first)...) {
+			t.Errorf("%s: Snapshot = %v, want %q first, then %q", name, err, first, test.more)
 		}
 	}
 }
