@@ -164,7 +164,9 @@ type Interface struct {
 	Up       bool
 	Loopback bool
 	NoARP    bool // resolves no addresses (netdevice(7), IFF_NOARP)
-	Addrs    []InterfaceAddr
+	// NoCarrier: nothing is connected, as with a bridge without containers.
+	NoCarrier bool
+	Addrs     []InterfaceAddr
 }
 
 // RouteMTU is the size of the largest packet that a route takes (ip-route(8), mtu).

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// Question is what a kernel is asked about a packet that carries no mark.
+// Question is what a kernel is asked about a packet that carries no mark. With a source the answer is about the whole route (Answer.Also, Answer.Single).
 type Question struct {
 	Dst netip.Addr
 	Src netip.Addr // zero: as the kernel chooses; without In it must be an address of the host
@@ -14,9 +14,11 @@ type Question struct {
 
 // Answer is what a kernel would do with a packet.
 type Answer struct {
-	Path            // zero but for Unicast and Local; Source is zero where the question names one
-	Kind  RouteType // zero if the kernel does not say
-	Table uint32    // in which the route is, of Unicast alone
+	Path             // zero but for Unicast and Local; Source is zero where the question names one
+	Kind   RouteType // zero if the kernel does not say
+	Table  uint32    // in which the route is, of Unicast alone
+	Also   Path      // where some packets go, if the route has several next hops that differ: by another link if there is one
+	Single bool      // the route is for this address alone
 }
 
 // RouteType is the type of the route that a packet takes.
@@ -26,7 +28,7 @@ type RouteType string
 const (
 	Unicast     RouteType = "unicast"     // it is sent
 	Local       RouteType = "local"       // it has arrived
-	Blackhole   RouteType = "blackhole"   // it is dropped
+	Blackhole   RouteType = "blackhole"   // it is dropped; also an IPv4 packet that comes in where its source is not expected (rp_filter)
 	Unreachable RouteType = "unreachable" // its sender is told that there is no way
 	Prohibit    RouteType = "prohibit"    // its sender is told that it must not
 	Unrouted    RouteType = "unrouted"    // there is no route, or a rule says so
@@ -50,11 +52,20 @@ func (a Answer) String() string {
 	if a.Kind != Unicast {
 		return string(a.Kind)
 	}
-	text := "dev " + ShellWord(a.Link)
-	if a.Gateway.IsValid() {
-		text = fmt.Sprintf("via %s %s", a.Gateway, text)
+	text := a.Path.hop() + " table " + RoutingTable(a.Table)
+	if a.Also.Link != "" {
+		text += ", and some " + a.Also.hop()
 	}
-	return text + " table " + RoutingTable(a.Table)
+	return text
+}
+
+// hop is the next hop as ip-route(8) has it.
+func (p Path) hop() string {
+	text := "dev " + ShellWord(p.Link)
+	if p.Gateway.IsValid() {
+		text = fmt.Sprintf("via %s %s", p.Gateway, text)
+	}
+	return text
 }
 
 // Others is what on a host decides where packets go, beside Tulle's routes.

@@ -41,22 +41,38 @@ type pathCheck struct {
 	astray     map[packet]ip.Answer
 }
 
-// origin is where packets come from.
+// origin is where packets come from, and where answers go.
 type origin struct {
-	bridge    string     // empty: there is none yet
-	container netip.Addr // behind that
-	own       netip.Addr // of the host in its subnet, if it has one
-	uplink    netip.Addr // zero: it does not matter by which interface packets leave
+	bridges []bridge
+	own     netip.Addr // of the host in its subnet, if it has one
+	uplink  netip.Addr // zero: it does not matter by which interface packets leave
 }
 
-// packet is one to a peer: to a container, or to the host itself.
+// bridge is one that holds a part of the lease, with an address that a container behind it might have.
+type bridge struct {
+	name      string
+	container netip.Addr
+	prefix    netip.Prefix
+}
+
+// packet is one to or from a peer.
 type packet struct {
-	subnet  netip.Prefix
-	dst     netip.Addr
-	between bool // hosts
+	subnet netip.Prefix // of the peer
+	peer   netip.Addr   // of a container there, or of the host itself
+	way    way
+	bridge bridge // of the container here; zero: it is the host's own
 }
 
-// originOf finds out where packets of a family come from.
+// way is which way a packet goes.
+type way uint8
+
+const (
+	toContainer way = iota // of a peer
+	toHost                 // what carries such packets, or their answers
+	fromContainer
+)
+
+// originOf finds out where packets of a family come from. Of two bridges with the same addresses the second is told as shared.
 func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 	var o origin
 	lease := v.self.Subnets.Of(f)
@@ -69,19 +85,23 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 			if i.Loopback || i.Name == v.uplink.Link || !lease.Contains(addr) {
 				continue
 			}
-			if o.bridge == "" && (v.host.Owns(i.Name) || !i.Up || a.Prefix.IsSingleIP() || a.Prefix.Bits() < network.Bits()) {
+			if len(o.bridges) == 0 {
 				o.own = addr
+			}
+			if v.host.Owns(i.Name) || !i.Up || i.NoCarrier || a.Prefix.IsSingleIP() || a.Prefix.Bits() < network.Bits() ||
+				slices.ContainsFunc(o.bridges, func(b bridge) bool { return b.prefix.Overlaps(a.Prefix) }) {
 				continue
 			}
-			if o.bridge == "" {
-				o.bridge, o.own, o.container = i.Name, addr, containerOf(v, a.Prefix)
+			if container := containerOf(v, a.Prefix); container.IsValid() {
+				o.bridges = append(o.bridges, bridge{i.Name, container, a.Prefix})
 			}
 		}
 	}
-	if !o.container.IsValid() {
-		o.bridge = ""
-	}
 	return o
+}
+
+func (o origin) equal(p origin) bool {
+	return slices.Equal(o.bridges, p.bridges) && o.own == p.own && o.uplink == p.uplink
 }
 
 // containerOf returns an address of a subnet that a container might have.
@@ -101,7 +121,7 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) {
 	for _, f := range n.Families() {
 		from.Set(f, originOf(v, f, n.Pools.Of(f).Network))
 	}
-	changed := from != c.from || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0 // those that are added later are asked about at once
+	changed := !from.V4.equal(c.from.V4) || !from.V6.equal(c.from.V6) || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0 // those that are added later are asked about at once
 	c.from, c.uplink, c.others, c.peers, c.current = from, v.uplink.Link, v.snap.Others, peers, true
 	c.unasked = len(c.others.Into)
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
@@ -109,16 +129,18 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) {
 	}
 }
 
-// question is what the kernel is asked about a packet.
-func (c *pathCheck) question(p packet) ip.Question {
-	o := c.from.Of(ip.FamilyOf(p.dst))
+// question is what the kernel is asked about a packet. Tulle's route to the peer is also the one back.
+func (c *pathCheck) question(p packet, want ip.Route) ip.Question {
+	o := c.from.Of(ip.FamilyOf(p.peer))
 	switch {
-	case p.between:
-		return ip.Question{Dst: p.dst, Src: o.uplink}
-	case o.bridge != "":
-		return ip.Question{Dst: p.dst, Src: o.container, In: o.bridge}
+	case p.way == toHost:
+		return ip.Question{Dst: p.peer, Src: o.uplink}
+	case p.way == fromContainer:
+		return ip.Question{Dst: p.bridge.container, Src: p.peer, In: want.Link}
+	case p.bridge.name != "":
+		return ip.Question{Dst: p.peer, Src: p.bridge.container, In: p.bridge.name}
 	}
-	return ip.Question{Dst: p.dst, Src: o.own}
+	return ip.Question{Dst: p.peer, Src: o.own}
 }
 
 // right reports whether an answer is what is wanted.
@@ -126,38 +148,27 @@ func (c *pathCheck) right(p packet, a ip.Answer, want ip.Route) bool {
 	switch {
 	case a.Kind == "":
 		return true
-	case p.between: // who has no route to a peer is told so by the backend, if that matters to it
-		return a.Kind == ip.Local || a.Kind == ip.Unrouted || a.Kind == ip.Unicast && a.Link == c.uplink
+	case p.way == toHost: // who has no route to a peer is told so by the backend, if that matters to it
+		return a.Kind == ip.Local || a.Kind == ip.Unrouted || a.Kind == ip.Unicast && a.Link == c.uplink && (a.Also.Link == "" || a.Also.Link == c.uplink)
+	case p.way == fromContainer: // a container beside the bridge has a link and a route of its own
+		return a.Kind == ip.Local || a.Kind == ip.Unicast && !a.Gateway.IsValid() && a.Also.Link == "" &&
+			(a.Link == p.bridge.name || a.Single && a.Link != want.Link && a.Link != c.uplink)
 	}
-	return a.Kind == ip.Unicast && a.Link == want.Link && a.Gateway == want.Via
+	return a.Kind == ip.Unicast && a.Link == want.Link && a.Gateway == want.Via && a.Also.Link == ""
 }
 
-// ask asks about packets to peers and takes note of those that go astray. It returns how many no longer do.
+// ask asks about packets and takes note of those that go astray. It returns how many no longer do.
 func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, packets []packet) (mended int, err error) {
 	began := time.Now()
 	defer func() { c.took = time.Since(began) }()
 	questions := make([]ip.Question, len(packets))
 	for i, p := range packets {
-		questions[i] = c.question(p)
+		r, _ := routeTo(want, p.subnet)
+		questions[i] = c.question(p, r)
 	}
 	answers, err := kernel.Lookup(ctx, questions)
 	if err != nil {
 		return 0, err
-	}
-	// The host's own packet knows neither forwarding nor the check of its source.
-	var again []int
-	for i, a := range answers {
-		if questions[i].In != "" && doubtful(a, ip.FamilyOf(packets[i].dst)) {
-			questions[len(again)] = ip.Question{Dst: packets[i].dst, Src: c.from.Of(ip.FamilyOf(packets[i].dst)).own}
-			again = append(again, i)
-		}
-	}
-	second, err := kernel.Lookup(ctx, questions[:len(again)])
-	if err != nil {
-		return 0, err
-	}
-	for n, i := range again {
-		answers[i] = second[n]
 	}
 	for i, p := range packets {
 		_, was := c.astray[p]
@@ -174,12 +185,6 @@ func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, pa
 		}
 	}
 	return mended, nil
-}
-
-// doubtful reports whether the answer about a packet that comes in by an interface may be for other reasons than its route, such as forwarding
-// that is off or the check of its source. Only IPv4 asks for these, and answers that it has no way, or nothing that says more.
-func doubtful(a ip.Answer, f ip.Family) bool {
-	return a.Kind == "" || f == ip.IPv4 && a.Kind == ip.Unreachable
 }
 
 // routeTo finds the wanted route to a subnet, or the one that an address is in. What is wanted must be sorted, and its routes lie apart.
@@ -202,17 +207,30 @@ func inside(p netip.Prefix) netip.Addr {
 	return p.Masked().Addr().Next()
 }
 
-// to lists the packets to a peer, as far as there is a route to it.
-func (c *pathCheck) to(l *subnet.Lease, want ip.State) []packet {
+// with lists the packets to and from an address in the subnet of a peer.
+func (c *pathCheck) with(subnet netip.Prefix, addr netip.Addr) []packet {
+	bridges := c.from.Of(ip.FamilyOf(addr)).bridges
+	if len(bridges) == 0 {
+		return []packet{{subnet: subnet, peer: addr}}
+	}
+	var ps []packet
+	for _, b := range bridges {
+		ps = append(ps, packet{subnet, addr, toContainer, b}, packet{subnet, addr, fromContainer, b})
+	}
+	return ps
+}
+
+// of lists the packets to and from a peer, as far as there is a route to it.
+func (c *pathCheck) of(l *subnet.Lease, want ip.State) []packet {
 	var ps []packet
 	for _, f := range ip.Families() {
 		p := l.Subnets.Of(f)
 		if r, ok := routeTo(want, p); !ok || r.Dst != p {
 			continue
 		}
-		ps = append(ps, packet{subnet: p, dst: inside(p)})
+		ps = append(ps, c.with(p, inside(p))...)
 		if host := l.Attrs.Public.Of(f); host.IsValid() && c.from.Of(f).uplink.IsValid() {
-			ps = append(ps, packet{p, host, true})
+			ps = append(ps, packet{subnet: p, peer: host, way: toHost})
 		}
 	}
 	return ps
@@ -225,7 +243,7 @@ func (c *pathCheck) some(want ip.State) []packet {
 		if c.next >= len(c.peers) {
 			c.next = 0
 		}
-		ps = append(ps, c.to(c.peers[c.next].lease, want)...)
+		ps = append(ps, c.of(c.peers[c.next].lease, want)...)
 		c.next, c.left = c.next+1, c.left-1
 	}
 	return ps
@@ -238,7 +256,7 @@ func (c *pathCheck) suspects(want ip.State) []packet {
 		c.suspect = (c.suspect + 1) % len(c.others.Into)
 		p := c.others.Into[c.suspect]
 		if r, ok := routeTo(want, p); ok {
-			ps = append(ps, packet{subnet: r.Dst, dst: inside(p)})
+			ps = append(ps, c.with(r.Dst, inside(p))...)
 		}
 	}
 	return ps
@@ -249,15 +267,16 @@ func (c *pathCheck) review(ctx context.Context, kernel ip.Kernel, want ip.State)
 	if len(c.astray) == 0 {
 		return nil
 	}
-	hosts := map[packet]bool{}
+	known := map[packet]bool{}
 	for _, peer := range c.peers {
-		for _, p := range c.to(peer.lease, want) {
-			hosts[p] = p.between
+		for _, p := range c.of(peer.lease, want) {
+			known[p] = true
 		}
 	}
 	var ps []packet
 	for p := range c.astray {
-		if _, ok := routeTo(want, p.subnet); !ok || p.between && !hosts[p] {
+		_, routed := routeTo(want, p.subnet)
+		if !known[p] && (p.way == toHost || !routed || !slices.Contains(c.with(p.subnet, p.peer), p)) {
 			delete(c.astray, p)
 			continue
 		}
@@ -285,7 +304,7 @@ func (c *pathCheck) errors(want ip.State, leases string) error {
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b packet) int {
-		return cmp.Or(ip.ComparePrefix(a.subnet, b.subnet), a.dst.Compare(b.dst))
+		return cmp.Or(ip.ComparePrefix(a.subnet, b.subnet), a.peer.Compare(b.peer), cmp.Compare(a.bridge.name, b.bridge.name))
 	})
 	keys := map[netip.Prefix]string{}
 	for _, p := range c.peers {
@@ -296,16 +315,17 @@ func (c *pathCheck) errors(want ip.State, leases string) error {
 	var errs []error
 	for _, kind := range []struct {
 		code     trouble.Code
-		between  bool
+		way      way
 		describe func(packet, ip.Answer, ip.Route) error
 	}{
-		{trouble.RouteShadowed, false, shadowed},
-		{trouble.UplinkDiverted, true, c.diverted},
+		{trouble.RouteShadowed, toContainer, shadowed},
+		{trouble.RouteShadowed, fromContainer, shadowedBack},
+		{trouble.UplinkDiverted, toHost, c.diverted},
 	} {
 		var last netip.Prefix
 		peers := 0
 		for _, p := range all {
-			if p.between != kind.between || p.subnet == last {
+			if p.way != kind.way || p.subnet == last {
 				continue
 			}
 			last = p.subnet
@@ -315,21 +335,33 @@ func (c *pathCheck) errors(want ip.State, leases string) error {
 			}
 		}
 		if more := peers - strayNamed; more > 0 {
-			errs = append(errs, trouble.Wrap(kind.code, "", fmt.Errorf("and so it is with the packets to %d more peers", more)))
+			errs = append(errs, trouble.Wrap(kind.code, "", fmt.Errorf("and so it is with the packets %s %d more peers", kind.way, more)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// becomes says what becomes of packets.
-func becomes(a ip.Answer) string {
-	switch a.Kind {
-	case ip.Unicast:
+func (w way) String() string {
+	if w == fromContainer {
+		return "from"
+	}
+	return "to"
+}
+
+// becomes says what becomes of packets that come in by an interface, or of the host's own. Of the former, IPv4 has two errors that may be for
+// other reasons than a route (ip_route_input_slow in net/ipv4/route.c).
+func becomes(a ip.Answer, f ip.Family, in string) string {
+	switch {
+	case a.Kind == ip.Unicast:
 		return "go " + a.String()
-	case ip.Local:
+	case a.Kind == ip.Local:
 		return "end on this host"
-	case ip.Unrouted:
+	case a.Kind == ip.Unrouted:
 		return "have no route"
+	case a.Kind == ip.Blackhole && in != "" && f == ip.IPv4:
+		return "are dropped: blackhole, or rp_filter of " + in + " with the route to their source"
+	case a.Kind == ip.Unreachable && in != "" && f == ip.IPv4:
+		return "are dropped: unreachable, or forwarding is off on " + in
 	}
 	return "are dropped: " + string(a.Kind)
 }
@@ -341,19 +373,35 @@ func ipCommand(f ip.Family) string {
 	return "ip"
 }
 
+// finding are the commands that find what comes before Tulle's route.
+func finding(f ip.Family, src, dst netip.Addr, in string) string {
+	command := ipCommand(f)
+	text := fmt.Sprintf("a route or policy rule of another program comes first: find it with %s route show table all match %s, and %s rule", command, dst, command)
+	if in != "" {
+		text += fmt.Sprintf(", and ask again with %s route get %s from %s iif %s", command, dst, src, ip.ShellWord(in))
+	}
+	return text
+}
+
 func shadowed(p packet, a ip.Answer, want ip.Route) error {
 	right := ip.Answer{Path: ip.Path{Link: want.Link, Gateway: want.Via}, Kind: ip.Unicast, Table: ip.MainTable}
-	command := ipCommand(ip.FamilyOf(p.dst))
-	return fmt.Errorf("packets from containers to %s, in %s of a peer, %s, and should go %s: a route or policy rule of another program comes first: find it with %s route show table all match %s, and %s rule",
-		p.dst, p.subnet, becomes(a), right, command, p.dst, command)
+	f := ip.FamilyOf(p.peer)
+	return fmt.Errorf("packets from containers to %s, in %s of a peer, %s, and should go %s: %s",
+		p.peer, p.subnet, becomes(a, f, p.bridge.name), right, finding(f, p.bridge.container, p.peer, p.bridge.name))
+}
+
+func shadowedBack(p packet, a ip.Answer, want ip.Route) error {
+	f := ip.FamilyOf(p.peer)
+	return fmt.Errorf("packets to containers such as %s from %s, in %s of a peer, %s, and should go dev %s: %s",
+		p.bridge.container, p.peer, p.subnet, becomes(a, f, want.Link), ip.ShellWord(p.bridge.name), finding(f, p.peer, p.bridge.container, want.Link))
 }
 
 func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
-	f := ip.FamilyOf(p.dst)
+	f := ip.FamilyOf(p.peer)
 	command, uplink, source := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f).uplink
 	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule), "+
-		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.dst, p.subnet, becomes(a), uplink, command, p.dst, command, uplink, command, source)
-	if a.Kind == ip.Unicast {
+		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command, uplink, command, source)
+	if a.Kind == ip.Unicast && a.Also.Link == "" {
 		text += ", or start tulled with --iface " + ip.ShellWord(a.Link)
 	}
 	return errors.New(text)
@@ -386,7 +434,7 @@ func (c *Change) Ask(ctx context.Context, kernel ip.Kernel) bool {
 	}
 	var ps []packet
 	for _, l := range c.diff.added {
-		ps = append(ps, cs.to(l, c.Want)...)
+		ps = append(ps, cs.of(l, c.Want)...)
 	}
 	_, err := cs.ask(ctx, kernel, c.Want, ps)
 	cs.current, cs.peers, cs.left = true, c.baseline.peers, min(cs.left, len(c.baseline.peers))

@@ -31,7 +31,7 @@ func TestShadowedRoutes(t *testing.T) {
 				run(t, host, "", "ip", strings.Fields(command)...)
 			}
 			for _, f := range ip.Families() {
-				for _, row := range shadowRows(t, l, f) {
+				for _, row := range shadowRows(t, l, f, backend) {
 					if backend == "host-gw" && row.tunnelled {
 						continue
 					}
@@ -78,7 +78,7 @@ func (shadowRow) do(t *testing.T, host *lab.Host, f ip.Family, commands []string
 	}
 }
 
-func shadowRows(t *testing.T, l *lab.Lab, f ip.Family) []shadowRow {
+func shadowRows(t *testing.T, l *lab.Lab, f ip.Family, backend string) []shadowRow {
 	t.Helper()
 	env, err := l.Hosts[1].ReadSubnetFile()
 	if err != nil {
@@ -88,10 +88,19 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family) []shadowRow {
 	upper := netip.PrefixFrom(ip.Last(peer), peer.Bits()+1).Masked()
 	via, public := l.RouterAddr(f, 1).String(), l.Hosts[1].Addr.Of(f).String()
 	own := l.Hosts[0].Addr.Of(f).String()
+	env, err = l.Hosts[0].ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := env.Subnets.Of(f).Masked()
+	in := "eth0"
+	if backend == "vxlan" {
+		in = ip.Dual[string]{V4: "flannel.1", V6: "flannel-v6.1"}.Of(f)
+	}
 	row := func(name string, code trouble.Code, tunnelled bool, pairs ...string) shadowRow {
 		r := shadowRow{name: name, code: code, tunnelled: tunnelled, peer: peer}
 		for _, command := range pairs {
-			command = strings.NewReplacer("PEER", peer.String(), "UPPER", upper.String(), "VIA", via, "HOST", public, "OWN", own,
+			command = strings.NewReplacer("LEASE", lease.String(), "NEXT", peer.Addr().String(), "VPN", ip.Dual[string]{V4: "10.8.0.1", V6: "fd08::1"}.Of(f), "LOWEROWN", netip.PrefixFrom(lease.Addr(), lease.Bits()+1).String(), "TUNNEL", in, "PEER", peer.String(), "UPPER", upper.String(), "VIA", via, "HOST", public, "OWN", own,
 				"NETWORK", l.Config.Network.Of(f).String()).Replace(command)
 			r.begin = append(r.begin, strings.Replace(command, "DO", "add", 1))
 			r.end = slices.Insert(r.end, 0, strings.Replace(command, "DO", "del", 1))
@@ -108,6 +117,13 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family) []shadowRow {
 		row("rule for the network", shadowed, false, "route DO default via VIA dev eth0 table 100", "rule DO from NETWORK lookup 100"),
 		row("rule for the bridge that forbids", shadowed, false, "rule DO iif cni0 prohibit"),
 		row("rule for the bridge that has no route", shadowed, false, "rule DO iif cni0 unreachable"),
+		row("rule for the bridge that drops", shadowed, false, "rule DO iif cni0 blackhole"),
+		row("rule for the bridge to where nothing leads", shadowed, false, "route DO unreachable default table 97", "rule DO iif cni0 lookup 97"),
+		row("rule for answers that drops", shadowed, false, "rule DO to NETWORK iif TUNNEL blackhole"),
+		row("rule for answers that leads away", shadowed, false, "route DO default dev tun0 table 96", "rule DO from PEER iif TUNNEL lookup 96"),
+		row("longer prefix of the host's own", shadowed, false, "route DO LOWEROWN dev tun0"),
+		row("one hop of two", shadowed, true, "route DO default table 95 nexthop via NEXT dev TUNNEL onlink nexthop via VIA dev eth0", "rule DO from NETWORK to PEER lookup 95"),
+		row("peer through a VPN and the uplink", diverted, true, "route DO HOST nexthop via VIA dev eth0 nexthop via VPN dev tun0"),
 		row("rule for the peer", shadowed, false, "route DO default dev tun0 table 99", "rule DO to PEER lookup 99"),
 		row("peer through a VPN", diverted, false, "route DO HOST dev tun0"),
 		row("host through a VPN", diverted, true, "route DO default dev tun0 table 98", "rule DO from OWN lookup 98"),
@@ -115,8 +131,7 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family) []shadowRow {
 	if f == ip.IPv4 {
 		rows = append(rows, row("metric 0", shadowed, false, "route DO PEER via VIA"), row("blackhole of metric 0", shadowed, false, "route DO blackhole PEER"))
 	} else {
-		rows = append(rows, row("rule for the bridge that drops", shadowed, false, "rule DO iif cni0 blackhole"),
-			row("rule for the bridge to where nothing leads", shadowed, false, "route DO unreachable default table 97", "rule DO iif cni0 lookup 97"))
+		rows = append(rows, row("route for the lease alone", shadowed, false, "route DO PEER from LEASE dev tun0 metric 1"))
 	}
 	return rows
 }
@@ -154,5 +169,41 @@ func TestSecondInterfaceOfOneSubnet(t *testing.T) {
 	}
 	if !eventually(healTimeout, func() bool { ready, _ := host.Ready(t.Context()); return ready }) {
 		t.Error("not ready with the rule that the text names")
+	}
+}
+
+// Packets are asked about for each bridge that holds a part of the lease.
+func TestShadowedBehindSecondBridge(t *testing.T) {
+	l := upLab(t, lab.Config{Hosts: 2, Containers: 1})
+	host := l.Hosts[0]
+	env, err := host.ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, host, "", "ip", "link", "add", "br-two", "up", "type", "bridge")
+	for _, f := range ip.Families() {
+		lease := env.Subnets.Of(f).Masked()
+		half := lease.Bits() + 1
+		upper := netip.PrefixFrom(ip.Last(lease), half).Masked()
+		run(t, host, "", "ip", "address", "del", netip.PrefixFrom(lease.Addr().Next(), lease.Bits()).String(), "dev", "cni0")
+		run(t, host, "", "ip", "address", "add", netip.PrefixFrom(lease.Addr().Next(), half).String(), "dev", "cni0", "nodad")
+		run(t, host, "", "ip", "address", "add", netip.PrefixFrom(upper.Addr().Next(), half).String(), "dev", "br-two", "nodad")
+	}
+	requireMatrix(t, l)
+	ready := func() bool { ready, _ := host.Ready(t.Context()); return ready }
+	for _, f := range ip.Families() {
+		shadowRow{}.do(t, host, f, []string{"rule add iif br-two blackhole"})
+	}
+	for _, f := range ip.Families() {
+		again := "ask again with ip " + map[ip.Family]string{ip.IPv6: "-6 "}[f] + "route get"
+		if !eventually(healTimeout, func() bool {
+			return !ready() && named(t, host, trouble.RouteShadowed, "iif br-two") && named(t, host, trouble.RouteShadowed, again)
+		}) {
+			t.Errorf("%s: not told", f)
+		}
+		shadowRow{}.do(t, host, f, []string{"rule del iif br-two blackhole"})
+	}
+	if !eventually(healTimeout, ready) {
+		t.Error("not ready again")
 	}
 }

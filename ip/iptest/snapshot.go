@@ -242,14 +242,11 @@ func (k *Kernel) answer(interfaces []ip.Interface, q ip.Question) ip.Answer {
 				a = ip.Answer{Kind: r.Kind}
 				if r.Kind == ip.Unicast {
 					noARP := slices.ContainsFunc(interfaces, func(i ip.Interface) bool { return i.Name == r.Link && i.NoARP })
-					a = ip.Answer{Path: ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r.Route, q.Dst), NoARP: noARP}, Kind: r.Kind, Table: table}
+					a = ip.Answer{Path: ip.Path{Link: r.Link, Gateway: r.Via, Source: source(interfaces, r.Route, q.Dst), NoARP: noARP}, Kind: r.Kind, Table: table, Single: q.Src.IsValid() && r.Dst.IsSingleIP()}
 				}
 				break
 			}
 		}
-	}
-	if a.Kind == ip.Blackhole && q.In != "" && q.Dst.Is4() {
-		a.Kind = ""
 	}
 	if q.Src.IsValid() {
 		a.Source = netip.Addr{}

@@ -75,7 +75,11 @@ func encodeQuestion(b *batch, q ip.Question, in uint32) {
 	if q.Src.IsValid() {
 		header[2] = uint8(q.Src.BitLen())
 	}
-	b.begin(unix.RTM_GETROUTE, 0, binary.NativeEndian.AppendUint32(header, unix.RTM_F_LOOKUP_TABLE)...)
+	flags := uint32(unix.RTM_F_LOOKUP_TABLE)
+	if q.Src.IsValid() { // without, the source that the kernel chooses is asked for, which the route itself does not say
+		flags |= unix.RTM_F_FIB_MATCH
+	}
+	b.begin(unix.RTM_GETROUTE, 0, binary.NativeEndian.AppendUint32(header, flags)...)
 	b.attrAddr(unix.RTA_DST, q.Dst)
 	if q.Src.IsValid() {
 		b.attrAddr(unix.RTA_SRC, q.Src)
@@ -88,7 +92,7 @@ func encodeQuestion(b *batch, q ip.Question, in uint32) {
 // parseAnswer also returns whether the link is among the names.
 func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (a ip.Answer, known bool) {
 	if err != nil {
-		return ip.Answer{Kind: routeTypeOf(err, q)}, true
+		return ip.Answer{Kind: routeTypeOf(err)}, true
 	}
 	r, ok := parseRoute(m)
 	if !ok {
@@ -109,19 +113,30 @@ func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (
 	if !a.Leads() {
 		return a, true
 	}
-	a.Link, known = names[r.hop.link]
-	a.Gateway = r.hop.via
-	if !q.Src.IsValid() {
+	hops := slices.DeleteFunc(r.hops, func(h hop) bool { return h.dead })
+	if len(hops) == 0 {
+		hops = []hop{r.hop}
+	}
+	a.Link, known = names[hops[0].link]
+	a.Gateway = hops[0].via
+	for _, h := range hops[1:] {
+		if h.link != hops[0].link || h.via != hops[0].via && a.Also == (ip.Path{}) {
+			a.Also = ip.Path{Link: names[h.link], Gateway: h.via}
+		}
+	}
+	if q.Src.IsValid() {
+		a.Single = r.typ == unix.RTN_UNICAST && r.dst.IsSingleIP()
+	} else {
 		a.Source = r.source
 	}
 	return a, known
 }
 
 // routeTypeOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). An IPv4 packet that comes in where its source is not
-// expected gets the same error as one for a blackhole.
-func routeTypeOf(err error, q ip.Question) ip.RouteType {
+// expected gets the same error as one for a blackhole, or EXDEV.
+func routeTypeOf(err error) ip.RouteType {
 	switch {
-	case errors.Is(err, unix.EINVAL) && (q.In == "" || q.Dst.Is6()):
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EXDEV):
 		return ip.Blackhole
 	case errors.Is(err, unix.EHOSTUNREACH):
 		return ip.Unreachable

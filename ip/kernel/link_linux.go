@@ -146,14 +146,15 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 		index := uint32(attrs.Index)
 		rd.noARP[attrs.Name] = attrs.RawFlags&unix.IFF_NOARP != 0
 		rd.Interfaces = append(rd.Interfaces, ip.Interface{
-			Name:     attrs.Name,
-			AltNames: attrs.AltNames,
-			Kind:     link.Type(),
-			MTU:      attrs.MTU,
-			Up:       attrs.Flags&net.FlagUp != 0,
-			Loopback: attrs.Flags&net.FlagLoopback != 0,
-			NoARP:    rd.noARP[attrs.Name],
-			Addrs:    byLink[attrs.Index],
+			Name:      attrs.Name,
+			AltNames:  attrs.AltNames,
+			Kind:      link.Type(),
+			MTU:       attrs.MTU,
+			Up:        attrs.Flags&net.FlagUp != 0,
+			Loopback:  attrs.Flags&net.FlagLoopback != 0,
+			NoARP:     rd.noARP[attrs.Name],
+			NoCarrier: attrs.RawFlags&(unix.IFF_UP|unix.IFF_LOWER_UP) == unix.IFF_UP,
+			Addrs:     byLink[attrs.Index],
 		})
 		if !rd.scopeLinks[attrs.Name] {
 			continue

@@ -69,6 +69,7 @@ type hop struct {
 	link   uint32
 	onLink bool
 	object uint32 // a nexthop object, instead of the others or beside them
+	dead   bool // of several: its link is down, and the kernel uses the others
 }
 
 // routeMessage is what the kernel says about a route.
@@ -147,7 +148,7 @@ func parseHops(b []byte) []hop {
 		if n < unix.SizeofRtNexthop || n > len(b) {
 			break
 		}
-		h := hop{link: binary.NativeEndian.Uint32(b[4:]), onLink: b[2]&unix.RTNH_F_ONLINK != 0}
+		h := hop{link: binary.NativeEndian.Uint32(b[4:]), onLink: b[2]&unix.RTNH_F_ONLINK != 0, dead: b[2]&unix.RTNH_F_DEAD != 0}
 		for typ, value := range attributes(b[unix.SizeofRtNexthop:n]) {
 			h.parse(typ, value)
 		}
