@@ -33,6 +33,26 @@ func (rd *reading) readPaths(s *socket) error {
 
 // ask asks what would become of packets. It returns whether all links that are asked for and answered are among the names.
 func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question) (answers []ip.Answer, known bool, err error) {
+	answers, known, err = askFor(s, names, noARP, questions, unix.RTM_F_FIB_MATCH)
+	var again []int // a route by a nexthop object may not name its interface, but a packet has one
+	var unnamed []ip.Question
+	for i, a := range answers {
+		if a.Kind == ip.Unicast && a.Link == "" {
+			again, unnamed = append(again, i), append(unnamed, questions[i])
+		}
+	}
+	if err != nil || len(again) == 0 {
+		return answers, known, err
+	}
+	second, known, err := askFor(s, names, noARP, unnamed, 0)
+	for n, a := range second {
+		answers[again[n]] = a
+	}
+	return answers, known, err
+}
+
+// askFor asks with more flags for the questions that have a source: without one the source that the kernel chooses is asked for, which the route itself does not say.
+func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question, more uint32) (answers []ip.Answer, known bool, err error) {
 	answers, known = make([]ip.Answer, 0, len(questions)), true
 	indexes := map[string]uint32{}
 	for _, q := range questions {
@@ -45,7 +65,11 @@ func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []
 	for asked := range slices.Chunk(questions, maxBatch/2) { // an answer is twice as long as an error
 		b.reset()
 		for _, q := range asked {
-			encodeQuestion(&b, q, indexes[q.In])
+			flags := uint32(unix.RTM_F_LOOKUP_TABLE)
+			if q.Src.IsValid() {
+				flags |= more
+			}
+			encodeQuestion(&b, q, indexes[q.In], flags)
 		}
 		some := make([]ip.Answer, len(asked))
 		err := s.exchange(&b, func(i int, m message, err error) {
@@ -70,14 +94,10 @@ func indexOf(names map[uint32]string, link string) (uint32, bool) {
 	return ^uint32(0), false // which no link has
 }
 
-func encodeQuestion(b *batch, q ip.Question, in uint32) {
+func encodeQuestion(b *batch, q ip.Question, in, flags uint32) {
 	header := []byte{addressFamily(ip.FamilyOf(q.Dst)), uint8(q.Dst.BitLen()), 0, 0, 0, 0, 0, 0}
 	if q.Src.IsValid() {
 		header[2] = uint8(q.Src.BitLen())
-	}
-	flags := uint32(unix.RTM_F_LOOKUP_TABLE)
-	if q.Src.IsValid() { // without, the source that the kernel chooses is asked for, which the route itself does not say
-		flags |= unix.RTM_F_FIB_MATCH
 	}
 	b.begin(unix.RTM_GETROUTE, 0, binary.NativeEndian.AppendUint32(header, flags)...)
 	b.attrAddr(unix.RTA_DST, q.Dst)

@@ -69,7 +69,7 @@ type hop struct {
 	link   uint32
 	onLink bool
 	object uint32 // a nexthop object, instead of the others or beside them
-	dead   bool // of several: its link is down, and the kernel uses the others
+	dead   bool   // of several: its link is down, and the kernel uses the others
 }
 
 // routeMessage is what the kernel says about a route.
