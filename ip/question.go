@@ -3,13 +3,36 @@ package ip
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
-// Question is what a kernel is asked about a packet that carries no mark. With a source the answer is about the whole route (Answer.Also, Answer.Single).
+// Question is what a kernel is asked about a packet. With a source the answer is about the whole route (Answer.Also, Answer.Single).
 type Question struct {
 	Dst netip.Addr
 	Src netip.Addr // zero: as the kernel chooses; without In it must be an address of the host
 	In  string     // the interface by which the packet comes in; empty: the host itself sends it
+	Selector
+}
+
+// Selector is what routes and policy rules may ask of packets beside addresses and interfaces. What is zero is not there, or asked for.
+type Selector struct {
+	Mark             uint32
+	TOS              uint8
+	Protocol         uint8
+	SrcPort, DstPort uint16 // the first, where it is a range
+}
+
+func (s Selector) String() string {
+	var parts []string
+	for _, part := range []struct {
+		format string
+		value  uint32
+	}{{"fwmark %#x", s.Mark}, {"tos %#x", uint32(s.TOS)}, {"ipproto %d", uint32(s.Protocol)}, {"sport %d", uint32(s.SrcPort)}, {"dport %d", uint32(s.DstPort)}} {
+		if part.value != 0 {
+			parts = append(parts, fmt.Sprintf(part.format, part.value))
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // Answer is what a kernel would do with a packet.
@@ -68,8 +91,26 @@ func (p Path) hop() string {
 	return text
 }
 
+// Condition is what a policy rule, or a route, of another program asks of packets before it decides where they go.
+type Condition struct {
+	Family   Family
+	Src, Dst netip.Prefix // invalid: any
+	Selector
+	What string // as people call it
+	Show string // the command that shows it
+	// Before is the priority of rules that come before the rule; nil with a route, or if there is none.
+	Before *uint32
+}
+
+// Matches reports whether the addresses of a packet are as asked for.
+func (c Condition) Matches(q Question) bool {
+	return FamilyOf(q.Dst) == c.Family && (!c.Dst.IsValid() || c.Dst.Contains(q.Dst)) && (!c.Src.IsValid() || c.Src.Contains(q.Src))
+}
+
 // Others is what on a host decides where packets go, beside Tulle's routes.
 type Others struct {
+	// Conditions are those for some packets only: by more than their addresses, or by addresses in Scope.Networks.
+	Conditions []Condition
 	// Into are the destinations in Scope.Networks of policy rules and of routes in any table, sorted.
 	Into []netip.Prefix
 	// Sum is another one after any change of policy rules and routes, but those for one link alone.

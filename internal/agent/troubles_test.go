@@ -275,6 +275,13 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(_ *world, h *node) { h.kernel.SetPolicy(nil, nil) },
 		},
+		trouble.RouteUncertain: {
+			cause: func(_ *world, h *node) {
+				peer := h.agent.Status().Of("").Peers[0].Subnets[0]
+				h.kernel.SetPolicy([]iptest.Rule{{Selector: ip.Selector{Mark: 7}, Table: 100}}, []iptest.TableRoute{{Route: ip.Route{Dst: peer}, Table: 100, Kind: ip.Blackhole}})
+			},
+			cure: func(_ *world, h *node) { h.kernel.SetPolicy(nil, nil) },
+		},
 		trouble.UplinkDiverted: {
 			cause: func(_ *world, h *node) {
 				h.kernel.AddInterface(ip.Interface{Name: "tun0", MTU: 1400, Up: true})

@@ -1,26 +1,21 @@
 package fabric
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
-	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/subnet"
 )
 
 const (
-	askMost    = 1000             // packets that the kernel is asked about at once
-	askAll     = 30 * time.Second // after this, or a change, about those to all peers
-	askPause   = time.Second
-	askShare   = 400  // asking may take up one part in this many of the time after a change
-	askAtRest  = 1000 // and this without one: what the kernel does changes by routes and rules alone, nearly
-	strayNamed = 8
+	askMost   = 1000             // packets that the kernel is asked about at once
+	askAll    = 30 * time.Second // after this, or a change, about those to all peers
+	askPause  = time.Second
+	askShare  = 400  // asking may take up one part in this many of the time after a change
+	askAtRest = 1000 // and this without one: what the kernel does changes by routes and rules alone, nearly
 )
 
 // pathCheck is whether the kernel sends packets to peers where they should go: what is wanted is in the kernel, and something else may come before it
@@ -31,6 +26,8 @@ type pathCheck struct {
 	from    ip.Dual[origin]
 	uplink  string
 	others  ip.Others
+	own     map[netip.Addr]bool // addresses of the host
+	network subnet.Network
 
 	next, left int       // of the peers: who is asked about next, and about how many it is to be
 	suspect    int       // of what others name: the one that is asked about next
@@ -39,11 +36,13 @@ type pathCheck struct {
 	hurried    bool      // because of a change
 	took       time.Duration
 	astray     map[packet]ip.Answer
+	warned     bool // that packets may go astray, if there are such
 }
 
 // origin is where packets come from, and where answers go.
 type origin struct {
 	bridges []bridge
+	links   []string   // all that have an address in the lease
 	own     netip.Addr // of the host in its subnet, if it has one
 	uplink  netip.Addr // zero: it does not matter by which interface packets leave
 }
@@ -88,6 +87,7 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 			if len(o.bridges) == 0 {
 				o.own = addr
 			}
+			o.links = append(o.links, i.Name)
 			if v.host.Owns(i.Name) || !i.Up || i.NoCarrier || a.Prefix.IsSingleIP() || a.Prefix.Bits() < network.Bits() ||
 				slices.ContainsFunc(o.bridges, func(b bridge) bool { return b.prefix.Overlaps(a.Prefix) }) {
 				continue
@@ -101,7 +101,7 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 }
 
 func (o origin) equal(p origin) bool {
-	return slices.Equal(o.bridges, p.bridges) && o.own == p.own && o.uplink == p.uplink
+	return slices.Equal(o.bridges, p.bridges) && slices.Equal(o.links, p.links) && o.own == p.own && o.uplink == p.uplink
 }
 
 // containerOf returns an address of a subnet that a container might have.
@@ -123,7 +123,7 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) {
 	}
 	changed := !from.V4.equal(c.from.V4) || !from.V6.equal(c.from.V6) || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0 // those that are added later are asked about at once
 	c.from, c.uplink, c.others, c.peers, c.current = from, v.uplink.Link, v.snap.Others, peers, true
-	c.unasked = len(c.others.Into)
+	c.own, c.network, c.unasked = v.host.Own, n, len(c.others.Into)
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
 		c.left, c.begun, c.hurried = len(peers), time.Now(), changed
 	}
@@ -151,8 +151,8 @@ func (c *pathCheck) right(p packet, a ip.Answer, want ip.Route) bool {
 	case p.way == toHost: // who has no route to a peer is told so by the backend, if that matters to it
 		return a.Kind == ip.Local || a.Kind == ip.Unrouted || a.Kind == ip.Unicast && a.Link == c.uplink && (a.Also.Link == "" || a.Also.Link == c.uplink)
 	case p.way == fromContainer: // a container beside the bridge has a link and a route of its own
-		return a.Kind == ip.Local || a.Kind == ip.Unicast && !a.Gateway.IsValid() && a.Also.Link == "" &&
-			(a.Link == p.bridge.name || a.Single && a.Link != want.Link && a.Link != c.uplink)
+		return a.Kind == ip.Local || a.Kind == ip.Unicast && a.Also.Link == "" &&
+			(slices.Contains(c.from.Of(ip.FamilyOf(p.peer)).links, a.Link) || a.Single && !a.Gateway.IsValid() && a.Link != want.Link && a.Link != c.uplink)
 	}
 	return a.Kind == ip.Unicast && a.Link == want.Link && a.Gateway == want.Via && a.Also.Link == ""
 }
@@ -207,9 +207,22 @@ func inside(p netip.Prefix) netip.Addr {
 	return p.Masked().Addr().Next()
 }
 
-// with lists the packets to and from an address in the subnet of a peer.
-func (c *pathCheck) with(subnet netip.Prefix, addr netip.Addr) []packet {
-	bridges := c.from.Of(ip.FamilyOf(addr)).bridges
+// behind finds the bridge that a part of its addresses is named of, with a container there.
+func (c *pathCheck) behind(p netip.Prefix) (bridge, bool) {
+	if !p.IsValid() {
+		return bridge{}, false
+	}
+	for _, b := range c.from.Of(ip.FamilyOf(p.Addr())).bridges {
+		if b.prefix.Bits() < p.Bits() && ip.Contains(b.prefix, p) {
+			b.container = inside(p)
+			return b, !c.own[b.container]
+		}
+	}
+	return bridge{}, false
+}
+
+// with lists the packets between an address in the subnet of a peer and bridges, or the host itself.
+func (c *pathCheck) with(subnet netip.Prefix, addr netip.Addr, bridges []bridge) []packet {
 	if len(bridges) == 0 {
 		return []packet{{subnet: subnet, peer: addr}}
 	}
@@ -228,7 +241,7 @@ func (c *pathCheck) of(l *subnet.Lease, want ip.State) []packet {
 		if r, ok := routeTo(want, p); !ok || r.Dst != p {
 			continue
 		}
-		ps = append(ps, c.with(p, inside(p))...)
+		ps = append(ps, c.with(p, inside(p), c.from.Of(f).bridges)...)
 		if host := l.Attrs.Public.Of(f); host.IsValid() && c.from.Of(f).uplink.IsValid() {
 			ps = append(ps, packet{subnet: p, peer: host, way: toHost})
 		}
@@ -256,7 +269,11 @@ func (c *pathCheck) suspects(want ip.State) []packet {
 		c.suspect = (c.suspect + 1) % len(c.others.Into)
 		p := c.others.Into[c.suspect]
 		if r, ok := routeTo(want, p); ok {
-			ps = append(ps, c.with(r.Dst, inside(p))...)
+			ps = append(ps, c.with(r.Dst, inside(p), c.from.Of(ip.FamilyOf(p.Addr())).bridges)...)
+		} else if b, ok := c.behind(p); ok && len(c.peers) > 0 {
+			if peer := c.peers[0].lease.Subnets.Of(ip.FamilyOf(p.Addr())); peer.IsValid() {
+				ps = append(ps, packet{peer, inside(peer), fromContainer, b})
+			}
 		}
 	}
 	return ps
@@ -276,7 +293,7 @@ func (c *pathCheck) review(ctx context.Context, kernel ip.Kernel, want ip.State)
 	var ps []packet
 	for p := range c.astray {
 		_, routed := routeTo(want, p.subnet)
-		if !known[p] && (p.way == toHost || !routed || !slices.Contains(c.with(p.subnet, p.peer), p)) {
+		if !known[p] && (p.way == toHost || !routed || !c.connects(p)) {
 			delete(c.astray, p)
 			continue
 		}
@@ -294,117 +311,12 @@ func (c *pathCheck) review(ctx context.Context, kernel ip.Kernel, want ip.State)
 	return nil
 }
 
-// errors tells what goes astray, of some peers by name.
-func (c *pathCheck) errors(want ip.State, leases string) error {
-	if len(c.astray) == 0 {
-		return nil
-	}
-	var all []packet
-	for p := range c.astray {
-		all = append(all, p)
-	}
-	slices.SortFunc(all, func(a, b packet) int {
-		return cmp.Or(ip.ComparePrefix(a.subnet, b.subnet), a.peer.Compare(b.peer), cmp.Compare(a.bridge.name, b.bridge.name))
+// connects reports whether a container may still be where a packet comes from, or goes to.
+func (c *pathCheck) connects(p packet) bool {
+	bridges := c.from.Of(ip.FamilyOf(p.peer)).bridges
+	return p.bridge == bridge{} && len(bridges) == 0 || slices.ContainsFunc(bridges, func(b bridge) bool {
+		return b.name == p.bridge.name && b.prefix == p.bridge.prefix && !c.own[p.bridge.container]
 	})
-	keys := map[netip.Prefix]string{}
-	for _, p := range c.peers {
-		for _, f := range ip.Families() {
-			keys[p.lease.Subnets.Of(f)] = leases + subnet.KeyOf(p.lease.Subnets)
-		}
-	}
-	var errs []error
-	for _, kind := range []struct {
-		code     trouble.Code
-		way      way
-		describe func(packet, ip.Answer, ip.Route) error
-	}{
-		{trouble.RouteShadowed, toContainer, shadowed},
-		{trouble.RouteShadowed, fromContainer, shadowedBack},
-		{trouble.UplinkDiverted, toHost, c.diverted},
-	} {
-		var last netip.Prefix
-		peers := 0
-		for _, p := range all {
-			if p.way != kind.way || p.subnet == last {
-				continue
-			}
-			last = p.subnet
-			if peers++; peers <= strayNamed {
-				r, _ := routeTo(want, p.subnet)
-				errs = append(errs, trouble.Wrap(kind.code, keys[p.subnet], kind.describe(p, c.astray[p], r)))
-			}
-		}
-		if more := peers - strayNamed; more > 0 {
-			errs = append(errs, trouble.Wrap(kind.code, "", fmt.Errorf("and so it is with the packets %s %d more peers", kind.way, more)))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (w way) String() string {
-	if w == fromContainer {
-		return "from"
-	}
-	return "to"
-}
-
-// becomes says what becomes of packets that come in by an interface, or of the host's own. Of the former, IPv4 has two errors that may be for
-// other reasons than a route (ip_route_input_slow in net/ipv4/route.c).
-func becomes(a ip.Answer, f ip.Family, in string) string {
-	switch {
-	case a.Kind == ip.Unicast:
-		return "go " + a.String()
-	case a.Kind == ip.Local:
-		return "end on this host"
-	case a.Kind == ip.Unrouted:
-		return "have no route"
-	case a.Kind == ip.Blackhole && in != "" && f == ip.IPv4:
-		return "are dropped: blackhole, or rp_filter of " + in + " with the route to their source"
-	case a.Kind == ip.Unreachable && in != "" && f == ip.IPv4:
-		return "are dropped: unreachable, or forwarding is off on " + in
-	}
-	return "are dropped: " + string(a.Kind)
-}
-
-func ipCommand(f ip.Family) string {
-	if f == ip.IPv6 {
-		return "ip -6"
-	}
-	return "ip"
-}
-
-// finding are the commands that find what comes before Tulle's route.
-func finding(f ip.Family, src, dst netip.Addr, in string) string {
-	command := ipCommand(f)
-	text := fmt.Sprintf("a route or policy rule of another program comes first: find it with %s route show table all match %s, and %s rule", command, dst, command)
-	if in != "" {
-		text += fmt.Sprintf(", and ask again with %s route get %s from %s iif %s", command, dst, src, ip.ShellWord(in))
-	}
-	return text
-}
-
-func shadowed(p packet, a ip.Answer, want ip.Route) error {
-	right := ip.Answer{Path: ip.Path{Link: want.Link, Gateway: want.Via}, Kind: ip.Unicast, Table: ip.MainTable}
-	f := ip.FamilyOf(p.peer)
-	return fmt.Errorf("packets from containers to %s, in %s of a peer, %s, and should go %s: %s",
-		p.peer, p.subnet, becomes(a, f, p.bridge.name), right, finding(f, p.bridge.container, p.peer, p.bridge.name))
-}
-
-func shadowedBack(p packet, a ip.Answer, want ip.Route) error {
-	f := ip.FamilyOf(p.peer)
-	return fmt.Errorf("packets to containers such as %s from %s, in %s of a peer, %s, and should go dev %s: %s",
-		p.bridge.container, p.peer, p.subnet, becomes(a, f, want.Link), ip.ShellWord(p.bridge.name), finding(f, p.peer, p.bridge.container, want.Link))
-}
-
-func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
-	f := ip.FamilyOf(p.peer)
-	command, uplink, source := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f).uplink
-	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule), "+
-		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command, uplink, command, source)
-	if a.Kind == ip.Unicast && a.Also.Link == "" {
-		text += ", or start tulled with --iface " + ip.ShellWord(a.Link)
-	}
-	return errors.New(text)
 }
 
 // Ask asks the kernel where it sends packets to peers, after a look that found nothing to do: about those that went astray, those that others'
@@ -418,12 +330,15 @@ func (p *Pass) Ask(ctx context.Context, kernel ip.Kernel) error {
 	if err := c.review(ctx, kernel, p.Want); err != nil {
 		return err
 	}
-	ps := append(c.suspects(p.Want), c.some(p.Want)...)
-	if _, err := c.ask(ctx, kernel, p.Want, ps); err != nil {
+	var err error
+	if p.found.uncertain, err = c.uncertain(ctx, kernel, p.Want, c.peers); err != nil {
 		return err
 	}
+	c.warned = len(p.found.uncertain) > 0
+	ps := append(c.suspects(p.Want), c.some(p.Want)...)
+	_, err = c.ask(ctx, kernel, p.Want, ps)
 	p.astray = c.errors(p.Want, p.fabric.cfg.Keys.Leases)
-	return nil
+	return err
 }
 
 // Ask asks where the packets to peers that were added go. It returns false if one goes astray, or may no longer: a full pass will tell.
@@ -433,12 +348,17 @@ func (c *Change) Ask(ctx context.Context, kernel ip.Kernel) bool {
 		return false
 	}
 	var ps []packet
+	var added []routedPeer
 	for _, l := range c.diff.added {
 		ps = append(ps, cs.of(l, c.Want)...)
+		added = append(added, routedPeer{lease: l})
 	}
-	_, err := cs.ask(ctx, kernel, c.Want, ps)
+	uncertain, err := cs.uncertain(ctx, kernel, c.Want, added)
+	if err == nil {
+		_, err = cs.ask(ctx, kernel, c.Want, ps)
+	}
 	cs.current, cs.peers, cs.left = true, c.baseline.peers, min(cs.left, len(c.baseline.peers))
-	return err == nil && len(cs.astray) == 0
+	return err == nil && len(cs.astray) == 0 && (cs.warned || len(uncertain) == 0) // a warning that there is already need not be exact before the next full pass
 }
 
 // CheckIn is for how long there is nothing to ask; zero if there is nothing at all before the next pass.

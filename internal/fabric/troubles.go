@@ -33,14 +33,15 @@ func leaseCode(err error) trouble.Code {
 
 // findings are what a pass finds wrong beside the error that keeps the network from being ready.
 type findings struct {
-	pending  string // what waits for a restart
-	oversize string // how the configured MTU exceeds that of the uplink
-	problems []subnet.Problem
-	blocked  []ip.Blockade // where packets between containers are, or may be, dropped
-	closed   []ip.Blockade // where those to and from the world outside are
-	stale    []string      // bridges that hold an earlier subnet
-	shared   []string      // bridges that hold this host's subnet beside each other
-	overlaps []string      // networks of this host that share addresses with this one
+	pending   string // what waits for a restart
+	oversize  string // how the configured MTU exceeds that of the uplink
+	problems  []subnet.Problem
+	blocked   []ip.Blockade // where packets between containers are, or may be, dropped
+	closed    []ip.Blockade // where those to and from the world outside are
+	stale     []string      // bridges that hold an earlier subnet
+	shared    []string      // bridges that hold this host's subnet beside each other
+	uncertain []string      // what leads packets astray if there are such
+	overlaps  []string      // networks of this host that share addresses with this one
 }
 
 // troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
@@ -97,6 +98,9 @@ func (p *Pass) troubles(host error) (list trouble.List) {
 	}
 	for _, text := range found.shared {
 		add(trouble.BridgeShared, "", text)
+	}
+	for _, text := range found.uncertain {
+		add(trouble.RouteUncertain, "", text)
 	}
 	for _, text := range found.overlaps {
 		link, _, _ := strings.Cut(text, " ")

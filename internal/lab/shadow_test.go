@@ -42,7 +42,7 @@ func TestShadowedRoutes(t *testing.T) {
 						if !eventually(healTimeout, func() bool {
 							st = uplinkStatus{}
 							return host.Status(t.Context(), &st) == nil && !st.Ready && slices.ContainsFunc(st.Troubles.Of(row.code), func(tr trouble.Trouble) bool {
-								return strings.Contains(tr.Subject, strings.ReplaceAll(row.peer.String(), "/", "-")) && strings.Contains(tr.Text, row.peer.String())
+								return strings.Contains(tr.Subject, strings.ReplaceAll(row.peer, "/", "-")) && strings.Contains(tr.Text, row.peer)
 							})
 						}) {
 							t.Errorf("not told: ready %t, %+v", st.Ready, st.Troubles)
@@ -66,8 +66,8 @@ func TestShadowedRoutes(t *testing.T) {
 type shadowRow struct {
 	name       string
 	code       trouble.Code
-	tunnelled  bool // only where packets are: host-gw refuses a peer that is no neighbour
-	peer       netip.Prefix
+	tunnelled  bool     // only where packets are: host-gw refuses a peer that is no neighbour
+	peer       string   // that is named; empty: any
 	begin, end []string // for ip(8)
 }
 
@@ -98,9 +98,12 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family, backend string) []shadowR
 		in = ip.Dual[string]{V4: "flannel.1", V6: "flannel-v6.1"}.Of(f)
 	}
 	row := func(name string, code trouble.Code, tunnelled bool, pairs ...string) shadowRow {
-		r := shadowRow{name: name, code: code, tunnelled: tunnelled, peer: peer}
+		r := shadowRow{name: name, code: code, tunnelled: tunnelled, peer: peer.String()}
+		if strings.Contains(pairs[len(pairs)-1], "OWN") || strings.Contains(pairs[len(pairs)-1], "ONE") {
+			r.peer = "" // it is all the same for all
+		}
 		for _, command := range pairs {
-			command = strings.NewReplacer("LEASE", lease.String(), "NEXT", peer.Addr().String(), "VPN", ip.Dual[string]{V4: "10.8.0.1", V6: "fd08::1"}.Of(f), "LOWEROWN", netip.PrefixFrom(lease.Addr(), lease.Bits()+1).String(), "TUNNEL", in, "PEER", peer.String(), "UPPER", upper.String(), "VIA", via, "HOST", public, "OWN", own,
+			command = strings.NewReplacer("LEASE", lease.String(), "NEXT", peer.Addr().String(), "VPN", ip.Dual[string]{V4: "10.8.0.1", V6: "fd08::1"}.Of(f), "UPPEROWN", netip.PrefixFrom(ip.Last(lease), lease.Bits()+1).Masked().String(), "ONE", ip.Last(lease).Prev().String(), "LOWEROWN", netip.PrefixFrom(lease.Addr(), lease.Bits()+1).String(), "TUNNEL", in, "PEER", peer.String(), "UPPER", upper.String(), "VIA", via, "HOST", public, "HERE", own,
 				"NETWORK", l.Config.Network.Of(f).String()).Replace(command)
 			r.begin = append(r.begin, strings.Replace(command, "DO", "add", 1))
 			r.end = slices.Insert(r.end, 0, strings.Replace(command, "DO", "del", 1))
@@ -122,11 +125,14 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family, backend string) []shadowR
 		row("rule for answers that drops", shadowed, false, "rule DO to NETWORK iif TUNNEL blackhole"),
 		row("rule for answers that leads away", shadowed, false, "route DO default dev tun0 table 96", "rule DO from PEER iif TUNNEL lookup 96"),
 		row("longer prefix of the host's own", shadowed, false, "route DO LOWEROWN dev tun0"),
+		row("another longer prefix of the host's own", shadowed, false, "route DO unreachable UPPEROWN"),
+		row("rule for one container", shadowed, false, "route DO default dev tun0 table 94", "rule DO from ONE lookup 94"),
+		row("rule for answers to one container", shadowed, false, "rule DO to ONE iif TUNNEL prohibit"),
 		row("one hop of two", shadowed, true, "route DO default table 95 nexthop via NEXT dev TUNNEL onlink nexthop via VIA dev eth0", "rule DO from NETWORK to PEER lookup 95"),
 		row("peer through a VPN and the uplink", diverted, true, "route DO HOST nexthop via VIA dev eth0 nexthop via VPN dev tun0"),
 		row("rule for the peer", shadowed, false, "route DO default dev tun0 table 99", "rule DO to PEER lookup 99"),
 		row("peer through a VPN", diverted, false, "route DO HOST dev tun0"),
-		row("host through a VPN", diverted, true, "route DO default dev tun0 table 98", "rule DO from OWN lookup 98"),
+		row("host through a VPN", diverted, true, "route DO default dev tun0 table 98", "rule DO from HERE lookup 98"),
 	}
 	if f == ip.IPv4 {
 		rows = append(rows, row("metric 0", shadowed, false, "route DO PEER via VIA"), row("blackhole of metric 0", shadowed, false, "route DO blackhole PEER"))
@@ -134,6 +140,117 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family, backend string) []shadowR
 		rows = append(rows, row("route for the lease alone", shadowed, false, "route DO PEER from LEASE dev tun0 metric 1"))
 	}
 	return rows
+}
+
+// What leads some packets astray, and it is not known whether there are such, is a warning with a command that helps. What leads none astray is none.
+func TestUncertainRoutes(t *testing.T) {
+	l := upLab(t, lab.Config{Hosts: 2, Containers: 1})
+	requireMatrix(t, l)
+	host := l.Hosts[0]
+	for command := range strings.Lines(`link add tun0 type veth peer name tun1
+		link set tun1 up
+		link set tun0 up
+		address add 10.8.0.2/24 dev tun0
+		address add fd08::2/64 dev tun0 nodad`) {
+		run(t, host, "", "ip", strings.Fields(command)...)
+	}
+	env, err := l.Hosts[1].ReadSubnetFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func() (st uplinkStatus, ok bool) {
+		err := host.Status(t.Context(), &st)
+		return st, err == nil
+	}
+	quiet := func() bool {
+		st, ok := status()
+		return ok && st.Ready && !st.Troubles.Has(trouble.RouteUncertain)
+	}
+	for _, f := range ip.Families() {
+		command := "ip " + map[ip.Family]string{ip.IPv6: "-6 "}[f]
+		peer := env.Subnets.Of(f).Masked()
+		// do has commands run, one in a line, until the test of the row ends.
+		do := func(t *testing.T, commands string) (undo func()) {
+			commands = strings.ReplaceAll(commands, "PEER", peer.String())
+			run(t, host, "", "sh", "-ec", commands)
+			return func() {
+				lines := strings.Split(commands, "\n")
+				slices.Reverse(lines)
+				run(t, host, "", "sh", "-ec", strings.ReplaceAll(strings.Join(lines, "\n"), " add ", " del "))
+			}
+		}
+		rows := map[string]string{
+			"mark":               "ip route add default dev tun0 table 200; ip rule add fwmark 0x1 lookup 200",
+			"some bits":          "ip rule add fwmark 0x2000/0x2000 blackhole",
+			"not another mark":   "ip rule add priority 100 not fwmark 0x5 lookup main; ip rule add priority 101 prohibit",
+			"port":               "ip route add default dev tun0 table 200; ip rule add ipproto tcp dport 443 lookup 200",
+			"port of the host":   "ip rule add ipproto udp dport 8472 prohibit",
+			"type of service":    "ip route add unreachable default table 200; ip rule add tos 0x10 lookup 200",
+			"mark to the peer":   "ip rule add fwmark 0x7 to PEER prohibit",
+			"mark of the answer": "ip rule add fwmark 0x7 from PEER prohibit",
+		}
+		if f == ip.IPv4 {
+			rows["route for a type of service"] = "ip route add PEER tos 0x10 dev tun0"
+		}
+		in := func(row string) string { return strings.NewReplacer("ip ", command, "; ", "\n").Replace(row) }
+		for name, row := range rows {
+			t.Run(fmt.Sprintf("%s %s", f, name), func(t *testing.T) {
+				rest(t, host)
+				undo := do(t, in(row))
+				defer func() { undo() }()
+				var text string
+				told := func() bool {
+					st, ok := status()
+					told := st.Troubles.Of(trouble.RouteUncertain)
+					if !ok || !st.Ready || len(told) != 1 || told[0].Text == text {
+						return false
+					}
+					text = told[0].Text
+					return true
+				}
+				if !eventually(healTimeout, told) {
+					st, _ := status()
+					t.Fatalf("not told: %s %+v", st.Reason, st.Troubles)
+				}
+				for { // some have one thing to be done for containers, and another for what goes between hosts
+					_, show, _ := strings.Cut(text, "(")
+					show, _, _ = strings.Cut(show, ")")
+					if run(t, host, "", "sh", "-ec", show) == "" {
+						t.Errorf("%q shows nothing", show)
+					}
+					if _, remedy, found := strings.Cut(text, "asked before: "); found {
+						defer do(t, remedy)()
+					} else {
+						undo()
+						undo = func() {}
+					}
+					if eventually(healTimeout, quiet) {
+						break
+					}
+					if !told() {
+						t.Fatalf("still told after what it says to do: %s", text)
+					}
+				}
+			})
+		}
+		for name, row := range map[string]string{
+			"of wg-quick": "ip route add default dev tun0 table 200; ip rule add not fwmark 0xca6c lookup 200; ip rule add lookup main suppress_prefixlength 0",
+			"of nothing":  "ip rule add fwmark 0x1 lookup 200; ip rule add oif tun0 prohibit; ip rule add to 198.18.0.0/15 fwmark 0x9 prohibit",
+		} {
+			if f == ip.IPv6 {
+				row = strings.ReplaceAll(row, "198.18.0.0/15", "2001:db8::/32")
+			}
+			t.Run(fmt.Sprintf("%s rules %s", f, name), func(t *testing.T) {
+				defer do(t, in(row))()
+				rest(t, host)
+				if !quiet() {
+					st, _ := status()
+					t.Errorf("told: %s %+v", st.Reason, st.Troubles)
+				}
+			})
+		}
+	}
+	requireMatrix(t, l)
 }
 
 // Of two interfaces in one subnet packets leave by the first, though tulled is told to use the second.

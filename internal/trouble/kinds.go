@@ -33,6 +33,7 @@ const (
 	UplinkNarrow  Code = "uplink.narrow"
 
 	RouteShadowed  Code = "route.shadowed"
+	RouteUncertain Code = "route.uncertain"
 	UplinkDiverted Code = "underlay.diverted"
 
 	ForwardBlocked   Code = "forward.blocked"
@@ -102,6 +103,7 @@ var kinds = []Kind{
 	{UplinkOther, Advice, "The uplink in use is not the interface that would be chosen today.", "Start tulled with --iface and the name of the one that it should be."},
 
 	{RouteShadowed, Error, "Packets to a peer do not go where Tulle's route leads: a route or policy rule of another program comes first.", "Take away what ip route show table all match SUBNET and ip rule show, or end the lease with tulle leases release if it should not be there."},
+	{RouteUncertain, Warning, "A policy rule or route of another program leads packets to or from peers astray that have a mark, a protocol, a port or a TOS, and Tulle cannot know whether there are such.", "See what sets the mark, or uses the port; if packets of containers may be such, have the main table asked before, as the text says."},
 	{UplinkDiverted, Error, "Packets between hosts leave by another interface than the uplink, or not at all.", "Take away the route or policy rule that comes first, add one that comes before it, or name the other interface with --iface."},
 
 	{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},

@@ -272,7 +272,8 @@ func (k *Kernel) SetDeviceFilters(filters ...ip.DeviceFilter) {
 // Rule is a policy rule that sends packets to a table. A prefix that is left out is any.
 type Rule struct {
 	From, To netip.Prefix
-	Table    uint32
+	ip.Selector
+	Table uint32
 }
 
 // TableRoute is a route in any table, or one that leads nowhere.

@@ -233,7 +233,10 @@ func (k *Kernel) answer(interfaces []ip.Interface, q ip.Question) ip.Answer {
 	default:
 		tables := []uint32{}
 		for _, rule := range k.policy {
-			if (!rule.From.IsValid() || rule.From.Contains(q.Src)) && (!rule.To.IsValid() || rule.To.Contains(q.Dst)) {
+			for _, c := range rule.conditions() {
+				if !c.Matches(q) || rule.Selector != (ip.Selector{}) && rule.Selector != q.Selector {
+					continue
+				}
 				tables = append(tables, rule.Table)
 			}
 		}
@@ -274,6 +277,16 @@ func (k *Kernel) lookupIn(table uint32, interfaces []ip.Interface, addr netip.Ad
 	return best, ok
 }
 
+// conditions are what a rule asks of the packets of each family.
+func (r Rule) conditions() (cs []ip.Condition) {
+	for _, f := range ip.Families() {
+		if (!r.From.IsValid() || ip.FamilyOf(r.From.Addr()) == f) && (!r.To.IsValid() || ip.FamilyOf(r.To.Addr()) == f) {
+			cs = append(cs, ip.Condition{Family: f, Src: r.From, Dst: r.To, Selector: r.Selector, What: "the policy rule", Show: "ip rule show"})
+		}
+	}
+	return cs
+}
+
 // othersIn is what decides where packets go, beside Tulle's routes: the other routes of the main table, and what is not in that.
 func (k *Kernel) othersIn(scope ip.Scope, routes []ip.Route) ip.Others {
 	var o ip.Others
@@ -301,6 +314,11 @@ func (k *Kernel) othersIn(scope ip.Scope, routes []ip.Route) ip.Others {
 	}
 	for n, r := range k.policy {
 		add(r.To, []any{n, r})
+		for _, c := range r.conditions() {
+			if r.Selector != (ip.Selector{}) || c.Src.IsValid() && inNetworks(scope, c.Src) || c.Dst.IsValid() && inNetworks(scope, c.Dst) {
+				o.Conditions = append(o.Conditions, c)
+			}
+		}
 	}
 	slices.SortFunc(o.Into, ip.ComparePrefix)
 	o.Into = slices.Compact(o.Into)

@@ -3,7 +3,6 @@ package kernel
 import (
 	"encoding/binary"
 	"errors"
-	"hash/maphash"
 	"net/netip"
 	"slices"
 
@@ -95,7 +94,7 @@ func indexOf(names map[uint32]string, link string) (uint32, bool) {
 }
 
 func encodeQuestion(b *batch, q ip.Question, in, flags uint32) {
-	header := []byte{addressFamily(ip.FamilyOf(q.Dst)), uint8(q.Dst.BitLen()), 0, 0, 0, 0, 0, 0}
+	header := []byte{addressFamily(ip.FamilyOf(q.Dst)), uint8(q.Dst.BitLen()), 0, q.TOS, 0, 0, 0, 0}
 	if q.Src.IsValid() {
 		header[2] = uint8(q.Src.BitLen())
 	}
@@ -106,6 +105,18 @@ func encodeQuestion(b *batch, q ip.Question, in, flags uint32) {
 	}
 	if q.In != "" {
 		b.attrUint32(unix.RTA_IIF, in)
+	}
+	if q.Mark != 0 {
+		b.attrUint32(unix.RTA_MARK, q.Mark)
+	}
+	if q.Protocol != 0 { // the kernel takes UDP where there are ports
+		b.attr(unix.RTA_IP_PROTO, q.Protocol)
+	}
+	if q.SrcPort != 0 {
+		b.attr(unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, q.SrcPort)...)
+	}
+	if q.DstPort != 0 {
+		b.attr(unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, q.DstPort)...)
 	}
 }
 
@@ -166,43 +177,4 @@ func routeTypeOf(err error) ip.RouteType {
 		return ip.Unrouted
 	}
 	return ""
-}
-
-// Of a policy rule (linux/fib_rules.h).
-const (
-	ruleHeader = 12 // the size of struct fib_rule_hdr, in bytes
-	ruleDst    = 1  // FRA_DST
-)
-
-// readPolicy takes note of the policy rules, of both families at once. A kernel without them says so.
-func (rd *reading) readPolicy(s *socket) error {
-	type rule struct {
-		dst netip.Prefix
-		sum uint64
-	}
-	rules, err := dump(s, unix.RTM_GETRULE, make([]byte, ruleHeader), func(m message) (r rule, ok bool) {
-		if m.typ != unix.RTM_NEWRULE || len(m.data) < ruleHeader {
-			return r, false
-		}
-		r.sum = maphash.Bytes(rd.seed, m.data)
-		for typ, value := range attributes(m.data[ruleHeader:]) {
-			if typ == ruleDst {
-				r.dst = netip.PrefixFrom(toAddr(value), int(m.data[1])).Masked()
-			}
-		}
-		_, ok = familyOf(m.data[0])
-		return r, ok
-	})
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = nil
-	}
-	for _, r := range rules {
-		rd.Others.Sum += r.sum
-		if rd.inNetworks(r.dst) {
-			rd.Others.Into = append(rd.Others.Into, r.dst)
-		}
-	}
-	slices.SortFunc(rd.Others.Into, ip.ComparePrefix)
-	rd.Others.Into = slices.Compact(rd.Others.Into)
-	return err
 }

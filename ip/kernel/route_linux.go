@@ -3,6 +3,7 @@ package kernel
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"hash/maphash"
 	"net/netip"
 	"slices"
@@ -75,6 +76,8 @@ type hop struct {
 // routeMessage is what the kernel says about a route.
 type routeMessage struct {
 	dst      netip.Prefix
+	src      netip.Prefix // of the packets that it is for; only IPv6 has it
+	tos      uint8        // of those; only IPv4
 	typ      uint8
 	table    uint32
 	protocol uint8
@@ -95,6 +98,7 @@ func parseRoute(m message) (r routeMessage, ok bool) {
 	if !ok || flags&unix.RTM_F_CLONED != 0 && m.flags&unix.NLM_F_MULTI != 0 {
 		return r, false
 	}
+	r.tos = m.data[3]
 	r.table, r.protocol, r.typ = uint32(m.data[4]), m.data[5], m.data[7]
 	r.hop.onLink = flags&unix.RTNH_F_ONLINK != 0
 	dst := netip.IPv4Unspecified()
@@ -105,6 +109,8 @@ func parseRoute(m message) (r routeMessage, ok bool) {
 		switch typ {
 		case unix.RTA_DST:
 			dst = toAddr(value)
+		case unix.RTA_SRC:
+			r.src = netip.PrefixFrom(toAddr(value), int(m.data[2]))
 		case unix.RTA_TABLE:
 			r.table = binary.NativeEndian.Uint32(value)
 		case unix.RTA_PRIORITY:
@@ -313,13 +319,21 @@ func (rd *reading) addOther(r routeMessage, hops []hop) {
 	}
 	for _, h := range hops {
 		rd.Others.Sum += maphash.Comparable(rd.seed, struct {
-			dst      netip.Prefix
-			typ      uint8
+			dst, src netip.Prefix
+			tos, typ uint8
 			table    uint32
 			protocol uint8
 			metric   uint32
+			source   netip.Addr
 			hop      hop
-		}{r.dst, r.typ, r.table, r.protocol, r.metric, h})
+		}{r.dst, r.src, r.tos, r.typ, r.table, r.protocol, r.metric, r.source, h})
+	}
+	if r.tos != 0 || rd.inNetworks(r.src) {
+		rd.Others.Conditions = append(rd.Others.Conditions, ip.Condition{
+			Family: ip.FamilyOf(r.dst.Addr()), Src: r.src, Dst: r.dst, Selector: ip.Selector{TOS: r.tos},
+			What: fmt.Sprintf("the route to %s with tos %#x", r.dst, r.tos),
+			Show: fmt.Sprintf("%s route show %s tos %#x table %d", command(ip.FamilyOf(r.dst.Addr())), r.dst, r.tos, r.table),
+		})
 	}
 	if rd.inNetworks(r.dst) {
 		rd.Others.Into = append(rd.Others.Into, r.dst)

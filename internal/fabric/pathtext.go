@@ -1,0 +1,128 @@
+package fabric
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tulle/internal/trouble"
+	"tulle/ip"
+	"tulle/subnet"
+)
+
+const strayNamed = 8 // peers whose packets go astray, and the like
+
+// errors tells what goes astray, of some peers by name.
+func (c *pathCheck) errors(want ip.State, leases string) error {
+	if len(c.astray) == 0 {
+		return nil
+	}
+	var all []packet
+	for p := range c.astray {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b packet) int {
+		return cmp.Or(ip.ComparePrefix(a.subnet, b.subnet), a.peer.Compare(b.peer), cmp.Compare(a.bridge.name, b.bridge.name))
+	})
+	keys := map[netip.Prefix]string{}
+	for _, p := range c.peers {
+		for _, f := range ip.Families() {
+			keys[p.lease.Subnets.Of(f)] = leases + subnet.KeyOf(p.lease.Subnets)
+		}
+	}
+	var errs []error
+	for _, kind := range []struct {
+		code     trouble.Code
+		way      way
+		describe func(packet, ip.Answer, ip.Route) error
+	}{
+		{trouble.RouteShadowed, toContainer, shadowed},
+		{trouble.RouteShadowed, fromContainer, shadowedBack},
+		{trouble.UplinkDiverted, toHost, c.diverted},
+	} {
+		var last netip.Prefix
+		peers := 0
+		for _, p := range all {
+			if p.way != kind.way || p.subnet == last {
+				continue
+			}
+			last = p.subnet
+			if peers++; peers <= strayNamed {
+				r, _ := routeTo(want, p.subnet)
+				errs = append(errs, trouble.Wrap(kind.code, keys[p.subnet], kind.describe(p, c.astray[p], r)))
+			}
+		}
+		if more := peers - strayNamed; more > 0 {
+			errs = append(errs, trouble.Wrap(kind.code, "", fmt.Errorf("and so it is with the packets %s %d more peers", kind.way, more)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (w way) String() string {
+	if w == fromContainer {
+		return "from"
+	}
+	return "to"
+}
+
+// becomes says what becomes of packets that come in by an interface, or of the host's own. Of the former, IPv4 has two errors that may be for
+// other reasons than a route (ip_route_input_slow in net/ipv4/route.c).
+func becomes(a ip.Answer, f ip.Family, in string) string {
+	switch {
+	case a.Kind == ip.Unicast:
+		return "go " + a.String()
+	case a.Kind == ip.Local:
+		return "end on this host"
+	case a.Kind == ip.Unrouted:
+		return "have no route"
+	case a.Kind == ip.Blackhole && in != "" && f == ip.IPv4:
+		return "are dropped: blackhole, or rp_filter of " + in + " with the route to their source"
+	case a.Kind == ip.Unreachable && in != "" && f == ip.IPv4:
+		return "are dropped: unreachable, or forwarding is off on " + in
+	}
+	return "are dropped: " + string(a.Kind)
+}
+
+func ipCommand(f ip.Family) string {
+	if f == ip.IPv6 {
+		return "ip -6"
+	}
+	return "ip"
+}
+
+// finding are the commands that find what comes before Tulle's route.
+func finding(f ip.Family, src, dst netip.Addr, in string) string {
+	command := ipCommand(f)
+	text := fmt.Sprintf("a route or policy rule of another program comes first: find it with %s route show table all match %s, and %s rule", command, dst, command)
+	if in != "" {
+		text += fmt.Sprintf(", and ask again with %s route get %s from %s iif %s", command, dst, src, ip.ShellWord(in))
+	}
+	return text
+}
+
+func shadowed(p packet, a ip.Answer, want ip.Route) error {
+	right := ip.Answer{Path: ip.Path{Link: want.Link, Gateway: want.Via}, Kind: ip.Unicast, Table: ip.MainTable}
+	f := ip.FamilyOf(p.peer)
+	return fmt.Errorf("packets from containers to %s, in %s of a peer, %s, and should go %s: %s",
+		p.peer, p.subnet, becomes(a, f, p.bridge.name), right, finding(f, p.bridge.container, p.peer, p.bridge.name))
+}
+
+func shadowedBack(p packet, a ip.Answer, want ip.Route) error {
+	f := ip.FamilyOf(p.peer)
+	return fmt.Errorf("packets to containers such as %s from %s, in %s of a peer, %s, and should go dev %s: %s",
+		p.bridge.container, p.peer, p.subnet, becomes(a, f, want.Link), ip.ShellWord(p.bridge.name), finding(f, p.peer, p.bridge.container, want.Link))
+}
+
+func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
+	f := ip.FamilyOf(p.peer)
+	command, uplink, source := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f).uplink
+	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule), "+
+		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command, uplink, command, source)
+	if a.Kind == ip.Unicast && a.Also.Link == "" {
+		text += ", or start tulled with --iface " + ip.ShellWord(a.Link)
+	}
+	return errors.New(text)
+}
