@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -236,5 +237,24 @@ func TestInterfacesHaveOtherNames(t *testing.T) {
 	must(t, err)
 	if !slices.ContainsFunc(snap.Interfaces, func(i ip.Interface) bool { return i.Name == "up0" && slices.Equal(i.AltNames, []string{"enp0s7"}) }) {
 		t.Errorf("interfaces %+v, want up0 with the other name enp0s7", snap.Interfaces)
+	}
+}
+
+// TestRoutesOfOthersDiffer changes one thing of a route of another program at a time.
+func TestRoutesOfOthersDiffer(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::1/64"))
+	sums := map[uint64]string{snapshot(t, w.Kernel, podScope).Others.Sum: "none"}
+	for _, route := range []string{
+		"198.51.100.0/24 dev up0", "198.51.100.0/24 dev up0 src 192.0.2.2", "198.51.100.0/24 dev up0 tos 0x10", "198.51.100.0/24 dev up0 metric 5",
+		"198.51.100.0/24 nexthop via 192.0.2.8 dev up0 nexthop via 192.0.2.9 dev up0", "2001:db8:9::/48 dev up0", "2001:db8:9::/48 from 2001:db8::/64 dev up0",
+	} {
+		w.run(t, "", "ip", append([]string{"route", "add"}, strings.Fields(route)...)...)
+		sum := snapshot(t, w.Kernel, podScope).Others.Sum
+		if other, found := sums[sum]; found {
+			t.Errorf("%s is the same as %s", route, other)
+		}
+		sums[sum] = route
+		w.run(t, "", "ip", append([]string{"route", "del"}, strings.Fields(route)...)...)
 	}
 }
