@@ -18,8 +18,9 @@ type Kernel interface {
 	Apply(ctx context.Context, plan Plan) error
 	// Watch calls notify after every change of links, addresses, routes, neighbours, forwarding entries or rules that
 	// this Kernel did not make itself, and whenever a change may have been missed: so once when it begins. It may pass over
-	// what concerns neither the scope of the last Snapshot nor the destinations that Lookup was asked about. It returns
-	// ctx.Err() when ctx ends, or why the kernel can no longer be watched. notify must not block.
+	// what concerns neither the scope of the last Snapshot nor the destinations that Lookup was asked about, and links of others
+	// that have no address of use beyond them and that no route leads over. It returns ctx.Err() when ctx ends, or why the kernel
+	// can no longer be watched. notify must not block.
 	Watch(ctx context.Context, notify func(by Actor)) error
 }
 

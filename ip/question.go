@@ -113,6 +113,7 @@ type Others struct {
 	Conditions []Condition
 	// Into are the destinations in Scope.Networks of policy rules and of routes in any table, sorted.
 	Into []netip.Prefix
-	// Sum is another one after any change of policy rules and routes, but those for one link alone.
+	// Sum is another one after any change of policy rules, and of routes by which packets to the networks, to hosts that were asked about or to addresses of
+	// this one may go.
 	Sum uint64
 }

@@ -15,12 +15,12 @@ import (
 const loopbackIndex = 1
 
 // readPaths asks for the route to each address. What the kernel has no answer for is left out.
-func (rd *reading) readPaths(s *socket) error {
+func (rd *reading) readPaths(k *Kernel) error {
 	questions := make([]ip.Question, len(rd.scope.Paths))
 	for i, addr := range rd.scope.Paths {
 		questions[i].Dst = addr
 	}
-	answers, _, err := ask(s, rd.names, rd.noARP, questions)
+	answers, _, err := k.hostLinks.ask(k.route, rd.names, rd.noARP, questions)
 	rd.Paths = make(map[netip.Addr]ip.Path, len(answers))
 	for i, a := range answers {
 		if a.Leads() {
@@ -30,9 +30,10 @@ func (rd *reading) readPaths(s *socket) error {
 	return err
 }
 
-// ask asks what would become of packets. It returns whether all links that are asked for and answered are among the names.
-func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question) (answers []ip.Answer, known bool, err error) {
-	answers, known, err = askFor(s, names, noARP, questions, unix.RTM_F_FIB_MATCH)
+// ask asks what would become of packets. It returns whether all links that are asked for and answered are among the names, and adds those that packets are
+// sent by to leads.
+func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question, leads map[uint32]bool) (answers []ip.Answer, known bool, err error) {
+	answers, known, err = askFor(s, names, noARP, questions, leads, unix.RTM_F_FIB_MATCH)
 	var again []int // a route by a nexthop object may not name its interface, but a packet has one
 	var unnamed []ip.Question
 	for i, a := range answers {
@@ -43,7 +44,7 @@ func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []
 	if err != nil || len(again) == 0 {
 		return answers, known, err
 	}
-	second, known, err := askFor(s, names, noARP, unnamed, 0)
+	second, known, err := askFor(s, names, noARP, unnamed, leads, 0)
 	for n, a := range second {
 		answers[again[n]] = a
 	}
@@ -51,7 +52,7 @@ func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []
 }
 
 // askFor asks with more flags for the questions that have a source: without one the source that the kernel chooses is asked for, which the route itself does not say.
-func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question, more uint32) (answers []ip.Answer, known bool, err error) {
+func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question, leads map[uint32]bool, more uint32) (answers []ip.Answer, known bool, err error) {
 	answers, known = make([]ip.Answer, 0, len(questions)), true
 	indexes := map[string]uint32{}
 	for _, q := range questions {
@@ -72,9 +73,21 @@ func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions
 		}
 		some := make([]ip.Answer, len(asked))
 		err := s.exchange(&b, func(i int, m message, err error) {
-			a, ok := parseAnswer(m, err, asked[i], names)
-			a.NoARP = noARP[a.Link]
-			some[i], known = a, known && ok
+			a, hops := parseAnswer(m, err, asked[i])
+			for n, h := range hops {
+				link, ok := names[h.link]
+				known = known && ok
+				if h.link != 0 {
+					leads[h.link] = true
+				}
+				switch first := hops[0]; {
+				case n == 0:
+					a.Link, a.NoARP = link, noARP[link]
+				case h.link != first.link || h.via != first.via && a.Also == (ip.Path{}):
+					a.Also = ip.Path{Link: link, Gateway: h.via}
+				}
+			}
+			some[i] = a
 		})
 		if err != nil {
 			return answers, known, err
@@ -120,14 +133,14 @@ func encodeQuestion(b *batch, q ip.Question, in, flags uint32) {
 	}
 }
 
-// parseAnswer also returns whether the link is among the names.
-func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (a ip.Answer, known bool) {
+// parseAnswer returns the next hops apart, if the packet gets somewhere.
+func parseAnswer(m message, err error, q ip.Question) (a ip.Answer, hops []hop) {
 	if err != nil {
-		return ip.Answer{Kind: routeTypeOf(err)}, true
+		return ip.Answer{Kind: routeTypeOf(err)}, nil
 	}
 	r, ok := parseRoute(m)
 	if !ok {
-		return a, true
+		return a, nil
 	}
 	switch r.typ {
 	case unix.RTN_UNICAST:
@@ -142,25 +155,19 @@ func parseAnswer(m message, err error, q ip.Question, names map[uint32]string) (
 		a.Kind = ip.Prohibit
 	}
 	if !a.Leads() {
-		return a, true
+		return a, nil
 	}
-	hops := slices.DeleteFunc(r.hops, func(h hop) bool { return h.dead })
+	hops = slices.DeleteFunc(r.hops, func(h hop) bool { return h.dead })
 	if len(hops) == 0 {
 		hops = []hop{r.hop}
 	}
-	a.Link, known = names[hops[0].link]
 	a.Gateway = hops[0].via
-	for _, h := range hops[1:] {
-		if h.link != hops[0].link || h.via != hops[0].via && a.Also == (ip.Path{}) {
-			a.Also = ip.Path{Link: names[h.link], Gateway: h.via}
-		}
-	}
 	if q.Src.IsValid() {
 		a.Single = r.typ == unix.RTN_UNICAST && r.dst.IsSingleIP()
 	} else {
 		a.Source = r.source
 	}
-	return a, known
+	return a, hops
 }
 
 // routeTypeOf is what an error says of the packet (fib_props in net/ipv4/fib_semantics.c). An IPv4 packet that comes in where its source is not

@@ -35,6 +35,7 @@ type Kernel struct {
 	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched, nor most of their routes.
 	ownLinks     atomic.Pointer[map[uint32]string]
 	destinations destinations
+	hostLinks    hostLinks
 }
 
 var _ ip.Kernel = (*Kernel)(nil)
@@ -55,7 +56,7 @@ func Open() (*Kernel, error) {
 }
 
 func open() (_ *Kernel, err error) {
-	k := &Kernel{makes: map[string]bool{}, seed: maphash.MakeSeed()}
+	k := &Kernel{makes: map[string]bool{}, seed: maphash.MakeSeed(), hostLinks: hostLinks{answered: map[uint32]bool{}}}
 	defer func() {
 		if err != nil {
 			k.Close()

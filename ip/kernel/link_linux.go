@@ -144,6 +144,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 	for _, link := range links {
 		attrs := link.Attrs()
 		index := uint32(attrs.Index)
+		rd.links.add(link, byLink[attrs.Index])
 		rd.noARP[attrs.Name] = attrs.RawFlags&unix.IFF_NOARP != 0
 		rd.Interfaces = append(rd.Interfaces, ip.Interface{
 			Name:      attrs.Name,

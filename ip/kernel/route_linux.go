@@ -184,8 +184,12 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	if r.typ == unix.RTN_UNICAST && !rd.inNetworks(r.dst) {
 		rd.narrow(r, hops)
 	}
+	matters := r.dst.Bits() == 0 || rd.leads(r.dst)
+	rd.links.lead(r, hops, matters)
 	if r.typ != unix.RTN_UNICAST || r.table != unix.RT_TABLE_MAIN {
-		rd.addOther(r, hops)
+		if matters {
+			rd.addOther(r, hops)
+		}
 		return
 	}
 	if r.dst.Bits() == 0 {
@@ -200,7 +204,7 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	}
 	inside := rd.inNetworks(r.dst)
 	own := rd.owns(r, hops, inside)
-	if !own {
+	if !own && matters {
 		rd.addOther(r, hops)
 	}
 	switch {
@@ -292,7 +296,7 @@ func (rd *reading) askDefaults(s *socket) error {
 			questions = append(questions, ip.Question{Dst: f.Elsewhere()})
 		}
 	}
-	answers, _, err := ask(s, rd.names, rd.noARP, questions)
+	answers, _, err := ask(s, rd.names, rd.noARP, questions, rd.links.led)
 	for i, a := range answers {
 		if a.Kind != ip.Unicast || a.Link == "" {
 			continue
@@ -309,7 +313,7 @@ func (rd *reading) askDefaults(s *socket) error {
 	return err
 }
 
-// addOther takes note of a route that is not Tulle's.
+// addOther takes note of a route that is not Tulle's and may lead packets to what matters elsewhere.
 func (rd *reading) addOther(r routeMessage, hops []hop) {
 	switch family := ip.FamilyOf(r.dst.Addr()); {
 	case r.typ == unix.RTN_BROADCAST || r.typ == unix.RTN_MULTICAST || r.typ == unix.RTN_ANYCAST:

@@ -15,20 +15,20 @@ type reading struct {
 	ip.Snapshot
 	scope      ip.Scope
 	scopeLinks map[string]bool
-	names      map[uint32]string      // of all links, by index
-	noARP      map[string]bool        // links that resolve no addresses
-	own        map[uint32]string      // of the links in scope, by index
-	seed       maphash.Seed           // of Others.Sum
-	hidden     ip.Dual[*routeMessage] // a default route of the main table that does not name its interface
+	names      map[uint32]string // of all links, by index
+	noARP      map[string]bool   // links that resolve no addresses
+	own        map[uint32]string // of the links in scope, by index
+	links      linkReading
+	leads      func(netip.Prefix) bool // whether a route to it may lead packets to what matters
+	seed       maphash.Seed            // of Others.Sum
+	hidden     ip.Dual[*routeMessage]  // a default route of the main table that does not name its interface
 }
 
-// Snapshot reads the namespace. The parts are read one after the other: what changes meanwhile shows in the next one.
-func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	rd := reading{
+func (k *Kernel) newReading(scope ip.Scope) *reading {
+	rd := &reading{
 		scope:      scope,
 		seed:       k.seed,
+		leads:      k.destinations.touchedBy,
 		scopeLinks: map[string]bool{},
 		names:      map[uint32]string{},
 		noARP:      map[string]bool{},
@@ -37,23 +37,36 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	for _, name := range scope.Links {
 		rd.scopeLinks[name] = true
 	}
+	rd.links = newLinkReading(scope, rd.own)
+	return rd
+}
+
+// Snapshot reads the namespace. The parts are read one after the other: what changes meanwhile shows in the next one.
+func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	rd := k.newReading(scope)
 	k.destinations.within(scope.Networks)
 	k.destinations.add(scope.Paths)
 	for _, part := range []struct {
 		name string
 		read func() error
 	}{
-		{"links", func() error {
-			err := rd.readLinks(k.links)
-			k.ownLinks.Store(&rd.own) // before routes and neighbours are read: a change is either among them or notified
-			k.destinations.add(addressesOf(rd.Interfaces))
-			return err
+		{"links and routes", func() error {
+			return k.hostLinks.read(&rd.links, func() error {
+				err := rd.readLinks(k.links)
+				k.ownLinks.Store(&rd.own) // before routes and neighbours are read: a change is either among them or notified
+				k.destinations.add(addressesOf(rd.Interfaces))
+				if err == nil {
+					err = rd.readRoutes(k.route)
+				}
+				return err
+			})
 		}},
 		{"kinds of links", func() error { return rd.readKinds(k) }},
 		{"neighbours", func() error { return rd.readNeighbors(k.route) }},
-		{"routes", func() error { return rd.readRoutes(k.route) }},
 		{"policy rules", func() error { return rd.readPolicy(k.route) }},
-		{"paths", func() error { return rd.readPaths(k.route) }},
+		{"paths", func() error { return rd.readPaths(k) }},
 		{"sysctls", func() error { return k.inside(rd.readSysctls) }},
 		{"rules", func() error { return rd.readRules(k) }},
 		{"what hangs on links", func() error { return rd.readDeviceFilters(k) }},
@@ -84,14 +97,14 @@ func (k *Kernel) Lookup(ctx context.Context, questions []ip.Question) ([]ip.Answ
 		asked[i] = q.Dst
 	}
 	k.destinations.add(asked)
-	answers, known, err := ask(k.route, k.names, k.noARP, questions)
+	answers, known, err := k.hostLinks.ask(k.route, k.names, k.noARP, questions)
 	if err == nil && !known {
-		rd := reading{names: map[uint32]string{}, noARP: map[string]bool{}, own: map[uint32]string{}}
+		rd := k.newReading(ip.Scope{})
 		if err := rd.readLinks(k.links); err != nil {
 			return nil, fmt.Errorf("look up routes: read links: %w", err)
 		}
 		k.names, k.noARP = rd.names, rd.noARP
-		answers, _, err = ask(k.route, k.names, k.noARP, questions)
+		answers, _, err = k.hostLinks.ask(k.route, k.names, k.noARP, questions)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look up routes: %w", err)

@@ -137,6 +137,8 @@ func (k *Kernel) concerns(m message) bool {
 		t, ok := parseTC(m)
 		own := k.ownLinks.Load()
 		return ok && own != nil && (*own)[t.link] != ""
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
+		return m.port != k.route.port && k.hostLinks.concerns(m)
 	}
 	return m.port != k.route.port
 }

@@ -1,0 +1,174 @@
+package kernel_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"tulle/internal/netns/netnstest"
+	"tulle/ip"
+)
+
+// linkWorld has an uplink, a link of Tulle's, a bridge of containers, and links without addresses: tun0 leads to a peer, and br0 to nobody.
+func linkWorld(t *testing.T) (w world, scope ip.Scope) {
+	w = newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, hostState())))
+	for _, name := range []string{"tun0", "tun1"} {
+		w.run(t, "", "ip", "link", "add", name, "type", "veth", "peer", "name", name+"-peer")
+		w.run(t, "", "ip", "link", "set", name+"-peer", "up")
+		w.run(t, "", "ip", "link", "set", name, "up")
+	}
+	for _, command := range []string{
+		"route add default via 192.0.2.9",
+		"route add 198.51.100.0/24 dev tun0",
+		"link add cni0 type bridge", "link set cni0 up", "address add 10.50.1.1/24 dev cni0",
+		"link add br0 type bridge", "link set br0 up",
+	} {
+		w.run(t, "", "ip", strings.Fields(command)...)
+	}
+	scope = podScope
+	scope.Links = append(slices.Clone(scope.Links), "flannel-v6.1")
+	scope.Sysctls = []ip.Sysctl{ip.LinkSetting(ip.IPv4, ip.EachLink, "forwarding", "1")}
+	return w, scope
+}
+
+// look reads as a pass does, and asks about a peer.
+func look(t *testing.T, k ip.Kernel, scope ip.Scope) (ip.Snapshot, []ip.Answer) {
+	t.Helper()
+	snap := snapshot(t, k, scope)
+	answers, err := k.Lookup(t.Context(), []ip.Question{{Dst: netip.MustParseAddr("198.51.100.7")}, {Dst: netip.MustParseAddr("203.0.113.5")}})
+	must(t, err)
+	// What has no address but on its link is no part of what passes decide from, and neither is the order.
+	snap.Interfaces = slices.DeleteFunc(snap.Interfaces, func(i ip.Interface) bool {
+		return !slices.ContainsFunc(i.Addrs, func(a ip.InterfaceAddr) bool { return !a.Prefix.Addr().IsLinkLocalUnicast() })
+	})
+	for i := range snap.Interfaces {
+		snap.Interfaces[i].Addrs = slices.DeleteFunc(snap.Interfaces[i].Addrs, func(a ip.InterfaceAddr) bool { return a.Prefix.Addr().IsLinkLocalUnicast() })
+	}
+	return snap, answers
+}
+
+const markers = 2 // notifications of what marked does
+
+// marked makes a change that always matters: what came before it has been told by then.
+func (w world) marked(t *testing.T, watch *watcher) int64 {
+	t.Helper()
+	for _, verb := range []string{"add", "del"} {
+		before := watch.count.Load()
+		w.run(t, "", "ip", "route", verb, "blackhole", podNetwork.String(), "metric", "77")
+		watch.until(t, before+1)
+	}
+	return watch.count.Load()
+}
+
+// A host makes and deletes links of containers all day. What they have to do with Tulle is told, and nothing else.
+func TestWatchTellsLinksThatMatter(t *testing.T) {
+	w, scope := linkWorld(t)
+	elsewhere := netnstest.New(t)
+	look(t, w.Kernel, scope)
+	watch := startWatch(t, w.Kernel)
+	run := func(step string) {
+		t.Helper()
+		program, args, _ := strings.Cut(step, " ")
+		if program == "away" {
+			must(t, w.netlink.LinkSetNsFd(w.link(t, args), elsewhere.FD()))
+			return
+		}
+		w.run(t, "", program, strings.Fields(args)...)
+	}
+	w.marked(t, watch)
+	for _, step := range []string{
+		"ip link add veth1 type veth peer name ceth1", "ip link set veth1 master cni0", "ip link set veth1 up", "ip link set ceth1 up", "away ceth1", "ip link del veth1",
+		"ip link add veth1 type veth peer name ceth1", "ip link set ceth1 up", "ip link set veth1 up", "ip link set veth1 master br0", "ip link set veth1 nomaster",
+		"ip link set veth1 mtu 1400", "ip link set veth1 arp off", "ip link set veth1 address 02:00:00:00:00:77", "ip link set veth1 down", "ip link set veth1 name veth2", "ip link set veth2 up",
+		"ip link property add dev veth2 altname container2", "ip address add fe80::77/64 dev veth2", "ip address del fe80::77/64 dev veth2",
+		"sysctl -q net.ipv4.conf.veth2.forwarding=1", "ip route add 203.0.113.77 dev veth2",
+		"ip link set br0 down", "ip link set br0 up", "ip link set br0 mtu 1400", "ip link del br0", "ip link del veth2",
+	} {
+		before := watch.count.Load()
+		run(step)
+		if told := w.marked(t, watch) - before; told > markers {
+			t.Errorf("%s: told %d times", step, told-markers)
+		}
+	}
+	for _, link := range []string{"veth1", "veth3"} {
+		w.run(t, "", "ip", "link", "add", link, "type", "veth", "peer", "name", link+"-peer")
+	}
+	for _, step := range []string{
+		"ip link add flannel-v6.1 type veth peer name other1", "ip link del flannel-v6.1",
+		"ip address add 198.18.0.1/24 dev veth1", "ip link set veth1 up", "ip link set veth1 mtu 1400", "ip link set veth1 arp off",
+		"ip link property add dev veth1 altname container1", "ip link set veth1 down", "ip link set veth1 name veth2", "sysctl -q net.ipv4.conf.veth2.forwarding=1", "ip link del veth2",
+		"ip -6 address add 2001:db8:5::1/64 dev veth3", "ip -6 address del 2001:db8:5::1/64 dev veth3",
+		"ip link set cni0 down", "ip link set cni0 up", "ip link set cni0 mtu 1400", "sysctl -q net.ipv4.conf.cni0.forwarding=1", "ip link del cni0",
+		"ip link set tun0-peer down", "ip link set tun0-peer up", "ip link set tun0 mtu 1400", "ip link set tun0 down", "ip link set tun0 up",
+		"ip route add 198.51.100.0/24 dev tun0", "away tun0",
+		"ip link set up0 mtu 1400", "ip link set up0 down", "ip link set up0 up", "ip route add default via 192.0.2.9", "ip link set up0 name up1", "ip link del up1",
+		"sysctl -q net.ipv4.conf.all.forwarding=1", "sysctl -q net.ipv4.conf.all.forwarding=0",
+	} {
+		t.Run(step, func(t *testing.T) {
+			look(t, w.Kernel, scope)
+			before := watch.count.Load()
+			run(step)
+			watch.until(t, before+1)
+			w.marked(t, watch) // so that nothing of it is told later
+		})
+	}
+}
+
+// After whatever other programs do to links, addresses and routes, either a notification has come, or a pass would decide as before.
+func TestWhatIsNotToldChangesNothing(t *testing.T) {
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			w, scope := linkWorld(t)
+			look(t, w.Kernel, scope)
+			look(t, w.Other, scope) // what is asked about is part of what the next one tells
+			watch := startWatch(t, w.Kernel)
+			w.marked(t, watch)
+			draw := rand.New(rand.NewPCG(seed, 0))
+			any := func(words ...string) string { return words[draw.IntN(len(words))] }
+			was, answered := look(t, w.Other, scope)
+			told, untold := 0, 0
+			for range 300 {
+				link := any("veth1", "veth2", "veth3", "br0", "cni0", "tun0", "tun1", "up0")
+				command := any(
+					"link add "+any("veth1", "veth2", "veth3")+" type veth peer name "+any("peer1", "peer2", "peer3"), "link del "+any("veth1", "veth2", "veth3"), "link set "+link+" "+any("up", "down"), "link set "+link+" up", "link set "+link+" up",
+					"link set "+any("veth1", "veth2", "veth3", "tun1")+" "+any("master br0", "master cni0", "nomaster"), "link set "+link+" mtu "+any("1400", "1500"), "link set "+link+" name "+any("veth1", "veth2", "tun1"),
+					"address "+any("add", "del")+" "+any("198.18.0.1/24", "10.50.7.1/24", "fe80::77/64")+" dev "+link,
+					"route "+any("add", "add", "del")+" "+any("default", "198.51.100.0/24", "198.51.100.7", "203.0.113.0/24", "203.0.113.77", "10.50.9.0/24")+" dev "+link+" metric "+any("1", "2"),
+				)
+				before := watch.count.Load()
+				cmd := exec.CommandContext(t.Context(), "ip", strings.Fields(command)...)
+				must(t, w.ns.Do(cmd.Start))
+				if cmd.Wait() != nil {
+					continue // there is no such link, or the like
+				}
+				if w.marked(t, watch)-before > markers {
+					told++
+					look(t, w.Kernel, scope)
+					was, answered = look(t, w.Other, scope)
+					continue
+				}
+				untold++
+				is, answers := look(t, w.Other, scope)
+				if d := cmp.Diff(was, is, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+					t.Fatalf("ip %s is not told, and a pass would see (-before, +after):\n%s", command, d)
+				}
+				if d := cmp.Diff(answered, answers, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+					t.Fatalf("ip %s is not told, and packets to peers go elsewhere (-before, +after):\n%s", command, d)
+				}
+			}
+			if told < 20 || untold < 20 {
+				t.Errorf("%d changes were told and %d were not, want more of both", told, untold)
+			}
+		})
+	}
+}
