@@ -39,7 +39,7 @@ type linkState struct {
 	mtu, master, flags uint32
 }
 
-// carrier is what a bridge of containers loses with the last of them. The kernel may pass over routes by links without it (ip-sysctl, ignore_routes_with_linkdown).
+// carrier is what a bridge of containers gets with the first of them, and loses with the last. The kernel may pass over routes by links without it (ip-sysctl, ignore_routes_with_linkdown).
 const carrier = unix.IFF_RUNNING | unix.IFF_LOWER_UP
 
 func stateOf(link netlink.Link) linkState {
@@ -152,11 +152,7 @@ func (h *hostLinks) concernsLink(m message) bool {
 	if err != nil {
 		return true
 	}
-	was, is := h.last.states[index], stateOf(link)
-	if !h.leads(index) {
-		was.flags, is.flags = was.flags&^carrier, is.flags&^carrier
-	}
-	return was != is
+	return h.last.states[index] != stateOf(link)
 }
 
 func linkName(m message) string {

@@ -31,6 +31,7 @@ func linkWorld(t *testing.T) (w world, scope ip.Scope) {
 		"route add 198.51.100.0/24 dev tun0",
 		"link add cni0 type bridge", "link set cni0 up", "address add 10.50.1.1/24 dev cni0",
 		"link add br0 type bridge", "link set br0 up",
+		"link add veth0 type veth peer name ceth0", "link set ceth0 up", "link set veth0 master cni0 up",
 	} {
 		w.run(t, "", "ip", strings.Fields(command)...)
 	}

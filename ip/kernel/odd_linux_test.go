@@ -244,6 +244,8 @@ func TestInterfacesHaveOtherNames(t *testing.T) {
 func TestRoutesOfOthersDiffer(t *testing.T) {
 	w := newWorld(t)
 	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::1/64"))
+	_, err := w.Kernel.Lookup(t.Context(), []ip.Question{{Dst: netip.MustParseAddr("198.51.100.7")}, {Dst: netip.MustParseAddr("2001:db8:9::7")}}) // others are in no sum
+	must(t, err)
 	sums := map[uint64]string{snapshot(t, w.Kernel, podScope).Others.Sum: "none"}
 	for _, route := range []string{
 		"198.51.100.0/24 dev up0", "198.51.100.0/24 dev up0 src 192.0.2.2", "198.51.100.0/24 dev up0 tos 0x10", "198.51.100.0/24 dev up0 metric 5",
