@@ -7,7 +7,7 @@ import (
 )
 
 // DeviceFilter is what another program has hung on a link of Tulle's, where it may drop packets, and no chain of forwarded packets and no route tells of it:
-// a filter of tc, a queueing discipline, a chain of nftables for that device, an XDP program. It
+// a filter of tc, a queueing discipline, a chain of nftables for that device, an XDP program or another of bpf(2). It
 // goes with the link, and is never touched.
 type DeviceFilter struct {
 	Link string

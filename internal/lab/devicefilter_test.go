@@ -72,6 +72,35 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 			})
 		}
 	}
+	for _, row := range []struct {
+		place  uint32
+		device string
+		what   string
+	}{
+		{onXDP, "flannel.1", "flannel.1 has an XDP program"},
+		{onXDP, "flannel-v6.1", "flannel-v6.1 has an XDP program"},
+		{onTCXIngress, "flannel.1", "flannel.1 has a bpf program (tcx) at ingress"},
+		{onTCXEgress, "flannel-v6.1", "flannel-v6.1 has a bpf program (tcx) at egress"},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			takeAway := sync.OnceFunc(hangOn(t, host, row.device, row.place))
+			defer takeAway()
+			// The kernel tells nobody of what bpf(2) does: the next look at it shows.
+			look := func() {
+				run(t, host, "", "ip", "link", "set", "dev", row.device, "alias", "looked-at")
+				run(t, host, "", "ip", "link", "set", "dev", row.device, "alias", "")
+			}
+			look()
+			if !eventually(healTimeout, func() bool { return named(t, host, trouble.DeviceFiltered, row.what) }) {
+				t.Error("not named")
+			}
+			takeAway()
+			look()
+			if !eventually(healTimeout, func() bool { return !named(t, host, trouble.DeviceFiltered, row.device) }) {
+				t.Error("still named")
+			}
+		})
+	}
 	run(t, host, "", "sh", "-ec", "tc qdisc add dev flannel.1 clsact; nft 'add table netdev idle; add chain netdev idle in { type filter hook ingress device flannel.1 priority 0; }'; ip link set flannel.1 alias other")
 	rest(t, host)
 	if named(t, host, trouble.DeviceFiltered, "flannel.1") {

@@ -110,7 +110,7 @@ var kinds = []Kind{
 	{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
 	{OutsideBlocked, Warning, "A packet filter of another program drops packets between containers and the world outside.", "If that is not on purpose, accept them in the chain that the text names."},
 
-	{DeviceFiltered, Warning, "Another program has hung something on a device of Tulle's that may drop packets between containers: a filter of tc or nftables, a queueing discipline or an XDP program.", "If that is not on purpose, look at it with the command in the text, and have that program leave the device alone."},
+	{DeviceFiltered, Warning, "Another program has hung something on a device of Tulle's that may drop packets between containers: a filter of tc or nftables, a queueing discipline, an XDP program or another one of bpf.", "If that is not on purpose, look at it with the command in the text, and have that program leave the device alone."},
 
 	{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 	{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},

@@ -39,6 +39,14 @@ func (rd *reading) readDeviceFilters(k *Kernel) error {
 	if !errors.Is(err, unix.EOPNOTSUPP) && err != nil { // a kernel without tc
 		return err
 	}
+	if err := k.inside(func() (err error) {
+		for link, name := range rd.own {
+			err = errors.Join(err, rd.readTCX(link, name))
+		}
+		return err
+	}); err != nil {
+		return err
+	}
 	err = k.nft.use(k, func(*nftables.Conn) error {
 		// Only chains of these families have devices.
 		return errors.Join(rd.readDeviceChains(k.nft.dumps, unix.NFPROTO_NETDEV, "netdev"), rd.readDeviceChains(k.nft.dumps, unix.NFPROTO_INET, "inet"))
