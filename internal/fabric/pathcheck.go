@@ -42,9 +42,11 @@ type pathCheck struct {
 // origin is where packets come from, and where answers go.
 type origin struct {
 	bridges []bridge
-	links   []string   // all that have an address in the lease
-	own     netip.Addr // of the host in its subnet, if it has one
-	uplink  netip.Addr // zero: it does not matter by which interface packets leave
+	links   []string     // all that have an address in the lease
+	own     netip.Addr   // of the host in its subnet, if it has one
+	uplink  netip.Addr   // zero: it does not matter by which interface packets leave
+	segment netip.Prefix // what is reached over the uplink without a gateway
+	gateway netip.Addr   // zero: none by the uplink is known
 }
 
 // bridge is one that holds a part of the lease, with an address that a container behind it might have.
@@ -79,7 +81,7 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 		for _, a := range i.Addrs {
 			addr := a.Prefix.Addr()
 			if i.Name == v.uplink.Link && addr == v.uplink.Addr.Of(f) && !i.Loopback && !a.Prefix.IsSingleIP() {
-				o.uplink = addr // an address that is routed to this host may be reached by any interface
+				o.uplink, o.segment = addr, a.Prefix.Masked() // an address that is routed to this host may be reached by any interface
 			}
 			if i.Loopback || i.Name == v.uplink.Link || !lease.Contains(addr) {
 				continue
@@ -96,6 +98,11 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 				o.bridges = append(o.bridges, bridge{i.Name, container, a.Prefix})
 			}
 		}
+	}
+	if i := slices.IndexFunc(v.snap.Defaults, func(r ip.Route) bool {
+		return r.Link == v.uplink.Link && r.Via.IsValid() && ip.FamilyOf(r.Via) == f
+	}); i >= 0 {
+		o.gateway = v.snap.Defaults[i].Via
 	}
 	return o
 }

@@ -116,13 +116,27 @@ func shadowedBack(p packet, a ip.Answer, want ip.Route) error {
 		p.bridge.container, p.peer, p.subnet, becomes(a, f, want.Link), ip.ShellWord(p.bridge.name), finding(f, p.peer, p.bridge.container, want.Link))
 }
 
+// uplinkTable is the routing table that a remedy has made. None in particular: that of nobody else, most likely.
+const uplinkTable = 8472
+
 func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
 	f := ip.FamilyOf(p.peer)
-	command, uplink, source := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f).uplink
-	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule), "+
-		"or have a table with a route over %s be asked before (%s rule add from %s lookup TABLE)", source, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command, uplink, command, source)
+	command, uplink, from := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f)
+	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule)",
+		from.uplink, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command)
+	way, packets := "", from.uplink.String()
+	switch {
+	case from.segment.Contains(p.peer):
+		way = from.segment.String()
+	case from.gateway.IsValid(): // the host's answers to its containers are not to go there
+		way, packets = "default via "+from.gateway.String(), packets+" to "+p.peer.String()
+	}
+	if way != "" {
+		text += fmt.Sprintf(", or have a table be asked before that leads there: %s route replace %s dev %s table %d && %s rule add from %s lookup %d",
+			command, way, uplink, uplinkTable, command, packets, uplinkTable)
+	}
 	if a.Kind == ip.Unicast && a.Also.Link == "" {
-		text += ", or start tulled with --iface " + ip.ShellWord(a.Link)
+		text += "; or start tulled with --iface " + ip.ShellWord(a.Link)
 	}
 	return errors.New(text)
 }

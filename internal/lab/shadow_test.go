@@ -5,6 +5,7 @@ package lab_test
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -47,6 +48,16 @@ func TestShadowedRoutes(t *testing.T) {
 						}) {
 							t.Errorf("not told: ready %t, %+v", st.Ready, st.Troubles)
 						}
+						for _, told := range st.Troubles.Of(row.code) {
+							look, _, _ := strings.Cut(told.Text, ", or have")
+							for _, command := range asking.FindAllString(look, -1) {
+								// What a packet that is dropped is asked about is refused with words of the kernel.
+								out := run(t, host, "", "sh", "-c", command+" 2>&1 || true")
+								if out == "" || strings.Contains(out, "Error") || strings.Contains(out, "Usage") || strings.Contains(out, "unknown") {
+									t.Errorf("%s: %s", command, out)
+								}
+							}
+						}
 						row.do(t, host, f, row.end)
 						if !eventually(healTimeout, func() bool {
 							st = uplinkStatus{}
@@ -61,6 +72,9 @@ func TestShadowedRoutes(t *testing.T) {
 		})
 	}
 }
+
+// asking matches the commands of a text that ask.
+var asking = regexp.MustCompile(`\bip (-6 )?(route (show|get)|rule\b)[^,;()]*`)
 
 // shadowRow is one way to lead packets astray.
 type shadowRow struct {
@@ -280,12 +294,12 @@ func TestSecondInterfaceOfOneSubnet(t *testing.T) {
 	}) {
 		t.Fatalf("not told: ready %t, uplink %+v, %+v", st.Ready, st.Uplink, st.Troubles)
 	}
-	for command := range strings.Lines(`route add 172.30.1.0/24 dev eth1 table 101
-		rule add from 172.30.1.101 lookup 101`) {
-		run(t, host, "", "ip", strings.Fields(command)...)
-	}
+	text := st.Troubles.Of(trouble.UplinkDiverted)[0].Text
+	_, remedy, _ := strings.Cut(text, "that leads there: ")
+	remedy, _, _ = strings.Cut(remedy, ";")
+	run(t, host, "", "sh", "-ec", remedy)
 	if !eventually(healTimeout, func() bool { ready, _ := host.Ready(t.Context()); return ready }) {
-		t.Error("not ready with the rule that the text names")
+		t.Errorf("not ready after what the text says: %s", text)
 	}
 }
 
