@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -182,7 +183,10 @@ func (w *world) churn(r *rand.Rand, backend string) {
 // hasBaseline waits until incremental passes may go on from the last one.
 func (h *node) hasBaseline(w *world) {
 	h.t.Helper()
-	w.within(time.Minute, "ready for incremental passes", func(n *node) bool { return n != h || h.agent.hasBaselines() })
+	w.within(time.Minute, "ready for incremental passes", func(n *node) bool {
+		st := h.agent.Status()
+		return n != h || st.Ready && !slices.ContainsFunc(st.Networks, func(n fabric.Status) bool { return n.FullOnly != nil })
+	})
 }
 
 // When the last peer behind a link goes, what let packets through there goes as well.

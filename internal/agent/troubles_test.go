@@ -269,7 +269,8 @@ func afflictions() map[trouble.Code]affliction {
 			cure: func(_ *world, h *node) { h.kernel.RemoveInterface("tun0") },
 		},
 		trouble.RouteShadowed: {
-			cause: func(_ *world, h *node) {
+			cause: func(w *world, h *node) {
+				w.converged(soon)
 				peer := h.agent.Status().Of("").Peers[0].Subnets[0]
 				h.kernel.SetPolicy(nil, []iptest.TableRoute{{Route: ip.Route{Dst: peer}, Table: ip.MainTable, Kind: ip.Blackhole}})
 			},
@@ -374,6 +375,7 @@ func afflictions() map[trouble.Code]affliction {
 		},
 		trouble.KernelContested: {
 			cause: func(w *world, h *node) {
+				w.converged(soon)
 				route := h.owned().Routes[0]
 				for range contestAfter + 1 {
 					h.external(ip.Op{Verb: ip.Delete, Old: route})
