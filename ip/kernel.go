@@ -43,6 +43,7 @@ type Scope struct {
 	Networks []netip.Prefix // container networks; routes into them that carry Protocol are Tulle's, as are addresses of them on Tulle's links
 	Sysctls  []Sysctl       // settings to read; their values are ignored, and the link * is each that is in scope or has an address to reach hosts by
 	Paths    []netip.Addr   // underlay addresses whose route is to be looked up
+	Uplinks  []string       // links that packets between hosts leave by: what others hang on them is to be read
 	Kinds    []string       // types of links that will be wanted: whether the kernel can make them is to be found out
 }
 
@@ -56,6 +57,7 @@ func (s Scope) Join(o Scope) Scope {
 func (s Scope) Plus(o Scope) Scope {
 	s = s.Join(o)
 	s.Sysctls, s.Paths, s.Kinds = union(s.Sysctls, o.Sysctls), slices.Concat(s.Paths, o.Paths), union(s.Kinds, o.Kinds)
+	s.Uplinks = union(s.Uplinks, o.Uplinks)
 	return s
 }
 
@@ -122,7 +124,7 @@ type Snapshot struct {
 	Owned         State
 	Foreign       []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
 	Others        Others
-	DeviceFilters []DeviceFilter // to links in scope, by others
+	DeviceFilters []DeviceFilter // on links in scope and uplinks, by others
 	Interfaces    []Interface
 	Defaults      []Route                // default routes of the main table, the preferred one of each family first; if it names no interface, where the kernel sends what is for Family.Elsewhere
 	Paths         map[netip.Addr]Path    // an address without a route is absent

@@ -13,7 +13,7 @@ import (
 type findings struct {
 	settings      []string          // that would help, and cannot be set here
 	contested     []string          // what others undo again and again, and who
-	deviceFilters []ip.DeviceFilter // to Tulle's links, by others
+	deviceFilters []ip.DeviceFilter // on Tulle's links and the uplink, by others
 	violations    []invariant.Violation
 }
 
@@ -40,7 +40,11 @@ func (a *Agent) sumUp(st *Status, err error) {
 		list.Add(trouble.New(trouble.KernelContested, object, what))
 	}
 	for _, on := range st.found.deviceFilters {
-		list.Add(trouble.New(trouble.DeviceFiltered, on.Link, on.String()))
+		code := trouble.DeviceFiltered
+		if on.Uplink {
+			code = trouble.UplinkFiltered
+		}
+		list.Add(trouble.New(code, on.Link, on.String()))
 	}
 	for _, v := range st.found.violations {
 		list.Add(trouble.New(trouble.Fault, v.Invariant, v.String()))

@@ -373,6 +373,12 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(_ *world, h *node) { h.kernel.SetDeviceFilters() },
 		},
+		trouble.UplinkFiltered: {
+			cause: func(_ *world, h *node) {
+				h.kernel.SetDeviceFilters(ip.DeviceFilter{Link: "eth0", Uplink: true, What: "an XDP program", Show: "ip link show dev eth0"})
+			},
+			cure: func(_ *world, h *node) { h.kernel.SetDeviceFilters() },
+		},
 		trouble.KernelContested: {
 			cause: func(w *world, h *node) {
 				w.converged(soon)

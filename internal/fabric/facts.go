@@ -38,6 +38,9 @@ type facts struct {
 func (f *Fabric) readScope(v *facts) ip.Scope {
 	scope := f.backend.Scope(v.set.Leases)
 	scope.Networks = f.network.Prefixes()
+	if uplink := f.uplinks.current.Link; uplink != "" { // of the last pass: another one is looked at in the next
+		scope.Uplinks = []string{uplink}
+	}
 	// A disk that is full or read-only must not keep this host from following the others.
 	v.unrecorded = trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Extend(scope))
 	scope = scope.Join(f.record.Record().Scope())

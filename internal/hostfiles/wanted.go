@@ -81,7 +81,7 @@ func (w *WantedFile) Set(part int, scope ip.Scope, state ip.State) {
 func (w *WantedFile) Now() Wanted {
 	now := Wanted{Time: time.Now(), State: ip.Sum(w.states...).Clone()}
 	for _, scope := range w.scopes {
-		scope.Paths, scope.Kinds = nil, nil
+		scope.Paths, scope.Kinds, scope.Uplinks = nil, nil, nil
 		now.Scope = now.Scope.Plus(scope)
 	}
 	return now

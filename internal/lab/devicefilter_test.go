@@ -77,12 +77,18 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 		device string
 		what   string
 	}{
+		{onXDP, "eth0", "eth0 has an XDP program"},
+		{onTCXEgress, "eth0", "eth0 has a bpf program (tcx) at egress"},
 		{onXDP, "flannel.1", "flannel.1 has an XDP program"},
 		{onXDP, "flannel-v6.1", "flannel-v6.1 has an XDP program"},
 		{onTCXIngress, "flannel.1", "flannel.1 has a bpf program (tcx) at ingress"},
 		{onTCXEgress, "flannel-v6.1", "flannel-v6.1 has a bpf program (tcx) at egress"},
 	} {
 		t.Run(row.what, func(t *testing.T) {
+			code := trouble.DeviceFiltered
+			if row.device == "eth0" {
+				code = trouble.UplinkFiltered
+			}
 			takeAway := sync.OnceFunc(hangOn(t, host, row.device, row.place))
 			defer takeAway()
 			// The kernel tells nobody of what bpf(2) does: the next look at it shows.
@@ -91,20 +97,26 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 				run(t, host, "", "ip", "link", "set", "dev", row.device, "alias", "")
 			}
 			look()
-			if !eventually(healTimeout, func() bool { return named(t, host, trouble.DeviceFiltered, row.what) }) {
+			if !eventually(healTimeout, func() bool { return named(t, host, code, row.what) }) {
 				t.Error("not named")
 			}
 			takeAway()
 			look()
-			if !eventually(healTimeout, func() bool { return !named(t, host, trouble.DeviceFiltered, row.device) }) {
+			if !eventually(healTimeout, func() bool { return !named(t, host, code, row.device) }) {
 				t.Error("still named")
 			}
 		})
 	}
 	run(t, host, "", "sh", "-ec", "tc qdisc add dev flannel.1 clsact; nft 'add table netdev idle; add chain netdev idle in { type filter hook ingress device flannel.1 priority 0; }'; ip link set flannel.1 alias other")
+	run(t, host, "", "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "1gbit", "burst", "100k", "latency", "10ms")
 	rest(t, host)
-	if named(t, host, trouble.DeviceFiltered, "flannel.1") {
-		t.Error("what drops nothing is named")
+	if named(t, host, trouble.DeviceFiltered, "") || named(t, host, trouble.UplinkFiltered, "") {
+		t.Error("what drops nothing, or limits the uplink, is named")
+	}
+	run(t, host, "", "sh", "-ec", "tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress bpf bytecode '1,6 0 0 0' direct-action")
+	run(t, host, "", "ip", "link", "set", "dev", "eth0", "alias", "looked-at")
+	if !eventually(healTimeout, func() bool { return named(t, host, trouble.UplinkFiltered, "eth0 has the tc filter bpf at ingress") }) {
+		t.Error("a filter of the uplink is not named")
 	}
 	requireMatrix(t, l)
 }

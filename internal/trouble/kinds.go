@@ -41,6 +41,7 @@ const (
 	OutsideBlocked   Code = "outside.blocked"
 
 	DeviceFiltered Code = "device.filtered"
+	UplinkFiltered Code = "uplink.filtered"
 
 	SettingRefused Code = "setting.refused"
 	SettingAdvised Code = "setting.advised"
@@ -111,6 +112,7 @@ var kinds = []Kind{
 	{OutsideBlocked, Warning, "A packet filter of another program drops packets between containers and the world outside.", "If that is not on purpose, accept them in the chain that the text names."},
 
 	{DeviceFiltered, Warning, "Another program has hung something on a device of Tulle's that may drop packets between containers: a filter of tc or nftables, a queueing discipline, an XDP program or another one of bpf.", "If that is not on purpose, look at it with the command in the text, and have that program leave the device alone."},
+	{UplinkFiltered, Advice, "Another program has hung something on the uplink that may drop packets between hosts: a filter of tc or nftables, an XDP program or another one of bpf.", "Nothing, if packets flow: agents of clouds and other networks do so. If they do not, look at it with the command in the text."},
 
 	{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 	{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},

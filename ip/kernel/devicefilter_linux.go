@@ -25,13 +25,13 @@ const (
 // queues are the disciplines that links have by themselves and that lose nothing on purpose.
 var queues = []string{"noqueue", "pfifo_fast", "pfifo", "fq", "fq_codel", "mq"}
 
-// readDeviceFilters reads what hangs on our links. It costs one list of queueing disciplines, and two of filters for each link of ours.
+// readDeviceFilters reads what hangs on our links and the uplinks. It costs one list of queueing disciplines, and two of filters for each link.
 func (rd *reading) readDeviceFilters(k *Kernel) error {
-	if len(rd.own) == 0 {
+	if len(rd.filtered) == 0 {
 		return nil
 	}
 	err := rd.readQdiscs(k.route)
-	for link := range rd.own {
+	for link := range rd.filtered {
 		for at, parent := range map[string]uint32{"ingress": tcIngress, "egress": tcEgress} {
 			err = errors.Join(err, rd.readTCFilters(k.route, link, at, parent))
 		}
@@ -40,7 +40,7 @@ func (rd *reading) readDeviceFilters(k *Kernel) error {
 		return err
 	}
 	if err := k.inside(func() (err error) {
-		for link, name := range rd.own {
+		for link, name := range rd.filtered {
 			err = errors.Join(err, rd.readTCX(link, name))
 		}
 		return err
@@ -59,7 +59,7 @@ func (rd *reading) readDeviceFilters(k *Kernel) error {
 }
 
 func (rd *reading) addDeviceFilter(link, what, show string) {
-	rd.DeviceFilters = append(rd.DeviceFilters, ip.DeviceFilter{Link: link, What: what, Show: show})
+	rd.DeviceFilters = append(rd.DeviceFilters, ip.DeviceFilter{Link: link, Uplink: !rd.scopeLinks[link], What: what, Show: show})
 }
 
 // tcMessage is what the kernel says of a queueing discipline or a filter.
@@ -103,7 +103,7 @@ func (rd *reading) readTCFilters(s *socket, link uint32, at string, parent uint3
 	binary.NativeEndian.PutUint32(header[12:], parent)
 	filters, err := dump(s, unix.RTM_GETTFILTER, header, parseTC)
 	for _, f := range filters {
-		name := rd.own[link]
+		name := rd.filtered[link]
 		rd.addDeviceFilter(name, fmt.Sprintf("the tc filter %s at %s", f.kind, at), fmt.Sprintf("tc -s filter show dev %s %s", ip.ShellWord(name), at))
 	}
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
@@ -126,7 +126,7 @@ func (rd *reading) readDeviceChains(s *socket, family uint8, familyName string) 
 		if !c.drops && c.rules == 0 {
 			continue
 		}
-		for _, name := range rd.own {
+		for _, name := range rd.filtered {
 			if slices.ContainsFunc(c.devices, func(device string) bool { return device == name }) {
 				rd.addDeviceFilter(name, fmt.Sprintf("the nftables chain %s of table %s %s", ip.ShellWord(c.name), familyName, ip.ShellWord(c.table)),
 					fmt.Sprintf("nft list chain %s %s %s", familyName, ip.ShellWord(c.table), ip.ShellWord(c.name)))

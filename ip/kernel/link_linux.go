@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -157,13 +158,16 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 			NoCarrier: attrs.RawFlags&(unix.IFF_UP|unix.IFF_LOWER_UP) == unix.IFF_UP,
 			Addrs:     byLink[attrs.Index],
 		})
+		if rd.scopeLinks[attrs.Name] || slices.Contains(rd.scope.Uplinks, attrs.Name) {
+			rd.filtered[index] = attrs.Name
+			if attrs.Xdp != nil && attrs.Xdp.Attached {
+				rd.addDeviceFilter(attrs.Name, "an XDP program", "ip link show dev "+ip.ShellWord(attrs.Name))
+			}
+		}
 		if !rd.scopeLinks[attrs.Name] {
 			continue
 		}
 		rd.own[index] = attrs.Name
-		if attrs.Xdp != nil && attrs.Xdp.Attached {
-			rd.addDeviceFilter(attrs.Name, "an XDP program", "ip link show dev "+ip.ShellWord(attrs.Name))
-		}
 		own := parseLink(link)
 		own.Master = rd.names[uint32(attrs.MasterIndex)]
 		rd.Owned.Links = append(rd.Owned.Links, own)

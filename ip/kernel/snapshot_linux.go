@@ -18,6 +18,7 @@ type reading struct {
 	names      map[uint32]string // of all links, by index
 	noARP      map[string]bool   // links that resolve no addresses
 	own        map[uint32]string // of the links in scope, by index
+	filtered   map[uint32]string // of those and the uplinks
 	links      linkReading
 	leads      func(netip.Prefix) bool // whether a route to it may lead packets to what matters
 	seed       maphash.Seed            // of Others.Sum
@@ -33,6 +34,7 @@ func (k *Kernel) newReading(scope ip.Scope) *reading {
 		names:      map[uint32]string{},
 		noARP:      map[string]bool{},
 		own:        map[uint32]string{},
+		filtered:   map[uint32]string{},
 	}
 	for _, name := range scope.Links {
 		rd.scopeLinks[name] = true
