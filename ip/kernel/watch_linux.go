@@ -27,16 +27,21 @@ func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 		if err != nil {
 			return err
 		}
-		watches = append(watches, &watch{links, k.concerns})
+		links.concerns = k.concerns
+		watches = append(watches, links)
 		rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 		if unsupported(err) {
 			return nil
 		}
-		watches = append(watches, &watch{rules, func(m message) bool { return m.port == 0 || m.port != k.nft.port.Load() }})
-		return err
+		if err != nil {
+			return err
+		}
+		rules.concerns = func(m message) bool { return m.port == 0 || m.port != k.nft.port.Load() }
+		watches = append(watches, rules)
+		return nil
 	})
 	for _, w := range watches {
-		defer w.file.Close()
+		defer w.close()
 	}
 	if err != nil {
 		return fmt.Errorf("watch kernel: %w", err)
@@ -61,58 +66,132 @@ func (k *Kernel) watchLegacy(ctx context.Context, notify func(ip.Actor)) error {
 	return ctx.Err()
 }
 
+// gather is for how long notifications are left to come together after some were read: others may cause thousands per second, and waking up costs more than
+// looking at one does. What comes after silence is read at once.
+const gather = 10 * time.Millisecond
+
 // watch is a subscription to notifications.
 type watch struct {
-	file     *os.File
+	fd       int      // the socket
+	ready    *os.File // an epoll(7) that tells once that there are some, and then no more until it is armed again
 	concerns func(message) bool
 }
 
 // listen joins multicast groups of a netlink protocol in the network namespace of the calling thread.
-func listen(protocol int, groups ...int) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+func listen(protocol int, groups ...int) (_ *watch, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), "netlink")
+	w := &watch{fd: fd}
+	defer func() {
+		if err != nil {
+			w.close()
+		}
+	}()
 	growBuffers(fd)
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	for _, g := range groups {
 		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("join netlink groups: %w", err), file.Close())
+		return nil, fmt.Errorf("join netlink groups: %w", err)
 	}
-	return file, nil
+	ready, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("wait for netlink socket: %w", err)
+	}
+	err = unix.SetNonblock(ready, true) // so that waiting for it takes no thread
+	w.ready = os.NewFile(uintptr(ready), "epoll")
+	if err == nil {
+		err = w.arm(unix.EPOLL_CTL_ADD)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wait for netlink socket: %w", err)
+	}
+	return w, nil
 }
 
-func (w *watch) run(ctx context.Context, notify func(ip.Actor)) error {
-	defer context.AfterFunc(ctx, func() { _ = w.file.SetReadDeadline(time.Unix(1, 0)) })()
-	raw, err := w.file.SyscallConn()
+func (w *watch) close() {
+	_ = unix.Close(w.fd)
+	if w.ready != nil {
+		_ = w.ready.Close()
+	}
+}
+
+// arm has ready tell of the next notification, or of one that is there.
+func (w *watch) arm(op int) error {
+	raw, err := w.ready.SyscallConn()
 	if err != nil {
 		return err
 	}
-	buf := make([]byte, receiveSize)
-	for {
+	controlErr := raw.Control(func(ready uintptr) {
+		err = unix.EpollCtl(int(ready), op, w.fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(w.fd)})
+	})
+	return errors.Join(controlErr, err)
+}
+
+// wait returns when there are notifications.
+func (w *watch) wait() error {
+	raw, err := w.ready.SyscallConn()
+	if err != nil {
+		return err
+	}
+	readErr := raw.Read(func(ready uintptr) bool {
 		var n int
-		var receiveErr error
-		err := raw.Read(func(fd uintptr) bool {
-			n, _, receiveErr = unix.Recvfrom(int(fd), buf, 0)
-			return !errors.Is(receiveErr, unix.EAGAIN)
-		})
+		n, err = unix.EpollWait(int(ready), make([]unix.EpollEvent, 1), 0)
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
+	return errors.Join(readErr, err)
+}
+
+func (w *watch) run(ctx context.Context, notify func(ip.Actor)) error {
+	defer context.AfterFunc(ctx, func() { _ = w.ready.SetReadDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, receiveSize)
+	pause := time.NewTimer(gather)
+	defer pause.Stop()
+	for {
+		err := w.wait()
+		if err == nil {
+			err = w.receive(ctx, buf, notify)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(receiveErr, unix.ENOBUFS):
+		case err != nil:
+			return fmt.Errorf("watch kernel: %w", err)
+		}
+		pause.Reset(gather)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := w.arm(unix.EPOLL_CTL_MOD); err != nil {
+			return fmt.Errorf("watch kernel: %w", err)
+		}
+	}
+}
+
+// receive takes all notifications that there are.
+func (w *watch) receive(ctx context.Context, buf []byte, notify func(ip.Actor)) error {
+	for ctx.Err() == nil {
+		n, _, err := unix.Recvfrom(w.fd, buf, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
 			notify(ip.Actor{}) // the kernel dropped some
-		case errors.Is(receiveErr, unix.EINTR):
-		case err != nil || receiveErr != nil:
-			return fmt.Errorf("watch kernel: %w", errors.Join(err, receiveErr))
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
 		default:
 			if m, ok := w.first(buf[:n]); ok {
 				notify(m.actor())
 			}
 		}
 	}
+	return ctx.Err()
 }
 
 // first returns the first message of a datagram that is of interest.

@@ -3,10 +3,12 @@ package kernel_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 type watcher struct {
 	count atomic.Int64
 	by    atomic.Pointer[ip.Actor] // who was named last
+	named sync.Map                 // process ids
 	woken chan struct{}
 	ended chan error
 }
@@ -43,6 +46,7 @@ func startWatch(t *testing.T, k ip.Kernel) *watcher {
 func (w *watcher) notify(by ip.Actor) {
 	if by != (ip.Actor{}) {
 		w.by.Store(&by)
+		w.named.Store(by.PID, true)
 	}
 	w.count.Add(1)
 	select {
@@ -54,14 +58,31 @@ func (w *watcher) notify(by ip.Actor) {
 // until waits for the n-th notification.
 func (w *watcher) until(t *testing.T, n int64) {
 	t.Helper()
+	w.wait(t, fmt.Sprintf("want %d", n), func() bool { return w.count.Load() >= n })
+}
+
+func (w *watcher) wait(t *testing.T, want string, done func() bool) {
+	t.Helper()
 	deadline := time.After(5 * time.Second)
-	for w.count.Load() < n {
+	for !done() {
 		select {
 		case <-w.woken:
 		case <-deadline:
-			t.Fatalf("notified %d times, want %d", w.count.Load(), n)
+			t.Fatalf("notified %d times, %s", w.count.Load(), want)
 		}
 	}
+}
+
+// marked makes changes that matter, and waits until they are told. It returns how often other changes have been until then.
+func (w world) marked(t *testing.T, watch *watcher) int64 {
+	t.Helper()
+	for _, verb := range []string{"add", "del"} {
+		cmd := exec.CommandContext(t.Context(), "ip", "route", verb, "blackhole", podNetwork.String(), "metric", "77")
+		must(t, w.ns.Do(cmd.Start))
+		must(t, cmd.Wait())
+		watch.wait(t, "want the marker", func() bool { _, named := watch.named.Load(cmd.Process.Pid); return named })
+	}
+	return watch.count.Add(-2)
 }
 
 func TestWatchTellsOwnRulesFromOthers(t *testing.T) {
@@ -138,18 +159,7 @@ func TestWatchTellsRoutesThatMatter(t *testing.T) {
 	}
 	watch := startWatch(t, w.Kernel)
 
-	// marked tells of one change that always matters: what came before it has been told by then.
-	marker := podNetwork.String()
 	inside := netip.PrefixFrom(podNetwork.Addr().Next(), podNetwork.Addr().BitLen()).String()
-	marked := func() int64 {
-		t.Helper()
-		for _, verb := range []string{"add", "del"} {
-			before := watch.count.Load()
-			w.run(t, "", "ip", "route", verb, "blackhole", marker, "metric", "77")
-			watch.until(t, before+1)
-		}
-		return watch.count.Load()
-	}
 	for _, test := range []struct {
 		name, route string
 		matters     bool
@@ -179,11 +189,9 @@ func TestWatchTellsRoutesThatMatter(t *testing.T) {
 		{"elsewhere, of Tulle's protocol", "198.18.0.0/24 via 192.0.2.9 proto 84", true},
 	} {
 		for _, verb := range []string{"add", "del"} {
-			before := marked()
-			own := marked() - before // how many notifications the marker takes
-			before = watch.count.Load()
+			before := w.marked(t, watch)
 			w.run(t, "", "ip", append([]string{"route", verb}, strings.Fields(test.route)...)...)
-			if told := marked()-before > own; told != test.matters {
+			if told := w.marked(t, watch) > before; told != test.matters {
 				t.Errorf("route %s (%s): notified is %v", verb, test.name, told)
 			}
 		}
