@@ -82,6 +82,7 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 	flags.DurationVar(&config.Churn, "churn", 10*time.Second, "for how long 100 leases are written per second")
 	flags.DurationVar(&config.Idle, "idle", time.Minute, "for how long nothing happens")
 	flags.IntVar(&config.ForeignRoutes, "foreign-routes", 0, "how many routes another program changes per second, for as long as --idle")
+	flags.IntVar(&config.VethChurn, "veth-churn", 0, "how many veth pairs another program makes and deletes per second, for as long as --idle")
 	flags.IntVar(&config.ForeignRules, "foreign-rules", 0, "how many rules another program has in nftables")
 	flags.IntVar(&config.OddLeases, "odd-leases", 0, "how many leases there are besides, with half a subnet each")
 	flags.StringVar(&tulled, "tulled", "", "path of tulled (default: beside this program)")
@@ -96,6 +97,14 @@ func writePlot(path string, results []bench.Control) error {
 		return err
 	}
 	return os.WriteFile(path, svg.Bytes(), 0o644)
+}
+
+// share is the CPU time that a load has cost, if it was measured.
+func share(load *bench.Load) string {
+	if load == nil {
+		return "-"
+	}
+	return percent(load.CPU)
 }
 
 // printControl has a column for each number of peers.
@@ -133,12 +142,8 @@ func printControl(w io.Writer, results []bench.Control) error {
 		{"  kernel changes", func(c bench.Control) string { return fmt.Sprint(c.Idle.Changes) }},
 		{"  log bytes", func(c bench.Control) string { return fmt.Sprint(c.Idle.LogBytes) }},
 		{"  etcd requests", func(c bench.Control) string { return fmt.Sprint(c.Idle.Requests) }},
-		{"foreign routes, CPU", func(c bench.Control) string {
-			if c.Foreign == nil {
-				return "-"
-			}
-			return percent(c.Foreign.CPU)
-		}},
+		{"foreign routes, CPU", func(c bench.Control) string { return share(c.Foreign) }},
+		{"veth churn, CPU", func(c bench.Control) string { return share(c.Veths) }},
 		{"RSS", func(c bench.Control) string { return megabytes(c.RSS) }},
 		{"  at most", func(c bench.Control) string { return megabytes(c.MostRSS) }},
 		{"  Go heap", func(c bench.Control) string { return megabytes(c.Heap) }},

@@ -42,7 +42,7 @@ func layers() []layer {
 		{pkg: "internal/backends", below: []string{"subnet", "subnet/flannel", "backend/..."}},
 		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent", "internal/fabric", "internal/hostfiles"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/netns", "internal/etcdmember", "internal/api"}},
-		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/agent", "internal/etcdmember", "internal/lab"}},
+		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/agent", "internal/etcdmember", "internal/lab", "internal/netns"}},
 		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/...", "cni-plugin"}},
 	}
 }

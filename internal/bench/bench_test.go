@@ -4,13 +4,16 @@ package bench
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
+	"errors"
 	"maps"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"tulle/internal/lab/labtest"
+	"tulle/internal/netns"
 	"tulle/ip"
 )
 
@@ -26,15 +29,17 @@ func TestControlCounts(t *testing.T) {
 				families := ip.Families()
 				c, err := RunControl(t.Context(), Config{
 					Backend: backend, Families: families[:], Peers: peers, Rounds: 2, Changes: changes, Churn: time.Second, Idle: 3 * time.Second,
-					ForeignRoutes: 100, ForeignRules: 300, OddLeases: 2,
+					ForeignRoutes: 100, VethChurn: 20, ForeignRules: 300, OddLeases: 2,
 					Tulled: filepath.Join(labtest.Programs(), "tulled"), Tulle: filepath.Join(labtest.Programs(), "tulle"),
 					Progress: func(text string) { t.Log(text) },
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
-				if c.Foreign == nil || c.Foreign.Changes != 0 {
-					t.Errorf("%d peers: beside routes of others %+v, want a load without changes", peers, c.Foreign)
+				for what, load := range map[string]*Load{"routes": c.Foreign, "links": c.Veths} {
+					if load == nil || load.Changes != 0 {
+						t.Errorf("%d peers: beside %s of others %+v, want a load without changes", peers, what, load)
+					}
 				}
 				if c.Warm.Changes != 0 || c.Idle.Changes != 0 || c.Idle.LogBytes != 0 || c.Spawned {
 					t.Errorf("%d peers: warm restart %v changes, idle %v and %d bytes of log, programs started: %t, want none",
@@ -64,6 +69,57 @@ func TestControlCounts(t *testing.T) {
 				t.Errorf("the plot is no XML: %v", err)
 			}
 		})
+	}
+}
+
+// While other programs change routes and links, leases that come and go are dealt with one by one: full passes are left to the resync.
+func TestIncrementalPassesGoOnBesideOthers(t *testing.T) {
+	const changes = 30
+	w, err := newWorld(t.Context(), Config{
+		Backend: "vxlan", Families: []ip.Family{ip.IPv4}, Peers: 10, Rounds: 1, Changes: changes,
+		Tulled: filepath.Join(labtest.Programs(), "tulled"), Tulle: filepath.Join(labtest.Programs(), "tulle"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() { must(w.lab.Close()) }()
+	var c Control
+	must(w.cold(t.Context(), &c))
+	must(w.addBridge(t.Context()))
+	container, err := netns.New()
+	must(err)
+	defer func() { must(container.Close()) }()
+	routes, err := w.routeChanger()
+	must(err)
+	links, err := w.vethChanger(container)
+	must(err)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 2)
+	go func() { ended <- w.besides(ctx, 500, routes) }()
+	go func() { ended <- w.besides(ctx, 50, links) }()
+	before, err := w.daemonCounters(t.Context())
+	must(err)
+	must(w.changes(t.Context(), &c))
+	must(w.losses(t.Context(), &c))
+	after, err := w.daemonCounters(t.Context())
+	must(err)
+	stop()
+	for range 2 {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the changes of others ended: %v", err)
+		}
+	}
+	full, incremental := after["tulle_passes_total"]-before["tulle_passes_total"], after["tulle_incremental_passes_total"]-before["tulle_incremental_passes_total"]
+	if full > 3 || incremental < 2*changes-3 {
+		t.Errorf("%v full passes and %v incremental ones for %d leases that came and went", full, incremental, changes)
 	}
 }
 

@@ -30,6 +30,7 @@ type Control struct {
 	Idle   Load   `json:"idle"`   // nothing happens
 
 	Foreign *Load `json:"foreign,omitempty"` // another program changes routes
+	Veths   *Load `json:"veths,omitempty"`   // another program makes and deletes links
 
 	RSS     uint64 `json:"rss"` // at the end
 	MostRSS uint64 `json:"mostRSS"`
@@ -77,7 +78,7 @@ func RunControl(ctx context.Context, config Config) (c Control, err error) {
 		run  func(context.Context, *Control) error
 	}{
 		{"kernel floor", w.floor}, {"cold starts", w.cold}, {"warm restarts", w.warm},
-		{"idling", w.idle}, {"foreign routes", w.foreignRoutes}, {"changes", w.changes}, {"losses", w.losses}, {"churn", w.churn}, {"memory", w.memory},
+		{"idling", w.idle}, {"foreign routes", w.foreignRoutes}, {"veth churn", w.vethChurn}, {"changes", w.changes}, {"losses", w.losses}, {"churn", w.churn}, {"memory", w.memory},
 	} {
 		w.progress("%s", step.name)
 		if err := step.run(ctx, &c); err != nil {

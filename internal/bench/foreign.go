@@ -4,6 +4,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+
+	"tulle/internal/netns"
 )
 
 // MaxForeignRules is how many rules are made in a moment.
@@ -47,15 +50,35 @@ func (w *world) foreignRules() error {
 	})
 }
 
-// MaxForeignRoutes is how many routes per second one loop certainly changes.
-const MaxForeignRoutes = 5000
+// MaxForeignRoutes is how many routes per second one loop certainly changes, MaxVethChurn how many veth pairs one makes and deletes.
+const (
+	MaxForeignRoutes = 5000
+	MaxVethChurn     = 100
+)
+
+// besides makes changes that concern no peer, so many per second for a while.
+func (w *world) besides(ctx context.Context, perSecond int, change func(i int) error) error {
+	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
+	defer ticker.Stop()
+	for i := range int(w.config.Idle.Seconds() * float64(perSecond)) {
+		if err := change(i); err != nil {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
 
 // foreignRoutes adds and deletes routes as a routing daemon does, outside of the network and of the peers' underlay.
 func (w *world) foreignRoutes(ctx context.Context, c *Control) error {
 	if w.config.ForeignRoutes == 0 {
 		return nil
 	}
-	eth0, err := w.host.Netlink.LinkByName("eth0")
+	change, err := w.routeChanger()
 	if err != nil {
 		return err
 	}
@@ -63,11 +86,22 @@ func (w *world) foreignRoutes(ctx context.Context, c *Control) error {
 	if err != nil {
 		return err
 	}
+	if err := w.besides(ctx, w.config.ForeignRoutes, change); err != nil {
+		return err
+	}
+	load, err := measure()
+	c.Foreign = &load
+	return err
+}
+
+// routeChanger returns what adds a route, and then deletes it.
+func (w *world) routeChanger() (change func(i int) error, err error) {
+	eth0, err := w.host.Netlink.LinkByName("eth0")
+	if err != nil {
+		return nil, err
+	}
 	const bgp = 186 // of /etc/iproute2/rt_protos
-	ticker := time.NewTicker(time.Second / time.Duration(w.config.ForeignRoutes))
-	defer ticker.Stop()
-	count := int(w.config.Idle.Seconds() * float64(w.config.ForeignRoutes))
-	for i := range count {
+	return func(i int) error {
 		n := i / 2
 		route := &netlink.Route{
 			LinkIndex: eth0.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: bgp,
@@ -80,13 +114,93 @@ func (w *world) foreignRoutes(ctx context.Context, c *Control) error {
 		if err := change(route); err != nil {
 			return fmt.Errorf("change route %s: %w", route, err)
 		}
+		return nil
+	}, nil
+}
+
+// vethChurn has containers come and go, on the bridge that has the lease.
+func (w *world) vethChurn(ctx context.Context, c *Control) (err error) {
+	if w.config.VethChurn == 0 {
+		return nil
+	}
+	if err := w.addBridge(ctx); err != nil {
+		return err
+	}
+	container, err := netns.New()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, container.Close()) }() // and what is left in it goes
+	change, err := w.vethChanger(container)
+	if err != nil {
+		return err
+	}
+	measure, err := w.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.besides(ctx, w.config.VethChurn, change); err != nil {
+		return err
+	}
+	load, err := measure()
+	c.Veths = &load
+	return err
+}
+
+// addBridge makes the bridge of containers, and waits until the daemon has counted what it changed for that.
+func (w *world) addBridge(ctx context.Context) error {
+	before, err := w.daemonCounters(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.lab.StartContainers(ctx); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.After(10 * time.Second); ; {
+		now, err := w.daemonCounters(ctx)
+		if err != nil || now[changesTotal] > before[changesTotal] {
+			return err
+		}
 		select {
 		case <-ticker.C:
+		case <-deadline:
+			return errors.New("tulled does not take in the bridge of containers")
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	load, err := measure()
-	c.Foreign = &load
-	return err
+}
+
+// vethsAlive is how many containers there are at a time.
+const vethsAlive = 10
+
+// vethChanger returns what makes a veth pair as Docker does, with one end in a namespace, and deletes one.
+func (w *world) vethChanger(container *netns.Namespace) (change func(i int) error, err error) {
+	n := w.host.Netlink
+	bridge, err := n.LinkByName("cni0")
+	if err != nil {
+		return nil, err
+	}
+	veth := func(i int) *netlink.Veth {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = fmt.Sprintf("veth%d", i), bridge.Attrs().MTU
+		return &netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprintf("ceth%d", i)}
+	}
+	return func(i int) error {
+		end, inside := veth(i), netlink.NewLinkAttrs()
+		inside.Name = end.PeerName
+		if err := n.LinkAdd(end); err != nil {
+			return fmt.Errorf("add %s: %w", end.Name, err)
+		}
+		err := errors.Join(n.LinkSetMaster(end, bridge), n.LinkSetNsFd(&netlink.Veth{LinkAttrs: inside}, container.FD()), n.LinkSetUp(end))
+		if i >= vethsAlive {
+			err = errors.Join(err, n.LinkDel(veth(i-vethsAlive)))
+		}
+		if err != nil {
+			return fmt.Errorf("plug %s: %w", end.Name, err)
+		}
+		return nil
+	}, nil
 }

@@ -11,6 +11,7 @@ type limits struct {
 	change, changeP99    float64
 	churn, idle, rss     float64
 	foreignRoutes        float64 // a thousand changes per second
+	vethChurn            float64 // fifty pairs per second
 }
 
 // foreignRules is what ten thousand rules of others may cost more at rest, as a part of a core.
@@ -30,7 +31,7 @@ func targets(peers int) (limits, bool) {
 		10_000: {cold: 0.8, coldDual: 1.6, warm: 0.4, change: 8 * ms, changeP99: 40 * ms, churn: 15 * percent, idle: 0.5 * percent, rss: 64 * mb},
 		50_000: {cold: 4, coldDual: 9, warm: 2, change: 20 * ms, changeP99: 100 * ms, idle: 2 * percent, rss: 220 * mb},
 	}[peers]
-	l.foreignRoutes = 3 * percent
+	l.foreignRoutes, l.vethChurn = 3*percent, 3*percent
 	return l, ok
 }
 
@@ -62,6 +63,9 @@ func (c Control) Missed() []string {
 	}
 	if r := c.Foreign; r != nil && r.Seconds >= leastIdle && c.ForeignRoutes <= 1000 {
 		m.most("CPU under foreign routes", r.CPU, l.foreignRoutes)
+	}
+	if v := c.Veths; v != nil && v.Seconds >= leastIdle && c.VethChurn <= 50 {
+		m.most("CPU under veth churn", v.CPU, l.vethChurn)
 	}
 	m.most("resident memory", float64(c.RSS), l.rss)
 	m.none("kernel changes by a warm restart", c.Warm.Changes)

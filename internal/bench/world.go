@@ -30,6 +30,8 @@ type Config struct {
 	Churn, Idle time.Duration `json:"-"`
 	// ForeignRoutes is how many routes that concern no peer another program changes per second, for as long as nothing else happens.
 	ForeignRoutes int `json:"foreignRoutes,omitempty"`
+	// VethChurn is how many veth pairs another program makes, attaches to the bridge of containers and deletes per second, for as long again.
+	VethChurn int `json:"vethChurn,omitempty"`
 	// ForeignRules is how many rules another program has in a chain of nftables that forwarded packets pass.
 	ForeignRules int `json:"foreignRules,omitempty"`
 	// OddLeases is how many leases there are besides whose subnets are smaller than the network's.
@@ -49,6 +51,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("--peers is %d, must be 1 to %d", c.Peers, MaxPeers)
 	case c.ForeignRoutes < 0 || c.ForeignRoutes > MaxForeignRoutes:
 		return fmt.Errorf("--foreign-routes is %d, must be 0 to %d", c.ForeignRoutes, MaxForeignRoutes)
+	case c.VethChurn < 0 || c.VethChurn > MaxVethChurn:
+		return fmt.Errorf("--veth-churn is %d, must be 0 to %d", c.VethChurn, MaxVethChurn)
 	case c.ForeignRules < 0 || c.ForeignRules > MaxForeignRules:
 		return fmt.Errorf("--foreign-rules is %d, must be 0 to %d", c.ForeignRules, MaxForeignRules)
 	case c.OddLeases < 0 || c.OddLeases > MaxOdd:
