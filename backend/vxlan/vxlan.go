@@ -32,7 +32,7 @@ type options struct {
 type data struct {
 	VNI     uint32
 	VtepMAC string
-	Port    uint16 `json:",omitempty"` // UDP; flannel announces none
+	Port    uint16 `json:",omitempty"` // UDP, if it is not the default; flannel announces none
 }
 
 // VXLAN is the backend.
@@ -164,26 +164,24 @@ func decode(raw json.RawMessage) (d data, mac ip.MAC, err error) {
 // usual reads data as both flannel and Advertise write it. A general decoder takes ten times as long, which would be half of a plan for ten
 // thousand peers.
 func usual(raw []byte) (d data, ok bool) {
-	const begin, middle, end, last = `{"VNI":`, `,"VtepMAC":"`, `"`, `,"Port":`
+	const begin, middle, end = `{"VNI":`, `,"VtepMAC":"`, `"}`
 	rest, ok := strings.CutPrefix(string(raw), begin)
-	rest, closed := strings.CutSuffix(rest, "}")
-	if !ok || !closed {
+	if !ok {
 		return data{}, false
 	}
 	vni, rest, _ := strings.Cut(rest, middle)
-	mac, rest, ok := strings.Cut(rest, end)
 	n, err := strconv.ParseUint(vni, 10, 32)
-	d = data{VNI: uint32(n), VtepMAC: mac}
-	if rest != "" && ok {
-		port, err := strconv.ParseUint(strings.TrimPrefix(rest, last), 10, 16)
-		d.Port, ok = uint16(port), err == nil && strings.HasPrefix(rest, last)
-	}
-	return d, ok && err == nil && !strings.Contains(mac, "\\")
+	mac, ok := strings.CutSuffix(rest, end)
+	return data{VNI: uint32(n), VtepMAC: mac}, ok && err == nil && !strings.ContainsAny(mac, "\"\\")
 }
 
 // announced is what peers are told.
 func (v *VXLAN) announced(mac ip.MAC) data {
-	return data{VNI: v.opts.VNI, VtepMAC: mac.String(), Port: v.opts.Port}
+	d := data{VNI: v.opts.VNI, VtepMAC: mac.String()}
+	if v.opts.Port != DefaultPort {
+		d.Port = v.opts.Port
+	}
+	return d
 }
 
 // understands fails if a peer's tunnel is another one than this host's: each drops what the other sends.

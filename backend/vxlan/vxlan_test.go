@@ -198,14 +198,13 @@ func TestVTEPIsReadAlikeHoweverItIsWritten(t *testing.T) {
 	for _, raw := range []string{
 		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI": 1, "VtepMAC": "02:00:00:00:00:01"}`, `{"vtepmac":"02:00:00:00:00:01"}`,
 		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01","New":{"x":"}"}}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:0\u0031"}`,
-		`{"VNI":1,"VtepMAC":"02:00:00:00:00:09","VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":8472}`,
-		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port": 8472}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":8472,"Port":4789}`,
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:09","VtepMAC":"02:00:00:00:00:01"}`,
 	} {
 		if mac, err := vtep([]byte(raw)); err != nil || mac != (ip.MAC{2, 0, 0, 0, 0, 1}) {
 			t.Errorf("%s: %s, %v", raw, mac, err)
 		}
 	}
-	for _, raw := range []string{`{"VNI":,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"`, `{"VNI":1,"VtepMAC":""}`, `"}`, `{`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":65536}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":}`} {
+	for _, raw := range []string{`{"VNI":,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"`, `{"VNI":1,"VtepMAC":""}`, `"}`, `{`} {
 		if mac, err := vtep([]byte(raw)); err == nil {
 			t.Errorf("%s: %s, want an error", raw, mac)
 		}
@@ -230,12 +229,10 @@ func TestPeerWithAnotherTunnel(t *testing.T) {
 			t.Errorf("%s: %v, want %q", announced, err, reason)
 		}
 	}
-	for port, want := range map[uint16]string{DefaultPort: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02","Port":8472}`, 4789: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02","Port":4789}`} {
+	for port, want := range map[uint16]string{DefaultPort: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02"}`, 4789: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02","Port":4789}`} {
 		v := &VXLAN{opts: options{VNI: 5, Port: port}}
 		if raw, err := json.Marshal(v.announced(ip.MAC{2, 0, 0, 0, 0, 2})); err != nil || string(raw) != want {
 			t.Errorf("announced %s, %v, want %s", raw, err, want)
-		} else if d, ok := usual(raw); !ok || d != v.announced(ip.MAC{2, 0, 0, 0, 0, 2}) {
-			t.Errorf("%s is not read the short way, but as %+v", raw, d)
 		}
 	}
 }
