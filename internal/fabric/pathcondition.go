@@ -28,8 +28,11 @@ func (c *pathCheck) conditional(cond ip.Condition, peers []routedPeer, want ip.S
 		concerns := func(p netip.Prefix) bool {
 			return !p.IsValid() || p.Overlaps(network) || p.Contains(host) || p.Contains(uplink)
 		}
+		if !concerns(cond.Src) || !concerns(cond.Dst) {
+			continue
+		}
 		r, ok := routeTo(want, subnet)
-		if !ok || r.Dst != subnet || !concerns(cond.Src) || !concerns(cond.Dst) {
+		if !ok || r.Dst != subnet {
 			continue
 		}
 		addr := inside(subnet)
