@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"tulle/internal/trouble"
 	"tulle/ip"
@@ -33,6 +34,24 @@ func TestBridgesThatShareTheLeaseAreNamed(t *testing.T) {
 		w.within(soon, "named", func(h *node) bool { return h.agent.Status().Ready && len(bridges(h)) == 1 })
 		if got, want := bridges(h)[0], "cni0, docker0 all hold "+own.String(); !strings.Contains(got, want) {
 			t.Errorf("status says %q, want %q in it", got, want)
+		}
+	})
+}
+
+// Bridges that have a part of the subnet each do not.
+func TestBridgesWithHalfTheLeaseShareNothing(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.start()
+		w.converged(soon)
+		half := netip.PrefixFrom(h.agent.Status().Of("").Lease.Subnets[0].Addr(), 25)
+		for name, first := range map[string]netip.Addr{"cni0": half.Addr().Next(), "docker0": ip.Last(half).Next().Next()} {
+			h.kernel.AddInterface(ip.Interface{Name: name, MTU: 1450, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.PrefixFrom(first, half.Bits())}}})
+		}
+		<-time.After(time.Minute) // a full pass sees them
+		w.converged(soon)
+		if got := bridges(h); len(got) > 0 {
+			t.Errorf("status says %q", got)
 		}
 	})
 }

@@ -92,26 +92,33 @@ func forContainers(v facts, i ip.Interface) bool {
 	return !i.Loopback && i.Name != v.host.Uplink.Link && !v.host.Owns(i.Name) && (i.Kind == "bridge" || i.Kind == "veth" || i.Kind == "")
 }
 
-// shared tells which bridges hold this host's subnet, if more than one does: the programs that made them hand out the same addresses. An interface
-// whose prefix is wider than the network is one of the underlay.
+// shared tells which bridges hold the same addresses of this host's subnet: the programs that made them hand them out twice. Two that hold a half each
+// do not. An interface whose prefix is wider than the network is one of the underlay.
 func shared(v facts, n subnet.Network) []string {
 	var texts []string
 	for _, f := range ip.Families() {
 		own := v.self.Subnets.Of(f)
 		var names []string
+		var prefixes []netip.Prefix
 		for _, i := range v.snap.Interfaces {
 			// An address alone, on a container's veth or a tunnel, hands out none.
 			holds := func(a ip.InterfaceAddr) bool {
 				return own.Overlaps(a.Prefix) && !a.Prefix.IsSingleIP() && a.Prefix.Bits() >= n.Pools.Of(f).Network.Bits()
 			}
-			if !i.Loopback && slices.ContainsFunc(i.Addrs, holds) && i.Name != v.host.Uplink.Link && !slices.Contains(names, i.Name) {
-				names = append(names, i.Name)
+			if at := slices.IndexFunc(i.Addrs, holds); at >= 0 && !i.Loopback && i.Name != v.host.Uplink.Link {
+				names, prefixes = append(names, i.Name), append(prefixes, i.Addrs[at].Prefix)
 			}
 		}
-		if len(names) > 1 {
+		var twice []string
+		for i, p := range prefixes {
+			if slices.ContainsFunc(slices.Delete(slices.Clone(prefixes), i, i+1), p.Overlaps) {
+				twice = append(twice, names[i])
+			}
+		}
+		if len(twice) > 0 {
 			texts = append(texts, fmt.Sprintf("%s all hold %s, so containers get the same addresses twice: stop those on all but one, and take the subnet from "+
 				"the others: tulle docker unconfigure --restart for docker0, docker network rm for a Docker network, ip link del for the bridge of a CNI plugin",
-				strings.Join(names, ", "), own))
+				strings.Join(twice, ", "), own))
 		}
 	}
 	return texts
