@@ -104,7 +104,7 @@ func share(load *bench.Load) string {
 	if load == nil {
 		return "-"
 	}
-	return percent(load.CPU)
+	return fmt.Sprintf("%s at %.0f/s", percent(load.CPU), load.Others)
 }
 
 // printControl has a column for each number of peers.

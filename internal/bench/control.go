@@ -59,7 +59,8 @@ type Load struct {
 	LogBytes int64              `json:"logBytes"`
 	Requests map[string]float64 `json:"requests"`
 	Received float64            `json:"received"`
-	Lag      float64            `json:"lag,omitempty"` // from the last write to its route, seconds
+	Lag      float64            `json:"lag,omitempty"`    // from the last write to its route, seconds
+	Others   float64            `json:"others,omitempty"` // changes of another program per second, which may be fewer than it was to make
 }
 
 // RunControl measures one host.

@@ -56,21 +56,31 @@ const (
 	MaxVethChurn     = 100
 )
 
-// besides makes changes that concern no peer, so many per second for a while.
-func (w *world) besides(ctx context.Context, perSecond int, change func(i int) error) error {
+// besides measures the load while another program makes changes that concern no peer, so many per second for a while, or as many as it can.
+func (w *world) besides(ctx context.Context, perSecond int, change func(i int) error) (*Load, error) {
+	measure, err := w.load(ctx)
+	if err != nil {
+		return nil, err
+	}
 	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
 	defer ticker.Stop()
-	for i := range int(w.config.Idle.Seconds() * float64(perSecond)) {
-		if err := change(i); err != nil {
-			return err
+	changes := 0
+	for end := time.After(w.config.Idle); ; changes++ {
+		if err := change(changes); err != nil {
+			return nil, err
 		}
 		select {
 		case <-ticker.C:
+			continue
+		case <-end:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
+		break
 	}
-	return nil
+	load, err := measure()
+	load.Others = float64(changes) / load.Seconds
+	return &load, err
 }
 
 // foreignRoutes adds and deletes routes as a routing daemon does, outside of the network and of the peers' underlay.
@@ -82,15 +92,7 @@ func (w *world) foreignRoutes(ctx context.Context, c *Control) error {
 	if err != nil {
 		return err
 	}
-	measure, err := w.load(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.besides(ctx, w.config.ForeignRoutes, change); err != nil {
-		return err
-	}
-	load, err := measure()
-	c.Foreign = &load
+	c.Foreign, err = w.besides(ctx, w.config.ForeignRoutes, change)
 	return err
 }
 
@@ -135,15 +137,7 @@ func (w *world) vethChurn(ctx context.Context, c *Control) (err error) {
 	if err != nil {
 		return err
 	}
-	measure, err := w.load(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.besides(ctx, w.config.VethChurn, change); err != nil {
-		return err
-	}
-	load, err := measure()
-	c.Veths = &load
+	c.Veths, err = w.besides(ctx, w.config.VethChurn, change)
 	return err
 }
 

@@ -20,6 +20,9 @@ const foreignRules = 0.01
 // pace is how much longer than the kernel's floor changes to the kernel may take.
 const pace = 1.5
 
+// enough is the part of the changes that another program was to make that it must have made for the load to count.
+const enough = 0.9
+
 // A load must be measured for so many seconds to be held against its limit: there is a resync every 30 s.
 const leastChurn, leastIdle = 5, 30
 
@@ -61,11 +64,16 @@ func (c Control) Missed() []string {
 		}
 		m.most("CPU at rest", c.Idle.CPU, rest)
 	}
-	if r := c.Foreign; r != nil && r.Seconds >= leastIdle && c.ForeignRoutes <= 1000 {
-		m.most("CPU under foreign routes", r.CPU, l.foreignRoutes)
-	}
-	if v := c.Veths; v != nil && v.Seconds >= leastIdle && c.VethChurn <= 50 {
-		m.most("CPU under veth churn", v.CPU, l.vethChurn)
+	for _, load := range []struct {
+		what      string
+		measured  *Load
+		perSecond int
+		limit     float64
+	}{{"foreign routes", c.Foreign, min(c.ForeignRoutes, 1000), l.foreignRoutes}, {"veth churn", c.Veths, min(c.VethChurn, 50), l.vethChurn}} {
+		if load.measured != nil && load.measured.Seconds >= leastIdle {
+			m.most("CPU under "+load.what, load.measured.CPU, load.limit)
+			m.least("changes per second under "+load.what, load.measured.Others, enough*float64(load.perSecond))
+		}
 	}
 	m.most("resident memory", float64(c.RSS), l.rss)
 	m.none("kernel changes by a warm restart", c.Warm.Changes)
@@ -114,6 +122,12 @@ type misses struct {
 func (m *misses) most(name string, got, limit float64) {
 	if limit > 0 && got > limit {
 		m.list = append(m.list, fmt.Sprintf("%s: %s is %.4g, want at most %.4g", m.what, name, got, limit))
+	}
+}
+
+func (m *misses) least(name string, got, limit float64) {
+	if got < limit {
+		m.list = append(m.list, fmt.Sprintf("%s: %s is %.4g, want at least %.4g", m.what, name, got, limit))
 	}
 }
 
