@@ -42,8 +42,8 @@ type Held interface {
 	// the time in which the machine is suspended. At zero or less another host may have the subnet. The lease that never
 	// expires has Forever left.
 	Remaining() time.Duration
-	// Rivals returns the hosts that have lately been refused a lease because this one lives, in order.
-	Rivals() []Rival
+	// Claimants returns the hosts that have lately been refused a lease because this one lives, in order.
+	Claimants() []Claimant
 	// Update publishes other attributes. The subnets stay.
 	Update(ctx context.Context, attrs Attrs) error
 	// Lost receives the reason, once, when the lease is no longer this host's.

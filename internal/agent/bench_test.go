@@ -99,10 +99,10 @@ type owned struct {
 	lease subnet.Lease
 }
 
-func (o owned) Lease() subnet.Lease      { return o.lease }
-func (o owned) Remaining() time.Duration { return subnet.Forever }
-func (o owned) Lost() <-chan error       { return nil }
-func (o owned) Rivals() []subnet.Rival   { return nil }
+func (o owned) Lease() subnet.Lease          { return o.lease }
+func (o owned) Remaining() time.Duration     { return subnet.Forever }
+func (o owned) Lost() <-chan error           { return nil }
+func (o owned) Claimants() []subnet.Claimant { return nil }
 
 func (o owned) Update(context.Context, subnet.Attrs) error { return nil }
 

@@ -120,14 +120,14 @@ func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 	return k.held.Lease(), true, k.err
 }
 
-// rivals are the hosts that claim what is this one's.
-func (k *keeper) rivals() []subnet.Rival {
+// claimants are the hosts that claim what is this one's.
+func (k *keeper) claimants() []subnet.Claimant {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.held == nil {
 		return nil
 	}
-	return k.held.Rivals()
+	return k.held.Claimants()
 }
 
 // holds reports whether this host may say that it holds its lease.

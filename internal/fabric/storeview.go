@@ -61,7 +61,7 @@ func (f *Fabric) openCache(set subnet.Set, ok bool) {
 	}
 	v.opened = true
 	if ok && set.Network != nil {
-		if leases, former, same := v.cache.Recall(set); same {
+		if leases, former, same := v.cache.Remembered(set); same {
 			set.Leases = leases
 			v.cache.Written(set)
 			v.memory.Restore(set, former)

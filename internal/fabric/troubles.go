@@ -122,7 +122,7 @@ func (f *Fabric) MomentaryTroubles() []trouble.Trouble {
 			ts = append(ts, trouble.New(trouble.StoreUnreachable, "", err.Error()))
 		}
 	}
-	for _, r := range f.keeper.rivals() {
+	for _, r := range f.keeper.claimants() {
 		ts = append(ts, trouble.New(trouble.LeaseClaimed, r.Node, r.Describe(f.cfg.Host.Node)))
 	}
 	return f.ours(ts)

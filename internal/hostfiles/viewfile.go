@@ -29,14 +29,14 @@ func NewViewFile(dir string, from Origin, result func(error)) *ViewFile {
 	return &ViewFile{writer: newWriter(ViewEvery, result), dir: dir, from: from}
 }
 
-// Recall reports whether a view of the store is the one on disk: then there is nothing to compare. It returns its leases with their standing,
+// Remembered reports whether a view of the store is the one on disk: then there is nothing to compare. It returns its leases with their standing,
 // and those that were gone.
-func (v *ViewFile) Recall(set subnet.Set) (leases, former []*subnet.Lease, ok bool) {
+func (v *ViewFile) Remembered(set subnet.Set) (leases, former []*subnet.Lease, ok bool) {
 	stamp, err := readStamp(v.dir)
 	if err != nil || set.Revision < stamp.revision || stamp.sum != with(sumView(v.from, set, *set.Network), stamp.memory) {
 		return nil, nil, false
 	}
-	leases, former, err = stamp.recall(set.Leases)
+	leases, former, err = stamp.remembered(set.Leases)
 	return leases, former, err == nil
 }
 

@@ -100,8 +100,8 @@ func (m cachedMemory) pack() ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// recall gives the leases of the view that is in the file their standing, and returns them with those that are gone.
-func (s stamp) recall(leases []*subnet.Lease) (standing, former []*subnet.Lease, err error) {
+// remembered gives the leases of the view that is in the file their standing, and returns them with those that are gone.
+func (s stamp) remembered(leases []*subnet.Lease) (standing, former []*subnet.Lease, err error) {
 	if len(s.memory) == 0 {
 		return leases, nil, nil
 	}

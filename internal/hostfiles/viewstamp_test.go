@@ -23,7 +23,7 @@ func TestStamp(t *testing.T) {
 		from, set := from, set
 		set.Leases = slices.Clone(set.Leases)
 		change(&from, &set)
-		_, _, same := NewViewFile(dir, from, nil).Recall(set)
+		_, _, same := NewViewFile(dir, from, nil).Remembered(set)
 		return same
 	}
 	if !shown(func(_ *Origin, set *subnet.Set) { set.Revision++ }) {
@@ -49,7 +49,7 @@ func TestStamp(t *testing.T) {
 			t.Errorf("%s: the same view", name)
 		}
 	}
-	leases, former, same := NewViewFile(dir, from, nil).Recall(set)
+	leases, former, same := NewViewFile(dir, from, nil).Remembered(set)
 	if !same || !slices.Equal(leases, set.Leases) || len(former) > 0 {
 		t.Errorf("%v, former %v, same %v, want the leases as they are", leases, former, same)
 	}
@@ -95,18 +95,18 @@ func TestStampRemembers(t *testing.T) {
 			t.Errorf("%d gone: read as a whole: %v", gone, err)
 		}
 		file := NewViewFile(dir, from, nil)
-		leases, recalled, same := file.Recall(set)
+		leases, remembered, same := file.Remembered(set)
 		if fits := gone < 10_000; same != fits {
-			t.Errorf("%d gone: recalled: %v, want %v", gone, same, fits)
-		} else if fits && (!reflect.DeepEqual(leases, ranked.Leases) || !reflect.DeepEqual(recalled, former)) {
-			t.Errorf("%d gone: recalled %v and %v", gone, leases, recalled)
+			t.Errorf("%d gone: remembered: %v, want %v", gone, same, fits)
+		} else if fits && (!reflect.DeepEqual(leases, ranked.Leases) || !reflect.DeepEqual(remembered, former)) {
+			t.Errorf("%d gone: remembered %v and %v", gone, leases, remembered)
 		}
 		if set.Leases[1].Standing != (subnet.Standing{}) {
 			t.Fatal("a lease of the store has been changed")
 		}
 		other := set
 		other.Leases = set.Leases[1:]
-		if _, _, same := file.Recall(other); same {
+		if _, _, same := file.Remembered(other); same {
 			t.Errorf("%d gone: another view is the same", gone)
 		}
 	}
@@ -121,7 +121,7 @@ func TestStampRemembers(t *testing.T) {
 	if err := view.write(dir); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, same := NewViewFile(dir, from, nil).Recall(set); same {
+	if _, _, same := NewViewFile(dir, from, nil).Remembered(set); same {
 		t.Error("what is remembered was damaged, and counts")
 	}
 }

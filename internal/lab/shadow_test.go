@@ -48,8 +48,8 @@ func TestShadowedRoutes(t *testing.T) {
 						}) {
 							t.Errorf("not told: ready %t, %+v", st.Ready, st.Troubles)
 						}
-						for _, told := range st.Troubles.Of(row.code) {
-							look, _, _ := strings.Cut(told.Text, ", or have")
+						for _, tr := range st.Troubles.Of(row.code) {
+							look, _, _ := strings.Cut(tr.Text, ", or have")
 							for _, command := range asking.FindAllString(look, -1) {
 								// What a packet that is dropped is asked about is refused with words of the kernel.
 								out := run(t, host, "", "sh", "-c", command+" 2>&1 || true")
@@ -213,16 +213,16 @@ func TestUncertainRoutes(t *testing.T) {
 				undo := do(t, in(row))
 				defer func() { undo() }()
 				var text string
-				told := func() bool {
+				warned := func() bool {
 					st, ok := status()
-					told := st.Troubles.Of(trouble.RouteUncertain)
-					if !ok || !st.Ready || len(told) != 1 || told[0].Text == text {
+					ts := st.Troubles.Of(trouble.RouteUncertain)
+					if !ok || !st.Ready || len(ts) != 1 || ts[0].Text == text {
 						return false
 					}
-					text = told[0].Text
+					text = ts[0].Text
 					return true
 				}
-				if !eventually(healTimeout, told) {
+				if !eventually(healTimeout, warned) {
 					st, _ := status()
 					t.Fatalf("not told: %s %+v", st.Reason, st.Troubles)
 				}
@@ -241,7 +241,7 @@ func TestUncertainRoutes(t *testing.T) {
 					if eventually(healTimeout, quiet) {
 						break
 					}
-					if !told() {
+					if !warned() {
 						t.Fatalf("still told after what it says to do: %s", text)
 					}
 				}

@@ -48,21 +48,21 @@ func TestUplinkInUse(t *testing.T) {
 	defaults := regexp.MustCompile(`(?m)^route (0\.0\.0\.0|::)/0 .*\n`)
 	overlay := func() string { return defaults.ReplaceAllString(fingerprint(t, host), "") }
 	before := overlay()
-	holds := func(what string, told bool) {
+	holds := func(what string, named bool) {
 		t.Helper()
 		var now uplinkStatus
 		if !eventually(healTimeout, func() bool {
 			now = uplinkStatus{}
 			return host.Status(t.Context(), &now) == nil && now.Ready && slices.Equal(now.Uplink.Public, was.Uplink.Public) &&
-				now.Troubles.Has(trouble.UplinkOther) == told && overlay() == before
+				now.Troubles.Has(trouble.UplinkOther) == named && overlay() == before
 		}) {
-			t.Errorf("%s: %+v, want %s and that another is named: %t; data plane before (-) and after (+):\n%s", what, now, dev, told, cmp.Diff(before, overlay()))
+			t.Errorf("%s: %+v, want %s and that another is named: %t; data plane before (-) and after (+):\n%s", what, now, dev, named, cmp.Diff(before, overlay()))
 		}
 		requireMatrix(t, l)
 	}
 	for _, step := range []struct {
 		what     string
-		told     bool
+		named    bool
 		commands string
 	}{
 		{"a VPN has the default routes", true, `
@@ -85,12 +85,12 @@ func TestUplinkInUse(t *testing.T) {
 		for command := range strings.Lines(strings.TrimSpace(step.commands)) {
 			run(t, host, "", "ip", strings.Fields(command)...)
 		}
-		holds(step.what, step.told)
+		holds(step.what, step.named)
 		for _, f := range ip.Families() {
 			if err := host.DeleteRoutesTo(peer, f); err != nil {
 				t.Fatal(err)
 			}
-			holds(step.what+", routes deleted, "+f.String(), step.told)
+			holds(step.what+", routes deleted, "+f.String(), step.named)
 		}
 		if err := host.StopDaemon(); err != nil {
 			t.Fatal(err)
@@ -101,6 +101,6 @@ func TestUplinkInUse(t *testing.T) {
 		if err := host.WaitReady(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		holds(step.what+", tulled restarted", step.told)
+		holds(step.what+", tulled restarted", step.named)
 	}
 }

@@ -93,8 +93,8 @@ func TestWatchTellsLinksThatMatter(t *testing.T) {
 	} {
 		before := watch.count.Load()
 		run(t, step)
-		if told := w.marked(t, watch) - before; told > 0 {
-			t.Errorf("%s: told %d times", step, told)
+		if n := w.marked(t, watch) - before; n > 0 {
+			t.Errorf("%s: notified %d times", step, n)
 		}
 	}
 	for _, link := range []string{"veth1", "veth3"} {
@@ -134,7 +134,7 @@ func TestWhatIsNotToldChangesNothing(t *testing.T) {
 			draw := rand.New(rand.NewPCG(seed, 0))
 			any := func(words ...string) string { return words[draw.IntN(len(words))] }
 			was, answered := look(t, w.Other, scope)
-			told, untold := 0, 0
+			notified, silent := 0, 0
 			for range 300 {
 				link := any("veth1", "veth2", "veth3", "br0", "cni0", "tun0", "tun1", "up0")
 				command := any(
@@ -150,12 +150,12 @@ func TestWhatIsNotToldChangesNothing(t *testing.T) {
 					continue // there is no such link, or the like
 				}
 				if w.marked(t, watch) > before {
-					told++
+					notified++
 					look(t, w.Kernel, scope)
 					was, answered = look(t, w.Other, scope)
 					continue
 				}
-				untold++
+				silent++
 				is, answers := look(t, w.Other, scope)
 				if d := cmp.Diff(was, is, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
 					t.Fatalf("ip %s is not told, and a pass would see (-before, +after):\n%s", command, d)
@@ -164,8 +164,8 @@ func TestWhatIsNotToldChangesNothing(t *testing.T) {
 					t.Fatalf("ip %s is not told, and packets to peers go elsewhere (-before, +after):\n%s", command, d)
 				}
 			}
-			if told < 20 || untold < 20 {
-				t.Errorf("%d changes were told and %d were not, want more of both", told, untold)
+			if notified < 20 || silent < 20 {
+				t.Errorf("%d changes were told and %d were not, want more of both", notified, silent)
 			}
 		})
 	}

@@ -191,8 +191,8 @@ func TestWatchTellsRoutesThatMatter(t *testing.T) {
 		for _, verb := range []string{"add", "del"} {
 			before := w.marked(t, watch)
 			w.run(t, "", "ip", append([]string{"route", verb}, strings.Fields(test.route)...)...)
-			if told := w.marked(t, watch) > before; told != test.matters {
-				t.Errorf("route %s (%s): notified is %v", verb, test.name, told)
+			if notified := w.marked(t, watch) > before; notified != test.matters {
+				t.Errorf("route %s (%s): notified is %v", verb, test.name, notified)
 			}
 		}
 	}

@@ -144,7 +144,7 @@ func (h *held) answer(ctx context.Context, kv *mvccpb.KeyValue) error {
 	}
 	address, _ := netip.ParseAddr(d.Question.Address) // else it names none
 	h.mu.Lock()
-	h.rivals.Asked(subnet.Rival{Node: d.Question.Node, Address: address})
+	h.claimants.Asked(subnet.Claimant{Node: d.Question.Node, Address: address})
 	h.mu.Unlock()
 	d.Answer = &who
 	value, err := json.Marshal(d)

@@ -111,7 +111,7 @@
 // show hardware and have none in common: that host may be cut off, and rightly believes in its lease. Any other silence
 // means that the owner is gone. An owner with hardware of the claim's own is asked before the others; its silence makes
 // its lease the claim's own, and nobody else is asked. Silence counts only if etcd was there to carry an answer.
-// Who answers counts the asker among its Rivals.
+// Who answers counts the asker among its Claimants.
 //
 // A lease of the claim's own whose subnets are still good is rewritten, on the etcd lease of the earlier run if that
 // lives and has the right length, else on a new one; if nothing would change, nothing is written. One whose subnets are

@@ -27,11 +27,11 @@ type held struct {
 
 	recorded time.Time // when it was last recorded that the subnets are this host's; used by keep alone
 
-	mu     sync.Mutex
-	mine   entry
-	until  time.Duration // by uptime: as far as etcd has confirmed the lease
-	loss   error         // why it is no longer ours
-	rivals subnet.Rivals
+	mu        sync.Mutex
+	mine      entry
+	until     time.Duration // by uptime: as far as etcd has confirmed the lease
+	loss      error         // why it is no longer ours
+	claimants subnet.Claimants
 }
 
 // checkEvery is how many probe intervals pass between looks at a key of which no watch tells anything: a watch is blind
@@ -51,10 +51,10 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
 
-		recorded: time.Now(),
-		mine:     *mine,
-		until:    granted.until,
-		rivals:   subnet.Rivals{},
+		recorded:  time.Now(),
+		mine:      *mine,
+		until:     granted.until,
+		claimants: subnet.Claimants{},
 	}
 	s.wg.Go(func() {
 		defer cancel()
@@ -68,11 +68,11 @@ func (h *held) Lease() subnet.Lease { return h.entry().Lease }
 
 func (h *held) Lost() <-chan error { return h.lost }
 
-// Rivals implements subnet.Held.
-func (h *held) Rivals() []subnet.Rival {
+// Claimants implements subnet.Held.
+func (h *held) Claimants() []subnet.Claimant {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.rivals.Now()
+	return h.claimants.Now()
 }
 
 func (h *held) entry() entry {

@@ -35,11 +35,11 @@ func (w *world) lives(node string) bool {
 	return false
 }
 
-// tellRival tells who holds the lease of a node that another host claims what is its own.
-func (w *world) tellRival(node string, claim subnet.Claim) {
+// tellClaimant tells who holds the lease of a node that another host claims what is its own.
+func (w *world) tellClaimant(node string, claim subnet.Claim) {
 	for _, h := range w.live {
 		if h.claim.Attrs.Node == node {
-			h.rivals.Asked(subnet.Rival{Node: claim.Attrs.Node, Address: claim.Attrs.Address()})
+			h.claimants.Asked(subnet.Claimant{Node: claim.Attrs.Node, Address: claim.Attrs.Address()})
 		}
 	}
 }

@@ -39,12 +39,12 @@ func wantConflict(t *testing.T, h Harness, err error, field, value string, x *ho
 	wantLease(t, h, x.subnets(), claimOf(1).Attrs, false)
 }
 
-// wantRival fails unless x knows who was turned down, and nobody else.
-func wantRival(t *testing.T, x *host, claim subnet.Claim) {
+// wantClaimant fails unless x knows who was turned down, and nobody else.
+func wantClaimant(t *testing.T, x *host, claim subnet.Claim) {
 	t.Helper()
-	want := []subnet.Rival{{Node: claim.Attrs.Node, Address: claim.Attrs.Address()}}
-	if rivals := x.held.Rivals(); !slices.Equal(rivals, want) {
-		t.Errorf("rivals %v, want %v", rivals, want)
+	want := []subnet.Claimant{{Node: claim.Attrs.Node, Address: claim.Attrs.Address()}}
+	if claimants := x.held.Claimants(); !slices.Equal(claimants, want) {
+		t.Errorf("claimants %v, want %v", claimants, want)
 	}
 }
 
@@ -55,7 +55,7 @@ func nodeIDOfALiveHost(t *testing.T, h Harness) {
 	clone.Attrs.Node = "node-1"
 	_, err := tryStart(t, h, clone)
 	wantConflict(t, h, err, "node id", "node-1", x)
-	wantRival(t, x, clone)
+	wantClaimant(t, x, clone)
 }
 
 func nodeIDOfADeadHost(t *testing.T, h Harness) {
@@ -120,7 +120,7 @@ func addressOfALiveHost(t *testing.T, h Harness) {
 	other.Attrs.Public.V4 = claimOf(1).Attrs.Public.V4
 	_, err := tryStart(t, h, other)
 	wantConflict(t, h, err, "public address", "192.0.2.1", x)
-	wantRival(t, x, other)
+	wantClaimant(t, x, other)
 }
 
 func addressOfADeadHost(t *testing.T, h Harness) {

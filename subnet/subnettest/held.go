@@ -13,16 +13,16 @@ import (
 
 // held keeps a lease in memory alive. The store's lock guards its fields.
 type held struct {
-	session *Store
-	store   *world
-	claim   subnet.Claim
-	mine    subnet.Lease
-	until   time.Duration // by the host's uptime: when the lease runs out unless it is renewed
-	lost    chan error
-	rivals  subnet.Rivals
-	wake    chan struct{} // the key changed
-	stop    context.CancelFunc
-	done    chan struct{}
+	session   *Store
+	store     *world
+	claim     subnet.Claim
+	mine      subnet.Lease
+	until     time.Duration // by the host's uptime: when the lease runs out unless it is renewed
+	lost      chan error
+	claimants subnet.Claimants
+	wake      chan struct{} // the key changed
+	stop      context.CancelFunc
+	done      chan struct{}
 }
 
 // hold starts keeping a lease alive.
@@ -31,7 +31,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	ended := context.AfterFunc(s.ctx, cancel)
 	h := &held{
 		session: s, store: s.world, claim: claim, mine: mine,
-		rivals: subnet.Rivals{}, lost: make(chan error, 1), wake: make(chan struct{}, 1),
+		claimants: subnet.Claimants{}, lost: make(chan error, 1), wake: make(chan struct{}, 1),
 		stop: cancel, done: make(chan struct{}),
 	}
 	s.mu.Lock()
@@ -184,11 +184,11 @@ func (h *held) Lease() subnet.Lease {
 // Lost implements subnet.Held.
 func (h *held) Lost() <-chan error { return h.lost }
 
-// Rivals implements subnet.Held.
-func (h *held) Rivals() []subnet.Rival {
+// Claimants implements subnet.Held.
+func (h *held) Claimants() []subnet.Claimant {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
-	return h.rivals.Now()
+	return h.claimants.Now()
 }
 
 // Update implements subnet.Held.

@@ -277,7 +277,7 @@ func (s *Store) claim(claim subnet.Claim, set subnet.Set) (subnet.Lease, error) 
 	}
 	for _, duplicate := range subnet.Duplicates(set.Leases, claim) {
 		if s.lives(duplicate.Lease.Attrs.Node) {
-			s.tellRival(duplicate.Lease.Attrs.Node, claim)
+			s.tellClaimant(duplicate.Lease.Attrs.Node, claim)
 			return subnet.Lease{}, duplicate.Conflict
 		}
 		if err := duplicate.Unanswered(); err != nil {
