@@ -37,6 +37,7 @@ type linkReading struct {
 type linkState struct {
 	name, altNames     string
 	mtu, master, flags uint32
+	xdp                bool // a program hangs there
 }
 
 // carrier is what a bridge of containers gets with the first of them, and loses with the last. The kernel may pass over routes by links without it (ip-sysctl, ignore_routes_with_linkdown).
@@ -46,7 +47,7 @@ func stateOf(link netlink.Link) linkState {
 	attrs := link.Attrs()
 	return linkState{
 		name: attrs.Name, altNames: strings.Join(attrs.AltNames, " "), mtu: uint32(attrs.MTU), master: uint32(attrs.MasterIndex),
-		flags: attrs.RawFlags & (unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_NOARP | carrier),
+		flags: attrs.RawFlags & (unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_NOARP | carrier), xdp: attrs.Xdp != nil && attrs.Xdp.Attached,
 	}
 }
 

@@ -33,9 +33,10 @@ type Kernel struct {
 	seed   maphash.Seed
 
 	// ownLinks holds the indexes of the links in scope of the last snapshot: the neighbours of others are not watched, nor most of their routes.
-	ownLinks     atomic.Pointer[map[uint32]string]
-	destinations destinations
-	hostLinks    hostLinks
+	ownLinks      atomic.Pointer[map[uint32]string]
+	filteredLinks atomic.Pointer[map[uint32]string] // those on which what others hang is read
+	destinations  destinations
+	hostLinks     hostLinks
 }
 
 var _ ip.Kernel = (*Kernel)(nil)

@@ -57,6 +57,7 @@ func (k *Kernel) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 		{"links and routes", func() error {
 			return k.hostLinks.read(&rd.links, func() error {
 				err := rd.readLinks(k.links)
+				k.filteredLinks.Store(&rd.filtered)
 				k.ownLinks.Store(&rd.own) // before routes and neighbours are read: a change is either among them or notified
 				k.destinations.add(addressesOf(rd.Interfaces))
 				if err == nil {

@@ -214,8 +214,8 @@ func (k *Kernel) concerns(m message) bool {
 		return m.port != k.route.port && k.concernsNeighbor(m)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_NEWCHAIN, unix.RTM_DELCHAIN:
 		t, ok := parseTC(m)
-		own := k.ownLinks.Load()
-		return ok && own != nil && (*own)[t.link] != ""
+		filtered := k.filteredLinks.Load()
+		return ok && filtered != nil && (*filtered)[t.link] != ""
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		return m.port != k.route.port && k.hostLinks.concerns(m)
 	}
