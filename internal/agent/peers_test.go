@@ -12,6 +12,7 @@ import (
 
 	"tulle/internal/fabric"
 	"tulle/internal/trouble"
+	"tulle/subnet/subnettest"
 )
 
 // routed lists where the host routes into its networks, as destination and device.
@@ -103,9 +104,12 @@ func TestLeasesAreCounted(t *testing.T) {
 			w.within(time.Minute, fmt.Sprintf("counted %+v", want), func(h *node) bool { return h.agent.Status().Of("").Leases == want })
 		}
 		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3})
+		store := w.hosts[0].store.(*subnettest.Store)
+		store.SetConnection(subnettest.Connection{NoEvents: true}) // so that all go at once
 		for n := 20; n < 30; n++ {
 			w.store.Delete(good(n))
 		}
+		store.SetConnection(subnettest.Connection{})
 		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3, HeldBack: 10})
 		w.putPeer(good(25), "172.30.0.25", "02:00:00:00:00:25", "vxlan")
 		counted(fabric.LeaseCounts{Refused: 1, Unserved: 1, Odd: 3, HeldBack: 9})
