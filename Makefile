@@ -29,7 +29,7 @@ test: ## every test, in network namespaces and against a real etcd
 	@echo '# 1 of 3: go vet, a minute at most'
 	go vet ./...
 	@echo '# 2 of 3: the tests, some two thirds of the time; internal/lab and internal/chaos take longest'
-	hack/test -count=1 -timeout=20m ./...
+	hack/test -count=1 -timeout=25m ./...
 	@echo '# 3 of 3: whole agents in memory, some third of the time'
 	@$(MAKE) --no-print-directory sim
 
@@ -58,7 +58,7 @@ soak: ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULL
 # A program under the race detector waits for a second before it ends, unless told otherwise, and the tests start hundreds.
 race: ## every test under the race detector, and with it the programs that they run
 	@hack/need go root ip iptables nft systemd-networkd gcc
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 hack/test -race -count=1 -timeout=20m ./...
+	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 hack/test -race -count=1 -timeout=25m ./...
 
 fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
 	hack/fuzz $(FUZZTIME)
