@@ -57,6 +57,14 @@ func (f Family) Elsewhere() netip.Addr {
 // All is the prefix of every address of the family.
 func (f Family) All() netip.Prefix { return netip.PrefixFrom(f.Elsewhere(), 0).Masked() }
 
+// Command is ip(8) for the family.
+func (f Family) Command() string {
+	if f == IPv6 {
+		return "ip -6"
+	}
+	return "ip"
+}
+
 func (f Family) String() string {
 	if f == IPv4 {
 		return "ipv4"

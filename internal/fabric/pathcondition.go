@@ -98,5 +98,5 @@ func (c *pathCheck) describe(cond ip.Condition, q ip.Question, p packet, a ip.An
 	if p.way == toHost {
 		scope = fmt.Sprintf("from %s to %s", q.Src, q.Dst)
 	}
-	return fmt.Sprintf("%s: if there may be such packets, have the main table asked before: %s rule add %s priority %d lookup main", text, ipCommand(cond.Family), scope, *cond.Before)
+	return fmt.Sprintf("%s: if there may be such packets, have the main table asked before: %s rule add %s priority %d lookup main", text, cond.Family.Command(), scope, *cond.Before)
 }

@@ -86,16 +86,9 @@ func becomes(a ip.Answer, f ip.Family, in string) string {
 	return "are dropped: " + string(a.Kind)
 }
 
-func ipCommand(f ip.Family) string {
-	if f == ip.IPv6 {
-		return "ip -6"
-	}
-	return "ip"
-}
-
 // finding are the commands that find what comes before Tulle's route.
 func finding(f ip.Family, src, dst netip.Addr, in string) string {
-	command := ipCommand(f)
+	command := f.Command()
 	text := fmt.Sprintf("a route or policy rule of another program comes first: find it with %s route show table all match %s, and %s rule", command, dst, command)
 	if in != "" {
 		text += fmt.Sprintf(", and ask again with %s route get %s from %s iif %s", command, dst, src, ip.ShellWord(in))
@@ -121,7 +114,7 @@ const uplinkTable = 8472
 
 func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
 	f := ip.FamilyOf(p.peer)
-	command, uplink, from := ipCommand(f), ip.ShellWord(c.uplink), c.from.Of(f)
+	command, uplink, from := f.Command(), ip.ShellWord(c.uplink), c.from.Of(f)
 	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule)",
 		from.uplink, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command)
 	way, packets := "", from.uplink.String()

@@ -53,13 +53,7 @@ func TestDefaultRouteInOtherForms(t *testing.T) {
 			begin(t, l)
 			host := l.Hosts[0]
 			objectsAlone(t, host)
-			for command := range strings.Lines(`link add idle0 type veth peer name idle1
-				link set idle1 up
-				link set idle0 up
-				address add 10.8.0.2/24 dev idle0
-				address add fd08::2/64 dev idle0 nodad`) {
-				run(t, host, "", "ip", strings.Fields(command)...)
-			}
+			addVPN(t, host, "idle0")
 			if strings.HasPrefix(commands, "nexthop") {
 				run(t, host, "", "ip", "-4", "route", "del", "default")
 				run(t, host, "", "ip", "-6", "route", "del", "default")

@@ -16,6 +16,18 @@ import (
 	"tulle/ip"
 )
 
+// addVPN gives a host a second way out, as a VPN does, which leads nowhere.
+func addVPN(t *testing.T, host *lab.Host, link string) {
+	t.Helper()
+	for command := range strings.Lines(`link add LINK type veth peer name LINK-end
+		link set LINK-end up
+		link set LINK up
+		address add 10.8.0.2/24 dev LINK
+		address add fd08::2/64 dev LINK nodad`) {
+		run(t, host, "", "ip", strings.Fields(strings.ReplaceAll(command, "LINK", link))...)
+	}
+}
+
 // Whatever on a host leads packets to a peer astray is told within two seconds, with the peer, and the host is ready again within two seconds of
 // its end.
 func TestShadowedRoutes(t *testing.T) {
@@ -24,13 +36,7 @@ func TestShadowedRoutes(t *testing.T) {
 			l := upLab(t, lab.Config{Hosts: 3, Containers: 1, Backend: map[string]any{"Type": backend}})
 			requireMatrix(t, l)
 			host := l.Hosts[0]
-			for command := range strings.Lines(`link add tun0 type veth peer name tun1
-				link set tun1 up
-				link set tun0 up
-				address add 10.8.0.2/24 dev tun0
-				address add fd08::2/64 dev tun0 nodad`) {
-				run(t, host, "", "ip", strings.Fields(command)...)
-			}
+			addVPN(t, host, "tun0")
 			for _, f := range ip.Families() {
 				for _, row := range shadowRows(t, l, f, backend) {
 					if backend == "host-gw" && row.tunnelled {
@@ -161,13 +167,7 @@ func TestUncertainRoutes(t *testing.T) {
 	l := upLab(t, lab.Config{Hosts: 2, Containers: 1})
 	requireMatrix(t, l)
 	host := l.Hosts[0]
-	for command := range strings.Lines(`link add tun0 type veth peer name tun1
-		link set tun1 up
-		link set tun0 up
-		address add 10.8.0.2/24 dev tun0
-		address add fd08::2/64 dev tun0 nodad`) {
-		run(t, host, "", "ip", strings.Fields(command)...)
-	}
+	addVPN(t, host, "tun0")
 	env, err := l.Hosts[1].ReadSubnetFile()
 	if err != nil {
 		t.Fatal(err)

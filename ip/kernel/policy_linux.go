@@ -63,20 +63,12 @@ func (rd *reading) parsePolicy(m message) (r policyRule, ok bool) {
 		}
 	}
 	r.Family, ok = familyOf(m.data[0])
-	r.What, r.Show = fmt.Sprintf("the policy rule of priority %d", r.priority), fmt.Sprintf("%s rule show priority %d", command(r.Family), r.priority)
+	r.What, r.Show = fmt.Sprintf("the policy rule of priority %d", r.priority), fmt.Sprintf("%s rule show priority %d", r.Family.Command(), r.priority)
 	if r.priority > 0 {
 		before := r.priority - 1
 		r.Before = &before
 	}
 	return r, ok
-}
-
-// command is ip(8) for a family.
-func command(f ip.Family) string {
-	if f == ip.IPv6 {
-		return "ip -6"
-	}
-	return "ip"
 }
 
 // readPolicy takes note of the policy rules, of both families at once. A kernel without them says so.

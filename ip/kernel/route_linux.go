@@ -336,7 +336,7 @@ func (rd *reading) addOther(r routeMessage, hops []hop) {
 		rd.Others.Conditions = append(rd.Others.Conditions, ip.Condition{
 			Family: ip.FamilyOf(r.dst.Addr()), Src: r.src, Dst: r.dst, Selector: ip.Selector{TOS: r.tos},
 			What: fmt.Sprintf("the route to %s with tos %#x", r.dst, r.tos),
-			Show: fmt.Sprintf("%s route show %s tos %#x table %d", command(ip.FamilyOf(r.dst.Addr())), r.dst, r.tos, r.table),
+			Show: fmt.Sprintf("%s route show %s tos %#x table %d", ip.FamilyOf(r.dst.Addr()).Command(), r.dst, r.tos, r.table),
 		})
 	}
 	if rd.inNetworks(r.dst) {
