@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"tulle/internal/netns"
 )
@@ -50,38 +53,48 @@ func (w *world) foreignRules() error {
 	})
 }
 
-// MaxForeignRoutes is how many routes per second one loop certainly changes, MaxVethChurn how many veth pairs one makes and deletes.
+// MaxForeignRoutes is how many routes per second other programs certainly change, MaxVethChurn how many veth pairs they make and delete.
 const (
 	MaxForeignRoutes = 5000
 	MaxVethChurn     = 100
 )
 
-// besides measures the load while another program makes changes that concern no peer, so many per second for a while, or as many as it can.
-func (w *world) besides(ctx context.Context, perSecond int, change func(i int) error) (*Load, error) {
+// besides measures the load while other programs make changes that concern no peer, so many per second together for a while, or as many as they can.
+func (w *world) besides(ctx context.Context, perSecond int, changes ...func(i int) error) (*Load, error) {
 	measure, err := w.load(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ctx, stop := context.WithTimeoutCause(ctx, w.config.Idle, errChangedEnough)
+	defer stop()
 	ticker := time.NewTicker(time.Second / time.Duration(perSecond))
 	defer ticker.Stop()
-	changes := 0
-	for end := time.After(w.config.Idle); ; changes++ {
-		if err := change(changes); err != nil {
-			return nil, err
-		}
-		select {
-		case <-ticker.C:
-			continue
-		case <-end:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		break
+	var made atomic.Int64
+	programs, ctx := errgroup.WithContext(ctx)
+	for _, change := range changes {
+		programs.Go(func() error {
+			for i := 0; ; i++ {
+				select {
+				case <-ticker.C:
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+				if err := change(i); err != nil {
+					return err
+				}
+				made.Add(1)
+			}
+		})
+	}
+	if err := programs.Wait(); !errors.Is(err, errChangedEnough) {
+		return nil, err
 	}
 	load, err := measure()
-	load.Others = float64(changes) / load.Seconds
+	load.Others = float64(made.Load()) / load.Seconds
 	return &load, err
 }
+
+var errChangedEnough = errors.New("other programs have changed enough")
 
 // foreignRoutes adds and deletes routes as a routing daemon does, outside of the network and of the peers' underlay.
 func (w *world) foreignRoutes(ctx context.Context, c *Control) error {
@@ -133,11 +146,12 @@ func (w *world) vethChurn(ctx context.Context, c *Control) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, container.Close()) }() // and what is left in it goes
-	change, err := w.vethChanger(container)
+	changes, closeAll, err := w.vethChangers(container)
 	if err != nil {
 		return err
 	}
-	c.Veths, err = w.besides(ctx, w.config.VethChurn, change)
+	defer closeAll()
+	c.Veths, err = w.besides(ctx, w.config.VethChurn, changes...)
 	return err
 }
 
@@ -167,34 +181,60 @@ func (w *world) addBridge(ctx context.Context) error {
 	}
 }
 
-// vethsAlive is how many containers there are at a time.
-const vethsAlive = 10
+// vethPrograms is how many programs make and delete links at once: with each deletion, one waits for some 20 ms (synchronize_net in the kernel).
+const vethPrograms = 4
 
-// vethChanger returns what makes a veth pair as Docker does, with one end in a namespace, and deletes one.
-func (w *world) vethChanger(container *netns.Namespace) (change func(i int) error, err error) {
-	n := w.host.Netlink
-	bridge, err := n.LinkByName("cni0")
+// vethChangers returns programs that make a container's veth pair as CNI plugins do, with one end in its namespace, and delete one, and what closes them.
+func (w *world) vethChangers(container *netns.Namespace) (changes []func(i int) error, closeAll func(), err error) {
+	bridge, err := w.host.Netlink.LinkByName("cni0")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var handles []*netlink.Handle
+	closeAll = func() {
+		for _, n := range handles {
+			n.Close()
+		}
+	}
+	for program := range vethPrograms {
+		var n *netlink.Handle
+		if err := w.host.Do(func() (err error) {
+			n, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+			return err
+		}); err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		handles = append(handles, n)
+		changes = append(changes, vethChanger(n, bridge, container, program))
+	}
+	return changes, closeAll, nil
+}
+
+// vethsAlive is how many containers of one program there are at a time.
+const vethsAlive = 3
+
+func vethChanger(n *netlink.Handle, bridge netlink.Link, container *netns.Namespace, program int) (change func(i int) error) {
 	veth := func(i int) *netlink.Veth {
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MTU = fmt.Sprintf("veth%d", i), bridge.Attrs().MTU
-		return &netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprintf("ceth%d", i)}
+		attrs.Name, attrs.MTU, attrs.MasterIndex = fmt.Sprintf("veth%d-%d", program, i), bridge.Attrs().MTU, bridge.Attrs().Index
+		return &netlink.Veth{LinkAttrs: attrs, PeerName: fmt.Sprintf("ceth%d-%d", program, i), PeerNamespace: netlink.NsFd(container.FD())}
 	}
 	return func(i int) error {
-		end, inside := veth(i), netlink.NewLinkAttrs()
-		inside.Name = end.PeerName
+		end := veth(i)
 		if err := n.LinkAdd(end); err != nil {
 			return fmt.Errorf("add %s: %w", end.Name, err)
 		}
-		err := errors.Join(n.LinkSetMaster(end, bridge), n.LinkSetNsFd(&netlink.Veth{LinkAttrs: inside}, container.FD()), n.LinkSetUp(end))
-		if i >= vethsAlive {
-			err = errors.Join(err, n.LinkDel(veth(i-vethsAlive)))
+		if err := n.LinkSetUp(end); err != nil {
+			return fmt.Errorf("set %s up: %w", end.Name, err)
 		}
-		if err != nil {
-			return fmt.Errorf("plug %s: %w", end.Name, err)
+		if i < vethsAlive {
+			return nil
+		}
+		gone := veth(i - vethsAlive)
+		if err := n.LinkDel(gone); err != nil {
+			return fmt.Errorf("delete %s: %w", gone.Name, err)
 		}
 		return nil
-	}, nil
+	}
 }
