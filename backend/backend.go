@@ -59,10 +59,10 @@ type Host struct {
 	Lacks  map[string]bool     // types of links in the backend's scope that the kernel cannot make
 	Paths  map[netip.Addr]ip.Path
 
-	// For Advertise alone: all leases in the store, and this host's own among them; nil while it has none, which counts as the
-	// youngest.
+	// For Advertise alone: all leases in the store, and this host's own among them; nil while it has none, which counts as the youngest.
 	Leases []*subnet.Lease
 	Self   *subnet.Lease
+	Stored *subnet.Network // the configuration in the store, which need not be the one in force
 }
 
 // Makes returns an error if the host's kernel cannot make links of a type.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"tulle/backend"
 	"tulle/ip"
@@ -33,13 +34,48 @@ func (v *VXLAN) Advertise(host backend.Host, earlier subnet.Attrs) (subnet.Attrs
 			}
 			mac = next
 		}
-		raw, err := json.Marshal(v.announced(mac))
+		announced := data{VNI: v.opts.VNI, VtepMAC: mac.String()}
+		if v.saysPort(f, host, earlier) {
+			announced.Port = v.opts.Port
+		}
+		raw, err := json.Marshal(announced)
 		if err != nil {
 			return subnet.Attrs{}, fmt.Errorf("encode backend data: %w", err)
 		}
 		attrs.BackendData.Set(f, raw)
 	}
 	return attrs, outranked
+}
+
+// saysPort reports whether the port must be announced. The default one goes without saying, so that a lease of flannel's stays as it is, but for when
+// some hosts may have another: the configuration in the store has, this host had, or whoever was there before it.
+func (v *VXLAN) saysPort(f ip.Family, host backend.Host, earlier subnet.Attrs) bool {
+	if v.opts.Port != DefaultPort || host.Stored != nil && portOf(*host.Stored) != DefaultPort {
+		return true
+	}
+	said := func(attrs subnet.Attrs) bool {
+		if attrs.BackendType != Name {
+			return false
+		}
+		d, _, err := decode(attrs.BackendData.Of(f))
+		return err == nil && d.Port != 0
+	}
+	if earlier.BackendType != "" {
+		return said(earlier)
+	}
+	return slices.ContainsFunc(host.Leases, func(l *subnet.Lease) bool { return said(l.Attrs) })
+}
+
+// portOf is the port of a configuration, the default if it has none.
+func portOf(n subnet.Network) uint16 {
+	if n.Backend.Type != Name {
+		return DefaultPort
+	}
+	opts, _, err := optionsOf(n)
+	if err != nil {
+		return DefaultPort
+	}
+	return opts.Port
 }
 
 func (v *VXLAN) mac(f ip.Family, host backend.Host, earlier subnet.Attrs) ip.MAC {

@@ -32,7 +32,7 @@ type options struct {
 type data struct {
 	VNI     uint32
 	VtepMAC string
-	Port    uint16 `json:",omitempty"` // UDP, if it is not the default; flannel announces none
+	Port    uint16 `json:",omitempty"` // UDP; 0 if it goes without saying; flannel announces none
 }
 
 // VXLAN is the backend.
@@ -44,21 +44,28 @@ type VXLAN struct {
 
 // New reads the options of the network.
 func New(n subnet.Network) (backend.Backend, []string, error) {
-	opts := options{VNI: 1, Port: DefaultPort}
-	warnings, err := backend.DecodeOptions(n.Backend, &opts)
+	opts, warnings, err := optionsOf(n)
 	if err != nil {
 		return nil, nil, err
+	}
+	return &VXLAN{opts: opts, families: n.Families(), pools: n.Pools}, warnings, nil
+}
+
+func optionsOf(n subnet.Network) (opts options, warnings []string, err error) {
+	opts = options{VNI: 1, Port: DefaultPort}
+	if warnings, err = backend.DecodeOptions(n.Backend, &opts); err != nil {
+		return opts, nil, err
 	}
 	if opts.Port == 0 {
 		opts.Port = DefaultPort
 	}
 	switch {
 	case opts.VNI == 0 || opts.VNI >= 1<<24:
-		return nil, nil, fmt.Errorf("Backend.VNI is %d: choose 1 to %d", opts.VNI, 1<<24-1)
+		return opts, nil, fmt.Errorf("Backend.VNI is %d: choose 1 to %d", opts.VNI, 1<<24-1)
 	case opts.MTU < 0 || opts.MTU > 65535:
-		return nil, nil, fmt.Errorf("Backend.MTU is %d: give the underlay's MTU in bytes, or leave it out", opts.MTU)
+		return opts, nil, fmt.Errorf("Backend.MTU is %d: give the underlay's MTU in bytes, or leave it out", opts.MTU)
 	}
-	return &VXLAN{opts: opts, families: n.Families(), pools: n.Pools}, warnings, nil
+	return opts, warnings, nil
 }
 
 // overhead is what VXLAN adds to an inner IP packet: outer IP, UDP, VXLAN and inner Ethernet headers.
@@ -164,24 +171,21 @@ func decode(raw json.RawMessage) (d data, mac ip.MAC, err error) {
 // usual reads data as both flannel and Advertise write it. A general decoder takes ten times as long, which would be half of a plan for ten
 // thousand peers.
 func usual(raw []byte) (d data, ok bool) {
-	const begin, middle, end = `{"VNI":`, `,"VtepMAC":"`, `"}`
+	const begin, middle, end, last = `{"VNI":`, `,"VtepMAC":"`, `"`, `,"Port":`
 	rest, ok := strings.CutPrefix(string(raw), begin)
-	if !ok {
+	rest, closed := strings.CutSuffix(rest, "}")
+	if !ok || !closed {
 		return data{}, false
 	}
 	vni, rest, _ := strings.Cut(rest, middle)
+	mac, rest, ok := strings.Cut(rest, end)
 	n, err := strconv.ParseUint(vni, 10, 32)
-	mac, ok := strings.CutSuffix(rest, end)
-	return data{VNI: uint32(n), VtepMAC: mac}, ok && err == nil && !strings.ContainsAny(mac, "\"\\")
-}
-
-// announced is what peers are told.
-func (v *VXLAN) announced(mac ip.MAC) data {
-	d := data{VNI: v.opts.VNI, VtepMAC: mac.String()}
-	if v.opts.Port != DefaultPort {
-		d.Port = v.opts.Port
+	d = data{VNI: uint32(n), VtepMAC: mac}
+	if rest != "" && ok {
+		port, err := strconv.ParseUint(strings.TrimPrefix(rest, last), 10, 16)
+		d.Port, ok = uint16(port), err == nil && strings.HasPrefix(rest, last)
 	}
-	return d
+	return d, ok && err == nil && !strings.Contains(mac, "\\")
 }
 
 // understands fails if a peer's tunnel is another one than this host's: each drops what the other sends.

@@ -198,13 +198,14 @@ func TestVTEPIsReadAlikeHoweverItIsWritten(t *testing.T) {
 	for _, raw := range []string{
 		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI": 1, "VtepMAC": "02:00:00:00:00:01"}`, `{"vtepmac":"02:00:00:00:00:01"}`,
 		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01","New":{"x":"}"}}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:0\u0031"}`,
-		`{"VNI":1,"VtepMAC":"02:00:00:00:00:09","VtepMAC":"02:00:00:00:00:01"}`,
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:09","VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":8472}`,
+		`{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port": 8472}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":8472,"Port":4789}`,
 	} {
 		if mac, err := vtep([]byte(raw)); err != nil || mac != (ip.MAC{2, 0, 0, 0, 0, 1}) {
 			t.Errorf("%s: %s, %v", raw, mac, err)
 		}
 	}
-	for _, raw := range []string{`{"VNI":,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"`, `{"VNI":1,"VtepMAC":""}`, `"}`, `{`} {
+	for _, raw := range []string{`{"VNI":,"VtepMAC":"02:00:00:00:00:01"}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01"`, `{"VNI":1,"VtepMAC":""}`, `"}`, `{`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":65536}`, `{"VNI":1,"VtepMAC":"02:00:00:00:00:01","Port":}`} {
 		if mac, err := vtep([]byte(raw)); err == nil {
 			t.Errorf("%s: %s, want an error", raw, mac)
 		}
@@ -229,10 +230,40 @@ func TestPeerWithAnotherTunnel(t *testing.T) {
 			t.Errorf("%s: %v, want %q", announced, err, reason)
 		}
 	}
-	for port, want := range map[uint16]string{DefaultPort: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02"}`, 4789: `{"VNI":5,"VtepMAC":"02:00:00:00:00:02","Port":4789}`} {
-		v := &VXLAN{opts: options{VNI: 5, Port: port}}
-		if raw, err := json.Marshal(v.announced(ip.MAC{2, 0, 0, 0, 0, 2})); err != nil || string(raw) != want {
-			t.Errorf("announced %s, %v, want %s", raw, err, want)
+}
+
+// A lease that was flannel's stays as it is, unless hosts may be on different ports.
+func TestPortIsAnnouncedIfItMayDiffer(t *testing.T) {
+	const mac = `"VtepMAC":"02:00:00:00:00:02"`
+	quiet, loud, other := `{"VNI":1,`+mac+`}`, `{"VNI":1,`+mac+`,"Port":8472}`, `{"VNI":1,`+mac+`,"Port":4789}`
+	for _, tt := range []struct{ options, stored, earlier, peer, want string }{
+		{`{}`, `{}`, "", "", quiet},
+		{`{}`, `{"Port":8472,"VNI":7}`, quiet, "", quiet},
+		{`{}`, `{"Port":4789}`, quiet, "", loud},
+		{`{}`, `{"Port":4789,"VNI":0}`, quiet, "", quiet}, // in force nowhere
+		{`{}`, `{}`, loud, "", loud},
+		{`{}`, `{}`, other, "", loud}, // restarted, before others
+		{`{}`, `{}`, quiet, other, quiet},
+		{`{}`, `{}`, "", other, loud}, // new, and before others
+		{`{}`, `{}`, "", quiet, quiet},
+		{`{"Port":4789}`, `{"Port":4789}`, other, "", other},
+		{`{"Port":4789}`, `{}`, other, "", other},
+		{`{"Port":4789}`, `{"Port":4789}`, loud, "", other},
+	} {
+		attrs := func(data string) (a subnet.Attrs) {
+			if data != "" {
+				a.BackendType, a.BackendData.V4 = Name, json.RawMessage(data)
+			}
+			return a
+		}
+		stored := network(t, tt.stored, ip.IPv4)
+		host := backend.Host{Node: "h1", Links: []ip.Link{{Name: "flannel.1", MAC: ip.MAC{2, 0, 0, 0, 0, 2}}}, Stored: &stored}
+		if tt.peer != "" {
+			host.Leases = []*subnet.Lease{{Attrs: attrs(tt.peer)}}
+		}
+		got, err := open(t, network(t, tt.options, ip.IPv4)).Advertise(host, attrs(tt.earlier))
+		if err != nil || string(got.BackendData.V4) != tt.want {
+			t.Errorf("%+v: %s, %v", tt, got.BackendData.V4, err)
 		}
 	}
 }

@@ -158,6 +158,7 @@ func (f *Fabric) resumed() subnet.Lease {
 // the present, does not say how old it is.
 func (v *facts) among(self subnet.Subnets) backend.Host {
 	host := v.host
+	host.Stored = v.set.Network
 	if self == (subnet.Subnets{}) {
 		host.Leases = v.set.Leases
 		return host

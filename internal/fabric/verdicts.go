@@ -35,6 +35,7 @@ func (v *verdicts) judge(n *subnet.Network, leases []*subnet.Lease, self subnet.
 type advertised struct {
 	leases  []*subnet.Lease
 	self    *subnet.Lease
+	stored  *subnet.Network
 	uplink  ip.Uplink
 	links   []ip.Link
 	lacks   map[string]bool
@@ -45,9 +46,9 @@ type advertised struct {
 
 // advertise is the backend's Advertise.
 func (ad *advertised) advertise(b backend.Backend, host backend.Host, earlier subnet.Attrs) (subnet.Attrs, error) {
-	same := ad.leases != nil && ad.self == host.Self && ad.uplink == host.Uplink && slices.Equal(ad.links, host.Links) && maps.Equal(ad.lacks, host.Lacks) && ad.earlier.Equal(earlier)
+	same := ad.leases != nil && ad.self == host.Self && ad.stored == host.Stored && ad.uplink == host.Uplink && slices.Equal(ad.links, host.Links) && maps.Equal(ad.lacks, host.Lacks) && ad.earlier.Equal(earlier)
 	if !same || !slices.Equal(ad.leases, host.Leases) {
-		*ad = advertised{leases: host.Leases, self: host.Self, uplink: host.Uplink, links: host.Links, lacks: host.Lacks, earlier: earlier}
+		*ad = advertised{leases: host.Leases, self: host.Self, stored: host.Stored, uplink: host.Uplink, links: host.Links, lacks: host.Lacks, earlier: earlier}
 		ad.attrs, ad.err = b.Advertise(host, earlier)
 	}
 	return ad.attrs, ad.err
