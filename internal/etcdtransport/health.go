@@ -217,6 +217,10 @@ func (h *health) advise(err error) error {
 			h.endpoints, text, option("--etcd-cafile", h.caFile))
 	case strings.Contains(text, "x509: certificate signed by unknown authority"):
 		return fmt.Errorf("etcd at %s: %s: check %s", h.endpoints, text, option("--etcd-cafile", h.caFile))
+	case strings.Contains(text, "x509: certificate is valid for"), strings.Contains(text, "x509: certificate is not valid for any names"), strings.Contains(text, "x509: cannot validate certificate for"):
+		return fmt.Errorf("etcd at %s: %s: give --etcd-endpoints a name or address that the certificate of etcd has, or renew that with this one", h.endpoints, text)
+	case strings.Contains(text, "x509: certificate specifies an incompatible key usage"):
+		return fmt.Errorf("etcd at %s: %s: the certificate of etcd is not for servers: renew it with serverAuth among its extended key usages", h.endpoints, text)
 	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"):
 		return fmt.Errorf("etcd at %s: %s: check %s, %s and %s", h.endpoints, text,
 			option("--etcd-cafile", h.caFile), option("--etcd-certfile", h.certFile), option("--etcd-keyfile", h.keyFile))

@@ -74,6 +74,10 @@ func (a *authority) issueUntil(end time.Time) tls.Certificate {
 }
 
 func (a *authority) issueFor(begin, end time.Time, purposes ...x509.ExtKeyUsage) tls.Certificate {
+	return a.issueTo(net.IPv4(127, 0, 0, 1), begin, end, purposes...)
+}
+
+func (a *authority) issueTo(address net.IP, begin, end time.Time, purposes ...x509.ExtKeyUsage) tls.Certificate {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -82,7 +86,7 @@ func (a *authority) issueFor(begin, end time.Time, purposes ...x509.ExtKeyUsage)
 	cert := a.sign(&x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "host"},
 		NotBefore: begin, NotAfter: end,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: []net.IP{address},
 		ExtKeyUsage: purposes,
 	}, a.cert, &key.PublicKey)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
@@ -147,12 +151,17 @@ func TestErrorsOfConnectionsNameTheirCause(t *testing.T) {
 		return "https://" + newLink(t, member.Endpoints()[0], &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}).address()
 	}
 	sound, expired := serve(ca.issue()), serve(ca.issueUntil(time.Now().Add(-time.Minute)))
+	begin, end := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	clients, elsewhere := ca.issueFor(begin, end, x509.ExtKeyUsageClientAuth), ca.issueTo(net.IPv4(127, 0, 0, 2), begin, end, x509.ExtKeyUsageServerAuth)
 	for name, test := range map[string]struct {
 		endpoint, caFile, cause string
 		want                    []string
 	}{
 		"another CA":        {sound, other, "tls: failed to verify certificate: x509: certificate signed by unknown authority", []string{"check --etcd-cafile", other}},
 		"expired":           {expired, good, "tls: failed to verify certificate: x509: certificate has expired or is not yet valid", []string{"current time " + time.Now().UTC().Format(time.DateOnly), "set the clock", good}},
+		"for clients only":  {serve(clients), good, "tls: failed to verify certificate: x509: certificate specifies an incompatible key usage", []string{"not for servers", "serverAuth"}},
+		"another name":      {strings.Replace(sound, "127.0.0.1", "localhost", 1), good, "tls: failed to verify certificate: x509: certificate is not valid for any names", []string{"localhost", "give --etcd-endpoints a name"}},
+		"another address":   {serve(elsewhere), good, "tls: failed to verify certificate: x509: certificate is valid for 127.0.0.2, not 127.0.0.1", []string{"give --etcd-endpoints a name"}},
 		"nobody is there":   {"http://127.0.0.1:1", "", "does not answer", []string{"connection refused", "--etcd-endpoints"}},
 		"TLS without a CA":  {sound, "", "tls: failed to verify certificate: x509: certificate signed by unknown authority", []string{"check --etcd-cafile"}},
 		"no TLS at the end": {strings.Replace(member.Endpoints()[0], "http:", "https:", 1), good, "does not answer", []string{"EOF"}},
