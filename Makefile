@@ -55,10 +55,9 @@ soak: ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULL
 	@mkdir -p bin
 	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
-# A program under the race detector waits for a second before it ends, unless told otherwise, and the tests start hundreds.
 race: ## every test under the race detector, and with it the programs that they run
 	@hack/need go root ip iptables nft systemd-networkd gcc
-	CGO_ENABLED=1 GORACE=atexit_sleep_ms=0 hack/test -race -count=1 -timeout=25m ./...
+	hack/race
 
 fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
 	hack/fuzz $(FUZZTIME)
