@@ -30,7 +30,8 @@ type linkReading struct {
 	own       map[uint32]string // links in scope
 	states    map[uint32]linkState
 	addressed map[uint32]bool
-	led       map[uint32]bool // links of routes; 0 stands for all
+	led       map[uint32]bool           // links of routes; 0 stands for all
+	objects   map[uint32][]netip.Prefix // where routes by a nexthop object, or by a group that it is in, lead to
 }
 
 // linkState is what a snapshot tells of a link of others, and what the kernel's answers depend on.
@@ -52,7 +53,7 @@ func stateOf(link netlink.Link) linkState {
 }
 
 func newLinkReading(scope ip.Scope, own map[uint32]string) linkReading {
-	l := linkReading{slices.Clone(scope.Networks), map[string]bool{}, own, map[uint32]linkState{}, map[uint32]bool{}, map[uint32]bool{}}
+	l := linkReading{slices.Clone(scope.Networks), map[string]bool{}, own, map[uint32]linkState{}, map[uint32]bool{}, map[uint32]bool{}, map[uint32][]netip.Prefix{}}
 	for _, name := range scope.Links {
 		l.named[name] = true
 	}
@@ -76,6 +77,9 @@ func (l *linkReading) reaches(p netip.Prefix) bool {
 
 // lead takes in a route over links. Those that the kernel makes for an address go with it; and one to a single host that has not been asked for is of a container.
 func (l *linkReading) lead(r routeMessage, hops []hop, matters bool) {
+	if id := r.hop.object; id != 0 {
+		l.objects[id] = append(l.objects[id], r.dst)
+	}
 	if r.typ != unix.RTN_UNICAST || r.protocol == unix.RTPROT_KERNEL || r.dst.IsSingleIP() && !matters {
 		return
 	}
@@ -156,6 +160,18 @@ func (h *hostLinks) concernsLink(m message) bool {
 	return h.last.states[index] != stateOf(link)
 }
 
+// concernsObject reports whether a notification of a nexthop object may be about where packets are led: routes by it change with it, and those of IPv4 are
+// not always told then, nor when they go with it.
+func (h *hostLinks) concernsObject(m message, matters func(netip.Prefix) bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	o, ok := parseObject(m)
+	if h.last == nil || !ok || h.last.own[o.link] != "" {
+		return true
+	}
+	return slices.ContainsFunc(h.last.objects[o.id], func(dst netip.Prefix) bool { return dst.Bits() == 0 || matters(dst) })
+}
+
 func linkName(m message) string {
 	for typ, value := range attributes(m.data[unix.SizeofIfInfomsg:]) {
 		if typ == unix.IFLA_IFNAME {
@@ -169,12 +185,16 @@ func (l *linkReading) concernsAddr(m message) bool {
 	if len(m.data) < unix.SizeofIfAddrmsg || l.own[binary.NativeEndian.Uint32(m.data[4:])] != "" {
 		return true
 	}
+	named := false
 	for typ, value := range attributes(m.data[unix.SizeofIfAddrmsg:]) {
-		if typ == unix.IFA_ADDRESS && toAddr(value).IsValid() {
-			return l.reaches(netip.PrefixFrom(toAddr(value), int(m.data[1])))
+		// Where both are told, the second is that of the other end.
+		if addr := toAddr(value); (typ == unix.IFA_LOCAL || typ == unix.IFA_ADDRESS) && addr.IsValid() {
+			if named = true; l.reaches(netip.PrefixFrom(addr, int(m.data[1]))) {
+				return true
+			}
 		}
 	}
-	return true
+	return !named
 }
 
 // Of a notification about settings (linux/netconf.h).

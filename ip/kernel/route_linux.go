@@ -277,6 +277,9 @@ func (rd *reading) readRoutes(s *socket) error {
 	if err != nil {
 		return err
 	}
+	if err := rd.readObjects(s); err != nil {
+		return err
+	}
 	if err := rd.askDefaults(s); err != nil {
 		return err
 	}

@@ -29,6 +29,9 @@ func (k *Kernel) Watch(ctx context.Context, notify func(ip.Actor)) error {
 		}
 		links.concerns = k.concerns
 		watches = append(watches, links)
+		if err := links.join(unix.RTNLGRP_NEXTHOP); err != nil && !errors.Is(err, unix.EINVAL) { // Linux before 5.3 has no nexthop objects
+			return fmt.Errorf("join netlink group: %w", err)
+		}
 		rules, err := listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 		if unsupported(err) {
 			return nil
@@ -92,7 +95,7 @@ func listen(protocol int, groups ...int) (_ *watch, err error) {
 	growBuffers(fd)
 	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	for _, g := range groups {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g))
+		err = errors.Join(err, w.join(g))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("join netlink groups: %w", err)
@@ -110,6 +113,10 @@ func listen(protocol int, groups ...int) (_ *watch, err error) {
 		return nil, fmt.Errorf("wait for netlink socket: %w", err)
 	}
 	return w, nil
+}
+
+func (w *watch) join(group int) error {
+	return unix.SetsockoptInt(w.fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group)
 }
 
 func (w *watch) close() {
@@ -218,6 +225,8 @@ func (k *Kernel) concerns(m message) bool {
 		return ok && filtered != nil && (*filtered)[t.link] != ""
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		return m.port != k.route.port && k.hostLinks.concerns(m)
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return k.hostLinks.concernsObject(m, k.destinations.touchedBy)
 	}
 	return m.port != k.route.port
 }
@@ -245,9 +254,9 @@ func (k *Kernel) concernsRoute(m message) bool {
 	return k.destinations.touchedBy(r.dst)
 }
 
-// concernsNeighbor lets through the neighbours and forwarding entries of our links, and of those only the permanent
-// ones, those that a process takes away and, since the kernel first takes the permanence off it, any that is deleted. The
-// rest is the host's daily life. A deletion names nobody; before it, and with the process, the neighbour is told to be invalid.
+// concernsNeighbor lets through what is done to the neighbours and forwarding entries of our links: whatever a process does, which may be to one that
+// was permanent, and whatever happens to permanent ones. A deleted neighbour has been made impermanent first, and its deletion names nobody. What is
+// left is what the kernel learns of neighbours, all day; it learns no forwarding entries there.
 func (k *Kernel) concernsNeighbor(m message) bool {
 	n, ok := parseNeighbor(m)
 	if own := k.ownLinks.Load(); !ok || own != nil && (*own)[n.link] == "" {
@@ -259,6 +268,8 @@ func (k *Kernel) concernsNeighbor(m message) bool {
 	if m.port == 0 && k.echoes.expected(m.typ, n) {
 		return false
 	}
-	invalidated := n.state == unix.NUD_FAILED && m.port != 0
-	return n.state&unix.NUD_PERMANENT != 0 || invalidated || m.typ == unix.RTM_DELNEIGH && n.family != unix.AF_BRIDGE
+	if n.family == unix.AF_BRIDGE {
+		return n.state&unix.NUD_PERMANENT != 0 || m.typ == unix.RTM_NEWNEIGH
+	}
+	return n.state&unix.NUD_PERMANENT != 0 || m.port != 0 || m.typ == unix.RTM_DELNEIGH
 }

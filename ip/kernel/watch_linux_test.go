@@ -125,7 +125,6 @@ func TestWatchIgnoresNeighboursOfOthers(t *testing.T) {
 	const others = 100
 	for last := range byte(others) {
 		set("up0", netlink.NUD_PERMANENT, 100+last)
-		set("flannel.1", netlink.NUD_STALE, 100+last)
 	}
 	before := watch.count.Load()
 	for i := range byte(5) {
@@ -135,6 +134,69 @@ func TestWatchIgnoresNeighboursOfOthers(t *testing.T) {
 	}
 	if before >= others { // the links, new as they are, cause a few
 		t.Errorf("notified %d times of 5 changes: the neighbours of others are notified", before)
+	}
+}
+
+// What a process makes of a permanent neighbour or forwarding entry is told, permanent or not: packets go by it.
+func TestWatchTellsWhatReplacesNeighbours(t *testing.T) {
+	w := newWorld(t)
+	w.AddInterface("up0", netip.MustParsePrefix("192.0.2.1/24"))
+	must(t, w.Kernel.Apply(t.Context(), ip.Diff(ip.State{}, hostState())))
+	for _, step := range []string{
+		"ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud stale",
+		"ip neigh replace 10.50.3.0 lladdr 02:00:00:00:00:03 dev flannel.1 nud noarp",
+		"bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.66 self dynamic",
+		"bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.0.2.66 self static",
+	} {
+		t.Run(step, func(t *testing.T) {
+			have := snapshot(t, w.Kernel, podScope).Owned
+			must(t, w.Kernel.Apply(t.Context(), ip.Diff(have, hostState())))
+			watch := startWatch(t, w.Kernel)
+			before := w.marked(t, watch)
+			program, args, _ := strings.Cut(step, " ")
+			w.run(t, "", program, strings.Fields(args)...)
+			if w.marked(t, watch) == before {
+				t.Error("it is not told")
+			}
+		})
+	}
+}
+
+// Packets to a peer go by a nexthop object. What is done to it is told, though the kernel may tell nothing of the routes by it; what is done to others is not.
+func TestWatchTellsNexthopsThatMatter(t *testing.T) {
+	w, scope := linkWorld(t)
+	w.run(t, "", "sysctl", "-q", "net.ipv4.nexthop_compat_mode=0")
+	for _, command := range []string{
+		"nexthop add id 7 via 192.0.2.9 dev up0", "nexthop add id 8 via 192.0.2.10 dev up0", "nexthop add id 9 group 7/8", "nexthop add id 17 via 192.0.2.9 dev up0",
+		"route replace 198.51.100.0/24 nhid 9", "route add 198.18.0.0/24 nhid 17",
+	} {
+		w.run(t, "", "ip", strings.Fields(command)...)
+	}
+	look(t, w.Kernel, scope)
+	watch := startWatch(t, w.Kernel)
+	for _, test := range []struct {
+		step    string
+		matters bool
+	}{
+		{"replace id 7 via 192.0.2.11 dev up0", true},
+		{"replace id 17 via 192.0.2.11 dev up0", false},
+		{"replace id 17 dev flannel.1", true},
+		{"add id 20 via 192.0.2.9 dev up0", false},
+		{"replace id 20 via 192.0.2.10 dev up0", false},
+		{"replace id 9 group 7", true},
+		{"replace id 9 group 7/20", true},
+		{"replace id 20 via 192.0.2.9 dev up0", true},
+		{"del id 17", true},
+		{"del id 8", false},
+		{"del id 7", true},
+		{"del id 9", true},
+	} {
+		look(t, w.Kernel, scope)
+		before := w.marked(t, watch)
+		w.run(t, "", "ip", append([]string{"nexthop"}, strings.Fields(test.step)...)...)
+		if told := w.marked(t, watch) > before; told != test.matters {
+			t.Errorf("nexthop %s: told is %v", test.step, told)
+		}
 	}
 }
 
