@@ -44,7 +44,7 @@ type New func(network subnet.Network) (b Backend, warnings []string, err error)
 func Open(all map[string]New, n subnet.Network) (Backend, []string, error) {
 	newBackend, ok := all[n.Backend.Type]
 	if !ok {
-		return nil, nil, fmt.Errorf("Backend.Type is %q: choose one of %s", n.Backend.Type, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
+		return nil, nil, fmt.Errorf("Backend.Type is %.64q: choose one of %s", n.Backend.Type, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
 	}
 	return newBackend(n)
 }

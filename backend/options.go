@@ -24,7 +24,7 @@ func DecodeOptions(b subnet.Backend, opts any) (warnings []string, err error) {
 	if err := json.Unmarshal(b.Options, opts); err != nil {
 		var typeErr *json.UnmarshalTypeError
 		if errors.As(err, &typeErr) {
-			return nil, fmt.Errorf("option Backend.%s does not take a %s: want %s", typeErr.Field, typeErr.Value, describe(typeErr.Type))
+			return nil, fmt.Errorf("option Backend.%s does not take a %.64s: want %s", typeErr.Field, typeErr.Value, describe(typeErr.Type))
 		}
 		return nil, fmt.Errorf("decode Backend: %w", err)
 	}

@@ -32,7 +32,7 @@ func Reach(host Host, peer subnet.Lease, f ip.Family, backend string) (netip.Add
 	public := peer.Attrs.Public.Of(f)
 	switch {
 	case peer.Attrs.BackendType != backend:
-		return netip.Addr{}, fmt.Errorf("its backend is %q, this network's is %q", peer.Attrs.BackendType, backend)
+		return netip.Addr{}, fmt.Errorf("its backend is %.64q, this network's is %q", peer.Attrs.BackendType, backend)
 	case !public.IsValid() || public.IsUnspecified():
 		return netip.Addr{}, fmt.Errorf("it announces no public %s address", f)
 	case host.Own[public] || public == host.Uplink.Public.Of(f) || public == host.Uplink.Addr.Of(f):

@@ -12,14 +12,14 @@ type MAC [6]byte
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil {
-		return MAC{}, fmt.Errorf("parse MAC %q: %w", s, err)
+		return MAC{}, fmt.Errorf("parse MAC %.64q: it is no MAC address", s) // that of net has all of s, unquoted
 	}
 	if len(hw) != len(MAC{}) {
-		return MAC{}, fmt.Errorf("parse MAC %q: %d bytes, want 6", s, len(hw))
+		return MAC{}, fmt.Errorf("parse MAC %.64q: %d bytes, want 6", s, len(hw))
 	}
 	m := MAC(hw)
 	if m.IsZero() || m[0]&1 != 0 {
-		return MAC{}, fmt.Errorf("parse MAC %q: not a unicast address", s)
+		return MAC{}, fmt.Errorf("parse MAC %.64q: not a unicast address", s)
 	}
 	return m, nil
 }
@@ -36,7 +36,7 @@ func (m MAC) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
 func (m *MAC) UnmarshalText(text []byte) error {
 	hw, err := net.ParseMAC(string(text))
 	if err != nil || len(hw) != len(m) {
-		return fmt.Errorf("parse MAC %q: want six bytes in hex", text)
+		return fmt.Errorf("parse MAC %.64q: want six bytes in hex", text)
 	}
 	*m = MAC(hw)
 	return nil

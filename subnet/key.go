@@ -34,7 +34,7 @@ func keyPart(p netip.Prefix) string { return p.Addr().String() + "-" + strconv.I
 func ParseKey(key string) (Subnets, error) {
 	s, err := parseKey(key)
 	if err != nil {
-		return Subnets{}, fmt.Errorf("parse lease key %q: %w", key, err)
+		return Subnets{}, fmt.Errorf("parse lease key %.64q: %w", key, err)
 	}
 	return s, nil
 }
@@ -64,12 +64,12 @@ func parseKeyPart(f ip.Family, text string) (netip.Prefix, error) {
 	}
 	addr, err := netip.ParseAddr(address)
 	if err != nil || addr.BitLen() != f.Bits() || addr.Zone() != "" || addr.Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("%q is not an %s address", address, f)
+		return netip.Prefix{}, fmt.Errorf("%.64q is not an %s address", address, f)
 	}
 	// flannel keeps the length in 5 or 7 bits: a key with /32 or /128 makes every flanneld drop all its peers.
 	bits, err := strconv.ParseUint(length, 10, 8)
 	if err != nil || int(bits) >= f.Bits() {
-		return netip.Prefix{}, fmt.Errorf("%q is not an %s prefix length from 0 to %d", length, f, f.Bits()-1)
+		return netip.Prefix{}, fmt.Errorf("%.64q is not an %s prefix length from 0 to %d", length, f, f.Bits()-1)
 	}
 	return netip.PrefixFrom(addr, int(bits)).Masked(), nil
 }

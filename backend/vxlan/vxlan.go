@@ -160,7 +160,7 @@ func decode(raw json.RawMessage) (d data, mac ip.MAC, err error) {
 	if !ok {
 		var unusual data // an own variable, for it is allocated
 		if err := json.Unmarshal(raw, &unusual); err != nil {
-			return d, mac, fmt.Errorf("decode backend data: %w", err)
+			return d, mac, fmt.Errorf("decode backend data: %.256s", err.Error()) // it may repeat a number of any length
 		}
 		d = unusual
 	}

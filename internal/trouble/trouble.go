@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Code names a kind of trouble. It never changes its meaning.
@@ -30,10 +31,21 @@ type Trouble struct {
 	Remedy   string   `json:"remedy"`
 }
 
+// longest bounds a subject and a text, in bytes: the log, the status and whoever asks for it get them whole, and others may have written them, such as a
+// key of the store.
+const longest = 4 << 10
+
 // New returns a trouble with the severity and the remedy of its kind.
 func New(code Code, subject, text string) Trouble {
 	k := kindOf(code)
-	return Trouble{Code: code, Severity: k.Severity, Subject: subject, Text: text, Remedy: k.Remedy}
+	return Trouble{Code: code, Severity: k.Severity, Subject: cut(subject), Text: cut(text), Remedy: k.Remedy}
+}
+
+func cut(text string) string {
+	if len(text) <= longest {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longest], "") + "..."
 }
 
 // codedError is an error whose kind is known.

@@ -44,6 +44,15 @@ func TestOf(t *testing.T) {
 	}
 }
 
+func TestTextIsBounded(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	for _, tr := range []Trouble{New(KeyUnreadable, long, long), Of(Wrap(LeaseLost, long, errors.New(long)))[0]} {
+		if want := strings.Repeat("é", longest/2) + "..."; tr.Subject != want || tr.Text != want {
+			t.Errorf("%d bytes of a subject and %d of a text, want %d of each", len(tr.Subject), len(tr.Text), len(want))
+		}
+	}
+}
+
 func TestListIsBounded(t *testing.T) {
 	var l List
 	for i := range 100 {

@@ -146,7 +146,7 @@ func (p *networkParser) network(fields poolFields) (netip.Prefix, bool) {
 	}
 	given, err := netip.ParsePrefix(text)
 	if err != nil || given.Addr().Is4In6() {
-		p.fail("%s %q is not a prefix: write ADDRESS/LENGTH", fields.network, text)
+		p.fail("%s %.64q is not a prefix: write ADDRESS/LENGTH", fields.network, text)
 		return netip.Prefix{}, false
 	}
 	if f := ip.FamilyOf(given.Addr()); f != fields.family {
@@ -197,7 +197,7 @@ func (p *networkParser) bound(fields poolFields, field string) (addr netip.Addr,
 	}
 	addr, err := netip.ParseAddr(text)
 	if err != nil || addr.BitLen() != fields.family.Bits() || addr.Zone() != "" || addr.Is4In6() {
-		p.fail("%s %q is not an %s address: write the network address of a subnet", field, text, fields.family)
+		p.fail("%s %.64q is not an %s address: write the network address of a subnet", field, text, fields.family)
 		return netip.Addr{}, false
 	}
 	if addr.IsUnspecified() {

@@ -15,6 +15,7 @@ func brokenTests() map[string]func(*testing.T, KeyHarness) {
 		"GarbledLeaseHeals":              garbledLeaseHeals,
 		"BrokenKeysCostOnlyThemselves":   brokenKeysCostOnlyThemselves,
 		"ManyBrokenKeysAreCounted":       manyBrokenKeysAreCounted,
+		"LongTextsAreQuotedShort":        longTextsAreQuotedShort,
 		"GarbledFormerOwnerIsPassedOver": garbledFormerOwner,
 	}
 }
@@ -109,6 +110,23 @@ func manyBrokenKeysAreCounted(t *testing.T, h KeyHarness) {
 		h.Delete(key(i))
 	}
 	w.until("no problem", func(set subnet.Set) bool { return len(set.Problems) == 0 && set.Unlisted == 0 })
+}
+
+// longTextsAreQuotedShort: whoever writes to the store fills neither memory nor logs of all hosts with what is wrong with it.
+func longTextsAreQuotedShort(t *testing.T, h KeyHarness) {
+	long := strings.Repeat("\x01", 100<<10)
+	h.Put("config", fmt.Sprintf(`{"Network":%q}`, strings.Repeat("x", 100<<10)), 0)
+	h.Put("subnets/"+long, flanneldValue, 0)
+	h.Put("subnets/10.5.36.0-"+long, flanneldValue, 0)
+	h.Put("subnets/10.5.37.0-24", `{"PublicIP":"`+strings.Repeat("x", 50<<10)+`"}`, 0)
+	h.Put("subnets/10.5.38.0-24", strings.Repeat("x", 100<<10), 0)
+	h.Put("subnets/10.5.39.0-24", `{"PublicIP":"192.0.2.1","Tulle":{"Node":"`+strings.Repeat("x", 50<<10)+`"}}`, 0)
+	set := watch(t, h).until("all problems", func(set subnet.Set) bool { return len(set.Problems) == 6 })
+	for _, p := range set.Problems {
+		if len(p.Reason) > 1<<10 || strings.Contains(p.Reason, "\x01") {
+			t.Errorf("a reason of %d bytes: %.400q", len(p.Reason), p.Reason)
+		}
+	}
 }
 
 // named reports whether a full key is one of those, which lack the prefix.
