@@ -65,6 +65,29 @@ func (h *node) reboot() {
 	}
 }
 
+// A view that was damaged on disk, by its end alone, is written anew by a run that sees the store: the next start may have nothing else.
+func TestDamagedViewIsWrittenAnew(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		h := w.hosts[0]
+		h.stop()
+		path := filepath.Join(h.dir, "state", "view.json.gz")
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hostfilestest.Write(t, path, string(file[:len(file)-9]))
+		h.start()
+		w.converged(soon)
+		h.stop()
+		h.reboot()
+		h.store = gated{w.store, make(chan struct{})}
+		h.start()
+		w.within(10*time.Second, "up without the store", func(o *node) bool { return o != h || h.agent.Status().Of("").PeerCount == 1 })
+	})
+}
+
 func TestStartsWithoutTheStore(t *testing.T) {
 	simulate(t, dualConfig, 3, func(t *testing.T, w *world) {
 		w.start()

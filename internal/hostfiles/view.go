@@ -166,7 +166,7 @@ func (k *cachedView) remember(former []*subnet.Lease) error {
 		k.stamp.sum = [len(k.stamp.sum)]byte{}
 		return nil
 	}
-	k.stamp.sum, k.stamp.memory = with(k.stamp.sum, packed), packed
+	k.stamp.memory = packed
 	return nil
 }
 
@@ -196,14 +196,13 @@ func (k *cachedView) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("pack view: %w", err)
 	}
-	w.Extra = k.stamp.encode()
 	if _, err := w.Write(sealed.Seal(data)); err != nil {
 		return fmt.Errorf("pack view: %w", err)
 	}
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("pack view: %w", err)
 	}
-	if err := atomicfile.Write(filepath.Join(dir, viewFile), packed.Bytes(), 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, viewFile), k.stamp.into(packed.Bytes()), 0o600); err != nil {
 		return fmt.Errorf("cache view: %w", err)
 	}
 	return nil

@@ -29,11 +29,11 @@ func NewViewFile(dir string, from Origin, result func(error)) *ViewFile {
 	return &ViewFile{writer: newWriter(ViewEvery, result), dir: dir, from: from}
 }
 
-// Remembered reports whether a view of the store is the one on disk: then there is nothing to compare. It returns its leases with their standing,
+// Remembered reports whether a view of the store is the one on disk, in a file that is as it was written: then there is nothing to compare. It returns its leases with their standing,
 // and those that were gone.
 func (v *ViewFile) Remembered(set subnet.Set) (leases, former []*subnet.Lease, ok bool) {
-	stamp, err := readStamp(v.dir)
-	if err != nil || set.Revision < stamp.revision || stamp.sum != with(sumView(v.from, set, *set.Network), stamp.memory) {
+	stamp, rest, err := readStamp(v.dir)
+	if err != nil || set.Revision < stamp.revision || stamp.sum != stamp.of(sumView(v.from, set, *set.Network), rest) {
 		return nil, nil, false
 	}
 	leases, former, err = stamp.remembered(set.Leases)

@@ -22,9 +22,16 @@ import (
 // cached view's file (RFC 1952, FEXTRA), where programs that do not know it pass over it.
 type stamp struct {
 	revision subnet.Revision
-	sum      [sha256.Size]byte // of the view and the memory
+	sum      [sha256.Size]byte // of the view; in the file, that of all of it, as of says
 	memory   []byte            // see cachedMemory.pack; empty if there is nothing to remember
 }
+
+// A gzip file begins with a header, in which a flag says that an extra field follows, after two bytes for its length (RFC 1952).
+const (
+	gzipHeader = 10
+	gzipFlags  = 3 // where the flags are in it
+	gzipExtra  = 4 // the flag
+)
 
 // The parts of an extra field begin with two bytes for their kind and two for their length (RFC 1952): for the first one 8 + 32.
 const (
@@ -43,36 +50,49 @@ func (s stamp) encode() []byte {
 	return append(binary.LittleEndian.AppendUint16(append(extra, memoryID...), uint16(len(s.memory))), s.memory...)
 }
 
-// readStamp reads the stamp of the cached view below dir, and nothing else of it.
-func readStamp(dir string) (s stamp, err error) {
-	f, err := regularfile.Open(filepath.Join(dir, viewFile))
+// into puts the stamp into the header of a gzip file that has no extra field.
+func (s stamp) into(packed []byte) []byte {
+	header, rest := packed[:gzipHeader], packed[gzipHeader:]
+	s.sum = s.of(s.sum, rest)
+	extra := s.encode()
+	file := binary.LittleEndian.AppendUint16(slices.Clone(header), uint16(len(extra)))
+	file[gzipFlags] |= gzipExtra
+	return slices.Concat(file, extra, rest)
+}
+
+// of returns the sum of a view, what is remembered beside it, and the rest of the file: one that was damaged is to be read, and then written anew.
+func (s stamp) of(view [sha256.Size]byte, rest []byte) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	h.Write(view[:])
+	h.Write(binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, uint64(s.revision)), uint64(len(s.memory))))
+	h.Write(s.memory)
+	h.Write(rest)
+	h.Sum(sum[:0])
+	return sum
+}
+
+// readStamp reads the stamp of the cached view below dir, and returns the rest of the file as it is: unpacking it takes many times as long.
+func readStamp(dir string) (s stamp, rest []byte, err error) {
+	file, err := regularfile.Read(filepath.Join(dir, viewFile), maxPacked)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
-	defer f.Close()
-	r, err := gzip.NewReader(f)
+	r, err := gzip.NewReader(bytes.NewReader(file))
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	const size = len(stampID) + 8 + len(s.sum)
 	extra := r.Extra
-	if len(extra) < size || string(extra[:len(stampID)]) != stampID {
-		return s, errors.New("it has no stamp")
+	if file[gzipFlags] != gzipExtra || len(extra) < size || string(extra[:len(stampID)]) != stampID {
+		return s, nil, errors.New("it has no stamp")
 	}
 	s.revision = subnet.Revision(binary.LittleEndian.Uint64(extra[len(stampID):]))
 	copy(s.sum[:], extra[len(stampID)+8:])
-	if rest := extra[size:]; len(rest) > len(memoryID)+2 && string(rest[:len(memoryID)]) == memoryID {
-		s.memory = rest[len(memoryID)+2:]
+	const head = len(memoryID) + 2
+	if more := extra[size:]; len(more) > head && string(more[:head]) == memoryID+string(binary.LittleEndian.AppendUint16(nil, uint16(len(more)-head))) {
+		s.memory = more[head:]
 	}
-	return s, nil
-}
-
-// with returns the sum of a view and what is remembered beside it.
-func with(view [sha256.Size]byte, memory []byte) [sha256.Size]byte {
-	if len(memory) == 0 {
-		return view
-	}
-	return sha256.Sum256(append(view[:], memory...))
+	return s, file[gzipHeader+2+len(extra):], nil
 }
 
 // cachedMemory is what the store does not tell of a view.
