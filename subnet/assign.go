@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"tulle/ip"
 )
@@ -53,16 +54,24 @@ func AssignAgain(set Set, claim Claim, lost int) (Assignment, error) {
 	var err error
 	p.Subnets, err = allocateAgain(*set.Network, others, claim, lost)
 	if claim.Only && p.Subnets != wanted && (err == nil || errors.Is(err, ErrExhausted)) {
-		return p, taken(wanted, others.Leases)
+		return p, taken(*set.Network, wanted, others.Leases)
 	}
 	return p, err
 }
 
 // taken says which host has what a claim insists on.
-func taken(wanted Subnets, others []*Lease) error {
+func taken(n Network, wanted Subnets, others []*Lease) error {
 	for _, l := range others {
-		if len(Overlap(wanted, l.Subnets)) > 0 {
+		if l.Takes(wanted, &n) {
 			return LostTo(wanted, *l)
+		}
+	}
+	for _, l := range others {
+		for _, f := range ip.Families() {
+			if public := l.Attrs.Public.Of(f); wanted.Of(f).Contains(public) {
+				return fmt.Errorf("%w: %s has the public address %s of %s, which holds %s: if it should not, run: tulle leases release '%s'",
+					ErrLost, KeyOf(wanted), public, l.Attrs.Owner(), KeyOf(l.Subnets), KeyOf(l.Subnets))
+			}
 		}
 	}
 	return fmt.Errorf("%w: the network no longer hands out %s", ErrLost, KeyOf(wanted))
@@ -88,6 +97,12 @@ func goodParts(n Network, mine Lease, others []*Lease) (good Subnets) {
 		}
 	}
 	return good
+}
+
+// Takes reports whether a lease has a part of some subnets. One that covers a whole network can never be used, and must not stop every other host. A
+// network that is nil is not known.
+func (l *Lease) Takes(some Subnets, n *Network) bool {
+	return slices.ContainsFunc(Overlap(l.Subnets, some), func(f ip.Family) bool { return n == nil || !ip.Contains(l.Subnets.Of(f), n.Pools.Of(f).Network) })
 }
 
 // Overlap returns the families in which a and b share addresses.

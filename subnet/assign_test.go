@@ -68,6 +68,19 @@ func TestAssignKeepsOrFails(t *testing.T) {
 	if _, err = Assign(full, claim); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "thief") {
 		t.Errorf("in a full network: error %v, want the loss to the thief", err)
 	}
+	// A lease that covers the network takes nothing. What does is named, be it a subnet or an address.
+	all := leaseOf("0.0.0.0/0", "everybody", 1)
+	if p, err = Assign(placed(all), claim); err != nil || p.Subnets != claim.Previous {
+		t.Errorf("beside a lease of everything: placed at %s, %v, want the previous subnet", KeyOf(p.Subnets), err)
+	}
+	if _, err = Assign(placed(all, leaseOf("10.5.34.0/24", "thief", 7)), claim); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "thief") {
+		t.Errorf("beside a lease of everything: error %v, want the loss to the thief", err)
+	}
+	inside := leaseOf("10.5.35.0/24", "inside", 7)
+	inside.Attrs.Public.V4 = netip.MustParseAddr("10.5.34.9")
+	if _, err = Assign(placed(all, inside), claim); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "10.5.34.9 of node inside") {
+		t.Errorf("error %v, want the loss to a public address", err)
+	}
 	claim.Previous = Subnets{V4: netip.MustParsePrefix("10.6.34.0/24")}
 	if _, err = Assign(placed(), claim); !errors.Is(err, ErrLost) {
 		t.Errorf("error %v, want the loss of a subnet outside the network", err)

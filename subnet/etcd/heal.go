@@ -26,7 +26,7 @@ func (h *held) heal(ctx context.Context) error {
 		if e.Subnets == mine.Subnets {
 			return errChanged // it is back
 		}
-		if len(subnet.Overlap(e.Subnets, mine.Subnets)) > 0 {
+		if e.Takes(mine.Subnets, v.network) {
 			return subnet.LostTo(mine.Subnets, e.Lease)
 		}
 	}
@@ -160,10 +160,10 @@ func (h *held) wrote(kv *mvccpb.KeyValue) bool {
 	return err == nil && l.Attrs.Equal(h.Lease().Attrs)
 }
 
-// taken reports whether a lease is known that overlaps subnets.
+// taken reports whether a lease is known that has a part of subnets.
 func (c *creation) taken(subnets subnet.Subnets) bool {
 	for _, e := range c.view.leases {
-		if len(subnet.Overlap(e.Subnets, subnets)) > 0 {
+		if e.Takes(subnets, c.view.network) {
 			return true
 		}
 	}

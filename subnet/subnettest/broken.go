@@ -16,6 +16,7 @@ func brokenTests() map[string]func(*testing.T, KeyHarness) {
 		"BrokenKeysCostOnlyThemselves":   brokenKeysCostOnlyThemselves,
 		"ManyBrokenKeysAreCounted":       manyBrokenKeysAreCounted,
 		"LongTextsAreQuotedShort":        longTextsAreQuotedShort,
+		"LeasesOfEverythingTakeNothing":  leasesOfEverythingTakeNothing,
 		"GarbledFormerOwnerIsPassedOver": garbledFormerOwner,
 	}
 }
@@ -127,6 +128,23 @@ func longTextsAreQuotedShort(t *testing.T, h KeyHarness) {
 			t.Errorf("a reason of %d bytes: %.400q", len(p.Reason), p.Reason)
 		}
 	}
+}
+
+// leasesOfEverythingTakeNothing: nobody uses a lease that covers the network, and a host whose own is deleted makes it anew beside that.
+func leasesOfEverythingTakeNothing(t *testing.T, h KeyHarness) {
+	h.Put("config", config4, 0)
+	for _, key := range []string{"subnets/0.0.0.0-0", "subnets/10.5.0.0-16", "subnets/10.4.0.0-15"} {
+		h.Put(key, flanneldValue, 0)
+	}
+	x := start(t, h, claimOf(1))
+	w := watch(t, h)
+	before := w.until("the lease", hasLease(x.subnets()))
+	h.Delete(keyOf(x.subnets()))
+	w.until("the lease made anew", func(set subnet.Set) bool {
+		wantKept(t, x)
+		return hasLease(x.subnets())(set) && set.Revision > before.Revision
+	})
+	wantKept(t, x)
 }
 
 // named reports whether a full key is one of those, which lack the prefix.

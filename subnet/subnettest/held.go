@@ -131,13 +131,13 @@ func (h *held) inspect() error {
 		}
 	} else {
 		h.mine.Reserved = h.claim.TTL == subnet.Forever
-		leases := newView().set(s).Leases
-		for _, other := range leases {
-			if len(subnet.Overlap(other.Subnets, h.mine.Subnets)) > 0 {
+		set := s.all()
+		for _, other := range set.Leases {
+			if other.Takes(h.mine.Subnets, set.Network) {
 				return subnet.LostTo(h.mine.Subnets, *other)
 			}
 		}
-		for _, other := range leases {
+		for _, other := range set.Leases {
 			if other.AbandonedBy(h.mine) {
 				s.delete(leasesDir + subnet.KeyOf(other.Subnets))
 			}
