@@ -25,6 +25,21 @@ type shadow struct {
 }
 
 // shadows lists those of packets to one peer in one family: to its subnet, and to the host itself.
+// A peer that comes by a full pass is asked about as soon as one that comes by an incremental one.
+func TestPeerOfAFullPassIsAskedAboutAtOnce(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		h.kernel.AddInterface(ip.Interface{Name: "tun0", MTU: 1500, Up: true, Addrs: []ip.InterfaceAddr{{Prefix: netip.MustParsePrefix("198.51.100.1/24")}}})
+		w.store.Put("subnets/10.5.20.0-24", flannelLease("192.0.2.20", "02:00:00:00:00:20"), 0)
+		w.start()
+		h.hasBaseline(w)
+		<-time.After(soon)
+		h.agent.inbox.Wake()
+		w.store.Put("subnets/10.5.30.0-24", flannelLease("198.51.100.7", "02:00:00:00:00:30"), 0)
+		w.within(soon, "found", func(h *node) bool { return len(h.texts(trouble.UplinkDiverted)) == 1 })
+	})
+}
+
 func shadows(subnet netip.Prefix, host, gateway netip.Addr) map[string]shadow {
 	f := ip.FamilyOf(host)
 	network := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.5.0.0/16"), V6: netip.MustParsePrefix("fc00:5::/48")}.Of(f)

@@ -122,18 +122,37 @@ func containerOf(v facts, p netip.Prefix) netip.Addr {
 	return netip.Addr{}
 }
 
-// update takes in what a pass found: the kernel has what is wanted.
-func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) {
+// update takes in what a pass found: the kernel has what is wanted. It returns the peers that are to be asked about at once, beside those whose turn it is: they
+// are new.
+func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) (come []*subnet.Lease) {
 	var from ip.Dual[origin]
 	for _, f := range n.Families() {
 		from.Set(f, originOf(v, f, n.Pools.Of(f).Network))
 	}
-	changed := !from.V4.equal(c.from.V4) || !from.V6.equal(c.from.V6) || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0 // those that are added later are asked about at once
+	changed := !from.V4.equal(c.from.V4) || !from.V6.equal(c.from.V6) || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0
+	come = newcomers(peers, c.peers)
 	c.from, c.uplink, c.others, c.peers, c.current = from, v.uplink.Link, v.snap.Others, peers, true
 	c.own, c.network, c.unasked = v.host.Own, n, len(c.others.Into)
+	if changed = changed || len(come) > askMost; changed {
+		come = nil
+	}
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
 		c.left, c.begun, c.hurried = len(peers), time.Now(), changed
 	}
+	return come
+}
+
+// newcomers lists the peers that are not among those of before. Both are in the order of their subnets.
+func newcomers(peers, before []routedPeer) (come []*subnet.Lease) {
+	for _, p := range peers {
+		for len(before) > 0 && subnet.CompareSubnets(before[0].lease.Subnets, p.lease.Subnets) < 0 {
+			before = before[1:]
+		}
+		if len(before) == 0 || before[0].lease != p.lease {
+			come = append(come, p.lease)
+		}
+	}
+	return come
 }
 
 // question is what the kernel is asked about a packet. Tulle's route to the peer is also the one back.
@@ -333,7 +352,7 @@ func (p *Pass) Ask(ctx context.Context, kernel ip.Kernel) error {
 		return nil
 	}
 	c := &p.fabric.pathCheck
-	c.update(p.facts, p.Status.peers, *p.fabric.network)
+	come := c.update(p.facts, p.Status.peers, *p.fabric.network)
 	if err := c.review(ctx, kernel, p.Want); err != nil {
 		return err
 	}
@@ -343,6 +362,9 @@ func (p *Pass) Ask(ctx context.Context, kernel ip.Kernel) error {
 	}
 	c.warned = len(p.found.uncertain) > 0
 	ps := append(c.suspects(p.Want), c.some(p.Want)...)
+	for _, l := range come {
+		ps = append(ps, c.of(l, p.Want)...)
+	}
 	_, err = c.ask(ctx, kernel, p.Want, ps)
 	p.astray = c.errors(p.Want, p.fabric.cfg.Keys.Leases)
 	return err
