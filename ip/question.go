@@ -6,11 +6,13 @@ import (
 	"strings"
 )
 
-// Question is what a kernel is asked about a packet. With a source the answer is about the whole route (Answer.Also, Answer.Single).
+// Question is what a kernel is asked about a packet. With a source, and not Taken, the answer is about the whole route (Answer.Also, Answer.Single).
 type Question struct {
 	Dst netip.Addr
 	Src netip.Addr // zero: as the kernel chooses; without In it must be an address of the host
 	In  string     // the interface by which the packet comes in; empty: the host itself sends it
+	// Taken asks for the one next hop that this very packet takes, if the route has several.
+	Taken bool
 	Selector
 }
 

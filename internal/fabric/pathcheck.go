@@ -44,7 +44,8 @@ type origin struct {
 	bridges []bridge
 	links   []string     // all that have an address in the lease
 	own     netip.Addr   // of the host in its subnet, if it has one
-	uplink  netip.Addr   // zero: it does not matter by which interface packets leave
+	uplink  netip.Addr   // of the host, on the uplink
+	anyLink bool         // packets may leave by any interface: the address is routed to this host
 	segment netip.Prefix // what is reached over the uplink without a gateway
 	gateway netip.Addr   // zero: none by the uplink is known
 }
@@ -71,17 +72,24 @@ const (
 	toContainer way = iota // of a peer
 	toHost                 // what carries such packets, or their answers
 	fromContainer
+	fromHost
 )
 
 // originOf finds out where packets of a family come from. Of two bridges with the same addresses the second is told as shared.
 func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 	var o origin
 	lease := v.self.Subnets.Of(f)
+	byUplink, byOthers := defaultsOf(v, f)
 	for _, i := range v.snap.Interfaces {
 		for _, a := range i.Addrs {
 			addr := a.Prefix.Addr()
-			if i.Name == v.uplink.Link && addr == v.uplink.Addr.Of(f) && !i.Loopback && !a.Prefix.IsSingleIP() {
-				o.uplink, o.segment = addr, a.Prefix.Masked() // an address that is routed to this host may be reached by any interface
+			if i.Name == v.uplink.Link && addr == v.uplink.Addr.Of(f) {
+				o.uplink = addr
+				if single := a.Prefix.IsSingleIP(); !single {
+					o.segment = a.Prefix.Masked()
+				} else if i.Loopback || !byUplink || byOthers { // clouds give a host with one interface such an address, too
+					o.anyLink = true
+				}
 			}
 			if i.Loopback || i.Name == v.uplink.Link || !lease.Contains(addr) {
 				continue
@@ -107,8 +115,18 @@ func originOf(v facts, f ip.Family, network netip.Prefix) origin {
 	return o
 }
 
+// defaultsOf reports whether there is a default route of a family by the uplink, and by another interface.
+func defaultsOf(v facts, f ip.Family) (byUplink, byOthers bool) {
+	for _, r := range v.snap.Defaults {
+		if ip.FamilyOf(r.Dst.Addr()) == f {
+			byUplink, byOthers = byUplink || r.Link == v.uplink.Link, byOthers || r.Link != v.uplink.Link
+		}
+	}
+	return byUplink, byOthers
+}
+
 func (o origin) equal(p origin) bool {
-	return slices.Equal(o.bridges, p.bridges) && slices.Equal(o.links, p.links) && o.own == p.own && o.uplink == p.uplink
+	return slices.Equal(o.bridges, p.bridges) && slices.Equal(o.links, p.links) && o.own == p.own && o.uplink == p.uplink && o.anyLink == p.anyLink
 }
 
 // containerOf returns an address of a subnet that a container might have.
@@ -161,6 +179,8 @@ func (c *pathCheck) question(p packet, want ip.Route) ip.Question {
 	switch {
 	case p.way == toHost:
 		return ip.Question{Dst: p.peer, Src: o.uplink}
+	case p.way == fromHost:
+		return ip.Question{Dst: o.uplink, Src: p.peer, In: c.uplink}
 	case p.way == fromContainer:
 		return ip.Question{Dst: p.bridge.container, Src: p.peer, In: want.Link}
 	case p.bridge.name != "":
@@ -174,8 +194,11 @@ func (c *pathCheck) right(p packet, a ip.Answer, want ip.Route) bool {
 	switch {
 	case a.Kind == "":
 		return true
-	case p.way == toHost: // who has no route to a peer is told so by the backend, if that matters to it
-		return a.Kind == ip.Local || a.Kind == ip.Unrouted || a.Kind == ip.Unicast && a.Link == c.uplink && (a.Also.Link == "" || a.Also.Link == c.uplink)
+	case p.way == toHost:
+		right := func(link string) bool { return link == c.uplink || c.from.Of(ip.FamilyOf(p.peer)).anyLink }
+		return a.Kind == ip.Unicast && right(a.Link) && (a.Also.Link == "" || right(a.Also.Link))
+	case p.way == fromHost:
+		return a.Kind == ip.Local
 	case p.way == fromContainer: // a container beside the bridge has a link and a route of its own
 		return a.Kind == ip.Local || a.Kind == ip.Unicast && a.Also.Link == "" &&
 			(slices.Contains(c.from.Of(ip.FamilyOf(p.peer)).links, a.Link) || a.Single && !a.Gateway.IsValid() && a.Link != want.Link && a.Link != c.uplink)
@@ -196,6 +219,9 @@ func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, pa
 	if err != nil {
 		return 0, err
 	}
+	if err := c.askFlows(ctx, kernel, packets, questions, answers); err != nil {
+		return 0, err
+	}
 	for i, p := range packets {
 		_, was := c.astray[p]
 		switch r, ok := routeTo(want, p.subnet); {
@@ -211,6 +237,43 @@ func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, pa
 		}
 	}
 	return mended, nil
+}
+
+// flowsAsked is how many connections to a peer's host are asked about where a route has several next hops.
+const flowsAsked = 8
+
+const udp = 17 // as in /etc/protocols
+
+// askFlows finds out whether packets between hosts really take a next hop that leads away. They have few addresses, by which alone the kernel may choose, and it
+// prefers the next hop that has their source (fib_select_multipath in net/ipv4/fib_semantics.c).
+func (c *pathCheck) askFlows(ctx context.Context, kernel ip.Kernel, packets []packet, questions []ip.Question, answers []ip.Answer) error {
+	var several []int
+	var flows []ip.Question
+	for i, p := range packets {
+		if p.way != toHost || answers[i].Also.Link == "" || c.right(p, answers[i], ip.Route{}) {
+			continue
+		}
+		several = append(several, i)
+		for n := range uint16(flowsAsked) {
+			q := questions[i]
+			q.Taken, q.Protocol, q.SrcPort, q.DstPort = true, udp, 1<<15+n*0x0e37, 8472
+			flows = append(flows, q)
+		}
+	}
+	if len(flows) == 0 {
+		return nil
+	}
+	taken, err := kernel.Lookup(ctx, flows)
+	if err != nil {
+		return err
+	}
+	for n, i := range several {
+		all := taken[n*flowsAsked : (n+1)*flowsAsked]
+		if !slices.ContainsFunc(all, func(a ip.Answer) bool { return !c.right(packets[i], a, ip.Route{}) }) {
+			answers[i] = all[0]
+		}
+	}
+	return nil
 }
 
 // routeTo finds the wanted route to a subnet, or the one that an address is in. What is wanted must be sorted, and its routes lie apart.
@@ -259,7 +322,7 @@ func (c *pathCheck) with(subnet netip.Prefix, addr netip.Addr, bridges []bridge)
 	return ps
 }
 
-// of lists the packets to and from a peer, as far as there is a route to it.
+// of lists the packets to and from a peer, as far as there is a route to it, but those that its host sends.
 func (c *pathCheck) of(l *subnet.Lease, want ip.State) []packet {
 	var ps []packet
 	for _, f := range ip.Families() {
@@ -275,12 +338,25 @@ func (c *pathCheck) of(l *subnet.Lease, want ip.State) []packet {
 	return ps
 }
 
+// fromHostOf lists the packets from the host of a peer. They are for an address of this host, whoever sends them, so that one peer stands for all.
+func (c *pathCheck) fromHostOf(l *subnet.Lease, want ip.State) []packet {
+	ps := c.of(l, want)
+	ps = slices.DeleteFunc(ps, func(p packet) bool { return p.way != toHost || c.from.Of(ip.FamilyOf(p.peer)).anyLink })
+	for i := range ps {
+		ps[i].way = fromHost
+	}
+	return ps
+}
+
 // some lists the packets that it is time to ask about.
 func (c *pathCheck) some(want ip.State) []packet {
 	var ps []packet
 	for c.left > 0 && len(ps) < askMost {
 		if c.next >= len(c.peers) {
 			c.next = 0
+		}
+		if len(ps) == 0 {
+			ps = c.fromHostOf(c.peers[c.next].lease, want)
 		}
 		ps = append(ps, c.of(c.peers[c.next].lease, want)...)
 		c.next, c.left = c.next+1, c.left-1
@@ -312,14 +388,14 @@ func (c *pathCheck) review(ctx context.Context, kernel ip.Kernel, want ip.State)
 	}
 	known := map[packet]bool{}
 	for _, peer := range c.peers {
-		for _, p := range c.of(peer.lease, want) {
+		for _, p := range append(c.of(peer.lease, want), c.fromHostOf(peer.lease, want)...) {
 			known[p] = true
 		}
 	}
 	var ps []packet
 	for p := range c.astray {
 		_, routed := routeTo(want, p.subnet)
-		if !known[p] && (p.way == toHost || !routed || !c.connects(p)) {
+		if !known[p] && (p.way == toHost || p.way == fromHost || !routed || !c.connects(p)) {
 			delete(c.astray, p)
 			continue
 		}

@@ -41,12 +41,16 @@ func (c *pathCheck) errors(want ip.State, leases string) error {
 		{trouble.RouteShadowed, toContainer, shadowed},
 		{trouble.RouteShadowed, fromContainer, shadowedBack},
 		{trouble.UplinkDiverted, toHost, c.diverted},
+		{trouble.UplinkDiverted, fromHost, c.notArriving},
 	} {
 		var last netip.Prefix
 		peers := 0
 		for _, p := range all {
 			if p.way != kind.way || p.subnet == last {
 				continue
+			}
+			if _, both := c.astray[packet{subnet: p.subnet, peer: p.peer, way: toHost}]; both && p.way == fromHost {
+				continue // by the same route, with rp_filter
 			}
 			last = p.subnet
 			if peers++; peers <= strayNamed {
@@ -62,7 +66,7 @@ func (c *pathCheck) errors(want ip.State, leases string) error {
 }
 
 func (w way) String() string {
-	if w == fromContainer {
+	if w == fromContainer || w == fromHost {
 		return "from"
 	}
 	return "to"
@@ -115,14 +119,26 @@ const uplinkTable = 8472
 func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
 	f := ip.FamilyOf(p.peer)
 	command, uplink, from := f.Command(), ip.ShellWord(c.uplink), c.from.Of(f)
-	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave by the uplink %s: take away the route or policy rule that comes first (%s route show table all match %s, and %s rule)",
-		from.uplink, p.peer, p.subnet, becomes(a, f, ""), uplink, command, p.peer, command)
+	by := "by the uplink " + uplink
+	if from.anyLink {
+		by = "this host"
+	}
+	text := fmt.Sprintf("packets from %s to %s, the host of %s, %s, and should leave %s: ", from.uplink, p.peer, p.subnet, becomes(a, f, ""), by)
+	show := fmt.Sprintf("(%s route show table all match %s, and %s rule)", command, p.peer, command)
 	way, packets := "", from.uplink.String()
 	switch {
 	case from.segment.Contains(p.peer):
 		way = from.segment.String()
 	case from.gateway.IsValid(): // the host's answers to its containers are not to go there
 		way, packets = "default via "+from.gateway.String(), packets+" to "+p.peer.String()
+	}
+	switch {
+	case a.Kind == ip.Local: // no rule comes before the table of what is local
+		return errors.New(text + "take away the address, or the route of type local, that is the peer's " + show)
+	case a.Kind == ip.Unrouted:
+		text += "add a route to there, or take away the policy rule or route that is in its place " + show
+	default:
+		text += "take away the route or policy rule that comes first " + show
 	}
 	if way != "" {
 		text += fmt.Sprintf(", or have a table be asked before that leads there: %s route replace %s dev %s table %d && %s rule add from %s lookup %d",
@@ -132,4 +148,12 @@ func (c *pathCheck) diverted(p packet, a ip.Answer, _ ip.Route) error {
 		text += "; or start tulled with --iface " + ip.ShellWord(a.Link)
 	}
 	return errors.New(text)
+}
+
+func (c *pathCheck) notArriving(p packet, a ip.Answer, _ ip.Route) error {
+	f := ip.FamilyOf(p.peer)
+	command, uplink, own := f.Command(), ip.ShellWord(c.uplink), c.from.Of(f).uplink
+	return fmt.Errorf("packets to %s from %s, the host of %s, as from all, %s, and should end on this host: "+
+		"if %s route show table local %s shows nothing, give it back with %s route add local %s dev %s table local; else %s",
+		own, p.peer, p.subnet, becomes(a, f, c.uplink), command, own, command, own, uplink, finding(f, p.peer, own, c.uplink))
 }

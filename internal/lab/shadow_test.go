@@ -149,13 +149,14 @@ func shadowRows(t *testing.T, l *lab.Lab, f ip.Family, backend string) []shadowR
 		row("rule for one container", shadowed, false, "route DO default dev tun0 table 94", "rule DO from ONE lookup 94"),
 		row("rule for answers to one container", shadowed, false, "rule DO to ONE iif TUNNEL prohibit"),
 		row("one hop of two", shadowed, true, "route DO default table 95 nexthop via NEXT dev TUNNEL onlink nexthop via VIA dev eth0", "rule DO from NETWORK to PEER lookup 95"),
-		row("peer through a VPN and the uplink", diverted, true, "route DO HOST nexthop via VIA dev eth0 nexthop via VPN dev tun0"),
 		row("rule for the peer", shadowed, false, "route DO default dev tun0 table 99", "rule DO to PEER lookup 99"),
 		row("peer through a VPN", diverted, false, "route DO HOST dev tun0"),
+		row("peer to which a rule has no route", diverted, true, "rule DO to HOST unreachable"),
 		row("host through a VPN", diverted, true, "route DO default dev tun0 table 98", "rule DO from HERE lookup 98"),
 	}
 	if f == ip.IPv4 {
-		rows = append(rows, row("metric 0", shadowed, false, "route DO PEER via VIA"), row("blackhole of metric 0", shadowed, false, "route DO blackhole PEER"))
+		rows = append(rows, row("metric 0", shadowed, false, "route DO PEER via VIA"), row("blackhole of metric 0", shadowed, false, "route DO blackhole PEER"),
+			row("peer's address taken for one of this host", diverted, true, "route DO local HOST dev lo"))
 	} else {
 		rows = append(rows, row("route for the lease alone", shadowed, false, "route DO PEER from LEASE dev tun0 metric 1"))
 	}

@@ -105,7 +105,7 @@ var kinds = []Kind{
 
 	{RouteShadowed, Error, "Packets to a peer do not go where Tulle's route leads: a route or policy rule of another program comes first.", "Take away what ip route show table all match SUBNET and ip rule show, or end the lease with tulle leases release if it should not be there."},
 	{RouteUncertain, Warning, "A policy rule or route of another program leads packets to or from peers astray that have a mark, a protocol, a port or a TOS, and Tulle cannot know whether there are such.", "See what sets the mark, or uses the port; if packets of containers may be such, have the main table asked before, as the text says."},
-	{UplinkDiverted, Error, "Packets between hosts leave by another interface than the uplink, or not at all.", "Take away the route or policy rule that comes first, add one that comes before it, or name the other interface with --iface."},
+	{UplinkDiverted, Error, "Packets between hosts leave by another interface than the uplink, or not at all, or this host does not take them in.", "Take away the route or policy rule that comes first, add one that comes before it, or name the other interface with --iface."},
 
 	{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
 	{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},

@@ -51,7 +51,7 @@ func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []
 	return answers, known, err
 }
 
-// askFor asks with more flags for the questions that have a source: without one the source that the kernel chooses is asked for, which the route itself does not say.
+// askFor asks with more flags for the questions about whole routes: without one the source that the kernel chooses is asked for, which the route itself does not say.
 func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question, leads map[uint32]bool, more uint32) (answers []ip.Answer, known bool, err error) {
 	answers, known = make([]ip.Answer, 0, len(questions)), true
 	indexes := map[string]uint32{}
@@ -66,7 +66,7 @@ func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions
 		b.reset()
 		for _, q := range asked {
 			flags := uint32(unix.RTM_F_LOOKUP_TABLE)
-			if q.Src.IsValid() {
+			if q.Src.IsValid() && !q.Taken {
 				flags |= more
 			}
 			encodeQuestion(&b, q, indexes[q.In], flags)
@@ -163,7 +163,7 @@ func parseAnswer(m message, err error, q ip.Question) (a ip.Answer, hops []hop) 
 	}
 	a.Gateway = hops[0].via
 	if q.Src.IsValid() {
-		a.Single = r.typ == unix.RTN_UNICAST && r.dst.IsSingleIP()
+		a.Single = !q.Taken && r.typ == unix.RTN_UNICAST && r.dst.IsSingleIP()
 	} else {
 		a.Source = r.source
 	}
