@@ -124,7 +124,7 @@ type Snapshot struct {
 	Owned         State
 	Foreign       []Route // main-table routes with a gateway into Scope.Networks that are not Tulle's
 	Others        Others
-	DeviceFilters []DeviceFilter // on links in scope and uplinks, by others
+	DeviceFilters []DeviceFilter // by others, on links in scope, bridges with an address in the networks, uplinks and what these are made of
 	Interfaces    []Interface
 	Defaults      []Route                // default routes of the main table, the preferred one of each family first; if it names no interface, where the kernel sends what is for Family.Elsewhere
 	Paths         map[netip.Addr]Path    // an address without a route is absent

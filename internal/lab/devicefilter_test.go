@@ -15,6 +15,7 @@ import (
 
 	"tulle/internal/lab"
 	"tulle/internal/trouble"
+	"tulle/ip"
 )
 
 // What another program hangs on a device of Tulle's is named with the command that shows it, stays, and is forgotten when it goes; nothing that
@@ -23,7 +24,7 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 	l := upLab(t, lab.Config{Hosts: 2, Containers: 1})
 	requireMatrix(t, l)
 	host := l.Hosts[0]
-	for _, device := range []string{"flannel.1", "flannel-v6.1"} {
+	for _, device := range []string{"flannel.1", "flannel-v6.1", "cni0"} {
 		for _, row := range []struct{ name, begin, end, what, show string }{
 			{
 				"tc filter at ingress", "tc qdisc add dev DEV clsact && tc filter add dev DEV ingress bpf bytecode '1,6 0 0 2' direct-action", "tc qdisc del dev DEV clsact",
@@ -50,6 +51,9 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 				"the nftables chain in of table inet other", "nft list chain inet other in",
 			},
 		} {
+			if device == "cni0" && row.name == "queueing discipline" {
+				continue // it only limits
+			}
 			t.Run(device+" "+row.name, func(t *testing.T) {
 				do := func(command string) { run(t, host, "", "sh", "-ec", strings.ReplaceAll(command, "DEV", device)) }
 				do(row.begin)
@@ -83,6 +87,8 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 		{onXDP, "flannel-v6.1", "flannel-v6.1 has an XDP program"},
 		{onTCXIngress, "flannel.1", "flannel.1 has a bpf program (tcx) at ingress"},
 		{onTCXEgress, "flannel-v6.1", "flannel-v6.1 has a bpf program (tcx) at egress"},
+		{onXDP, "cni0", "cni0 has an XDP program"},
+		{onTCXIngress, "cni0", "cni0 has a bpf program (tcx) at ingress"},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			code := trouble.DeviceFiltered
@@ -116,6 +122,38 @@ func TestWhatHangsOnDevicesIsNamed(t *testing.T) {
 	run(t, host, "", "sh", "-ec", "tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress bpf bytecode '1,6 0 0 0' direct-action")
 	if !eventually(healTimeout, func() bool { return named(t, host, trouble.UplinkFiltered, "eth0 has the tc filter bpf at ingress") }) {
 		t.Error("a filter of the uplink is not named")
+	}
+	requireMatrix(t, l)
+}
+
+// What hangs on the interface below the uplink is named as what hangs on the uplink.
+func TestWhatHangsBelowUplinkIsNamed(t *testing.T) {
+	l := newLab(t, lab.Config{Hosts: 2, Containers: 1, Families: []ip.Family{ip.IPv4}, DaemonArgs: func(h *lab.Host) []string { return []string{"--iface", h.Addr.V4.String()} }})
+	begin(t, l)
+	host := l.Hosts[0]
+	run(t, host, "", "sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1") // or the interface below answers, too
+	own, gateway := host.Addr.V4.String()+"/24", l.RouterAddr(ip.IPv4, host.Segment).String()
+	for _, command := range []string{
+		"address del " + own + " dev eth0", "link add mac0 link eth0 type macvlan mode bridge", "link set mac0 up",
+		"address add " + own + " dev mac0", "route add default via " + gateway + " dev mac0",
+	} {
+		run(t, host, "", "ip", strings.Fields(command)...)
+	}
+	for _, h := range l.Hosts {
+		startTulled(t, h)
+	}
+	if err := l.StartContainers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	requireMatrix(t, l)
+	rest(t, host)
+	run(t, host, "", "sh", "-ec", "tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress bpf bytecode '1,6 0 0 2' direct-action")
+	if !eventually(healTimeout, func() bool { return named(t, host, trouble.UplinkFiltered, "eth0 has the tc filter bpf at ingress") }) {
+		t.Error("not named")
+	}
+	run(t, host, "", "tc", "qdisc", "del", "dev", "eth0", "clsact")
+	if !eventually(healTimeout, func() bool { return !named(t, host, trouble.UplinkFiltered, "") }) {
+		t.Error("still named")
 	}
 	requireMatrix(t, l)
 }

@@ -25,7 +25,7 @@ const (
 // queues are the disciplines that links have by themselves and that lose nothing on purpose.
 var queues = []string{"noqueue", "pfifo_fast", "pfifo", "fq", "fq_codel", "mq"}
 
-// readDeviceFilters reads what hangs on our links and the uplinks. It costs one list of queueing disciplines, and two of filters for each link.
+// readDeviceFilters reads what hangs on our links, the bridges of containers and the uplinks. It costs one list of queueing disciplines, and two of filters for each link.
 func (rd *reading) readDeviceFilters(k *Kernel) error {
 	if len(rd.filtered) == 0 {
 		return nil
@@ -59,7 +59,7 @@ func (rd *reading) readDeviceFilters(k *Kernel) error {
 }
 
 func (rd *reading) addDeviceFilter(link, what, show string) {
-	rd.DeviceFilters = append(rd.DeviceFilters, ip.DeviceFilter{Link: link, Uplink: !rd.scopeLinks[link], What: what, Show: show})
+	rd.DeviceFilters = append(rd.DeviceFilters, ip.DeviceFilter{Link: link, Uplink: rd.between[link], What: what, Show: show})
 }
 
 // tcMessage is what the kernel says of a queueing discipline or a filter.

@@ -142,6 +142,7 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 	for _, link := range links {
 		rd.names[uint32(link.Attrs().Index)] = link.Attrs().Name
 	}
+	uplinks := rd.below(links)
 	for _, link := range links {
 		attrs := link.Attrs()
 		index := uint32(attrs.Index)
@@ -158,8 +159,9 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 			NoCarrier: attrs.RawFlags&(unix.IFF_UP|unix.IFF_LOWER_UP) == unix.IFF_UP,
 			Addrs:     byLink[attrs.Index],
 		})
-		if rd.scopeLinks[attrs.Name] || slices.Contains(rd.scope.Uplinks, attrs.Name) {
-			rd.filtered[index] = attrs.Name
+		if rd.scopeLinks[attrs.Name] || uplinks[attrs.Index] || slices.ContainsFunc(byLink[attrs.Index], rd.ofContainers) {
+			rd.filtered[index], rd.links.led[index] = attrs.Name, true
+			rd.between[attrs.Name] = uplinks[attrs.Index] && !rd.scopeLinks[attrs.Name]
 			if attrs.Xdp != nil && attrs.Xdp.Attached {
 				rd.addDeviceFilter(attrs.Name, "an XDP program", "ip link show dev "+ip.ShellWord(attrs.Name))
 			}
@@ -178,6 +180,34 @@ func (rd *reading) readLinks(h *netlink.Handle) error {
 		}
 	}
 	return nil
+}
+
+// ofContainers reports whether a link with an address leads to containers as a bridge does. A link for one container alone has only its own.
+func (rd *reading) ofContainers(a ip.InterfaceAddr) bool {
+	return rd.inNetworks(a.Prefix) && !a.Prefix.IsSingleIP()
+}
+
+// below returns the indexes of the uplinks and of the links that they are made of, through which their packets go, too.
+func (rd *reading) below(links []netlink.Link) map[int]bool {
+	found := map[int]bool{}
+	var add func(link netlink.Link)
+	add = func(upper netlink.Link) {
+		found[upper.Attrs().Index] = true
+		for _, link := range links {
+			lower, kind := link.Attrs(), upper.Type()
+			member := lower.MasterIndex == upper.Attrs().Index && (kind == "bond" || kind == "team")
+			parent := lower.Index == upper.Attrs().ParentIndex && upper.Attrs().NetNsID < 0 && (kind == "vlan" || kind == "macvlan" || kind == "ipvlan")
+			if (member || parent) && !found[lower.Index] {
+				add(link)
+			}
+		}
+	}
+	for _, link := range links {
+		if slices.Contains(rd.scope.Uplinks, link.Attrs().Name) {
+			add(link)
+		}
+	}
+	return found
 }
 
 // parseLink reads a link of ours.

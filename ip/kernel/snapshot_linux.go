@@ -18,7 +18,8 @@ type reading struct {
 	names      map[uint32]string // of all links, by index
 	noARP      map[string]bool   // links that resolve no addresses
 	own        map[uint32]string // of the links in scope, by index
-	filtered   map[uint32]string // of those and the uplinks
+	filtered   map[uint32]string // of those, bridges of containers, the uplinks and what these are made of
+	between    map[string]bool   // whether one of those carries packets between hosts
 	links      linkReading
 	leads      func(netip.Prefix) bool // whether a route to it may lead packets to what matters
 	seed       maphash.Seed            // of Others.Sum
@@ -35,6 +36,7 @@ func (k *Kernel) newReading(scope ip.Scope) *reading {
 		noARP:      map[string]bool{},
 		own:        map[uint32]string{},
 		filtered:   map[uint32]string{},
+		between:    map[string]bool{},
 	}
 	for _, name := range scope.Links {
 		rd.scopeLinks[name] = true
