@@ -57,10 +57,10 @@ func newHealth(config Config) *health {
 // Trouble returns what keeps the client from its etcd, with endpoints and remedy; nil if nothing does.
 func (c *Client) Trouble() error { return c.health.trouble() }
 
-// Observe takes in the outcome of a watch, which no request tells.
-func (c *Client) Observe(err error) {
+// Observe takes in the outcome of a watch, which no request tells, and when that was begun.
+func (c *Client) Observe(begun time.Time, err error) {
 	if denied(err) {
-		c.health.refuse(c.health.prefix+"/", err)
+		c.health.refuse(c.health.prefix+"/", begun, err)
 		return
 	}
 	c.health.observe(err)
@@ -116,13 +116,13 @@ func (h *health) unary(ctx context.Context, method string, request, reply any, c
 	keys := keysOf(request)
 	if denied(err) {
 		h.observe(nil)
-		h.refuse(keys, err)
+		h.refuse(keys, made, err)
 		return err
 	}
 	h.observe(err)
 	if err == nil {
 		h.serve(made)
-		h.permit(keys)
+		h.permit(keys, made)
 	}
 	return err
 }

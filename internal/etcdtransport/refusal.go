@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -15,29 +16,38 @@ import (
 type refusal struct {
 	keys string
 	err  error // nil: nothing is refused
+
+	allowed time.Time // when the latest request for these keys that was allowed was made
 }
 
 func denied(err error) bool {
 	return err != nil && errors.Is(rpctypes.Error(err), rpctypes.ErrPermissionDenied)
 }
 
-// refuse takes note of keys that the user may not use.
-func (h *health) refuse(keys string, err error) {
+// refuse takes note of keys that the user may not use. Of two requests under way at once, that which was made first does not tell what holds now.
+func (h *health) refuse(keys string, made time.Time, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.refused.keys == keys && !made.After(h.refused.allowed) {
+		return
+	}
 	fresh := h.refused.err == nil || h.refused.keys != keys
-	h.refused = refusal{keys, h.refusalOf(keys, err)}
+	h.refused = refusal{keys: keys, err: h.refusalOf(keys, err)}
 	if fresh {
 		h.log.Warn("etcd refuses a request", "err", h.refused.err)
 	}
 }
 
 // permit takes note of keys that the user may use.
-func (h *health) permit(keys string) {
+func (h *health) permit(keys string, made time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.refused.err != nil && h.refused.keys == keys {
-		h.refused = refusal{}
+	if h.refused.keys != keys {
+		return
+	}
+	refused := h.refused.err != nil
+	h.refused = refusal{keys: keys, allowed: made}
+	if refused {
 		h.log.Info("etcd allows the request again", "keys", keys)
 	}
 }

@@ -103,6 +103,7 @@ func (w *watcher) follow(ctx context.Context) error {
 	from, end := w.store.layout.span()
 	stream := w.store.client.JoinStream(ctx)
 	defer stream.Leave()
+	begun := time.Now()
 	events := stream.Watch(from, clientv3.WithRange(end), clientv3.WithRev(w.view.revision))
 	probe := time.NewTimer(backoff.Jitter(w.store.config.ProbeInterval))
 	defer probe.Stop()
@@ -116,7 +117,7 @@ func (w *watcher) follow(ctx context.Context) error {
 			asked = false
 			if err := r.Err(); err != nil {
 				if r.CompactRevision == 0 {
-					w.store.client.Observe(err)
+					w.store.client.Observe(begun, err)
 				}
 				return err
 			}
