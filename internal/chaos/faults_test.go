@@ -6,9 +6,12 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"tulle/internal/netns/netnstest"
 )
 
 // onlyEnv is a pattern of names: only these scripts run.
@@ -41,19 +44,36 @@ func runScript(t *testing.T, w *world, script string, report *report) bool {
 	if err := w.await(convergeTimeout, w.converged); err != nil {
 		t.Fatalf("before %s: %v", script, err)
 	}
-	r := newRow(w, script)
+	r, skipped := newRow(w, script), false
 	passed := t.Run(r.name, func(t *testing.T) {
+		defer func() { skipped = t.Skipped() }()
+		requireMounts(t, script)
 		testscript.RunT(serial{t}, testscript.Params{
 			Files: []string{script},
 			Setup: r.setup,
 			Cmds:  commands(),
 		})
 	})
+	if skipped {
+		return true
+	}
 	report.add(r.finish(passed))
 	if !passed {
 		w.repair(t)
 	}
 	return passed
+}
+
+// requireMounts is netnstest.RequireOwnMounts for scripts with processes that have mounts of their own.
+func requireMounts(t *testing.T, script string) {
+	t.Helper()
+	text, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "unshare --mount") {
+		netnstest.RequireOwnMounts(t)
+	}
 }
 
 // serial runs scripts one at a time: they share a network.
