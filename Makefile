@@ -34,7 +34,7 @@ test: ## every test, in network namespaces and against a real etcd
 	@$(MAKE) --no-print-directory sim
 
 sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n replays one, SEEDS=n runs so many, FIRST=n from there
-	TULLE_SIM_SEED=$(SEED) TULLE_SIM_SEEDS=$(or $(SEEDS),2000) TULLE_SIM_FIRST=$(FIRST) hack/test -count=1 -timeout=20m $(if $(SEED),-v) -run '^TestSeeds$$' ./internal/sim
+	TULLE_SIM_SEED=$(SEED) TULLE_SIM_SEEDS=$(or $(SEEDS),2000) TULLE_SIM_FIRST=$(FIRST) hack/test -count=1 -timeout=40m $(if $(SEED),-v) -run '^TestSeeds$$' ./internal/sim
 
 test-docker: ## the part of them that runs real Dockers
 	@hack/need go root ip iptables dockerd busybox nsenter
