@@ -16,7 +16,7 @@ import (
 	"tulle/ip"
 )
 
-// However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do, and tells the same. They go on
+// However leases come, change and go, incremental passes leave what a full pass would: it finds nothing to do, and says the same. They go on
 // beside odd leases, refused ones, and those that the backend cannot serve.
 func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 	for name, config := range map[string]string{
@@ -66,18 +66,18 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					if d := h.drift(); len(d) > 0 {
 						t.Fatalf("step %d: it wants %s, and has not done so", step, d[0])
 					}
-					before, told := h.agent.work.Changes, h.agent.Status()
+					before, last := h.agent.work.Changes, h.agent.Status()
 					h.agent.inbox.Wake()
 					<-time.After(3 * time.Second)
 					synctest.Wait()
 					if after := h.agent.work.Changes; after != before {
 						t.Fatalf("step %d: a full pass had %d things to do", step, after-before)
 					}
-					tells := func(st Status) string {
+					shows := func(st Status) string {
 						return fmt.Sprintf("%v %+v %v", st.Of("").Peers, st.Of("").Leases, st.Troubles)
 					}
-					if now := h.agent.Status(); tells(now) != tells(told) {
-						t.Fatalf("step %d: a full pass tells\n%s, and before it was told\n%s", step, tells(now), tells(told))
+					if now := h.agent.Status(); shows(now) != shows(last) {
+						t.Fatalf("step %d: a full pass shows\n%s, and before it was\n%s", step, shows(now), shows(last))
 					}
 					if d := h.drift(); len(d) > 0 {
 						t.Fatalf("step %d: the kernel lacks %s", step, d[0])

@@ -24,7 +24,6 @@ type shadow struct {
 	routes []iptest.TableRoute
 }
 
-// shadows lists those of packets to one peer in one family: to its subnet, and to the host itself.
 // A peer that comes by a full pass is asked about as soon as one that comes by an incremental one.
 func TestPeerOfAFullPassIsAskedAboutAtOnce(t *testing.T) {
 	simulate(t, `{"Network":"10.5.0.0/16"}`, 1, func(t *testing.T, w *world) {
@@ -40,6 +39,7 @@ func TestPeerOfAFullPassIsAskedAboutAtOnce(t *testing.T) {
 	})
 }
 
+// shadows lists those of packets to one peer in one family: to its subnet, and to the host itself.
 func shadows(subnet netip.Prefix, host, gateway netip.Addr) map[string]shadow {
 	f := ip.FamilyOf(host)
 	network := ip.Dual[netip.Prefix]{V4: netip.MustParsePrefix("10.5.0.0/16"), V6: netip.MustParsePrefix("fc00:5::/48")}.Of(f)

@@ -194,8 +194,8 @@ func TestWatchTellsNexthopsThatMatter(t *testing.T) {
 		look(t, w.Kernel, scope)
 		before := w.marked(t, watch)
 		w.run(t, "", "ip", append([]string{"nexthop"}, strings.Fields(test.step)...)...)
-		if told := w.marked(t, watch) > before; told != test.matters {
-			t.Errorf("nexthop %s: told is %v", test.step, told)
+		if notified := w.marked(t, watch) > before; notified != test.matters {
+			t.Errorf("nexthop %s: notified is %v", test.step, notified)
 		}
 	}
 }
