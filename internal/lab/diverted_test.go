@@ -75,7 +75,7 @@ func TestMultipathToPeer(t *testing.T) {
 			if err := host.Status(t.Context(), &st); err != nil {
 				t.Fatal(err)
 			}
-			if told := st.Troubles.Has(trouble.UplinkDiverted); told != lost || st.Ready == lost {
+			if named := st.Troubles.Has(trouble.UplinkDiverted); named != lost || st.Ready == lost {
 				t.Errorf("packets are lost: %t; ready %t, %+v", lost, st.Ready, st.Troubles)
 			}
 			shadowRow{}.do(t, host, f, []string{"route del " + route})
