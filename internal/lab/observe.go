@@ -112,7 +112,7 @@ func (h *Host) Peers() ([]netip.Addr, error) {
 			continue
 		}
 		elements, err := conn.GetSetElements(&nftables.Set{Table: table, Name: ip.GuardPeers})
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.ENOENT) { // the table may have gone since
 			return nil, fmt.Errorf("list peers of %s: %w", h, err)
 		}
 		for _, e := range elements {
