@@ -64,6 +64,7 @@ func Open(config Config) (*Client, error) {
 	c := &Client{config: config, log: config.Logger, health: newHealth(config), dialer: newDialer()}
 	// The last interceptors are the innermost: health sees what login could not mend.
 	unary := []grpc.UnaryClientInterceptor{c.dialer.unary, c.health.unary}
+	stream := []grpc.StreamClientInterceptor{endRefused}
 	options := []grpc.DialOption{grpc.WithStatsHandler(&c.reached), grpc.WithContextDialer(c.dialer.dial), grpc.WithConnectParams(grpc.ConnectParams{
 		Backoff:           grpcbackoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: reconnectMax},
 		MinConnectTimeout: config.RequestTimeout,
@@ -74,7 +75,7 @@ func Open(config Config) (*Client, error) {
 			return nil, err
 		}
 		unary = append(unary, login.unary)
-		options = append(options, grpc.WithChainStreamInterceptor(login.stream))
+		stream = append(stream, login.stream)
 	}
 	credentials, err := newCredentials(config)
 	if err != nil {
@@ -92,7 +93,7 @@ func Open(config Config) (*Client, error) {
 		DialKeepAliveTime:    keepAliveTime,
 		DialKeepAliveTimeout: keepAliveTimeout,
 		PermitWithoutStream:  true,
-		DialOptions:          append(options, grpc.WithChainUnaryInterceptor(unary...)),
+		DialOptions:          append(options, grpc.WithChainUnaryInterceptor(unary...), grpc.WithChainStreamInterceptor(stream...)),
 		Logger:               zap.NewNop(),
 	})
 	if err != nil {
