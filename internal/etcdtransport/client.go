@@ -118,6 +118,12 @@ func (c *Client) Get(ctx context.Context, key string, options ...clientv3.OpOpti
 	return r, c.health.explain(err)
 }
 
+// serves asks etcd whether it does.
+func (c *Client) serves(ctx context.Context) bool {
+	_, err := c.Get(ctx, c.config.ProbeKey, clientv3.WithCountOnly())
+	return err == nil
+}
+
 // Txn is a transaction: if all comparisons of When hold, Then, else Else.
 type Txn struct {
 	When []clientv3.Cmp

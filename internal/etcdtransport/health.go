@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -102,7 +101,7 @@ func (c *Client) Probe(ctx context.Context) {
 				continue // others have asked
 			}
 			// Health learns the answer on the way.
-			if _, err := c.Get(ctx, c.config.ProbeKey, clientv3.WithCountOnly()); err != nil {
+			if !c.serves(ctx) {
 				due.Reset(backoff.Jitter(probeInTrouble))
 			}
 		}

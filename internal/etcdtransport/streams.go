@@ -39,9 +39,32 @@ func (c *Client) JoinStream(ctx context.Context) Stream {
 	return Stream{onStream(ctx, j.name), j.name, c}
 }
 
-// Watch begins a watch on the stream.
+// Watch begins a watch on the stream. It waits for an etcd that is away. If etcd serves, and does not begin the watch, the stream is
+// of no use: the watch ends then, and is to begin again on another.
 func (s Stream) Watch(key string, options ...clientv3.OpOption) clientv3.WatchChan {
-	return s.client.etcd.Watch(s.ctx, key, options...)
+	ctx, cancel := context.WithCancel(s.ctx)
+	begun := make(chan clientv3.WatchChan, 1)
+	go func() { begun <- s.client.etcd.Watch(ctx, key, options...) }()
+	tick := time.NewTicker(s.client.config.RequestTimeout)
+	defer tick.Stop()
+	for served := false; ; {
+		select {
+		case watch := <-begun:
+			context.AfterFunc(s.ctx, cancel)
+			return watch
+		case <-tick.C:
+		}
+		if served { // and had the time until this tick: to open a stream takes a login
+			break
+		}
+		served = s.client.serves(ctx)
+		tick.Reset(s.client.config.RequestTimeout)
+	}
+	cancel()
+	<-begun
+	ended := make(chan clientv3.WatchResponse)
+	close(ended)
+	return ended
 }
 
 // Leave has nobody join the stream any more.
@@ -54,12 +77,15 @@ func (s Stream) Leave() {
 	}
 }
 
-// AskForLife asks etcd for a sign of life to all watches on the stream, and reports whether it could. Nobody joins them
+// AskForLife asks etcd for a sign of life to all watches on the stream, and reports whether it could: the etcd client takes no
+// request while it opens the stream again, and its caller has other things to see to. Nobody joins them
 // after that: the sign may be of an earlier time than the revision from which a new one watches. Nor does etcd give one
 // while a watch on the stream is to begin at a later revision than there is: they begin at one that they have seen.
 func (s Stream) AskForLife() bool {
 	s.Leave()
-	return s.client.etcd.RequestProgress(s.ctx) == nil
+	ctx, cancel := context.WithTimeout(s.ctx, s.client.config.RequestTimeout)
+	defer cancel()
+	return s.client.etcd.RequestProgress(ctx) == nil
 }
 
 // WatchAlone begins a watch on a stream of its own, which is opened with a new token. It ends if etcd loses its leader.
