@@ -37,9 +37,10 @@
 // etcd went back, as after a restore from a backup, if its cluster id is another, its Raft term or its revision is
 // lower than before, or the newest lease of the view is not found at the revision at which it was seen. Watch makes
 // sure after every reconnect, and when a sign of life that it asked of the stream has not come within a ProbeInterval.
-// If etcd went back, Watch lists anew, and has every lease that this store holds looked at. A view from which most
-// leases went at once, or of an etcd that went back, is delivered with the missing leases until a second complete
-// listing, HoldbackTime later, lacks them too (subnet.Holdback).
+// In the latter case, if etcd has a newer revision, it also reads whether leases have changed: of that the watch should
+// have told, so another begins, on another stream. If etcd went back, Watch lists anew, and has every lease that this
+// store holds looked at. A view from which most leases went at once, or of an etcd that went back, is delivered with the
+// missing leases until a second complete listing, HoldbackTime later, lacks them too (subnet.Holdback).
 //
 // # Writes
 //
@@ -147,7 +148,8 @@
 // compared with what the host published, not by its revision alone. The host looks when it begins, when the lease or
 // the challenge changes, when etcd does not know the etcd lease any more, after a reconnect, when etcd went back, when
 // a watch breaks, and when a sign of life that it asked of the stream has not come within three ProbeIntervals. An
-// unanswered question that it finds is answered.
+// unanswered question that it finds is answered. If the sign of life has not come though etcd has a newer revision than
+// the watches have told of, they begin anew on another stream: else they might not tell of the next question.
 //
 // The etcd lease is renewed when a third of its time has passed. Time counts from before the request that etcd
 // confirmed, by a clock that goes on while the machine is suspended, less a fiftieth for clocks that differ

@@ -160,9 +160,10 @@ func (h *held) ownerKey(ctx context.Context) error {
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
 	silent := false // since a sign of life was asked for on the stream
+	told := revision
 	for {
 		r, ok := clientv3.WatchResponse{}, true
-		due := false
+		due, blind := false, false
 		select {
 		case <-other:
 			return errRewound
@@ -170,7 +171,7 @@ func (h *held) ownerKey(ctx context.Context) error {
 			due = true // with other data, of the same revisions, the watches go on and tell nothing
 		case <-check.C:
 			due = silent || !stream.AskForLife()
-			silent = !due
+			silent, blind = !due, due
 			check.Reset(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 		case err := <-gone:
 			return err
@@ -184,6 +185,9 @@ func (h *held) ownerKey(ctx context.Context) error {
 		}
 		if err := r.Err(); err != nil {
 			return err
+		}
+		if r.Header != nil {
+			told = max(told, r.Header.Revision)
 		}
 		if len(since(revision, r.Events)) == 0 && !due {
 			if r.Header != nil && r.Header.Revision < revision {
@@ -199,6 +203,8 @@ func (h *held) ownerKey(ctx context.Context) error {
 			return err
 		case now < revision:
 			return errRewound
+		case blind && now > told:
+			return errBlind // a question to this host would not be told either
 		}
 		if err := h.recordOwner(ctx); err != nil {
 			return err

@@ -20,6 +20,7 @@ var (
 	errBurst      = errors.New("many leases come at once")
 	errRewound    = errors.New("etcd has other data than before")
 	errSuddenLoss = errors.New("most leases went at once")
+	errBlind      = errors.New("etcd has what the watch does not tell")
 )
 
 // Watch implements subnet.Store. Whatever etcd answers, Watch tries again: what is wrong with credentials or rights is
@@ -40,6 +41,9 @@ func (s *Store) Watch(ctx context.Context, deliver func(subnet.Set)) error {
 		if errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, errRewound) || errors.Is(err, errSuddenLoss) {
 			s.log.Debug("leases are read anew", "err", err)
 			w.relist(err)
+		}
+		if errors.Is(err, errBlind) {
+			s.log.Warn("etcd has changes that its watch does not tell: the watch begins anew")
 		}
 		if time.Since(start) > s.config.ProbeInterval {
 			retry.Reset()
@@ -109,7 +113,10 @@ func (w *watcher) follow(ctx context.Context) error {
 	defer probe.Stop()
 	asked := false // for a sign of life on the stream, which costs etcd next to nothing
 	for {
+		silent := false
 		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		case r, ok := <-events:
 			if !ok {
 				return errWatchEnded
@@ -137,10 +144,15 @@ func (w *watcher) follow(ctx context.Context) error {
 				probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 				continue
 			}
+			silent = true
 		}
 		asked = false
-		if err := w.probe(ctx); err != nil {
+		now, err := w.probe(ctx)
+		if err != nil {
 			return err
+		}
+		if silent && now > w.view.revision && w.blind(ctx) {
+			return errBlind
 		}
 		probe.Reset(backoff.Jitter(w.store.config.ProbeInterval))
 	}
@@ -190,19 +202,27 @@ func (w *watcher) apply(r clientv3.WatchResponse) {
 }
 
 // probe finds out what a watch does not tell: that etcd is away, and that it came back with other data, as after a
-// restore from a backup. A watch from a revision that lies in the future waits for it silently.
-func (w *watcher) probe(ctx context.Context) error {
+// restore from a backup. A watch from a revision that lies in the future waits for it silently. It returns the revision that etcd is at,
+// 0 if etcd does not tell.
+func (w *watcher) probe(ctx context.Context) (int64, error) {
 	r, err := w.store.client.Get(ctx, w.store.layout.config(), clientv3.WithCountOnly())
 	if err != nil {
-		return nil // the watch lasts; the client knows
+		return 0, nil // the watch lasts; the client knows
 	}
 	if !w.view.precedes(momentOf(r.Header)) {
-		return errRewound
+		return 0, errRewound
 	}
 	w.mu.Lock()
 	w.view.term = r.Header.RaftTerm
 	w.mu.Unlock()
-	return w.probeNewest(ctx)
+	return r.Header.Revision, w.probeNewest(ctx)
+}
+
+// blind reports whether etcd serves, and has what a watch that gives no sign of life should have told. Silence alone tells
+// nothing: etcd also keeps it until there is a revision that the watch has not seen, and its proxy always.
+func (w *watcher) blind(ctx context.Context) bool {
+	r, err := w.store.changes(ctx, w.view.revision+1, clientv3.WithKeysOnly())
+	return err == nil && (len(r.Kvs) > 0 || r.Count != int64(w.view.size()))
 }
 
 // probeNewest looks up the newest lease at its revision: a history that was rewound and has grown past the view since
