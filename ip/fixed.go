@@ -1,7 +1,7 @@
 package ip
 
 // Settable returns plan without the settings that cannot be set, and these: those that s or refused says cannot be written, and
-// optional ones that do not exist, as those of IPv6 in a kernel without it.
+// optional ones that do not exist, as those of IPv6 in a kernel without it, or of connection tracking before that is loaded.
 func (s Snapshot) Settable(plan Plan, refused map[string]bool) (settable Plan, unset []Op) {
 	links := map[string]bool{}
 	for _, l := range s.Owned.Links {
@@ -9,7 +9,7 @@ func (s Snapshot) Settable(plan Plan, refused map[string]bool) (settable Plan, u
 	}
 	return without(plan, func(op Op) bool {
 		want, ok := op.New.(Sysctl)
-		vain := ok && (s.Fixed[want.Key] || refused[want.Key] || op.Verb == Add && want.Optional && links[want.Link])
+		vain := ok && (s.Fixed[want.Key] || refused[want.Key] || op.Verb == Add && want.Optional && (want.Link == "" || links[want.Link]))
 		if vain {
 			unset = append(unset, op)
 		}

@@ -77,16 +77,34 @@ func (ns *Namespace) Cookie() (cookie uint64, err error) {
 // Close drops the reference that keeps an unpinned, unused namespace alive.
 func (ns *Namespace) Close() error { return ns.file.Close() }
 
-// Do runs fn inside the namespace, on an OS thread of its own, and returns its
-// error. Sockets and processes made by fn stay in the namespace; goroutines
-// started by fn do not run in it.
+// Do runs fn inside the namespace: on the calling thread if that is in it, else on an OS thread of its own, which takes
+// CAP_SYS_ADMIN. It returns fn's error. Sockets and processes made by fn stay in the namespace; goroutines started by fn
+// do not run in it.
 func (ns *Namespace) Do(fn func() error) error {
+	if done, err := ns.here(fn); done {
+		return err
+	}
 	return onDisposableThread(func() error {
 		if err := unix.Setns(ns.FD(), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 		return fn()
 	})
+}
+
+// here runs fn if the calling thread is in the namespace.
+func (ns *Namespace) here(fn func() error) (done bool, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	current, err := os.Stat(threadNamespace)
+	if err != nil {
+		return false, nil
+	}
+	wanted, err := ns.file.Stat()
+	if err != nil || !os.SameFile(current, wanted) {
+		return false, nil
+	}
+	return true, fn()
 }
 
 // onDisposableThread runs fn on a locked thread, then puts that thread back

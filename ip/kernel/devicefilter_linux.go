@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -19,7 +20,8 @@ const (
 	tcIngress = 0xfffffff2
 	tcEgress  = 0xfffffff3
 
-	tcHeader = 20 // struct tcmsg
+	tcHeader  = 20 // struct tcmsg
+	tcBPFName = 7  // TCA_BPF_NAME (linux/pkt_cls.h)
 )
 
 // queues are the disciplines that links have by themselves and that lose nothing on purpose.
@@ -40,8 +42,11 @@ func (rd *reading) readDeviceFilters(k *Kernel) error {
 		return err
 	}
 	if err := k.inside(func() (err error) {
+		own, ok := k.ownPrograms()
 		for link, name := range rd.filtered {
-			err = errors.Join(err, rd.readTCX(link, name))
+			if ok {
+				err = errors.Join(err, rd.readTCX(link, name, own))
+			}
 		}
 		return err
 	}); err != nil {
@@ -66,6 +71,8 @@ func (rd *reading) addDeviceFilter(link, what, show string) {
 type tcMessage struct {
 	link, parent uint32
 	kind         string
+	name         string // of a program of bpf(2)
+	options      bool
 }
 
 func parseTC(m message) (t tcMessage, ok bool) {
@@ -74,8 +81,16 @@ func parseTC(m message) (t tcMessage, ok bool) {
 	}
 	t.link, t.parent = binary.NativeEndian.Uint32(m.data[4:]), binary.NativeEndian.Uint32(m.data[12:])
 	for typ, value := range attributes(m.data[tcHeader:]) {
-		if typ == unix.TCA_KIND {
+		switch typ {
+		case unix.TCA_KIND:
 			t.kind = text(value)
+		case unix.TCA_OPTIONS:
+			t.options = true
+			for typ, value := range attributes(value) {
+				if typ == tcBPFName && t.kind == "bpf" {
+					t.name = text(value)
+				}
+			}
 		}
 	}
 	return t, true
@@ -103,6 +118,10 @@ func (rd *reading) readTCFilters(s *socket, link uint32, at string, parent uint3
 	binary.NativeEndian.PutUint32(header[12:], parent)
 	filters, err := dump(s, unix.RTM_GETTFILTER, header, parseTC)
 	for _, f := range filters {
+		// Before the filters of one priority the kernel names their kind alone.
+		if !f.options || strings.HasPrefix(f.name, ip.FastPathFilter) {
+			continue
+		}
 		name := rd.filtered[link]
 		rd.addDeviceFilter(name, fmt.Sprintf("the tc filter %s at %s", f.kind, at), fmt.Sprintf("tc -s filter show dev %s %s", ip.ShellWord(name), at))
 	}

@@ -127,6 +127,26 @@ func TestWatchTellsLinksThatMatter(t *testing.T) {
 	}
 }
 
+func sameLook() []cmp.Option {
+	return []cmp.Option{cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})}
+}
+
+func sameLooks(was, is ip.Snapshot, answered, answers []ip.Answer) bool {
+	return cmp.Equal(was, is, sameLook()...) && cmp.Equal(answered, answers, sameLook()...)
+}
+
+// markedLate waits for a notification that need not be there yet.
+func (w world) markedLate(t *testing.T, watch *watcher, before int64) bool {
+	t.Helper()
+	const lateMost = 2 * time.Second
+	for begin := time.Now(); time.Since(begin) < lateMost; {
+		if w.marked(t, watch) > before {
+			return true
+		}
+	}
+	return false
+}
+
 // After whatever other programs do to links, addresses and routes, either a notification has come, or a pass would decide as before.
 func TestWhatIsNotToldChangesNothing(t *testing.T) {
 	for seed := range uint64(4) {
@@ -172,10 +192,16 @@ func TestWhatIsNotToldChangesNothing(t *testing.T) {
 				}
 				silent++
 				is, answers := look(t, w.Other, scope)
-				if d := cmp.Diff(was, is, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+				if !sameLooks(was, is, answered, answers) && w.markedLate(t, watch, before) { // a carrier is seen to come or go by a thread of the kernel's, later
+					notified++
+					look(t, w.Kernel, scope)
+					was, answered = look(t, w.Other, scope)
+					continue
+				}
+				if d := cmp.Diff(was, is, sameLook()...); d != "" {
 					t.Fatalf("ip %s is not told, and a pass would see (-before, +after):\n%s", command, d)
 				}
-				if d := cmp.Diff(answered, answers, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); d != "" {
+				if d := cmp.Diff(answered, answers, sameLook()...); d != "" {
 					t.Fatalf("ip %s is not told, and packets to peers go elsewhere (-before, +after):\n%s", command, d)
 				}
 			}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,6 @@ import (
 // Kernel is one network namespace. Its methods may be called concurrently; Snapshot and Apply take turns.
 type Kernel struct {
 	ns *netns.Namespace
-	id os.FileInfo
 
 	mu     sync.Mutex
 	links  *netlink.Handle
@@ -37,12 +35,10 @@ type Kernel struct {
 	filteredLinks atomic.Pointer[map[uint32]string] // those on which what others hang is read
 	destinations  destinations
 	hostLinks     hostLinks
+	programs      func() map[uint32]bool // Tulle's; nil: bpf(2) may not be called
 }
 
 var _ ip.Kernel = (*Kernel)(nil)
-
-// threadNamespace names the network namespace of the calling thread.
-const threadNamespace = "/proc/thread-self/ns/net"
 
 // Open returns the network namespace of the calling thread, in whatever namespace its methods are called later.
 // It needs CAP_NET_ADMIN, and CAP_SYS_ADMIN only if threads of this process live in other namespaces.
@@ -63,9 +59,6 @@ func open() (_ *Kernel, err error) {
 			k.Close()
 		}
 	}()
-	if k.id, err = os.Stat(threadNamespace); err != nil {
-		return nil, err
-	}
 	if k.ns, err = netns.Current(); err != nil {
 		return nil, err
 	}
@@ -98,21 +91,5 @@ func (k *Kernel) Close() error {
 // and one receives many answers.
 func (k *Kernel) Calls() uint64 { return k.route.calls.Load() }
 
-// inside runs fn on a thread that is in the namespace. Entering it costs CAP_SYS_ADMIN, which a daemon that never
-// leaves its namespace need not have: so it is done only if the thread is elsewhere.
-func (k *Kernel) inside(fn func() error) error {
-	if done, err := k.here(fn); done {
-		return err
-	}
-	return k.ns.Do(fn)
-}
-
-// here runs fn if the calling thread is in the namespace already.
-func (k *Kernel) here(fn func() error) (done bool, err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	if id, err := os.Stat(threadNamespace); err != nil || !os.SameFile(id, k.id) {
-		return false, nil
-	}
-	return true, fn()
-}
+// inside runs fn on a thread that is in the namespace.
+func (k *Kernel) inside(fn func() error) error { return k.ns.Do(fn) }

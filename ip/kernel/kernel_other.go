@@ -40,5 +40,8 @@ func (*Kernel) Lookup(context.Context, []ip.Question) ([]ip.Answer, error) {
 // Watch returns errors.ErrUnsupported.
 func (*Kernel) Watch(context.Context, func(ip.Actor)) error { return errors.ErrUnsupported }
 
+// UseBPF does nothing.
+func (*Kernel) UseBPF(func() map[uint32]bool) {}
+
 // Calls returns 0.
 func (*Kernel) Calls() uint64 { return 0 }
