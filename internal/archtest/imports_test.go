@@ -42,7 +42,8 @@ func layers() []layer {
 		{pkg: "internal/backends", below: []string{"subnet", "subnet/flannel", "backend/..."}},
 		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent", "internal/fabric", "internal/hostfiles"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/netns", "internal/etcdmember", "internal/api"}},
-		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/agent", "internal/etcdmember", "internal/lab", "internal/netns"}},
+		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/agent", "internal/bench/traffic", "internal/etcdmember", "internal/lab", "internal/netns"}},
+		{pkg: "internal/bench/traffic"},
 		{pkg: "cmd", below: []string{"ip/...", "subnet/...", "backend/...", "internal/...", "cni-plugin"}},
 	}
 }
@@ -60,6 +61,13 @@ func gates() []gate {
 		what: []string{"github.com/vishvananda", "github.com/mdlayher", "github.com/google/nftables"},
 		only: []string{"ip/kernel", "internal/bench", "internal/lab"},
 		why:  "the kernel has one door, ip.Kernel; a lab builds the world around a host, which is no host's state",
+	}, {
+		what: []string{"github.com/cilium/ebpf"},
+		only: []string{"ip/kernel/fastpath"},
+		why:  "bpf(2) has one door",
+	}, {
+		what: []string{"github.com/cilium/ebpf/rlimit"},
+		why:  "its init calls bpf(2), which kills a process whose filter of system calls does not know it",
 	}, {
 		what: []string{"go.etcd.io/etcd/server"},
 		only: []string{"internal/etcdmember"},

@@ -25,16 +25,18 @@ func openers() map[string]string {
 		"internal/regularfile": "it is how files are read",
 		"internal/atomicfile":  "it is how files are written",
 
-		"internal/bench":                    "it works in directories of its own making, and is no part of the daemon",
-		"internal/lab":                      "it works in directories of its own making, and is no part of the daemon",
-		"internal/netns":                    "namespaces of this process, and a pin that is made with O_EXCL",
-		"internal/docker/replace.go":        "a draft that is made with O_EXCL, and its directory",
-		"internal/identity/hardware.go":     "sysfs belongs to the kernel",
-		"ip/kernel/actor_linux.go":          "procfs belongs to the kernel",
-		"ip/kernel/sysctl_linux.go":         "procfs belongs to the kernel",
-		"ip/kernel/xtables/socket_linux.go": "procfs belongs to the kernel",
-		"cmd/tulle/config.go":               "the operator names the file in this very command, and it may be a pipe: config set @<(jq ...)",
-		"cmd/tulle/bench_control.go":        "the operator names the file to write in this very command",
+		"internal/bench":                        "it works in directories of its own making, and is no part of the daemon",
+		"internal/lab":                          "it works in directories of its own making, and is no part of the daemon",
+		"internal/netns":                        "namespaces of this process, and a pin that is made with O_EXCL",
+		"internal/docker/replace.go":            "a draft that is made with O_EXCL, and its directory",
+		"internal/identity/hardware.go":         "sysfs belongs to the kernel",
+		"ip/kernel/actor_linux.go":              "procfs belongs to the kernel",
+		"ip/kernel/fastpath/conntrack_linux.go": "procfs belongs to the kernel",
+		"ip/kernel/sysctl_linux.go":             "procfs belongs to the kernel",
+		"ip/kernel/xtables/socket_linux.go":     "procfs belongs to the kernel",
+		"cmd/tulle/config.go":                   "the operator names the file in this very command, and it may be a pipe: config set @<(jq ...)",
+		"cmd/tulle/bench_control.go":            "the operator names the file to write in this very command",
+		"cmd/tulle/bench_path.go":               "the operator names the files to write in this very command",
 	}
 }
 

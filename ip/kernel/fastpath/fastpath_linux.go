@@ -1,0 +1,310 @@
+package fastpath
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tulle/internal/logthrottle"
+	"tulle/internal/netns"
+	"tulle/ip"
+	"tulle/ip/kernel/xtables"
+)
+
+const (
+	defaultLife = time.Second
+	lookEvery   = time.Second // finds what no notification tells
+	readEvery   = 30          // looks between two that read all peers back
+	gather      = 50 * time.Millisecond
+)
+
+// Config is what a FastPath works with.
+type Config struct {
+	Dir  string        // on a bpffs, for pins, which lie below it by network namespace; empty: nothing is pinned, and all ends with the process
+	Life time.Duration // of an admission; zero: a second; negative: none is ever used
+	Log  *slog.Logger
+}
+
+// FastPath keeps the fast path of one network namespace as wanted. Its methods may be called concurrently.
+type FastPath struct {
+	cfg      Config
+	ns       *netns.Namespace
+	objects  *programsObjects
+	programs map[string]program
+	hooks    hooks
+	unkept   string        // why nothing is pinned
+	wake     chan struct{} // holds a value while there may be something to do
+
+	// Of the loop alone.
+	attached map[hook]attachment
+	undone   error // why not all hangs where it should, when that was last compared
+	peers    peerTable
+	ports    int      // of containers that have it
+	notes    []string // where it is not, and why
+	links    map[string]linkFacts
+	failures logthrottle.Throttle
+
+	relevant atomic.Pointer[map[int]bool] // links, by index, on which flows depend; nil: all
+
+	mu     sync.Mutex // of what follows
+	want   ip.FastPath
+	set    programsSetting // but for the life of admissions
+	stale  bool            // what hangs where is to be looked at anew
+	until  time.Time
+	now    uint32 // the epoch
+	raised map[string]uint64
+	state  ip.FastPathState
+}
+
+// Open loads the programs, and finds out by that whether this kernel can have them; the error says what it lacks. It is for the network namespace of the calling
+// thread. Programs of an earlier run go on until Run replaces them, each at once.
+func Open(cfg Config) (*FastPath, error) { return open(cfg, loadPrograms, chooseHooks) }
+
+func open(cfg Config, load loader, choose func(dir string) hooks) (_ *FastPath, err error) {
+	f := &FastPath{
+		cfg: cfg, wake: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	if f.ns, err = netns.Current(); err != nil {
+		return nil, fmt.Errorf("open fast path: %w", err)
+	}
+	dir, err := pinDir(cfg.Dir, f.ns)
+	if err != nil {
+		f.unkept, dir = err.Error(), ""
+	}
+	if err := checkKernel(); err != nil {
+		return nil, fmt.Errorf("open fast path: %w", err)
+	}
+	if f.objects, err = loadObjects(load, dir); err != nil {
+		return nil, fmt.Errorf("open fast path: %w", err)
+	}
+	if f.programs, err = f.objects.loaded(); err != nil {
+		return nil, fmt.Errorf("open fast path: %w", err)
+	}
+	f.hooks = choose(dir)
+	if err := f.objects.Epoch.Lookup(uint32(0), &f.now); err != nil {
+		return nil, fmt.Errorf("open fast path: read epoch: %w", err)
+	}
+	if err := f.peers.open(&f.objects.programsMaps); err != nil {
+		return nil, fmt.Errorf("open fast path: %w", err)
+	}
+	f.state = ip.FastPathState{On: true, Hook: f.hooks.name(), Unkept: f.unkept, Room: flowRoom}
+	if err := f.objects.Settings.Lookup(uint32(0), &f.set); err != nil {
+		return nil, fmt.Errorf("open fast path: read settings: %w", err)
+	}
+	if f.set.Salt == 0 { // else what an earlier run has admitted stays so
+		f.set.Salt = rand.Uint32() | 1
+	}
+	return f, nil
+}
+
+// Close gives back what the process holds. What is pinned goes on.
+func (f *FastPath) Close() error {
+	var errs []error
+	for _, a := range f.attached {
+		errs = append(errs, a.Close())
+	}
+	if f.objects != nil {
+		errs = append(errs, f.objects.Close())
+	}
+	if f.ns != nil {
+		errs = append(errs, f.ns.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Want says what the fast path is to be like from now on.
+func (f *FastPath) Want(w ip.FastPath) {
+	f.mu.Lock()
+	changed := !f.want.Equal(w)
+	f.stale = f.stale || !slices.Equal(f.want.Bridges, w.Bridges) || !slices.Equal(f.want.Uplinks, w.Uplinks)
+	f.want = w
+	f.mu.Unlock()
+	if changed {
+		f.awake()
+	}
+}
+
+func (f *FastPath) awake() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Flush ends all admissions: the next packet of each flow goes through the stack.
+func (f *FastPath) Flush() error { return f.raise("flush") }
+
+// Pause keeps all packets on the plain path for a while; zero ends that.
+func (f *FastPath) Pause(d time.Duration) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.until = time.Now().Add(d)
+	_, err := f.writeSettings()
+	return err
+}
+
+// writeSettings has the programs work by f.set, for as long as there is no pause, and reports whether they did not. f.mu is held.
+func (f *FastPath) writeSettings() (changed bool, err error) {
+	set := f.set
+	set.Life = uint64(max(cmp.Or(f.cfg.Life, defaultLife), 0))
+	if time.Now().Before(f.until) {
+		set.Life = 0
+	}
+	var have programsSetting
+	if err := f.objects.Settings.Lookup(uint32(0), &have); err != nil {
+		return false, fmt.Errorf("read settings: %w", err)
+	}
+	if have == set {
+		return false, nil
+	}
+	if err := f.objects.Settings.Put(uint32(0), set); err != nil {
+		return false, fmt.Errorf("write settings: %w", err)
+	}
+	return true, nil
+}
+
+// raise begins another epoch, for a cause.
+func (f *FastPath) raise(cause string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now++
+	f.raised[cause]++
+	if err := f.objects.Epoch.Put(uint32(0), f.now); err != nil {
+		return fmt.Errorf("end admissions: %w", err)
+	}
+	return nil
+}
+
+// Run keeps programs, peers and settings as wanted until ctx ends, and returns its error. What it cannot make so is in the state.
+func (f *FastPath) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.loop(ctx) })
+	g.Go(func() error { return f.watch(ctx) })
+	g.Go(func() error {
+		// A system without iptables-legacy has no lock to watch, and no such rules.
+		_ = xtables.Watch(ctx, func() { f.note(f.raise("iptables")) })
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	return g.Wait()
+}
+
+// note logs an error that something else will tell about again.
+func (f *FastPath) note(err error) {
+	if err != nil {
+		f.cfg.Log.Warn("fast path failed", "err", err)
+	}
+}
+
+func (f *FastPath) loop(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for looks := 1; ; looks++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			f.look(looks%readEvery == 0)
+			continue
+		case <-f.wake:
+			f.look(looks%readEvery == 0)
+		}
+		select { // let a burst of changes become one look
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(gather):
+		}
+	}
+}
+
+// look compares once, and makes what differs as wanted.
+func (f *FastPath) look(thorough bool) {
+	f.mu.Lock()
+	want, stale := f.want, f.stale
+	f.stale = false
+	f.mu.Unlock()
+
+	if len(want.Uplinks) == 0 { // before the first pass all stays as it is
+		return
+	}
+	f.conclude(f.ns.Do(func() error {
+		// Modules are not asked for each second.
+		again := f.undone != nil && !errors.Is(f.undone, errNoFilters)
+		stale = stale || thorough || again || !f.intact()
+		if stale {
+			f.links = nil
+		}
+		errs := []error{f.sync(want, thorough)}
+		if stale {
+			f.undone = f.attach(want)
+		}
+		if thorough {
+			errs = append(errs, f.countFlows())
+		}
+		return errors.Join(append(errs, f.undone)...)
+	}))
+}
+
+// sync makes maps as wanted.
+func (f *FastPath) sync(want ip.FastPath, thorough bool) error {
+	links, err := f.linksOf(want)
+	if err != nil {
+		return err
+	}
+	excluded, err := f.peers.sync(want, links, thorough)
+	if err != nil {
+		return err
+	}
+	set := settingsOf(want, f.set.Salt)
+	if set.Tcp = 1; conntrackIsStrict() {
+		set.Tcp = 0
+	}
+	var epoch uint32
+	if err := f.objects.Epoch.Lookup(uint32(0), &epoch); err != nil {
+		return fmt.Errorf("read epoch: %w", err)
+	}
+	f.mu.Lock()
+	f.set = set
+	changed, err := f.writeSettings()
+	changed = changed || excluded || epoch != f.now
+	f.mu.Unlock()
+	if err == nil && changed {
+		err = f.raise("settings")
+	}
+	return err
+}
+
+func (f *FastPath) conclude(err error) {
+	partly := f.notes
+	if f.set.Tcp == 0 && f.set.SubnetCount > 0 {
+		partly = append(slices.Clip(partly), "TCP stays on the plain path: net.netfilter.nf_conntrack_tcp_be_liberal is 0")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state.On, f.state.Reason, f.state.Partly, f.state.Ports, f.state.Failed = true, "", strings.Join(partly, "; "), f.ports, ""
+	if errors.Is(err, errNoFilters) && len(f.attached) == 0 { // until somebody loads them
+		f.state.On, f.state.Reason, f.state.Partly, f.state.Ports = false, errNoFilters.Error(), "", 0
+		return
+	}
+	if err != nil {
+		f.state.Failed = err.Error()
+		if f.failures.Due(err.Error(), logthrottle.Lasting) {
+			f.cfg.Log.Warn("fast path is not as wanted", "err", err)
+		}
+	}
+}

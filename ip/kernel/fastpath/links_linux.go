@@ -1,0 +1,201 @@
+package fastpath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tulle/ip"
+)
+
+// attach hangs the programs on the uplinks and on the ports of containers, and takes them away from all else.
+func (f *FastPath) attach(want ip.FastPath) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	qdiscs, err := readQdiscs()
+	if err != nil {
+		return err
+	}
+	bridges := map[int]bool{}
+	for _, l := range links {
+		if slices.Contains(want.Bridges, l.Attrs().Name) {
+			bridges[l.Attrs().Index] = true
+		}
+	}
+	wanted, relevant := map[hook]string{}, map[int]bool{}
+	for _, facts := range f.links {
+		relevant[int(facts.index)] = true
+	}
+	var notes []string
+	var errs []error
+	ports := 0
+	for _, l := range links {
+		a := l.Attrs()
+		index := uint32(a.Index)
+		uplink := slices.Contains(want.Uplinks, a.Name)
+		if uplink || bridges[a.Index] || bridges[a.MasterIndex] {
+			relevant[a.Index] = true
+		}
+		if !uplink && (l.Type() != "veth" || !bridges[a.MasterIndex] || a.NetNsID < 0) { // what has no other end in a namespace of its own cannot be handed packets
+			continue
+		}
+		what, err := f.hooks.others(index, qdiscs.filtered[a.Index])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look at %s: %w", a.Name, err))
+		}
+		if uplink {
+			if what != "" {
+				notes = append(notes, fmt.Sprintf("%s has %s of another program, which may keep flows from being seen", a.Name, what))
+			}
+			for _, p := range uplinkPrograms() {
+				wanted[hook{index, p}] = a.Name
+			}
+			continue
+		}
+		if what == "" {
+			what = qdiscs.shaper[a.Index]
+		}
+		if what != "" {
+			notes = append(notes, fmt.Sprintf("%s stays on the plain path: it has %s of another program", a.Name, what))
+			continue
+		}
+		ports++
+		for _, p := range portPrograms() {
+			wanted[hook{index, p}] = a.Name
+		}
+	}
+	f.relevant.Store(&relevant)
+	errs = append(errs, f.detachUnwanted(wanted)...)
+	for _, h := range slices.SortedFunc(maps.Keys(wanted), compareHooks) {
+		p := f.programs[h.program]
+		if have := f.attached[h]; have != nil {
+			if have.intact(h, p) {
+				continue
+			}
+			errs = append(errs, have.Close())
+			delete(f.attached, h)
+		}
+		now, err := f.hooks.attach(h, p)
+		if err == nil {
+			f.attached[h] = now
+		} else if !isGone(err) { // a container that has ended since
+			errs = append(errs, fmt.Errorf("attach %s to %s: %w", h.program, wanted[h], err))
+		}
+	}
+	errs = append(errs, f.hooks.forget(func(h hook) bool { return wanted[h] != "" }))
+	slices.Sort(notes)
+	f.ports, f.notes = ports, notes
+	return errors.Join(errs...)
+}
+
+func (f *FastPath) detachUnwanted(wanted map[hook]string) (errs []error) {
+	for h, a := range f.attached {
+		if wanted[h] == "" {
+			errs = append(errs, a.detach())
+			delete(f.attached, h)
+		}
+	}
+	return errs
+}
+
+// intact reports whether all that hangs somewhere still does.
+func (f *FastPath) intact() bool {
+	if f.hooks.notifies() {
+		return true
+	}
+	for h, a := range f.attached {
+		if !a.intact(h, f.programs[h.program]) {
+			return false
+		}
+	}
+	return true
+}
+
+func compareHooks(a, b hook) int {
+	if a.link != b.link {
+		return int(a.link) - int(b.link)
+	}
+	switch {
+	case a.program < b.program:
+		return -1
+	case a.program > b.program:
+		return 1
+	}
+	return 0
+}
+
+// qdiscs are the queueing disciplines that links of containers do not have by themselves.
+type qdiscs struct {
+	filtered map[int]string // the kind of the one that takes filters, by index of the link
+	shaper   map[int]string // what packets that went past it would miss
+}
+
+func readQdiscs() (qdiscs, error) {
+	q := qdiscs{map[int]string{}, map[int]string{}}
+	all, err := netlink.QdiscList(nil)
+	if err != nil {
+		return q, fmt.Errorf("list queueing disciplines: %w", err)
+	}
+	for _, one := range all {
+		a := one.Attrs()
+		switch {
+		case one.Type() == "noqueue":
+		case one.Type() == clsactName || one.Type() == ingressName:
+			q.filtered[a.LinkIndex] = one.Type()
+		case a.Parent == netlink.HANDLE_ROOT:
+			q.shaper[a.LinkIndex] = "the queueing discipline " + one.Type()
+		}
+	}
+	return q, nil
+}
+
+// linkFacts is what programs know of a link.
+type linkFacts struct {
+	index uint32
+	mtu   int // bytes
+
+	device ip.FastDevice // zero: it is none of Tulle's
+}
+
+// linksOf returns the links that packets to peers leave by. They are looked up anew once f.links is gone.
+func (f *FastPath) linksOf(want ip.FastPath) (map[string]linkFacts, error) {
+	all := map[string]linkFacts{}
+	last := ""
+	for i := range want.Peers {
+		name := want.Peers[i].Link
+		if name == last {
+			continue
+		}
+		last = name
+		if _, known := all[name]; known {
+			continue
+		}
+		facts, known := f.links[name]
+		if !known {
+			i, err := net.InterfaceByName(name)
+			if err != nil {
+				return nil, fmt.Errorf("look up %s: %w", name, err)
+			}
+			facts = linkFacts{index: uint32(i.Index), mtu: i.MTU}
+		}
+		facts.device = ip.FastDevice{}
+		for _, d := range want.Devices {
+			if d.Name == name {
+				facts.device, facts.mtu = d, min(facts.mtu, d.MTU)
+			}
+		}
+		all[name] = facts
+	}
+	f.links = all
+	return all, nil
+}
+
+// isGone reports whether a link went away meanwhile.
+func isGone(err error) bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) }

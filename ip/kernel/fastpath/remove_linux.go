@@ -1,0 +1,87 @@
+package fastpath
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"tulle/internal/netns"
+)
+
+// Remove takes away what an earlier run has left in the network namespace of the calling thread: programs, and pins below dir. Where there is nothing it does nothing.
+func Remove(dir string) error {
+	if dir == "" { // nothing is pinned, and the working directory is nobody's to tidy up
+		return removeFilters()
+	}
+	ns, err := netns.Current()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	own, err := dirOf(dir, ns)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(removeFilters(), os.RemoveAll(own)) // links go with their pins
+	if entries, readErr := os.ReadDir(dir); readErr == nil && len(entries) == 0 {
+		if failed := remove(dir); !errors.Is(failed, unix.EBUSY) { // the bpffs may be mounted there
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
+}
+
+// Left reports whether there is something that Remove would take away.
+func Left(dir string) (bool, error) {
+	ns, err := netns.Current()
+	if err != nil {
+		return false, err
+	}
+	defer ns.Close()
+	own, err := dirOf(dir, ns)
+	if err != nil {
+		return false, err
+	}
+	if _, err := os.Lstat(own); err == nil {
+		return true, nil
+	}
+	return filtersLeft()
+}
+
+// sweep takes away the pins of namespaces that are gone: none of their links hangs anywhere.
+func sweep(base, own string) {
+	entries, err := os.ReadDir(base)
+	if err != nil {
+		return // what stays takes memory and does nothing
+	}
+	for _, e := range entries {
+		dir := filepath.Join(base, e.Name())
+		if _, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && dir != own && isSevered(dir) {
+			_ = os.RemoveAll(dir)
+		}
+	}
+}
+
+// isSevered reports whether links are pinned there, and none of them hangs anywhere.
+func isSevered(dir string) bool {
+	pins, err := filepath.Glob(filepath.Join(dir, linkPrefix+"*"))
+	if err != nil || len(pins) == 0 {
+		return false
+	}
+	for _, pin := range pins {
+		l, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			return false
+		}
+		info, err := l.Info()
+		l.Close()
+		if err != nil || info.TCX() == nil || info.TCX().Ifindex != 0 {
+			return false
+		}
+	}
+	return true
+}

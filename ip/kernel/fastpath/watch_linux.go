@@ -1,0 +1,304 @@
+package fastpath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Causes of another epoch, beside those of the loop.
+const (
+	causeRules    = "nftables"
+	causeLinks    = "links"
+	causeNeighbor = "neighbours"
+	causeOverflow = "overflow" // notifications were lost
+)
+
+// watch raises the epoch whenever something has changed that decides what becomes of packets, and has the loop look at links that came or went.
+func (f *FastPath) watch(ctx context.Context) error {
+	for {
+		err := f.watchOnce(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		f.note(err)
+		f.note(f.raise(causeOverflow))
+		f.relook()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+// relook has the loop compare what hangs where.
+func (f *FastPath) relook() {
+	f.mu.Lock()
+	f.stale = true
+	f.mu.Unlock()
+	f.awake()
+}
+
+func (f *FastPath) watchOnce(ctx context.Context) error {
+	var routes, rules *socket
+	err := f.ns.Do(func() (err error) {
+		if routes, err = subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC); err != nil {
+			return err
+		}
+		rules, err = subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+		if errors.Is(err, unix.EPROTONOSUPPORT) { // a kernel without nf_tables
+			return nil
+		}
+		return err
+	})
+	for _, s := range []*socket{routes, rules} {
+		if s != nil {
+			defer s.file.Close()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("watch for changes: %w", err)
+	}
+	w := newWatcher(f)
+	if err := f.ns.Do(w.fill); err != nil {
+		return fmt.Errorf("watch for changes: %w", err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return f.receive(ctx, routes, w.changed) })
+	if rules != nil {
+		g.Go(func() error {
+			return f.receive(ctx, rules, func(m []byte, typ uint16) (string, error) {
+				if typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+					return causeRules, nil
+				}
+				return "", nil
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// socket is a subscription to notifications. It is read by the runtime's poller, so that waiting takes no thread and wakes nobody.
+type socket struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+func subscribe(protocol int, groups ...int) (_ *socket, err error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{file: os.NewFile(uintptr(fd), "netlink")}
+	defer func() {
+		if err != nil {
+			s.file.Close()
+		}
+	}()
+	if s.raw, err = s.file.SyscallConn(); err != nil {
+		return nil, err
+	}
+	const room = 4 << 20                                                   // bytes
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) // without it notifications are lost sooner, which counts as a change
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, err
+	}
+	for _, group := range groups {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// read returns the messages of one datagram.
+func (s *socket) read(buf []byte) (messages []syscall.NetlinkMessage, err error) {
+	var n int
+	readErr := s.raw.Read(func(fd uintptr) bool {
+		n, _, err = unix.Recvfrom(int(fd), buf, 0)
+		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+	})
+	if err := errors.Join(readErr, err); err != nil {
+		return nil, err
+	}
+	return syscall.ParseNetlinkMessage(buf[:n])
+}
+
+// most is the size of the largest datagram, in bytes.
+const most = 64 << 10
+
+// receive reads notifications, and raises the epoch for causes that changed names.
+func (f *FastPath) receive(ctx context.Context, s *socket, changed func(m []byte, typ uint16) (string, error)) error {
+	defer context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, most)
+	for {
+		messages, err := s.read(buf)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil: // ENOBUFS: some are lost
+			return err
+		}
+		var cause string
+		for _, m := range messages {
+			why, err := changed(m.Data, m.Header.Type)
+			if err != nil {
+				return err
+			}
+			if why != "" {
+				cause = why
+			}
+		}
+		if cause != "" {
+			f.note(f.raise(cause))
+		}
+	}
+}
+
+// watcher knows what was, so that news of what is as it was does not count: neighbours are confirmed all day.
+type watcher struct {
+	f         *FastPath
+	links     map[int]watched
+	neighbors map[neighbor]string
+	entries   map[entry]int // of bridges: the port by MAC
+}
+
+// watched is what of a link flows depend on.
+type watched struct {
+	up     bool
+	master int
+	mtu    int
+	mac    string
+}
+
+type neighbor struct {
+	link int
+	ip   string
+}
+
+type entry struct {
+	master int
+	vlan   int
+	mac    string
+}
+
+func newWatcher(f *FastPath) *watcher {
+	return &watcher{f: f, links: map[int]watched{}, neighbors: map[neighbor]string{}, entries: map[entry]int{}}
+}
+
+// fill reads what there is.
+func (w *watcher) fill() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		w.links[l.Attrs().Index] = watchedOf(l)
+	}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		all, err := netlink.NeighList(0, family)
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			w.neighbor(&all[i], false)
+		}
+	}
+	return nil
+}
+
+func watchedOf(l netlink.Link) watched {
+	a := l.Attrs()
+	return watched{a.Flags&net.FlagUp != 0, a.MasterIndex, a.MTU, string(a.HardwareAddr)}
+}
+
+// changed returns for what cause the epoch is to be raised; empty: none.
+func (w *watcher) changed(m []byte, typ uint16) (string, error) {
+	switch typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		return w.link(m, typ == unix.RTM_DELLINK)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		n, err := netlink.NeighDeserialize(m)
+		if err != nil {
+			return "", err
+		}
+		if w.neighbor(n, typ == unix.RTM_DELNEIGH) && w.matters(n.LinkIndex) {
+			return causeNeighbor, nil
+		}
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
+		w.f.relook()
+		return causeLinks, nil
+	}
+	return "", nil
+}
+
+func (w *watcher) link(m []byte, gone bool) (string, error) {
+	const header = unix.SizeofIfInfomsg
+	if len(m) < header {
+		return "", nil
+	}
+	l, err := netlink.LinkDeserialize(nil, m)
+	if err != nil {
+		return "", err
+	}
+	index, now := l.Attrs().Index, watchedOf(l)
+	before, known := w.links[index]
+	bridge := m[0] == unix.AF_BRIDGE // a port joins or leaves
+	switch {
+	case gone && !bridge:
+		delete(w.links, index)
+		// Another link may get its number.
+		if err := w.f.objects.Stations.Delete(uint32(index)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return "", fmt.Errorf("forget a container's MAC: %w", err)
+		}
+	case bridge:
+	case known && before == now:
+		return "", nil
+	default:
+		w.links[index] = now
+	}
+	w.f.relook()
+	if !known || !w.matters(index) {
+		return "", nil // no flow has used it
+	}
+	return causeLinks, nil
+}
+
+// matters reports whether flows depend on a link.
+func (w *watcher) matters(link int) bool {
+	relevant := w.f.relevant.Load()
+	return relevant == nil || (*relevant)[link]
+}
+
+// neighbor takes in what is known of a neighbour, or of a forwarding entry of a bridge, and reports whether flows may have gone by something else.
+func (w *watcher) neighbor(n *netlink.Neigh, gone bool) bool {
+	if n.Family == unix.AF_BRIDGE {
+		e := entry{n.MasterIndex, n.Vlan, string(n.HardwareAddr)}
+		before, known := w.entries[e]
+		if gone {
+			delete(w.entries, e)
+			return known && before == n.LinkIndex
+		}
+		w.entries[e] = n.LinkIndex
+		return known && before != n.LinkIndex
+	}
+	k := neighbor{n.LinkIndex, string(n.IP)}
+	before, known := w.neighbors[k]
+	const unresolved = netlink.NUD_INCOMPLETE | netlink.NUD_FAILED
+	if gone || n.State&unresolved != 0 || len(n.HardwareAddr) == 0 {
+		delete(w.neighbors, k)
+		return known
+	}
+	w.neighbors[k] = string(n.HardwareAddr)
+	return known && before != string(n.HardwareAddr)
+}
