@@ -35,6 +35,10 @@ type Config struct {
 	RunDir   string          // does not
 	Networks []fabric.Config // of which Host, Uplink, Log and StateDir are set by New; they differ in their names
 
+	FastPath         FastPath // may be nil
+	FastPathOff      string   // why there is none, for the status
+	FastPathRequired bool     // without one something is wrong
+
 	Calls   func() uint64 // system calls that the kernel has taken so far; may be nil
 	Changed func(Status)  // called after every pass; may be nil
 	Beat    func()        // called every few seconds while the loop lives; may be nil
@@ -55,6 +59,7 @@ type Agent struct {
 	work     Work
 	contests contests
 	drops    tally
+	fast     *fastPath
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
@@ -64,7 +69,7 @@ type Agent struct {
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)},
-		journal: journal{log: cfg.Log, throttle: logthrottle.Throttle{}}, contests: contests{}, drops: tally{}, born: time.Now(),
+		journal: journal{log: cfg.Log, throttle: logthrottle.Throttle{}}, contests: contests{}, drops: tally{}, fast: newFastPath(cfg), born: time.Now(),
 	}
 	first := Status{Node: cfg.Host.Node, Reason: "starting"}
 	var names []string
@@ -132,6 +137,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	run("watch the kernel", a.watchKernel)
 	run("write the wanted state", a.wanted.Run)
+	if a.cfg.FastPath != nil {
+		run("keep the fast path", a.fast.run)
+	}
 	run("reconcile", a.loop)
 	if err := g.Wait(); ctx.Err() == nil {
 		return err

@@ -43,6 +43,7 @@ func (a *Agent) incrementalPass(ctx context.Context) (ok bool) {
 		a.wanted.Set(i, change.Scope(), want)
 		all = change.Ask(ctx, a.cfg.Kernel) && ok && all
 	}
+	a.offerFastPath()
 	a.work.Incremental++
 	st.Work = a.work
 	a.publish(st)

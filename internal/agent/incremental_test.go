@@ -48,7 +48,9 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 				w.putPeer(sameMAC[0], "172.30.0.244", "02:00:00:00:03:00", backend)
 				w.putPeer(sameMAC[1], "172.30.0.245", "02:00:00:00:03:00", backend)
 				w.putLease("subnets/10.5.64.0-24", flannelLease("172.30.0.246", "02:00:00:00:02:46"), backend) // in dual networks it lacks a family
+				path := &memoryPath{}
 				h.change = func(cfg *Config) {
+					path.give(cfg)
 					cfg.Networks[0].Options.PeerFilter, cfg.Networks[0].Options.SourceCheck = name != "open", name != "unchecked"
 				}
 				w.start()
@@ -66,7 +68,10 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					if d := h.drift(); len(d) > 0 {
 						t.Fatalf("step %d: it wants %s, and has not done so", step, d[0])
 					}
-					before, last := h.agent.work.Changes, h.agent.Status()
+					before, last, fast := h.agent.work.Changes, h.agent.Status(), path.wanted()
+					if fast == nil || !slices.Equal(fast.Peers, wholeFastPath(t, h).Peers) {
+						t.Fatalf("step %d: the fast path lacks peers, or has others: %v, want %v", step, fast, wholeFastPath(t, h))
+					}
 					h.agent.inbox.Wake()
 					<-time.After(3 * time.Second)
 					synctest.Wait()

@@ -30,6 +30,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	}
 	changed, err := a.reconcile(ctx, passes, &st)
 	a.wanted.Update()
+	a.offerFastPath()
 	for _, p := range passes {
 		p.End(err)
 		st.Networks = append(st.Networks, p.Status)

@@ -19,6 +19,7 @@ type Status struct {
 	Node     string          `json:"node"`
 	Networks []fabric.Status `json:"networks"` // of the host, always the same
 	Uplink   *UplinkStatus   `json:"uplink,omitempty"`
+	FastPath *FastPathStatus `json:"fastPath,omitempty"`
 	Dropped                  // packets
 	Troubles trouble.List    `json:"troubles"`           // all that is wrong
 	Violated uint64          `json:"violated,omitempty"` // how often something was that should never be, since the start: trouble.Fault
@@ -97,9 +98,11 @@ func (a *Agent) Status() Status {
 func (a *Agent) Summary() Status {
 	st := a.status.get()
 	st.Networks = slices.Clone(st.Networks)
-	for _, code := range fabric.MomentaryCodes() {
+	for _, code := range slices.Concat(fabric.MomentaryCodes(), fastPathCodes()) {
 		st.Troubles = st.Troubles.Without(code)
 	}
+	st.FastPath = a.fast.status()
+	st.Troubles = st.Troubles.With(a.fast.troubles(st.FastPath)...)
 	changed := false
 	for i, f := range a.fabrics {
 		now, troubles := f.Now(st.Networks[i])

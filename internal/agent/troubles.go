@@ -32,6 +32,7 @@ func (a *Agent) sumUp(st *Status, err error) {
 		key, _, _ := strings.Cut(text, " ")
 		list.Add(trouble.New(trouble.SettingAdvised, key, text))
 	}
+	list.Add(a.fast.troubles(a.fast.status())...)
 	if a.cfg.NewNode {
 		list.Add(trouble.New(trouble.NodeRandom, a.cfg.Host.Node, a.randomNode()))
 	}

@@ -327,6 +327,9 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(_ *world, h *node) { h.kernel.Refuse(nil) },
 		},
+		trouble.FastPathUnavailable: fastPathTrouble(ip.FastPathState{Reason: "this kernel has no tcx"}),
+		trouble.FastPathUnkept:      fastPathTrouble(ip.FastPathState{On: true, Unkept: "there is no bpf filesystem at /sys/fs/bpf"}),
+		trouble.FastPathFailed:      fastPathTrouble(ip.FastPathState{On: true, Failed: "attach to vethA: no space left on device"}),
 		trouble.NetworkOverlaps: {
 			cause: func(_ *world, h *node) { h.lan("10.5.200.7/24") },
 			cure:  func(_ *world, h *node) { h.kernel.RemoveInterface("eth1") },

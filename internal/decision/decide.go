@@ -30,6 +30,9 @@ type Options struct {
 	IPMasq      bool // masquerade what leaves the network
 	PeerFilter  bool // drop tunnelled packets that come from no peer, or are not made by this host
 	SourceCheck bool // drop packets whose source is not of the subnet that they come from
+	FastPath    bool // the host has a fast path: what that needs of the kernel is wanted
+
+	FastPathExclude []netip.Prefix // whose packets never take it
 }
 
 // Decision is what is wanted, and what is in its way.

@@ -8,12 +8,20 @@ import (
 )
 
 // Settings are those to read of a host.
-func Settings(n subnet.Network) []ip.Sysctl {
-	var s []ip.Sysctl
+func Settings(n subnet.Network, o Options) []ip.Sysctl {
+	s := hostSettings(o)
 	for _, f := range n.Families() {
 		s = append(s, ip.ForwardingSetting(f), onEachLink(f))
 	}
 	return s
+}
+
+// hostSettings are those of the host that no family needs.
+func hostSettings(o Options) []ip.Sysctl {
+	if o.FastPath {
+		return []ip.Sysctl{beLiberal()}
+	}
+	return nil
 }
 
 // onEachLink is what matters on single links: IPv4 forwards what comes in by a link only if that link says so, while IPv6 asks for all of them alone,
@@ -32,7 +40,7 @@ const acceptAlways = "2"
 
 // settings are those that are wanted of the host, beside the backend's.
 func settings(in Inputs) []ip.Sysctl {
-	var s []ip.Sysctl
+	s := hostSettings(in.Options)
 	for _, f := range in.Network.Families() {
 		s = append(s, ip.ForwardingSetting(f))
 		want := onEachLink(f)

@@ -97,6 +97,7 @@ type Fabric struct {
 	heldOnce     bool         // a lease has been held in this run
 	applied      bool         // the kernel has been made right once
 	wanted       ip.State     // what the last pass wanted
+	fastPath     *ip.FastPath // what that is for the fast path; nil before there is any
 	baseline     *baseline    // nil: only a full pass will do
 	lastBaseline *baseline    // that a full pass began with
 	fullOnly     *FullOnly    // why the last full pass left no baseline; nil: it left one

@@ -44,7 +44,7 @@ func (f *Fabric) readScope(v *facts) ip.Scope {
 	// A disk that is full or read-only must not keep this host from following the others.
 	v.unrecorded = trouble.Wrap(trouble.FileUnwritable, f.cfg.StateDir, f.record.Extend(scope))
 	scope = scope.Join(f.record.Record().Scope())
-	scope.Sysctls = append(scope.Sysctls, decision.Settings(*f.network)...)
+	scope.Sysctls = append(scope.Sysctls, decision.Settings(*f.network, f.cfg.Options)...)
 	return scope
 }
 

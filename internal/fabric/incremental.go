@@ -145,6 +145,7 @@ func (c *Change) Scope() ip.Scope { return c.baseline.facts.scope }
 func (c *Change) Applied(st *Status) (want ip.State, ok bool) {
 	f, b := c.fabric, c.baseline
 	b.want.Exchange(c.Former, c.Want)
+	f.exchangeFastPath(c.Former, c.Want)
 	b.peers = exchange(b.peers, c.diff.removed, routedPeers(c.diff.added, c.Want))
 	b.set = c.set
 	b.setPaths(c.diff, c.paths)

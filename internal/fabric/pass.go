@@ -38,6 +38,7 @@ type decided struct {
 	usable   []*subnet.Lease
 	refused  []subnet.Problem
 	problems []subnet.Problem // leases that are refused or not served
+	fast     ip.FastPath      // without its peers
 }
 
 // Begin takes in the newest view of the store and its configuration.
@@ -146,6 +147,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	if !v.unchanged {
 		f.wanted = p.Want
 	}
+	f.wantFastPath(p.fast, p.Want, v.unchanged)
 	p.Status.peers = f.routedPeers(*v, p.decided)
 	p.Status.PeerCount = len(p.Status.peers)
 	p.Status.Leases = LeaseCounts{Refused: len(keysOf(p.refused)), Unserved: len(keysOf(p.Unserved)), HeldBack: heldBack(p.set.Leases)}
@@ -230,6 +232,9 @@ func (f *Fabric) decide(v facts) decided {
 	in.Leases, in.Usable, in.Kernel = v.set.Leases, usable, v.snap
 	d := decided{Decision: decision.Decide(in), usable: usable, refused: refused}
 	d.problems = slices.Concat(refused, d.Unserved)
+	if in.Options.FastPath {
+		d.fast = decision.FastLinks(in, d.Want)
+	}
 	return d
 }
 

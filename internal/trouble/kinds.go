@@ -46,6 +46,10 @@ const (
 	SettingRefused Code = "setting.refused"
 	SettingAdvised Code = "setting.advised"
 
+	FastPathUnavailable Code = "fastpath.unavailable"
+	FastPathUnkept      Code = "fastpath.unkept"
+	FastPathFailed      Code = "fastpath.failed"
+
 	BridgeStale     Code = "bridge.stale"
 	NetworkOverlaps Code = "network.overlaps"
 	BridgeShared    Code = "bridge.shared"
@@ -116,6 +120,10 @@ var kinds = []Kind{
 
 	{SettingRefused, Error, "A setting without which nothing is forwarded cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
 	{SettingAdvised, Advice, "A setting that would help cannot be written here.", "Set it on the host, or mount /proc/sys writable."},
+
+	{FastPathUnavailable, Warning, "The fast path is off, and --fast-path=on wants it. Packets take the plain path.", "See what the text lacks, or start tulled with --fast-path=auto."},
+	{FastPathUnkept, Advice, "The fast path cannot be left to the kernel: while tulled is stopped, packets take the plain path.", "Mount a bpf filesystem at /sys/fs/bpf (mount -t bpf bpf /sys/fs/bpf), or name a directory on one with --bpf-dir."},
+	{FastPathFailed, Warning, "Something of the fast path could not be made as wanted. Packets that lack it take the plain path.", "See the error; tulled tries again."},
 
 	{NetworkOverlaps, Warning, "A network that this host is in shares addresses with the containers' network.", "Give the network other addresses, or keep leases apart from there with SubnetMin and SubnetMax. New leases of this host stay out of there by themselves."},
 	{BridgeStale, Warning, "A bridge hands out addresses of a subnet that this host does not have.", "Move it with the command in the text."},
