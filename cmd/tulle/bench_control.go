@@ -32,8 +32,8 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command, _ []string) error {
 			var base lab.Config
-			flags := labFlags{family: family, tulled: tulled}
-			for _, set := range []func(*lab.Config) error{flags.setFamilies, flags.setPrograms} {
+			flags := labFlags{family: family, tulled: tulled, fastPath: config.FastPath}
+			for _, set := range []func(*lab.Config) error{flags.setFamilies, flags.setPrograms, flags.checkFastPath} {
 				if err := set(&base); err != nil {
 					return usageError(err)
 				}
@@ -61,7 +61,7 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 					return err
 				}
 			}
-			report, err := bench.NewReport(os.Args[1:], version, results, nil)
+			report, err := bench.NewReport(os.Args[1:], version, bench.Report{Control: results})
 			if err != nil {
 				return err
 			}
@@ -85,6 +85,7 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 	flags.IntVar(&config.VethChurn, "veth-churn", 0, "how many veth pairs another program makes and deletes per second, for as long as --idle")
 	flags.IntVar(&config.ForeignRules, "foreign-rules", 0, "how many rules another program has in nftables")
 	flags.IntVar(&config.OddLeases, "odd-leases", 0, "how many leases there are besides, with half a subnet each")
+	flags.StringVar(&config.FastPath, "fast-path", "auto", "auto, on or off, for tulled")
 	flags.StringVar(&tulled, "tulled", "", "path of tulled (default: beside this program)")
 	flags.StringVar(&plot, "plot", "", "draw cost against the number of peers into an SVG `file`")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")

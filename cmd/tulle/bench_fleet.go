@@ -35,7 +35,7 @@ minute, learn of one change, and outlive a restart of etcd.`,
 			if err != nil {
 				return err
 			}
-			report, err := bench.NewReport(os.Args[1:], version, nil, []bench.Fleet{result})
+			report, err := bench.NewReport(os.Args[1:], version, bench.Report{Fleet: []bench.Fleet{result}})
 			if err != nil {
 				return err
 			}

@@ -18,10 +18,11 @@ import (
 	"tulle/internal/settings"
 	"tulle/ip"
 	"tulle/ip/kernel"
+	"tulle/ip/kernel/fastpath"
 )
 
 // cleanupPaths are where tulled keeps its files.
-type cleanupPaths struct{ runDir, stateDir, subnetFile string }
+type cleanupPaths struct{ runDir, stateDir, subnetFile, bpfDir string }
 
 func newCleanupCommand() *cobra.Command {
 	var paths cleanupPaths
@@ -29,7 +30,7 @@ func newCleanupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove exactly what Tulle owns on this host",
-		Long: `Remove Tulle's devices, routes, neighbours, rules and files from this host, and the bridge that came with its CNI containers
+		Long: `Remove Tulle's programs, devices, routes, neighbours, rules and files from this host, and the bridge that came with its CNI containers
 once they are gone. tulled must be stopped. Other bridges with addresses of the network, such as docker0, stay and are named.
 The lease stays in the store until it expires: end it at once with tulle leases release.
 Forwarding (ip_forward) stays on, since others may depend on it.`,
@@ -53,6 +54,7 @@ Forwarding (ip_forward) stays on, since others may depend on it.`,
 	settings.RunDir().Define(flags, &paths.runDir)
 	settings.StateDir().Define(flags, &paths.stateDir)
 	settings.SubnetFile().Define(flags, &paths.subnetFile)
+	settings.BPFDir().Define(flags, &paths.bpfDir)
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be removed and leave it")
 	return cmd
 }
@@ -99,7 +101,17 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	}
 	plan = ip.Diff(snap.Owned, ip.State{})
 	if dryRun {
+		left, err := fastpath.Left(paths.bpfDir)
+		if err != nil {
+			return nil, kept, fmt.Errorf("look for the fast path: %w", err)
+		}
+		if left {
+			kept = append(kept, "# the fast path's programs would be removed")
+		}
 		return plan, kept, nil
+	}
+	if err := fastpath.Remove(paths.bpfDir); err != nil {
+		return nil, kept, fmt.Errorf("remove the fast path: %w", err)
 	}
 	if err := k.Apply(ctx, plan); err != nil {
 		return plan, kept, err

@@ -48,6 +48,7 @@ type labFlags struct {
 	family                     string
 	network, ipv6Network       string
 	tulled                     string
+	fastPath                   string
 }
 
 func (f *labFlags) register(cmd *cobra.Command) {
@@ -62,10 +63,12 @@ func (f *labFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.family, "family", "dual", "ipv4, ipv6 or dual, for hosts and containers")
 	flags.StringVar(&f.network, "network", "", "IPv4 network of all containers (default: the lab's)")
 	flags.StringVar(&f.ipv6Network, "ipv6-network", "", "IPv6 network of all containers (default: the lab's)")
+	flags.StringVar(&f.fastPath, "fast-path", "auto", "auto, on or off: whether packets may skip the IP stack while netfilter lets their flow through")
 	flags.StringVar(&f.tulled, "tulled", "", "path of tulled (default: beside this program)")
 	for name, values := range map[string][]string{
-		"backend": {"vxlan", "ipip", "host-gw", "alloc"},
-		"family":  {"ipv4", "ipv6", "dual"},
+		"backend":   {"vxlan", "ipip", "host-gw", "alloc"},
+		"family":    {"ipv4", "ipv6", "dual"},
+		"fast-path": {"auto", "on", "off"},
 	} {
 		// It fails only for a flag that does not exist.
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -88,9 +91,10 @@ func (f *labFlags) config(progress io.Writer) (lab.Config, error) {
 		Hosts:      f.hosts,
 		Segments:   f.segments,
 		Containers: f.container,
+		FastPath:   f.fastPath,
 		Progress:   printProgress(progress),
 	}
-	for _, set := range []func(*lab.Config) error{f.setFamilies, f.setNetworks, f.setBackend, f.setPrograms} {
+	for _, set := range []func(*lab.Config) error{f.setFamilies, f.setNetworks, f.setBackend, f.setPrograms, f.checkFastPath} {
 		if err := set(&config); err != nil {
 			return config, usageError(err)
 		}
@@ -174,6 +178,13 @@ func (f *labFlags) setPrograms(config *lab.Config) error {
 	}
 	if _, err := os.Stat(config.Tulled); err != nil {
 		return fmt.Errorf("%w: build tulled, or tell where it is with --tulled", err)
+	}
+	return nil
+}
+
+func (f *labFlags) checkFastPath(*lab.Config) error {
+	if !slices.Contains([]string{"auto", "on", "off"}, f.fastPath) {
+		return fmt.Errorf("--fast-path is %q, must be auto, on or off", f.fastPath)
 	}
 	return nil
 }

@@ -59,10 +59,12 @@ func openLab(name string) (*lab.Lab, error) {
 // labReport is what "lab run" and "lab status" print.
 type labReport struct {
 	// Pass is whether all hosts are ready and all pairs reach each other.
-	Pass   bool       `json:"pass"`
-	Hosts  []labHost  `json:"hosts"`
-	Pairs  []lab.Pair `json:"pairs"`
-	tables lab.Matrix
+	Pass  bool       `json:"pass"`
+	Hosts []labHost  `json:"hosts"`
+	Pairs []lab.Pair `json:"pairs"`
+	// FastPath is how the fast path stands that packets between hosts may take.
+	FastPath labFastPath `json:"fastPath"`
+	tables   lab.Matrix
 }
 
 type labHost struct {
@@ -77,11 +79,12 @@ type labHost struct {
 }
 
 func newLabReport(ctx context.Context, l *lab.Lab) (labReport, error) {
+	before := fastPathStates(ctx, l)
 	matrix, err := l.Matrix(ctx)
 	if err != nil {
 		return labReport{}, err
 	}
-	report := labReport{Pass: matrix.Pass, Pairs: matrix.Pairs, tables: matrix}
+	report := labReport{Pass: matrix.Pass, Pairs: matrix.Pairs, FastPath: newLabFastPath(l, before, fastPathStates(ctx, l)), tables: matrix}
 	for _, host := range l.Hosts {
 		row := labHost{Name: host.Name, Segment: host.Segment}
 		row.Ready, row.Reason = host.Ready(ctx)
@@ -120,6 +123,6 @@ func writeReport(w io.Writer, report labReport, asJSON bool) error {
 	if err := hosts.flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w)
+	fmt.Fprintf(w, "\nfast path: %s\n\n", report.FastPath)
 	return report.tables.WriteTable(w)
 }

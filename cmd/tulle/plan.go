@@ -35,7 +35,8 @@ mends within moments, so that a plan usually shows something only while tulled i
 			if err != nil {
 				return err
 			}
-			plan := ip.Diff(snap.Owned, want.State)
+			snap.Fixed = nil // what cannot be written is shown, what does not exist is not
+			plan, _ := snap.Settable(ip.Diff(snap.Owned, want.State), nil)
 			if asJSON {
 				commands := make([]string, len(plan))
 				for i, op := range plan {

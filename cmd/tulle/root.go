@@ -26,6 +26,7 @@ Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
 	root.AddCommand(
 		newStatusCommand(),
 		newPlanCommand(),
+		newFastPathCommand(),
 		newLeasesCommand(),
 		newConfigCommand(),
 		newEtcdCommand(),

@@ -66,6 +66,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 		}
 		fmt.Fprintf(w, "uplink   %s, %s%s, peers send to %s\n", shownName(st.Uplink.Link), narrow, list(st.Uplink.Addr), list(st.Uplink.Public))
 	}
+	if st.FastPath != nil {
+		fmt.Fprintln(w, fastPathLine(*st.FastPath))
+	}
 	for _, d := range []struct {
 		packets uint64
 		what    string

@@ -49,6 +49,9 @@ const socketRetry = 5 * time.Second
 const gcPercent = 50
 
 func main() {
+	if tryBPF(os.Args) {
+		return
+	}
 	if _, chosen := os.LookupEnv("GOGC"); !chosen {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -107,6 +110,11 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
+	fast := openFastPath(opts, log)
+	defer fast.close(log)
+	if fast.bpf {
+		krn.UseBPF(fast.programs)
+	}
 	systemd := notifier{socket: opts.notifySocket, log: log}
 	a, err := agent.New(agent.Config{
 		Kernel: krn, Log: log, Uplink: opts.uplink, StateDir: opts.stateDir, RunDir: opts.runDir,
@@ -114,11 +122,14 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		NewNode: made,
 		Networks: []fabric.Config{{
 			Store: store, Backends: backends.All(), SubnetFile: opts.subnetFile,
-			Keys:    fabric.Keys{Endpoints: opts.endpointList(), Config: store.ConfigKey(), Leases: store.LeaseDir()},
-			Options: decision.Options{IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck},
+			Keys: fabric.Keys{Endpoints: opts.endpointList(), Config: store.ConfigKey(), Leases: store.LeaseDir()},
+			Options: decision.Options{
+				IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, FastPath: fast.on(), FastPathExclude: opts.fastPathExclude,
+			},
 			Lease:   fabric.LeaseOptions{TTL: opts.leaseTTL, Renumber: opts.renumber, Previous: previous(opts.subnetFile, log)},
 			Trouble: store.Trouble, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		}},
+		FastPath: fast.ofAgent(), FastPathOff: fast.off, FastPathRequired: opts.fastPath == fastPathOn,
 		Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
 	})
 	if err != nil {
@@ -128,7 +139,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.Run(ctx) })
-	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, log) })
+	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, fast.ofAPI(), log) })
 	if opts.healthPort != 0 {
 		g.Go(func() error { return serveHealth(ctx, opts, a, log) })
 	}
@@ -138,7 +149,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 }
 
 // serveSocket answers those that may know all, once there can be a socket: without one the host forwards all the same.
-func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, log *slog.Logger) error {
+func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, fast api.FastPath, log *slog.Logger) error {
 	for socket == nil {
 		select {
 		case <-ctx.Done():
@@ -150,7 +161,7 @@ func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *age
 			return err
 		}
 	}
-	return api.Serve(ctx, socket, api.Full(a), log)
+	return api.Serve(ctx, socket, api.Full(a, fast), log)
 }
 
 // serveHealth answers probes over TCP.

@@ -25,10 +25,16 @@ type options struct {
 	peerFilter  bool
 	sourceCheck bool
 	renumber    bool
-	leaseTTL    time.Duration
-	version     bool
-	logLevel    slog.Level
-	json        bool
+
+	fastPath        string // one of the modes
+	fastPathExclude []netip.Prefix
+	fastPathLife    time.Duration
+	bpfDir          string
+
+	leaseTTL time.Duration
+	version  bool
+	logLevel slog.Level
+	json     bool
 
 	subnetFile, stateDir, runDir string
 	healthIP                     netip.Addr
@@ -102,6 +108,11 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Func("peer-filter", "`on or off`: drop tunnelled packets that come from the address of no peer, and those that containers make (default on)", switchInto(&o.peerFilter))
 	o.sourceCheck = true
 	fs.Func("source-check", "`on or off`: drop packets between containers whose source is not in the subnet of the host that they come from (default on)", switchInto(&o.sourceCheck))
+	o.fastPath = fastPathAuto
+	fs.Func("fast-path", "`auto, on or off`: packets of flows that have just passed the packet filters skip these, by programs in the kernel; auto: where the kernel allows it, on: the same, and a trouble where it does not (default auto)", fastPathInto(&o.fastPath))
+	fs.Func("fast-path-exclude", "`prefixes`, separated by commas, whose packets never take the fast path; may be repeated", prefixesInto(&o.fastPathExclude))
+	fs.DurationVar(&o.fastPathLife, "fast-path-life", 0, "`time` between two packets of a flow that pass the packet filters, for measurements; 0 is a second, and with less than 0 all do")
+	settings.BPFDir().Define(fs, &o.bpfDir)
 	fs.Func("lease-ttl", "`duration` for which the lease outlives this host, such as 12h, or none: for ever (default 24h)", ttlInto(&o.leaseTTL))
 	fs.Func("on-subnet-loss", "`policy` when another host has this one's subnet: hold (wait for it) or renumber (take another) (default hold)", func(s string) error {
 		if s != "hold" && s != "renumber" {

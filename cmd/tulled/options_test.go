@@ -81,6 +81,18 @@ func TestFiltersAreOnUnlessSwitchedOff(t *testing.T) {
 	}
 }
 
+func TestFastPathSettings(t *testing.T) {
+	o, err := parse(nil, env(), nil)
+	if err != nil || o.fastPath != fastPathAuto || o.fastPathExclude != nil || o.fastPathLife != 0 || o.bpfDir != "/sys/fs/bpf/tulle" {
+		t.Errorf("by default %+v, %v", o, err)
+	}
+	o, err = parse([]string{"--fast-path-exclude=10.5.7.0/24, fc00:5:0:7::/64", "--fast-path-exclude", "10.5.9.3,10.5.7.0/24", "--bpf-dir=/b"}, env("TULLED_FAST_PATH=off", "TULLED_FAST_PATH_LIFE=-1s"), nil)
+	want := []netip.Prefix{netip.MustParsePrefix("10.5.7.0/24"), netip.MustParsePrefix("fc00:5:0:7::/64"), netip.MustParsePrefix("10.5.9.3/32")}
+	if err != nil || o.fastPath != fastPathOff || !slices.Equal(o.fastPathExclude, want) || o.fastPathLife != -time.Second || o.bpfDir != "/b" {
+		t.Errorf("%+v, %v, want %v", o, err, want)
+	}
+}
+
 func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 	tests := []struct {
 		name string
@@ -98,6 +110,10 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
 		{"node id", []string{"--node-id=bad/id"}, nil, []string{"node-id", `"bad/id"`, "letters"}},
 		{"peer filter", nil, []string{"TULLED_PEER_FILTER=no"}, []string{"TULLED_PEER_FILTER", "on or off"}},
+		{"fast path", []string{"--fast-path=yes"}, nil, []string{"fast-path", "auto, on or off"}},
+		{"no prefix", []string{"--fast-path-exclude=10.5.7.0/24,web"}, nil, []string{"fast-path-exclude", `"web"`, "not a prefix"}},
+		{"host bits", nil, []string{"TULLED_FAST_PATH_EXCLUDE=10.5.7.9/24"}, []string{"TULLED_FAST_PATH_EXCLUDE", "10.5.7.9/24", "want 10.5.7.0/24"}},
+		{"mapped prefix", []string{"--fast-path-exclude=::ffff:10.5.7.0/120"}, nil, []string{"not a prefix"}},
 		{"short lease", []string{"--lease-ttl=1s"}, nil, []string{"lease-ttl", `"1s"`, "5s or more", "none"}},
 		{"no lease", nil, []string{"TULLED_LEASE_TTL=never"}, []string{"TULLED_LEASE_TTL", "never", "5s or more"}},
 		{"policy", []string{"--on-subnet-loss=panic"}, nil, []string{"on-subnet-loss", "hold or renumber"}},
@@ -158,7 +174,7 @@ func TestEnvironmentFileHasAllFlags(t *testing.T) {
 	fs := flag.NewFlagSet("tulled", flag.ContinueOnError)
 	new(options).define(fs)
 	fs.VisitAll(func(f *flag.Flag) {
-		if !slices.Contains([]string{"version", "etcd-password", "subnet-lease-renew-margin"}, f.Name) {
+		if !slices.Contains([]string{"version", "etcd-password", "subnet-lease-renew-margin", "fast-path-life"}, f.Name) {
 			want = append(want, "TULLED_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
 		}
 	})

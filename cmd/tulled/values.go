@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -75,6 +76,45 @@ func switchInto(into *bool) func(string) error {
 			return fmt.Errorf("want on or off")
 		}
 		*into = s == "on"
+		return nil
+	}
+}
+
+// The modes of the fast path.
+const (
+	fastPathAuto = "auto"
+	fastPathOn   = "on"
+	fastPathOff  = "off"
+)
+
+func fastPathInto(into *string) func(string) error {
+	return func(s string) error {
+		if s != fastPathAuto && s != fastPathOn && s != fastPathOff {
+			return fmt.Errorf("want auto, on or off")
+		}
+		*into = s
+		return nil
+	}
+}
+
+// prefixesInto adds to a list. An address is the prefix that holds it alone.
+func prefixesInto(into *[]netip.Prefix) func(string) error {
+	return func(s string) error {
+		for _, text := range settings.List(s) {
+			p, err := netip.ParsePrefix(text)
+			if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+				p, err = netip.PrefixFrom(addr.WithZone(""), addr.BitLen()), nil
+			}
+			switch {
+			case err != nil || p.Addr().Is4In6():
+				return fmt.Errorf("%.64q is not a prefix such as 10.5.7.0/24", text)
+			case p != p.Masked():
+				return fmt.Errorf("%s is an address inside of a prefix: want %s, or the address without the length", p, p.Masked())
+			}
+			if !slices.Contains(*into, p) {
+				*into = append(*into, p)
+			}
+		}
 		return nil
 	}
 }

@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"time"
 
 	"tulle/internal/agent"
 	"tulle/internal/hostfiles"
 	"tulle/internal/printable"
+	"tulle/ip"
 )
 
 // SocketName is the name of the unix socket below the daemon's run directory.
@@ -24,6 +26,16 @@ type Daemon interface {
 	Alive() error
 	// Wanted is what the kernel is wanted to look like now.
 	Wanted(ctx context.Context) (hostfiles.Wanted, error)
+}
+
+// FastPath is what operators ask of the fast path.
+type FastPath interface {
+	// Flows lists the flows that are admitted now.
+	Flows() ([]ip.FastFlow, error)
+	// Flush ends all admissions.
+	Flush() error
+	// Pause keeps packets on the plain path for so long; 0 ends that.
+	Pause(d time.Duration) error
 }
 
 // Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is
@@ -49,9 +61,10 @@ func Health(d Daemon) *http.ServeMux {
 	return mux
 }
 
-// Full is Health with the status and what is wanted, for the unix socket.
-func Full(d Daemon) *http.ServeMux {
+// Full is Health with the status, what is wanted and the fast path, for the unix socket. A host without a fast path has nil.
+func Full(d Daemon, f FastPath) *http.ServeMux {
 	mux := Health(d)
+	serveFastPath(mux, f)
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { tell(w, d.Status()) })
 	mux.HandleFunc("GET /v1/wanted", func(w http.ResponseWriter, r *http.Request) {
 		wanted, err := d.Wanted(r.Context())

@@ -53,6 +53,7 @@ func TestHealth(t *testing.T) {
 		{"ready", daemon{status: agent.Status{Ready: true}}, "/readyz", 200, "ready"},
 		{"not ready", daemon{status: agent.Status{Reason: "acquiring a lease"}}, "/readyz", 503, "acquiring a lease"},
 		{"stuck while ready", daemon{status: agent.Status{Ready: true}, alive: stuck}, "/readyz", 503, stuck.Error()},
+		{"the fast path is for the socket alone", daemon{}, "/v1/fast-path/flows", 404, "404 page not found"},
 		{"the status is for the socket alone", daemon{}, "/v1/status", 404, "404 page not found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -64,7 +65,7 @@ func TestHealth(t *testing.T) {
 		})
 	}
 	w := httptest.NewRecorder()
-	Full(daemon{}).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/status", nil))
+	Full(daemon{}, nil).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/status", nil))
 	if w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST is answered with %d", w.Code)
 	}
@@ -79,7 +80,7 @@ func serve(t *testing.T, dir string, d Daemon) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, Full(d), slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, l, Full(d, nil), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {

@@ -104,7 +104,11 @@ func (c *Client) silent(err error) error {
 }
 
 func (c *Client) get(ctx context.Context, path string) (code int, body []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tulled"+path, nil)
+	return c.do(ctx, http.MethodGet, path)
+}
+
+func (c *Client) do(ctx context.Context, method, path string) (code int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://tulled"+path, nil)
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask tulled: %w", err)
 	}

@@ -90,10 +90,11 @@ type collector struct {
 	descs   []*prometheus.Desc
 
 	troubles, fullOnly *prometheus.Desc
+	fastPath           fastPathMetrics
 }
 
 func newCollector(d Daemon) *collector {
-	c := &collector{daemon: d, metrics: metrics()}
+	c := &collector{daemon: d, metrics: metrics(), fastPath: newFastPathMetrics()}
 	c.troubles = prometheus.NewDesc("tulle_trouble", "Things that are wrong, by code: see docs/troubles.md.", []string{"code", "severity"}, nil)
 	c.fullOnly = prometheus.NewDesc("tulle_full_passes_only", "Networks in which every change takes a full pass, by the reason: tulle status --json says more.", []string{"reason"}, nil)
 	for _, m := range c.metrics {
@@ -106,6 +107,7 @@ func newCollector(d Daemon) *collector {
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.troubles
 	descs <- c.fullOnly
+	c.fastPath.describe(descs)
 	for _, d := range c.descs {
 		descs <- d
 	}
@@ -126,6 +128,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(c.fullOnly, prometheus.GaugeValue, sum(is)(st), string(o))
 	}
+	c.fastPath.collect(st.FastPath, out)
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}

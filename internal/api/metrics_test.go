@@ -10,6 +10,7 @@ import (
 	"tulle/internal/agent"
 	"tulle/internal/fabric"
 	"tulle/internal/trouble"
+	"tulle/ip"
 )
 
 func TestMetrics(t *testing.T) {
@@ -30,7 +31,16 @@ func TestMetrics(t *testing.T) {
 			`tulle_trouble{code="config.pending",severity="warning"} 1`, `tulle_trouble{code="store.sudden-loss",severity="warning"} 1`,
 			`tulle_trouble{code="outside.blocked",severity="warning"} 2`, "tulle_invariant_violations_total 2",
 			`tulle_full_passes_only{reason="foreign-route"} 1`, `tulle_full_passes_only{reason="lease-not-held"} 0`}},
-		{"before the first pass", agent.Status{}, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_peers 0"}},
+		{"fast path", agent.Status{FastPath: &agent.FastPathStatus{FastPathState: ip.FastPathState{
+			On: true, Fill: 12, Room: 100, Admitted: 3, Refused: map[string]uint64{"handshake": 4}, Raised: map[string]uint64{"nftables": 5},
+			Out: ip.FastTraffic{FastPackets: 6, FastBytes: 7, SlowPackets: 8, SlowBytes: 9}, In: ip.FastTraffic{FastBytes: 10},
+		}}}, []string{"tulle_fast_path_on 1", "tulle_fast_path_flows 12", "tulle_fast_path_flows_room 100", "tulle_fast_path_admissions_total 3",
+			`tulle_fast_path_refused_packets_total{reason="handshake"} 4`, `tulle_fast_path_flushes_total{cause="nftables"} 5`,
+			`tulle_fast_path_packets_total{direction="out",path="fast"} 6`, `tulle_fast_path_bytes_total{direction="out",path="fast"} 7`,
+			`tulle_fast_path_packets_total{direction="out",path="slow"} 8`, `tulle_fast_path_bytes_total{direction="out",path="slow"} 9`,
+			`tulle_fast_path_bytes_total{direction="in",path="fast"} 10`, "# TYPE tulle_fast_path_bytes_total counter"}},
+		{"paused", agent.Status{FastPath: &agent.FastPathStatus{FastPathState: ip.FastPathState{On: true, Paused: 1}}}, []string{"tulle_fast_path_on 0", "tulle_fast_path_admissions_total 0"}},
+		{"before the first pass", agent.Status{}, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_peers 0", "tulle_fast_path_on 0"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := httptest.NewRecorder()

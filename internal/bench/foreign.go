@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/internal/netns"
+	"tulle/ip"
 )
 
 // MaxForeignRules is how many rules are made in a moment.
@@ -24,33 +27,44 @@ const MaxForeignRules = 20_000
 
 // foreignRules makes a table of nftables as another program's, with rules about hosts that there are not.
 func (w *world) foreignRules() error {
-	if w.config.ForeignRules == 0 {
+	return w.host.Do(func() error { return addForwardRules(ip.IPv4, w.config.ForeignRules) })
+}
+
+// addForwardRules makes such a table in the namespace of the calling thread. More is what each rule does besides.
+func addForwardRules(f ip.Family, count int, more ...expr.Any) error {
+	if count == 0 {
 		return nil
 	}
-	return w.host.Do(func() error {
-		conn, err := nftables.New()
-		if err != nil {
-			return err
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	table := &nftables.Table{Name: "foreign", Family: nftables.TableFamilyIPv4}
+	source, offset := netip.MustParseAddr("198.18.0.0").AsSlice(), uint32(12) // RFC 791
+	if f == ip.IPv6 {
+		table.Family = nftables.TableFamilyIPv6
+		source, offset = netip.MustParseAddr("2001:db8::").AsSlice(), 8 // RFC 8200
+	}
+	table = conn.AddTable(table)
+	chain := conn.AddChain(&nftables.Chain{
+		Table: table, Name: "forward", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
+	})
+	size := len(source)
+	for n := range count {
+		address := slices.Clone(source)
+		address[size-2], address[size-1] = byte(n>>8), byte(n)
+		match := []expr.Any{
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(size)},
+			&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: address},
 		}
-		table := conn.AddTable(&nftables.Table{Name: "foreign", Family: nftables.TableFamilyIPv4})
-		chain := conn.AddChain(&nftables.Chain{
-			Table: table, Name: "forward", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
-		})
-		for n := range w.config.ForeignRules {
-			source := []byte{198, 18, byte(n >> 8), byte(n)}
-			conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, // the source of an IPv4 packet
-				&expr.Cmp{Register: 1, Op: expr.CmpOpEq, Data: source},
-				&expr.Verdict{Kind: expr.VerdictDrop},
-			}})
-			if n%100 == 99 { // the answers to more do not fit into a socket
-				if err := conn.Flush(); err != nil {
-					return fmt.Errorf("add rules: %w", err)
-				}
+		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: slices.Concat(match, more, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})})
+		if n%100 == 99 { // the answers to more do not fit into a socket
+			if err := conn.Flush(); err != nil {
+				return fmt.Errorf("add rules: %w", err)
 			}
 		}
-		return conn.Flush()
-	})
+	}
+	return conn.Flush()
 }
 
 // MaxForeignRoutes is how many routes per second other programs certainly change, MaxVethChurn how many veth pairs they make and delete.

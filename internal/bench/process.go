@@ -10,10 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-)
 
-// clockTick is USER_HZ, the unit of times in /proc (proc_pid_stat(5)): 100 on every architecture that Linux has now.
-const clockTick = 10 * time.Millisecond
+	"tulle/internal/bench/traffic"
+)
 
 // usage is what a process has used so far.
 type usage struct {
@@ -36,7 +35,7 @@ func usageOf(pid int) (usage, error) {
 		}
 		return v
 	}
-	u := usage{cpu: time.Duration(field(14)+field(15)) * clockTick, children: field(11) + field(13)}
+	u := usage{cpu: time.Duration(field(14)+field(15)) * traffic.ClockTick, children: field(11) + field(13)}
 	if err != nil {
 		return usage{}, err
 	}

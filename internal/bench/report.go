@@ -21,6 +21,7 @@ type Report struct {
 	Machine Machine   `json:"machine"`
 	Control []Control `json:"control,omitempty"`
 	Fleet   []Fleet   `json:"fleet,omitempty"`
+	Path    []Path    `json:"path,omitempty"`
 	Missed  []string  `json:"missed"` // targets
 }
 
@@ -33,21 +34,22 @@ type Machine struct {
 	Go     string `json:"go"`
 }
 
-// NewReport tells of measurements that were made now, by a program with these arguments.
-func NewReport(args []string, version string, control []Control, fleet []Fleet) (Report, error) {
-	machine, err := thisMachine()
-	if err != nil {
+// NewReport completes a report of measurements that were made now, by a program with these arguments.
+func NewReport(args []string, version string, r Report) (Report, error) {
+	var err error
+	if r.Machine, err = thisMachine(); err != nil {
 		return Report{}, err
 	}
-	r := Report{
-		Command: strings.Join(append([]string{"tulle"}, args...), " "), Version: version, Time: time.Now().UTC().Format(time.RFC3339),
-		Machine: machine, Control: control, Fleet: fleet, Missed: []string{},
-	}
-	for _, c := range control {
+	r.Command, r.Version = strings.Join(append([]string{"tulle"}, args...), " "), version
+	r.Time, r.Missed = time.Now().UTC().Format(time.RFC3339), []string{}
+	for _, c := range r.Control {
 		r.Missed = append(r.Missed, c.Missed()...)
 	}
-	for _, f := range fleet {
+	for _, f := range r.Fleet {
 		r.Missed = append(r.Missed, f.Missed()...)
+	}
+	for _, p := range r.Path {
+		r.Missed = append(r.Missed, p.Missed()...)
 	}
 	return r, nil
 }

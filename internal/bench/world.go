@@ -36,6 +36,8 @@ type Config struct {
 	ForeignRules int `json:"foreignRules,omitempty"`
 	// OddLeases is how many leases there are besides whose subnets are smaller than the network's.
 	OddLeases int `json:"oddLeases,omitempty"`
+	// FastPath is the value of tulled's --fast-path. Default auto.
+	FastPath string `json:"fastPath,omitempty"`
 	// Tulled and Tulle are the paths of the two programs.
 	Tulled, Tulle string `json:"-"`
 	// Progress is told of each step. May be nil.
@@ -79,7 +81,7 @@ type world struct {
 func newWorld(ctx context.Context, config Config) (*world, error) {
 	l, err := lab.New(ctx, lab.Config{
 		Hosts: 1, Families: config.Families, Network: overlay, Backend: map[string]any{"Type": config.Backend},
-		Tulled: config.Tulled, Tulle: config.Tulle,
+		Tulled: config.Tulled, Tulle: config.Tulle, FastPath: cmp.Or(config.FastPath, "auto"),
 	})
 	if err != nil {
 		return nil, err

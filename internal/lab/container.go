@@ -44,17 +44,25 @@ func (l *Lab) StartContainers(ctx context.Context) error {
 	return nil
 }
 
-// awaitBridges waits until tulled on every host has taken in the bridge, so that its rules hold for what the containers send.
+// awaitBridges waits for every host.
 func (l *Lab) awaitBridges(ctx context.Context) error {
 	for _, host := range l.Hosts {
-		var err error
-		if failed := poll(ctx, readyTimeout, func() bool {
-			var known bool
-			known, err = host.knowsBridge(ctx)
-			return known
-		}); failed != nil {
-			return fmt.Errorf("wait for tulled on %s to take in its bridge: %w", host, errors.Join(failed, err))
+		if err := host.AwaitBridge(ctx); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// AwaitBridge waits until tulled has taken in the bridge, so that its rules hold for what the containers send.
+func (h *Host) AwaitBridge(ctx context.Context) error {
+	var err error
+	if failed := poll(ctx, readyTimeout, func() bool {
+		var known bool
+		known, err = h.knowsBridge(ctx)
+		return known
+	}); failed != nil {
+		return fmt.Errorf("wait for tulled on %s to take in its bridge: %w", h, errors.Join(failed, err))
 	}
 	return nil
 }

@@ -5,14 +5,11 @@ package lab_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -30,9 +27,7 @@ const (
 // runningFlanneld is a host that a real flanneld dresses.
 type runningFlanneld struct {
 	flanneld
-	cmd  *exec.Cmd
-	done chan error // gets the outcome of cmd
-	log  string     // of cmd
+	*lab.Flanneld
 	runs int
 }
 
@@ -47,44 +42,23 @@ func requireFlanneld(t *testing.T) {
 // prepareFlanneld does what an operator does before flanneld starts.
 func prepareFlanneld(t *testing.T, l *lab.Lab, host *lab.Host) *runningFlanneld {
 	t.Helper()
-	f := &runningFlanneld{flanneld: flanneld{lab: l, host: host}}
-	f.forward(t)
-	if err := os.MkdirAll(host.Dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return f
+	return &runningFlanneld{flanneld: flanneld{lab: l, host: host}}
 }
 
 // start starts flanneld and waits until it serves all peers.
 func (f *runningFlanneld) start(t *testing.T, peers []*lab.Host) {
 	t.Helper()
 	f.runs++
-	f.log = filepath.Join(f.host.Dir, fmt.Sprintf("flanneld-%d.log", f.runs))
-	output, err := os.Create(f.log)
+	running, err := f.host.StartFlanneld(lab.FlanneldConfig{
+		Program: os.Getenv(flanneldEnv), Log: filepath.Join(f.host.Dir, fmt.Sprintf("flanneld-%d.log", f.runs)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer output.Close()
-	cmd := exec.Command(os.Getenv(flanneldEnv),
-		"--etcd-endpoints", f.lab.Etcd.Endpoint(f.host),
-		"--iface", "eth0",
-		"--subnet-file", f.host.SubnetFile(),
-		"--ip-masq",
-	)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	cmd.Stdout, cmd.Stderr = output, output
-	if err := f.host.Do(cmd.Start); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	f.cmd, f.done = cmd, done
-	log := f.log
+	f.Flanneld = running
 	t.Cleanup(func() {
-		if err := cmd.Process.Kill(); err == nil {
-			<-done
-		}
-		if text, err := os.ReadFile(log); err == nil && t.Failed() {
+		running.Kill()
+		if text, err := running.ReadLog(); err == nil && t.Failed() {
 			t.Logf("log of flanneld on %s:\n%s", f.host, text)
 		}
 	})
@@ -119,27 +93,19 @@ func (f *runningFlanneld) stop(t *testing.T) {
 	for _, line := range regexp.MustCompile(`(?m)^(E[0-9]{4} |panic: ).*$`).FindAllString(f.readLog(t), -1) {
 		t.Errorf("flanneld on %s says: %s", f.host, line)
 	}
-	if err := f.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatalf("flanneld on %s has died: %v", f.host, errors.Join(err, <-f.done))
-	}
-	select {
-	case err := <-f.done:
-		if err != nil {
-			t.Errorf("flanneld on %s: %v", f.host, err)
-		}
-	case <-time.After(flanneldTimeout):
-		// So it does if the loop that programs peers has died.
-		t.Fatalf("flanneld on %s does not stop", f.host)
+	// It does not stop if the loop that programs peers has died.
+	if err := f.Stop(); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func (f *runningFlanneld) readLog(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile(f.log)
+	text, err := f.ReadLog()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text)
+	return text
 }
 
 // announced is what peers know of the host: the key of its lease, and the value

@@ -126,7 +126,7 @@ func (w *flowWorld) requireFlows(t *testing.T, passes func(flowRow) bool) {
 // Whatever drops what is forwarded, and wherever it does, the flows of the table pass that Tulle opens, and no others; where
 // they do not, status names the place.
 func TestFlows(t *testing.T) {
-	l := upLab(t, lab.Config{Hosts: 2, Containers: 2})
+	l := upLab(t, lab.Config{Hosts: 2, Containers: 2, FastPath: "on"})
 	w := newFlowWorld(t, l)
 	w.requireFlows(t, func(flowRow) bool { return true })
 	status := func() (blocked string, ready bool, reason string) {

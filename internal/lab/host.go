@@ -113,6 +113,7 @@ func (h *Host) StartDaemon(args ...string) error {
 		}
 		line = append(line, "--etcd-cafile", files.ca, "--etcd-certfile", files.cert, "--etcd-keyfile", files.key)
 	}
+	line = append(line, h.lab.fastPathArgs()...)
 	if h.lab.Config.DaemonArgs != nil {
 		line = append(line, h.lab.Config.DaemonArgs(h)...)
 	}
@@ -130,6 +131,7 @@ func (h *Host) Environment() []string {
 		"TULLED_SUBNET_FILE=" + h.SubnetFile(),
 		"TULLED_STATE_DIR=" + h.stateDir(),
 		"TULLED_RUN_DIR=" + h.runDir(),
+		"TULLED_BPF_DIR=" + bpfDir(h.lab.Config.Dir),
 	}
 	if a := h.lab.Etcd.authority; a != nil {
 		files := a.files(h.Dir, clientCertName)
@@ -220,7 +222,9 @@ func (h *Host) Metrics(ctx context.Context) ([]byte, error) {
 const (
 	readyTimeout   = 30 * time.Second
 	requestTimeout = 5 * time.Second
-	pollInterval   = 20 * time.Millisecond
+	// fastPathTimeout is how long one may take to lead to containers: it looks once a second.
+	fastPathTimeout = 3 * time.Second
+	pollInterval    = 20 * time.Millisecond
 )
 
 // poll calls done until it returns true; the error tells why it gave up.

@@ -4,6 +4,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,8 @@ type Config struct {
 	Tulled, Tulle string
 	// FindUplink has tulled find its uplink, instead of being told.
 	FindUplink bool
+	// FastPath is the value of tulled's --fast-path. Default off.
+	FastPath string
 	// DaemonArgs are further flags for the daemon of a host, which come last.
 	DaemonArgs func(*Host) []string `json:"-"`
 	// Detach lets namespaces and processes outlive this process, until Remove.
@@ -98,6 +101,7 @@ func (l *Lab) Up(ctx context.Context) error {
 		{l.StartDaemons, "tulled: ready on every host"},
 		{l.StartContainers, "containers: attached to the bridge of every host"},
 		{l.awaitBridges, "tulled: knows the bridge of every host"},
+		{l.awaitFastPath, "fast path: as far as there is one, it leads to all containers"},
 	} {
 		if err := step.run(ctx); err != nil {
 			return err
@@ -119,7 +123,7 @@ func (l *Lab) Close() error {
 		l.launcher.close()
 	}
 	errs = append(errs, l.demolish())
-	errs = append(errs, l.Etcd.removeDataDir(), removeDir(l.Config.Dir))
+	errs = append(errs, l.Etcd.removeDataDir(), unmountBPF(l.Config.Dir), removeDir(l.Config.Dir))
 	return errors.Join(errs...)
 }
 
@@ -219,6 +223,10 @@ func (c Config) complete() (Config, error) {
 		if !c.Network.Of(family).IsValid() {
 			c.Network.Set(family, defaultNetwork.Of(family))
 		}
+	}
+	c.FastPath = cmp.Or(c.FastPath, "off")
+	if err := c.checkFastPath(); err != nil {
+		return c, err
 	}
 	if c.Backend == nil {
 		c.Backend = map[string]any{"Type": "vxlan"}

@@ -36,6 +36,7 @@ func Remove(name string) (bool, error) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
+	errs = append(errs, unmountBPF(dir))
 	if err := errors.Join(errs...); err != nil {
 		// The files stay: they are what a second attempt works from.
 		return true, fmt.Errorf("remove lab %s: %w", name, err)

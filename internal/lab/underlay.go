@@ -88,6 +88,9 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if l.router, err = newNode("router", l.pins()); err != nil {
 		return permissionHint(err)
 	}
+	if err := l.mountBPF(); err != nil {
+		return err
+	}
 	if err := l.router.setSysctls(map[string]string{
 		"ipv4/ip_forward":          "1",
 		"ipv6/conf/all/forwarding": "1",

@@ -8,6 +8,7 @@ const (
 	DefaultSubnetFile = "/run/flannel/subnet.env" // flannel's
 	DefaultStateDir   = "/var/lib/tulle"
 	DefaultRunDir     = "/run/tulle"
+	DefaultBPFDir     = "/sys/fs/bpf/tulle"
 )
 
 // Setting is a value that is given by a flag or by a variable of the environment.
@@ -71,11 +72,16 @@ func RunDir() Setting {
 	return Setting{flag: "run-dir", fallback: DefaultRunDir, help: "tulled's `directory` for the socket and what must not survive a reboot"}
 }
 
+// BPFDir is a directory.
+func BPFDir() Setting {
+	return Setting{flag: "bpf-dir", fallback: DefaultBPFDir, help: "`directory` on a bpf filesystem that keeps the fast path's programs while no tulled runs"}
+}
+
 // All lists the settings.
 func All() []Setting {
 	return []Setting{
 		EtcdEndpoints(), EtcdPrefix(), EtcdCAFile(), EtcdCertFile(), EtcdKeyFile(), EtcdUsername(), EtcdPassword(), EtcdPasswordFile(),
-		SubnetFile(), StateDir(), RunDir(),
+		SubnetFile(), StateDir(), RunDir(), BPFDir(),
 	}
 }
 

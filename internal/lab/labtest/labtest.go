@@ -24,6 +24,7 @@ func Programs() string { return os.Getenv(programsEnv) }
 // Main is the TestMain of packages whose tests run tulle and tulled. It builds them unless TULLE_PROGRAMS says where they are.
 // Tests that leak goroutines or descriptors fail.
 func Main(m *testing.M) {
+	ownMounts()
 	if Programs() == "" {
 		dir, err := os.MkdirTemp("", "tulle-programs-")
 		if err != nil {

@@ -9,6 +9,7 @@ mkdir "$2/cgroup"
 mount --rbind /sys/fs/cgroup "$2/cgroup"
 mount -t sysfs sysfs /sys
 mount --rbind "$2/cgroup" /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf || true # as systemd does; some kernels have none
 for dir in etc opt var/lib; do
 	mkdir -p "$2/$dir" "$2/work/$dir"
 	mount -t overlay overlay -o "lowerdir=/$dir,upperdir=$2/$dir,workdir=$2/work/$dir" "/$dir"

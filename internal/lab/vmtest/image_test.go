@@ -62,9 +62,8 @@ func (a *archive) close() error {
 	return errors.Join(a.err, a.w.Flush())
 }
 
-// modulesOf lists the files of the modules that a lab needs below a directory, each after those that it depends on; late are those that a
-// test loads.
-func modulesOf(t *testing.T, dir string) (early, late []string) {
+// modulesOf lists the files of the modules that a lab needs below a directory, each after those that it depends on, by where they are in the machine.
+func modulesOf(t *testing.T, dir string) map[string][]string {
 	t.Helper()
 	files := map[string]string{} // by name
 	builtin := map[string]bool{}
@@ -92,6 +91,7 @@ func modulesOf(t *testing.T, dir string) (early, late []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var early []string
 	var add func(list []string, module string) []string
 	add = func(list []string, module string) []string {
 		path, ok := files[module]
@@ -110,10 +110,11 @@ func modulesOf(t *testing.T, dir string) (early, late []string) {
 	}
 	for _, module := range []string{
 		"bridge", "veth", "nf_tables", "nft_ct", "nft_chain_nat", "nft_nat", "nft_masq", "nft_fib_ipv4", "nft_fib_ipv6", "nft_objref",
+		"vxlan", "br_netfilter",
 	} {
 		early = add(early, module)
 	}
-	return early, add(nil, "ipip")
+	return map[string][]string{modulesDir: early, ipipDir: add(nil, "ipip"), filtersDir: add(add(nil, "sch_ingress"), "cls_bpf")}
 }
 
 // dependencies reads which modules a module names as those that it depends on.

@@ -5,6 +5,7 @@ package vmtest
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,11 +22,26 @@ const kernelEnv = "TULLE_VM_KERNEL"
 // passed is what the machine says last if its tests have passed.
 const passed = "all tests in the virtual machine have passed"
 
+// runEnv tells the machine which tests to run, as -test.run does. The kernel hands on to init what it does not know.
+const runEnv = "TULLE_VM_RUN"
+
+// guestTimeout is for all of the tests in the machine.
+const guestTimeout = "10m"
+
+// pattern is what this program was told to run, as far as it is of the machine.
+func pattern() string {
+	if p := flag.Lookup("test.run").Value.String(); strings.HasPrefix(p, "TestVM/") {
+		return p
+	}
+	return ""
+}
+
 // Places in the machine.
 const (
 	programsDir = "/programs"
 	modulesDir  = "/modules" // in the order in which they are loaded
-	lateDir     = "/late"    // those that a test loads
+	ipipDir     = "/ipip"    // those that a test loads
+	filtersDir  = "/filters" // likewise
 	initPath    = "/init"
 )
 
@@ -40,7 +56,7 @@ func TestVM(t *testing.T) {
 	// Software emulation is slow, and the same everywhere.
 	cmd := exec.CommandContext(t.Context(), "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "1024",
 		"-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
-		"-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 quiet mitigations=off")
+		"-kernel", kernel, "-initrd", image, "-append", "console=ttyS0 panic=-1 quiet mitigations=off "+runEnv+"="+pattern())
 	cmd.Stderr = os.Stderr
 	output, err := cmd.StdoutPipe()
 	if err != nil {
@@ -75,13 +91,13 @@ func makeImage(t *testing.T, path string) (kernel string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules, late := modulesOf(t, os.Getenv(kernelEnv))
+	modules := modulesOf(t, os.Getenv(kernelEnv))
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := archive{w: bufio.NewWriter(f)}
-	for _, dir := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", programsDir, modulesDir, lateDir} {
+	for _, dir := range []string{"/dev", "/proc", "/sys", "/tmp", "/run", programsDir} {
 		a.dir(dir)
 	}
 	a.console()
@@ -89,7 +105,8 @@ func makeImage(t *testing.T, path string) (kernel string) {
 	for _, name := range []string{"tulle", "tulled"} {
 		a.copy(filepath.Join(programsDir, name), filepath.Join(programs, name))
 	}
-	for dir, files := range map[string][]string{modulesDir: modules, lateDir: late} {
+	for dir, files := range modules {
+		a.dir(dir)
 		for i, file := range files {
 			a.copy(fmt.Sprintf("%s/%03d-%s", dir, i, filepath.Base(file)), file)
 		}
