@@ -26,7 +26,7 @@ import (
 func newLab(t *testing.T, families []ip.Family) *lab.Lab {
 	t.Helper()
 	p := built()
-	return labtest.New(t, lab.Config{Hosts: 2, Families: families, Tulle: p.tulle, Tulled: p.tulled})
+	return labtest.New(t, lab.Config{Hosts: 2, Families: families, Tulle: p.tulle, Tulled: p.tulled, FastPath: "on"})
 }
 
 // labHost is a host of a lab, as its container runtime sees it.
@@ -166,12 +166,18 @@ func TestRuntimesOnTwoHosts(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer ns.Close()
+			servers, err := netns.Open(server.netns)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer servers.Close()
 			for _, f := range families {
 				seen := reach(t, ns, netip.AddrPortFrom(serverAddr.Of(f).Addr(), greeterPort))
 				if want := clientAddr.Of(f).Addr().String(); seen != want {
 					t.Errorf("the server sees %s, want %s", seen, want)
 				}
 				reach(t, ns, netip.AddrPortFrom(l.Hosts[1].Addr.Of(f), 8080))
+				requireFast(t, l, ns, servers, serverAddr.Of(f).Addr())
 			}
 			here.attach(second)
 			for _, rt := range []*libcni.RuntimeConf{first, second} {

@@ -145,6 +145,9 @@ func (r *row) recover() error {
 		return err
 	}
 	r.outcome.recovery = time.Since(began)
+	if err := r.w.awaitFast(); err != nil {
+		return fmt.Errorf("not as fast as before %w", err)
+	}
 	if err := r.w.hush(patience); err != nil {
 		return fmt.Errorf("not as before %w", err)
 	}

@@ -40,6 +40,8 @@ type soak struct {
 type usage struct {
 	rss   int64 // bytes
 	files int
+	pins  int // of the fast path, below its directory
+	fill  int // flows that the fast path has in its map: it grows until the kernel puts out the oldest
 }
 
 func soakFromEnvironment(t *testing.T) *soak {
@@ -87,6 +89,15 @@ func (s *soak) sample(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		pins, _ := filepath.Glob(filepath.Join(w.lab.Config.Dir, "bpf", "*", "*")) // the pattern is well formed
+		fast, err := host.FastPath(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.pins, u.fill = len(pins), fast.Fill
+		if fast.Fill > fast.Room {
+			t.Errorf("%d flows are in a map for %d", fast.Fill, fast.Room)
+		}
 		s.usage = append(s.usage, u)
 	}
 }
@@ -118,6 +129,9 @@ func (s *soak) judge(t *testing.T) {
 	early, late := s.usage[n/4:n/2], s.usage[3*n/4:]
 	rss := [2]int64{median(early, func(u usage) int64 { return u.rss }), median(late, func(u usage) int64 { return u.rss })}
 	files := [2]int64{median(early, func(u usage) int64 { return int64(u.files) }), median(late, func(u usage) int64 { return int64(u.files) })}
+	pins := [2]int64{median(early, func(u usage) int64 { return int64(u.pins) }), median(late, func(u usage) int64 { return int64(u.pins) })}
+	fill := [2]int64{median(early, func(u usage) int64 { return int64(u.fill) }), median(late, func(u usage) int64 { return int64(u.fill) })}
+	t.Logf("%d pins of the fast path on all hosts, later %d; of a host's flows %d in its map, later %d", pins[0], pins[1], fill[0], fill[1])
 	t.Logf("%d samples of a tulled: resident %d KiB, later %d KiB; descriptors %d, later %d", n, rss[0]>>10, rss[1]>>10, files[0], files[1])
 	if n < scarceSamples {
 		return
@@ -127,6 +141,9 @@ func (s *soak) judge(t *testing.T) {
 	}
 	if files[1] > files[0]+growthFiles {
 		t.Errorf("descriptors of tulled grew from %d to %d", files[0], files[1])
+	}
+	if pins[1] > pins[0] {
+		t.Errorf("pins of the fast path grew from %d to %d", pins[0], pins[1])
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -50,17 +51,25 @@ type world struct {
 	beliefs  *beliefs
 	baseline map[string]string // the data plane of each host
 	saved    string            // where a script has put etcd's data
+	fast     bool              // hosts have the fast path
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	l := labtest.New(t, lab.Config{
-		Hosts: hosts + 1, Containers: 2, EtcdMembers: etcdMembers, EtcdTLS: true,
+		Hosts: hosts + 1, Containers: 2, EtcdMembers: etcdMembers, EtcdTLS: true, FastPath: "on",
 		Progress: func(message string) { t.Log(message) },
 	})
 	w := &world{t: t, lab: l, hosts: l.Hosts[:hosts], spare: l.Hosts[hosts], saved: filepath.Join(l.Config.Dir, "saved")}
 	if err := w.up(); err != nil {
 		t.Fatal(err)
+	}
+	fast, err := w.hosts[0].FastPath(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.fast = fast.On; !w.fast && os.Getenv("CI") != "" {
+		t.Fatalf("there is no fast path: %s", fast.Reason)
 	}
 	w.etcd = newClient(t, l.Etcd)
 	w.history = newHistory(w.t.Context(), w.etcd, l.Etcd.Key("subnets/"))

@@ -21,7 +21,7 @@ import (
 func TestCleanupLeavesNoTrace(t *testing.T) {
 	for _, e := range engines(t) {
 		t.Run(e.name, func(t *testing.T) {
-			l := labtest.New(t, lab.Config{Hosts: 2})
+			l := labtest.New(t, lab.Config{Hosts: 2, FastPath: "on"})
 			m := newMachine(t, l.Hosts[0], e)
 			useDocker(t, m)
 			before := machinetest.Traces(t, m.Host)

@@ -57,7 +57,7 @@ func engines(t *testing.T) []engine {
 // upLab runs a fabric of hosts without containers.
 func upLab(t *testing.T, hosts int) *lab.Lab {
 	t.Helper()
-	l := labtest.New(t, lab.Config{Hosts: hosts})
+	l := labtest.New(t, lab.Config{Hosts: hosts, FastPath: "on"})
 	startFabric(t, l)
 	return l
 }
