@@ -10,7 +10,7 @@ TULLE_SOAK ?= 1h
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test sim test-docker test-vm chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-scale clean
+.PHONY: help demo build test sim test-docker test-vm chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-path bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,10 +40,10 @@ test-docker: ## the part of them that runs real Dockers
 	@hack/need go root ip iptables dockerd busybox nsenter
 	go test -count=1 -timeout=10m ./internal/docker/...
 
-test-vm: ## what needs another kernel: ipip, on Debian's in a virtual machine without hardware's help
+test-vm: ## what needs another kernel: ipip, and the fast path without tcx, on Debian's in a virtual machine without hardware's help
 	@hack/need go qemu-system-x86_64 dpkg-deb
 	hack/vm-kernel bin/vm
-	TULLE_VM_KERNEL=$(CURDIR)/bin/vm go test -tags vm -count=1 -v -timeout=5m ./internal/lab/vmtest
+	TULLE_VM_KERNEL=$(CURDIR)/bin/vm go test -tags vm -count=1 -v -timeout=15m ./internal/lab/vmtest
 
 chaos: ## the part of them that breaks real parts under traffic; the report is bin/chaos.md
 	@hack/need go root ip nft systemd-networkd
@@ -89,11 +89,15 @@ lab: need-root build ## a lab to play with, until `bin/tulle lab down`
 	bin/tulle lab up --hosts 3 --containers 2 --family dual
 	@echo 'Try: bin/tulle lab exec h1 -- tulle status. A container: bin/tulle lab exec h1/c1 -- sh. Remove it all: bin/tulle lab down.'
 
-generate: need-go ## rewrite generated files
+generate: ## rewrite generated files, the programs of the fast path among them: with clang, which it installs on Debian
+	@hack/need go clang llvm-strip /usr/include/bpf/bpf_helpers.h
 	go generate ./...
 
 bench: need-root ## every benchmark
 	go test -run='^$$' -bench=. -benchmem -timeout=20m ./...
+
+bench-path: need-root build ## what docs/performance.md quotes, into docs/bench, beside FLANNELD=/path/to/flanneld; in some hour
+	hack/bench-path $(or $(FLANNELD),$(error FLANNELD is empty: name a flanneld, as in make bench-path FLANNELD=/usr/local/bin/flanneld))
 
 bench-scale: need-root build ## what docs/scale.md quotes, into docs/bench; in some 50 minutes
 	hack/bench
