@@ -24,7 +24,7 @@ import (
 const (
 	defaultLife = time.Second
 	lookEvery   = time.Second // finds what no notification tells
-	readEvery   = 30          // looks between two that read all peers back
+	readEvery   = 30          // ticks between two looks that read all peers back
 	gather      = 50 * time.Millisecond
 )
 
@@ -214,15 +214,16 @@ func (f *FastPath) note(err error) {
 func (f *FastPath) loop(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for looks := 1; ; looks++ {
+	for ticks := 1; ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			f.look(looks%readEvery == 0)
+			f.look(ticks%readEvery == 0)
+			ticks++
 			continue
-		case <-f.wake:
-			f.look(looks%readEvery == 0)
+		case <-f.wake: // however often, all is read back no sooner
+			f.look(false)
 		}
 		select { // let a burst of changes become one look
 		case <-ctx.Done():

@@ -42,8 +42,10 @@ type attachment interface {
 	detach() error
 }
 
-// programs lists those that a link is to have.
-func portPrograms() [2]string   { return [2]string{programsProgFromContainer, programsProgToContainer} }
+// portPrograms are those that a container's link on the host is to have.
+func portPrograms() [2]string { return [2]string{programsProgFromContainer, programsProgToContainer} }
+
+// uplinkPrograms are those of an uplink.
 func uplinkPrograms() [2]string { return [2]string{programsProgFromUplink, programsProgToUplink} }
 
 func programNames() []string {
