@@ -356,6 +356,42 @@ func TestFlush(t *testing.T) {
 	})
 }
 
+// A packet that is in the stack while the epoch is raised keeps no flow slow.
+func TestFlushKeepsNoFlowSlow(t *testing.T) {
+	holds(t, kinds(), func(w *world) error {
+		var streams []*stream
+		for range 8 {
+			streams = append(streams, startStream(w.hosts[0].containers[0], w.hosts[1].containers[0]))
+		}
+		for _, s := range streams {
+			must(w.t, s.awaitFast())
+		}
+		slow := func() (n uint64) {
+			for _, h := range w.hosts {
+				st := h.engine.State()
+				n += st.In.SlowPackets + st.Out.SlowPackets
+			}
+			return n
+		}
+		for range 20 {
+			for range 50 { // a flow that is fast has no packet in the stack
+				for _, h := range w.hosts {
+					must(w.t, h.engine.Flush())
+				}
+			}
+			before := slow()
+			const sent = 400
+			for _, s := range streams {
+				s.awaitSent(sent)
+			}
+			if n := slow() - before; n > sent/2 {
+				return fmt.Errorf("%d packets of %d flows were slow after a flush, while each sent some %d", n, len(streams), sent)
+			}
+		}
+		return nil
+	})
+}
+
 // Nothing is left of the fast path once it is removed, and no packet is lost.
 func TestRemove(t *testing.T) {
 	holds(t, kinds(), func(w *world) error {

@@ -16,7 +16,7 @@ import (
 )
 
 // layout is another number whenever what maps hold means something else, so that no program reads what an earlier version wrote.
-const layout = "1"
+const layout = "2"
 
 const (
 	mapPrefix = "map-" + layout + "-"

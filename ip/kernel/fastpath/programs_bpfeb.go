@@ -20,8 +20,9 @@ type programsAdmission struct {
 	Bytes   uint64
 	Epoch   uint32
 	Link    uint32
-	Peer    uint32
 	Serial  uint32
+	Peer    uint16
+	Used    uint16
 	Tag     uint16
 	Port    uint16
 	Macs    [12]uint8

@@ -57,7 +57,7 @@ func (f *FastPath) Flows() ([]ip.FastFlow, error) {
 		return nil, fmt.Errorf("list flows: read settings: %w", err)
 	}
 	var found []ip.FastFlow
-	hosts, names := map[uint32]netip.Addr{}, map[uint32]string{}
+	hosts, names := map[uint16]netip.Addr{}, map[uint32]string{}
 	err := readAll(f.objects.Flows, func(key programsFlow, a programsAdmission) {
 		age := max(time.Duration(now.Nano()-int64(a.Seen)), 0) // it may have been seen since
 		if a.Epoch != epoch || age >= time.Duration(set.Life) {
@@ -66,7 +66,7 @@ func (f *FastPath) Flows() ([]ip.FastFlow, error) {
 		host, known := hosts[a.Peer]
 		if !known {
 			var p programsPeer
-			if err := f.objects.Peers.Lookup(a.Peer, &p); err == nil && p.Serial == a.Serial {
+			if err := f.objects.Peers.Lookup(uint32(a.Peer), &p); err == nil && p.Serial == a.Serial {
 				host = addrOf(p.Remote.Word)
 			}
 			hosts[a.Peer] = host

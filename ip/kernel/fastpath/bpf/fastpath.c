@@ -102,17 +102,19 @@ static __always_inline int is_excluded(const struct addr *a)
 static __always_inline struct admission *admission_of(const struct flow *f, __u16 tag, __u32 now, const struct setting *s, struct peer **peer)
 {
 	struct admission *a = bpf_map_lookup_elem(&flows, f);
+	__u32 index;
 
 	if (!a || a->tag != tag || a->epoch != now || bpf_ktime_get_ns() - a->seen >= s->life)
 		return 0;
-	*peer = bpf_map_lookup_elem(&peers, &a->peer);
+	index = a->peer;
+	*peer = bpf_map_lookup_elem(&peers, &index);
 	if (!*peer || (*peer)->serial != a->serial)
 		return 0;
 	return a;
 }
 
 /* Admits a flow. Packets that claim to be of a flow which is admitted already, and are not, do not take its place: they may all take the plain path, and once it sends
- * no more they are seen anew. */
+ * no more they are seen anew. An admission that no packet has used yet may be of one that was in the stack while the epoch was raised, and of no use to any. */
 static __always_inline void admit(const struct flow *f, struct admission *a, struct peer *peer, __u32 index, __u16 tag, const struct setting *s)
 {
 	struct admission *old = bpf_map_lookup_elem(&flows, f);
@@ -125,8 +127,11 @@ static __always_inline void admit(const struct flow *f, struct admission *a, str
 	a->tag = tag;
 	if (old) {
 		__u64 age = a->seen - old->seen;
-		if (old->epoch == a->epoch && old->serial == a->serial && age < (old->tag == tag ? REFRESH : 2 * s->life))
-			return;
+		if (old->epoch == a->epoch && old->serial == a->serial) {
+			if (old->tag == tag ? age < REFRESH : old->used && age < 2 * s->life)
+				return;
+			a->used = old->tag == tag && old->used;
+		}
 		a->packets = old->packets;
 		a->bytes = old->bytes;
 	}
@@ -252,6 +257,7 @@ static __always_inline void count_fast(struct traffic *t, struct admission *a, _
 {
 	t->fast_packets++;
 	t->fast_bytes += len;
+	a->used = 1;
 	a->packets++;
 	a->bytes += len;
 }

@@ -67,8 +67,9 @@ struct admission {
 	__u64 packets, bytes; /* that went fast since the flow was first admitted */
 	__u32 epoch;
 	__u32 link; /* that it left by */
-	__u32 peer, serial;
-	__u16 tag; /* that it carried */
+	__u32 serial;
+	__u16 peer, used; /* used: a packet went fast by it */
+	__u16 tag; /* that the packet carried */
 	__be16 port; /* source port of the outer packet */
 	__u8 macs[12]; /* of the frame as it left: destination, source */
 };
