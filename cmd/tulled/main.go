@@ -130,7 +130,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 			Trouble: store.Trouble, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		}},
 		FastPath: fast.ofAgent(), FastPathOff: fast.off, FastPathRequired: opts.fastPath == fastPathOn,
-		Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
+		CPU: cpuTime, Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
 	})
 	if err != nil {
 		return err

@@ -39,9 +39,10 @@ type Config struct {
 	FastPathOff      string   // why there is none, for the status
 	FastPathRequired bool     // without one something is wrong
 
-	Calls   func() uint64 // system calls that the kernel has taken so far; may be nil
-	Changed func(Status)  // called after every pass; may be nil
-	Beat    func()        // called every few seconds while the loop lives; may be nil
+	CPU     func() time.Duration // processor time that the process has used so far; nil: passes take none
+	Calls   func() uint64        // system calls that the kernel has taken so far; may be nil
+	Changed func(Status)         // called after every pass; may be nil
+	Beat    func()               // called every few seconds while the loop lives; may be nil
 }
 
 // Agent is the daemon's core: one loop that compares and applies, over the networks of the host.
@@ -177,6 +178,13 @@ func (a *Agent) alive() {
 	}
 }
 
+func (a *Agent) cpu() time.Duration {
+	if a.cfg.CPU == nil {
+		return 0
+	}
+	return a.cfg.CPU()
+}
+
 // watchKernel turns kernel events into wake-ups. A watch that breaks is begun again, after a full pass.
 func (a *Agent) watchKernel(ctx context.Context) error {
 	broken := logthrottle.Throttle{}
@@ -233,10 +241,10 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-check.C:
 			a.check(ctx, check)
 		case <-next.timer.C:
-			started := time.Now()
+			started, used := time.Now(), a.cpu()
 			if next.isIncremental() {
 				if a.incrementalPass(ctx) {
-					next.passedIncremental(started)
+					next.passedIncremental(a.cpu() - used)
 				} else {
 					next.tooMany()
 				}
@@ -248,7 +256,7 @@ func (a *Agent) loop(ctx context.Context) error {
 				return ctx.Err()
 			}
 			a.publish(status)
-			next.passed(started, status.Ready, changed)
+			next.passed(started, a.cpu()-used, status.Ready, changed)
 			a.checkAgain(check)
 			if end, ok := a.contests.end(); ok {
 				next.by(end)

@@ -12,9 +12,9 @@ const (
 	debounce            = 20 * time.Millisecond // lets a burst of changes become one pass
 	busyMost            = time.Second           // between passes that each change the kernel
 	busyFor             = 5 * time.Second       // without a pass, and the next change is dealt with at once again
-	slowdown            = 5                     // passes may take up one part in this many of the time
+	slowdown            = 5                     // passes may take up one part in this many of a processor's time
 	incrementalSlowdown = 2                     // and incremental ones, which are spaced out as it is
-	pauseMost           = 10 * time.Second      // for that: a process that was stopped in the middle of a pass did not work all the time
+	pauseMost           = 10 * time.Second      // for that
 )
 
 // schedule decides when the next pass is due. A wake-up brings it forward and never puts it off, so that no storm of
@@ -61,10 +61,11 @@ func (s *schedule) by(at time.Time) {
 	}
 }
 
-// passed takes note of a pass: whether all is well now, and whether it changed the kernel.
-func (s *schedule) passed(started time.Time, ready, changed bool) {
+// passed takes note of a pass: what it took of a processor's time, whether all is well now, and whether it changed the kernel. Where others keep the kernel's
+// network lock, a pass mostly waits, and what it has to mend does not.
+func (s *schedule) passed(started time.Time, took time.Duration, ready, changed bool) {
 	now := time.Now()
-	pause := min(slowdown*now.Sub(started), pauseMost)
+	pause := min(slowdown*took, pauseMost)
 	if !changed || started.Sub(s.last) > busyFor {
 		s.busy.Reset()
 	}
@@ -98,10 +99,9 @@ func (s *schedule) isIncremental() bool {
 	return !s.incremental.IsZero() && s.incremental.Before(s.due)
 }
 
-// passedIncremental takes note of an incremental pass.
-func (s *schedule) passedIncremental(started time.Time) {
-	now := time.Now()
-	s.incremental, s.incrementalAfter = time.Time{}, now.Add(min(incrementalSlowdown*now.Sub(started), pauseMost))
+// passedIncremental takes note of an incremental pass, and of what it took of a processor's time.
+func (s *schedule) passedIncremental(took time.Duration) {
+	s.incremental, s.incrementalAfter = time.Time{}, time.Now().Add(min(incrementalSlowdown*took, pauseMost))
 	s.reset()
 }
 
