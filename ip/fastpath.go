@@ -1,7 +1,6 @@
 package ip
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,7 +14,7 @@ type FastPath struct {
 	Subnets []netip.Prefix // this host's own
 	Exclude []netip.Prefix // whose packets never take it
 	Devices []FastDevice   // of Tulle's, that tunnel
-	Peers   []FastPeer     // in the order of their subnets
+	Peers   FastPeers
 }
 
 // FastDevice is a VXLAN device.
@@ -53,6 +52,7 @@ func FastPathOf(want State, uplinks, bridges []string, subnets, exclude []netip.
 	for _, e := range want.FDB {
 		hosts[fdbID{e.Link, e.MAC}] = e.Dst
 	}
+	var peers []FastPeer
 	for _, r := range want.Routes {
 		if slices.ContainsFunc(exclude, func(p netip.Prefix) bool { return Contains(p, r.Dst) }) {
 			continue
@@ -67,27 +67,33 @@ func FastPathOf(want State, uplinks, bridges []string, subnets, exclude []netip.
 		} else if !slices.Contains(uplinks, r.Link) || !r.Via.IsValid() {
 			continue
 		}
-		f.Peers = append(f.Peers, p)
+		peers = append(peers, p)
 	}
-	slices.SortFunc(f.Peers, func(a, b FastPeer) int { return cmp.Or(ComparePrefix(a.Subnet, b.Subnet), a.Remote.Compare(b.Remote)) })
+	f.Peers = FastPeersOf(peers...)
 	return f
 }
 
 // Equal reports whether both are the same.
 func (f FastPath) Equal(o FastPath) bool {
-	samePeers := len(f.Peers) == len(o.Peers) && (len(f.Peers) == 0 || &f.Peers[0] == &o.Peers[0] || slices.Equal(f.Peers, o.Peers))
-	return samePeers && slices.Equal(f.Bridges, o.Bridges) && slices.Equal(f.Uplinks, o.Uplinks) && slices.Equal(f.Subnets, o.Subnets) && slices.Equal(f.Exclude, o.Exclude) &&
-		slices.Equal(f.Devices, o.Devices)
+	return f.SameLinks(o) && slices.Equal(f.Devices, o.Devices) && f.Peers.Equal(o.Peers)
+}
+
+// SameLinks reports whether f and o are equal but for their devices and peers.
+func (f FastPath) SameLinks(o FastPath) bool {
+	return slices.Equal(f.Bridges, o.Bridges) && slices.Equal(f.Uplinks, o.Uplinks) && slices.Equal(f.Subnets, o.Subnets) && slices.Equal(f.Exclude, o.Exclude)
+}
+
+// Exchange is f without the peers of removed and with those of added.
+func (f FastPath) Exchange(removed, added FastPath) FastPath {
+	f.Peers = f.Peers.Exchange(removed.Peers, added.Peers)
+	return f
 }
 
 // Plus is the fast path of two networks of one host.
 func (f FastPath) Plus(o FastPath) FastPath {
 	f.Bridges, f.Uplinks, f.Subnets, f.Exclude = union(f.Bridges, o.Bridges), union(f.Uplinks, o.Uplinks), union(f.Subnets, o.Subnets), union(f.Exclude, o.Exclude)
 	f.Devices = union(f.Devices, o.Devices)
-	if len(o.Peers) > 0 {
-		f.Peers = slices.Concat(f.Peers, o.Peers)
-		slices.SortFunc(f.Peers, func(a, b FastPeer) int { return cmp.Or(ComparePrefix(a.Subnet, b.Subnet), a.Remote.Compare(b.Remote)) })
-	}
+	f.Peers = f.Peers.Exchange(FastPeers{}, o.Peers)
 	return f
 }
 

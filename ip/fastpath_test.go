@@ -1,6 +1,7 @@
 package ip
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -38,11 +39,11 @@ func TestFastPathOf(t *testing.T) {
 	}
 	want := FastPath{Bridges: []string{"cni0"}, Uplinks: []string{"eth0"}, Subnets: own, Exclude: exclude, Devices: []FastDevice{
 		{Name: "flannel.1", Local: vxlan.Local, Tunnel: vxlan.Tunnel(), MAC: link.MAC, MTU: 1450},
-	}, Peers: []FastPeer{
-		peer("10.5.0.0/24", "172.31.0.0", 0), peer("10.5.2.0/24", "172.31.0.2", 2),
-		{Subnet: netip.MustParsePrefix("10.250.0.0/24"), Link: "eth0", Remote: netip.MustParseAddr("172.30.0.9")},
-	}}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	}, Peers: FastPeersOf(
+		peer("10.5.2.0/24", "172.31.0.2", 2), peer("10.5.0.0/24", "172.31.0.0", 0),
+		FastPeer{Subnet: netip.MustParsePrefix("10.250.0.0/24"), Link: "eth0", Remote: netip.MustParseAddr("172.30.0.9")},
+	)}
+	if diff := cmp.Diff(want, got, cmp.Transformer("sorted", FastPeers.Sorted), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if !got.SameLinks(want) || got.SameLinks(FastPath{Bridges: got.Bridges}) {
@@ -61,14 +62,61 @@ func TestFastPathExchange(t *testing.T) {
 		return s
 	}
 	all := of(whole)
-	kept := slices.Clone(all.Peers)
+	kept := all.Peers.Sorted()
 	fewer := all.Exchange(of(part(50, 200)), FastPath{})
-	if diff := len(fewer.Peers) - len(of(fastState(50)).Peers); diff != 0 || !slices.Equal(fewer.Peers, of(fastState(50)).Peers) {
-		t.Errorf("%d peers too many after some have gone, or others", diff)
+	if want := of(fastState(50)); !fewer.Equal(want) || fewer.Peers.Len() != want.Peers.Len() {
+		t.Errorf("%d peers, want %d", fewer.Peers.Len(), want.Peers.Len())
 	}
 	again := fewer.Exchange(FastPath{}, of(part(50, 200)))
-	if !slices.Equal(again.Peers, all.Peers) || !slices.Equal(all.Peers, kept) {
-		t.Error("peers that came back are not where they were, or those of others have changed")
+	if !again.Equal(all) || !slices.Equal(again.Peers.Sorted(), kept) || !slices.Equal(all.Peers.Sorted(), kept) {
+		t.Error("peers that came back are not what they were, or those of others have changed")
+	}
+	if none := again.Exchange(all, FastPath{}); none.Peers.Len() != 0 || !none.Peers.Equal(FastPeers{}) || !none.Peers.Shares(FastPeers{}) {
+		t.Errorf("%d peers after all have gone", none.Peers.Len())
+	}
+}
+
+// Changed finds what differs, whatever two sets share.
+func TestFastPeersChanged(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	prefixes := func(n int) (all []FastPeer) {
+		for range n {
+			subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(random.IntN(100)), 0}), 24)
+			all = append(all, FastPeer{Subnet: subnet, Remote: netip.AddrFrom4([4]byte{172, 31, 0, byte(random.IntN(3))})})
+		}
+		slices.SortFunc(all, compareFastPeer)
+		return slices.Compact(all)
+	}
+	for range 500 {
+		one := FastPeersOf(prefixes(40)...)
+		two := one.Exchange(FastPeersOf(prefixes(20)...), FastPeersOf(prefixes(20)...))
+		if random.IntN(4) == 0 {
+			two = FastPeersOf(two.Sorted()...) // shares nothing
+		}
+		before, after := one.Sorted(), two.Sorted()
+		var gone, new []FastPeer
+		for _, p := range before {
+			if !slices.ContainsFunc(after, func(o FastPeer) bool { return o.Subnet == p.Subnet }) {
+				gone = append(gone, p)
+			}
+		}
+		for _, p := range after {
+			if !slices.Contains(before, p) {
+				new = append(new, p)
+			}
+			if !slices.Contains(two.Of(p.Subnet), p) {
+				t.Fatalf("%v is not among those of its subnet, %v", p, two.Of(p.Subnet))
+			}
+		}
+		haveGone, haveNew := one.Changed(two)
+		slices.SortFunc(haveGone, compareFastPeer)
+		slices.SortFunc(haveNew, compareFastPeer)
+		if !slices.Equal(haveGone, gone) || !slices.Equal(haveNew, new) {
+			t.Fatalf("from %v to %v %v went and %v came, want %v and %v", before, after, haveGone, haveNew, gone, new)
+		}
+		if same := slices.Equal(before, after); one.Equal(two) != same || two.Len() != len(after) {
+			t.Fatalf("%v and %v: equal is %t, there are %d", before, after, !same, two.Len())
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ type FastPath interface {
 }
 
 const (
-	fastPathEvery = 2 * time.Second // its counters are read
+	fastPathEvery = 5 * time.Second // its counters are read
 	fastPathOver  = 10 * time.Second
 )
 
@@ -51,7 +51,7 @@ type fastPath struct {
 	mu      sync.Mutex
 	decided bool      // something was handed on
 	ended   error     // why it is no longer kept as wanted
-	samples []traffic // one every two seconds, the newest last
+	samples []traffic // one every five seconds, the newest last
 }
 
 // traffic is what the counters said at a time.

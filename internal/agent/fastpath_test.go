@@ -132,10 +132,10 @@ func TestFastPathFollowsWhatIsWanted(t *testing.T) {
 				if name == "ipip" {
 					peers = 0
 				}
-				if len(got.Peers) != peers {
-					t.Errorf("peers %+v, want %d", got.Peers, peers)
+				if got.Peers.Len() != peers {
+					t.Errorf("peers %+v, want %d", got.Peers.Sorted(), peers)
 				}
-				for _, p := range got.Peers {
+				for p := range got.Peers.All() {
 					tunnelled := slices.ContainsFunc(got.Devices, func(d ip.FastDevice) bool {
 						return d.Name == p.Link && d.Tunnel.Port != 0 && d.MAC != (ip.MAC{}) && d.MTU != 0
 					})
@@ -180,12 +180,12 @@ func TestFastPathFollowsIncrementalPasses(t *testing.T) {
 		<-time.After(time.Minute)
 		passes := h.agent.Status().Work.Passes
 		w.putPeer("subnets/10.5.77.0-24", "172.30.0.77", "02:00:00:00:00:77", "vxlan")
-		w.within(soon, "a peer", func(*node) bool { return len(path.wanted().Peers) == 1 })
-		kept := slices.Clone(path.wanted().Peers)
+		w.within(soon, "a peer", func(*node) bool { return path.wanted().Peers.Len() == 1 })
+		kept := path.wanted().Peers.Sorted()
 		first := path.wanted()
 		w.deletePeer("subnets/10.5.77.0-24")
-		w.within(time.Minute, "none", func(*node) bool { return len(path.wanted().Peers) == 0 })
-		if !slices.Equal(first.Peers, kept) {
+		w.within(time.Minute, "none", func(*node) bool { return path.wanted().Peers.Len() == 0 })
+		if !slices.Equal(first.Peers.Sorted(), kept) {
 			t.Error("what was handed on has changed")
 		}
 		if st := h.agent.Status(); st.Work.Incremental < 2 {
@@ -350,21 +350,21 @@ func TestFastPathOfNetworks(t *testing.T) {
 	if path.told() != 0 || f.troubles(f.status()) != nil {
 		t.Errorf("told %d times before anything is wanted", path.told())
 	}
-	one := ip.FastPath{Uplinks: []string{"eth0"}, Peers: []ip.FastPeer{{Subnet: netip.MustParsePrefix("10.5.1.0/24")}}}
-	two := ip.FastPath{Uplinks: []string{"eth0", "eth1"}, Peers: []ip.FastPeer{{Subnet: netip.MustParsePrefix("10.4.1.0/24")}}}
+	one := ip.FastPath{Uplinks: []string{"eth0"}, Peers: ip.FastPeersOf(ip.FastPeer{Subnet: netip.MustParsePrefix("10.5.1.0/24")})}
+	two := ip.FastPath{Uplinks: []string{"eth0", "eth1"}, Peers: ip.FastPeersOf(ip.FastPeer{Subnet: netip.MustParsePrefix("10.4.1.0/24")})}
 	wants[2] = &one
 	offer()
 	offer()
-	if got := path.wanted(); path.told() != 1 || !got.SameLinks(one) || !slices.Equal(got.Peers, one.Peers) {
+	if got := path.wanted(); path.told() != 1 || !got.SameLinks(one) || !got.Peers.Equal(one.Peers) {
 		t.Errorf("told %d times, last %+v", path.told(), got)
 	}
 	wants[0] = &two
 	offer()
 	offer()
-	if got := path.wanted(); path.told() != 2 || !slices.Equal(got.Uplinks, two.Uplinks) || !slices.Equal(got.Peers, []ip.FastPeer{two.Peers[0], one.Peers[0]}) {
+	if got := path.wanted(); path.told() != 2 || !slices.Equal(got.Uplinks, two.Uplinks) || !slices.Equal(got.Peers.Sorted(), append(two.Peers.Sorted(), one.Peers.Sorted()...)) {
 		t.Errorf("told %d times, last %+v", path.told(), got)
 	}
-	if len(one.Peers) != 1 || len(two.Peers) != 1 {
+	if one.Peers.Len() != 1 || two.Peers.Len() != 1 {
 		t.Error("what the networks want has changed")
 	}
 }

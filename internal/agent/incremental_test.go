@@ -69,8 +69,8 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 						t.Fatalf("step %d: it wants %s, and has not done so", step, d[0])
 					}
 					before, last, fast := h.agent.work.Changes, h.agent.Status(), path.wanted()
-					if fast == nil || !slices.Equal(fast.Peers, wholeFastPath(t, h).Peers) {
-						t.Fatalf("step %d: the fast path lacks peers, or has others: %v, want %v", step, fast, wholeFastPath(t, h))
+					if whole := wholeFastPath(t, h); fast == nil || !fast.Peers.Equal(whole.Peers) {
+						t.Fatalf("step %d: the fast path lacks peers, or has others: %v, want %v", step, fast, whole)
 					}
 					h.agent.inbox.Wake()
 					<-time.After(3 * time.Second)

@@ -23,8 +23,9 @@ import (
 
 const (
 	defaultLife = time.Second
-	lookEvery   = time.Second // finds what no notification tells
-	readEvery   = 30          // ticks between two looks that read all peers back
+	lookEvery   = 1500 * time.Millisecond // finds what no notification tells
+	searchEvery = 20                      // looks until one that finds what others have hung beside the programs
+	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
 	gather      = 50 * time.Millisecond
 )
 
@@ -48,10 +49,14 @@ type FastPath struct {
 	// Of the loop alone.
 	attached map[hook]attachment
 	undone   error // why not all hangs where it should, when that was last compared
+	looks    int   // ticks so far
+	readAt   int   // at which all peers were read back
 	peers    peerTable
 	ports    int      // of containers that have it
 	notes    []string // where it is not, and why
 	links    map[string]linkFacts
+	named    []string // links to namedFor; nil: not looked for yet
+	namedFor ip.FastPeers
 	failures logthrottle.Throttle
 
 	relevant atomic.Pointer[map[int]bool] // links, by index, on which flows depend; nil: all
@@ -214,13 +219,13 @@ func (f *FastPath) note(err error) {
 func (f *FastPath) loop(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for ticks := 1; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
-			f.look(ticks%readEvery == 0)
-			ticks++
+			f.looks++
+			f.look(f.looks%searchEvery == 0)
 			continue
 		case <-f.wake: // however often, all is read back no sooner
 			f.look(false)
@@ -250,7 +255,11 @@ func (f *FastPath) look(thorough bool) {
 		if stale {
 			f.links = nil
 		}
-		errs := []error{f.sync(want, thorough)}
+		read := f.looks-f.readAt >= max(searchEvery, want.Peers.Len()/readShare)
+		if read {
+			f.readAt = f.looks
+		}
+		errs := []error{f.sync(want, read)}
 		if stale {
 			f.undone = f.attach(want)
 		}
@@ -261,13 +270,13 @@ func (f *FastPath) look(thorough bool) {
 	}))
 }
 
-// sync makes maps as wanted.
-func (f *FastPath) sync(want ip.FastPath, thorough bool) error {
+// sync makes maps as wanted; it reads all of them back, or a few.
+func (f *FastPath) sync(want ip.FastPath, read bool) error {
 	links, err := f.linksOf(want)
 	if err != nil {
 		return err
 	}
-	excluded, err := f.peers.sync(want, links, thorough)
+	excluded, err := f.peers.sync(want, links, read)
 	if err != nil {
 		return err
 	}

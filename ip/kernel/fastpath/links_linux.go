@@ -166,17 +166,11 @@ type linkFacts struct {
 
 // linksOf returns the links that packets to peers leave by. They are looked up anew once f.links is gone.
 func (f *FastPath) linksOf(want ip.FastPath) (map[string]linkFacts, error) {
-	all := map[string]linkFacts{}
-	last := ""
-	for i := range want.Peers {
-		name := want.Peers[i].Link
-		if name == last {
-			continue
-		}
-		last = name
-		if _, known := all[name]; known {
-			continue
-		}
+	if f.named == nil || !f.namedFor.Shares(want.Peers) {
+		f.named, f.namedFor = linksTo(want.Peers), want.Peers
+	}
+	all := make(map[string]linkFacts, len(f.named))
+	for _, name := range f.named {
 		facts, known := f.links[name]
 		if !known {
 			i, err := net.InterfaceByName(name)
@@ -195,6 +189,18 @@ func (f *FastPath) linksOf(want ip.FastPath) (map[string]linkFacts, error) {
 	}
 	f.links = all
 	return all, nil
+}
+
+// linksTo are the names of the links that packets to peers leave by.
+func linksTo(peers ip.FastPeers) []string {
+	names, last := []string{}, ""
+	for p := range peers.All() {
+		if p.Link != last && !slices.Contains(names, p.Link) {
+			names = append(names, p.Link)
+		}
+		last = p.Link
+	}
+	return names
 }
 
 // isGone reports whether a link went away meanwhile.

@@ -28,14 +28,15 @@ const (
 type peerTable struct {
 	places, peers *ebpf.Map
 
-	have    map[netip.Prefix]uint32
-	known   map[uint32]programsPeer // what was read, until it has been compared
-	next    uint32                  // that has never been used
-	serial  uint32
-	freed   []freed
-	last    []ip.FastPeer // that the maps were compared with
-	exclude []netip.Prefix
-	links   map[string]linkFacts
+	have     map[netip.Prefix]uint32
+	known    map[uint32]programsPeer // what was read, until it has been compared
+	next     uint32                  // that has never been used
+	serial   uint32
+	freed    []freed
+	last     ip.FastPeers // that the maps were compared with
+	compared bool         // they have been, since they were read
+	exclude  []netip.Prefix
+	links    map[string]linkFacts
 }
 
 type freed struct {
@@ -54,7 +55,7 @@ func (t *peerTable) open(m *programsMaps) error {
 
 // read takes what the kernel has for what there is.
 func (t *peerTable) read() error {
-	t.have, t.known, t.last = map[netip.Prefix]uint32{}, map[uint32]programsPeer{}, nil
+	t.have, t.known, t.compared = map[netip.Prefix]uint32{}, map[uint32]programsPeer{}, false
 	err := readAll(t.places, func(key programsPrefix, value programsPlace) { t.have[prefixOf(key)] = value.Peer })
 	if err != nil {
 		return fmt.Errorf("read subnets of peers: %w", err)
@@ -117,13 +118,13 @@ func readAll[K, V any](m *ebpf.Map, each func(K, V)) error {
 const readRoom = 4096
 
 // sync makes the maps as wanted, and reports whether packets may no longer be fast that could be.
-func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, thorough bool) (excluded bool, err error) {
-	if thorough || t.last == nil && t.known == nil || !t.sample() {
+func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, read bool) (excluded bool, err error) {
+	if read || !t.compared && t.known == nil || !t.sample() {
 		if err := t.read(); err != nil {
 			return false, err
 		}
 	}
-	if t.last != nil && sameSlice(t.last, want.Peers) && slices.Equal(t.exclude, want.Exclude) && maps.Equal(t.links, links) {
+	if t.compared && t.last.Shares(want.Peers) && slices.Equal(t.exclude, want.Exclude) && maps.Equal(t.links, links) {
 		return false, nil
 	}
 	gone, new := t.differ(want, links)
@@ -142,18 +143,11 @@ func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, thorough 
 		errs = append(errs, t.place(prefix, nowhere))
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.last = nil
+		t.compared, t.known = false, nil
 		return excluded, err
 	}
-	t.last, t.exclude, t.links, t.known = want.Peers, want.Exclude, links, nil
-	if t.last == nil {
-		t.last = []ip.FastPeer{}
-	}
+	t.last, t.exclude, t.links, t.known, t.compared = want.Peers, want.Exclude, links, nil, true
 	return excluded, nil
-}
-
-func sameSlice(a, b []ip.FastPeer) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 
 // wanted is a peer that is to be written.
@@ -164,36 +158,29 @@ type wanted struct {
 
 // differ compares what is wanted with what was wanted last, or with what there is.
 func (t *peerTable) differ(want ip.FastPath, links map[string]linkFacts) (gone []netip.Prefix, new []wanted) {
-	last := t.last
-	if t.last == nil || !maps.Equal(t.links, links) || !slices.Equal(t.exclude, want.Exclude) {
-		last = nil
-		stays := map[netip.Prefix]bool{}
-		for _, p := range want.Peers {
-			stays[p.Subnet] = true
+	if t.compared && maps.Equal(t.links, links) && slices.Equal(t.exclude, want.Exclude) {
+		less, more := t.last.Changed(want.Peers)
+		for _, p := range less {
+			gone = append(gone, p.Subnet)
 		}
-		for _, p := range want.Exclude {
-			stays[p] = true
+		for _, p := range more {
+			new = append(new, wanted{p.Subnet, peerOf(p, links[p.Link])})
 		}
-		for prefix := range t.have {
-			if !stays[prefix] {
-				gone = append(gone, prefix)
-			}
+		return gone, new
+	}
+	stays := map[netip.Prefix]bool{}
+	for p := range want.Peers.All() {
+		stays[p.Subnet] = true
+	}
+	for _, p := range want.Exclude {
+		stays[p] = true
+	}
+	for prefix := range t.have {
+		if !stays[prefix] {
+			gone = append(gone, prefix)
 		}
 	}
-	// Both are in the order of their subnets, of which one may be there twice for a moment.
-	for _, p := range want.Peers {
-		for len(last) > 0 && ip.ComparePrefix(last[0].Subnet, p.Subnet) < 0 {
-			gone = append(gone, last[0].Subnet)
-			last = last[1:]
-		}
-		same := false
-		for len(last) > 0 && last[0].Subnet == p.Subnet {
-			same = same || last[0] == p
-			last = last[1:]
-		}
-		if same {
-			continue
-		}
+	for p := range want.Peers.All() {
 		w := wanted{p.Subnet, peerOf(p, links[p.Link])}
 		if index, there := t.have[p.Subnet]; there && index != nowhere {
 			have, read := t.known[index]
@@ -202,9 +189,6 @@ func (t *peerTable) differ(want ip.FastPath, links map[string]linkFacts) (gone [
 			}
 		}
 		new = append(new, w)
-	}
-	for _, p := range last {
-		gone = append(gone, p.Subnet)
 	}
 	return gone, new
 }
@@ -305,19 +289,29 @@ func (t *peerTable) place(prefix netip.Prefix, index uint32) error {
 	return nil
 }
 
-// samples is how many subnets are looked at each time. That of an emptied map is found by the first.
-const samples = 8
+// samples is how many subnets are looked at each time: enough to find an emptied map. All are read back now and then.
+const samples = 2
 
-// sample reports whether the maps still say what was written of some peers.
+// sample reports whether the maps still say what was written of some subnets.
 func (t *peerTable) sample() bool {
-	for range min(samples, len(t.last)) {
-		p := t.last[rand.IntN(len(t.last))]
+	left := samples
+	for subnet, index := range t.have { // begins somewhere else each time
+		if left--; left < 0 || !t.compared {
+			break
+		}
 		var place programsPlace
-		var peer programsPeer
-		if t.places.Lookup(keyOf(p.Subnet), &place) != nil || place.Peer != t.have[p.Subnet] || t.peers.Lookup(place.Peer, &peer) != nil {
+		if t.places.Lookup(keyOf(subnet), &place) != nil || place.Peer != index {
 			return false
 		}
-		if peer.Serial = 0; peer != peerOf(p, t.links[p.Link]) {
+		if index == nowhere {
+			continue
+		}
+		var peer programsPeer
+		if t.peers.Lookup(index, &peer) != nil {
+			return false
+		}
+		peer.Serial = 0
+		if !slices.ContainsFunc(t.last.Of(subnet), func(p ip.FastPeer) bool { return peer == peerOf(p, t.links[p.Link]) }) {
 			return false
 		}
 	}

@@ -30,7 +30,7 @@ type process struct {
 func (h *host) startProcess(environment ...string) *process {
 	t := h.t
 	t.Helper()
-	want, err := json.Marshal(h.fastPath())
+	want, err := json.Marshal(wanted{h.fastPath(), h.fastPath().Peers.Sorted()})
 	must(t, err)
 	namespace, err := syscall.Dup(h.FD())
 	must(t, err)
@@ -64,6 +64,12 @@ func (p *process) kill() {
 	}
 }
 
+// wanted is what a process is told.
+type wanted struct {
+	ip.FastPath
+	Peers []ip.FastPeer
+}
+
 // runEngine is the life of such a process: descriptor 3 is the network namespace, what is wanted comes from standard input.
 func runEngine(dir string) error {
 	ns, err := netns.Open("/proc/self/fd/3")
@@ -81,11 +87,12 @@ func runEngine(dir string) error {
 	}); err != nil {
 		return err
 	}
-	var want ip.FastPath
+	var want wanted
 	if err := json.NewDecoder(os.Stdin).Decode(&want); err != nil {
 		return err
 	}
-	f.Want(want)
+	want.FastPath.Peers = ip.FastPeersOf(want.Peers...)
+	f.Want(want.FastPath)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	go func() {
