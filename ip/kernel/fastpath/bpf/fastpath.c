@@ -98,19 +98,30 @@ static __always_inline int is_excluded(const struct addr *a)
 	return place && place->peer == NOWHERE;
 }
 
-/* The admission of a flow, and the peer that it is to or from, if a packet with this tag may use it. */
-static __always_inline struct admission *admission_of(const struct flow *f, __u16 tag, __u32 now, const struct setting *s, struct peer **peer)
+/* The peer that an admission is for, if it was given to packets with this tag in this epoch. */
+static __always_inline struct peer *peer_by(const struct admission *a, __u16 tag, __u32 now)
 {
-	struct admission *a = bpf_map_lookup_elem(&flows, f);
+	struct peer *peer;
 	__u32 index;
 
-	if (!a || a->tag != tag || a->epoch != now || bpf_ktime_get_ns() - a->seen >= s->life)
+	if (!a || a->tag != tag || a->epoch != now)
 		return 0;
 	index = a->peer;
-	*peer = bpf_map_lookup_elem(&peers, &index);
-	if (!*peer || (*peer)->serial != a->serial)
-		return 0;
-	return a;
+	peer = bpf_map_lookup_elem(&peers, &index);
+	return peer && peer->serial == a->serial ? peer : 0;
+}
+
+static __always_inline int in_life(const struct admission *a, const struct setting *s)
+{
+	return bpf_ktime_get_ns() - a->seen < s->life;
+}
+
+/* Reports whether there is nothing to admit: a packet with this tag has just been seen. */
+static __always_inline int is_fresh(const struct flow *f, __u16 tag)
+{
+	struct admission *a = bpf_map_lookup_elem(&flows, f);
+
+	return peer_by(a, tag, epoch_now()) && bpf_ktime_get_ns() - a->seen < REFRESH;
 }
 
 /* Admits a flow. Packets that claim to be of a flow which is admitted already, and are not, do not take its place: they may all take the plain path, and once it sends
@@ -303,8 +314,9 @@ SEC("tc") int from_container(struct __sk_buff *skb)
 	if (p.refusal == NONE) {
 		now = epoch_now();
 		tag = tag_of(&p, skb->ifindex, &nobody, s, now);
-		a = admission_of(&p.flow, tag, now, s, &peer);
-		if (a) {
+		a = bpf_map_lookup_elem(&flows, &p.flow);
+		peer = peer_by(a, tag, now);
+		if (peer && in_life(a, s)) {
 			room = peer->mode == TUNNEL ? ROOM6 : 0;
 			if (fits(skb, &p, peer->mtu, room)) {
 				int verdict = send_out(skb, peer, a, &p);
@@ -317,7 +329,8 @@ SEC("tc") int from_container(struct __sk_buff *skb)
 		}
 	}
 	note_station(skb->ifindex, p.macs + 6);
-	peer = peer_of(&p.flow.dst, &index);
+	if (!peer)
+		peer = peer_of(&p.flow.dst, &index);
 	if (!peer || !peer->mode) {
 		if (index == NOWHERE)
 			refuse(c, EXCLUDED);
@@ -364,7 +377,8 @@ SEC("tc") int to_uplink(struct __sk_buff *skb)
 	} else if (!read_packet(data, end, 0, &p)) {
 		return GO_ON;
 	}
-	if (p.refusal != NONE || !in_subnets(s, &p.flow.src))
+	p.flow.direction = OUT;
+	if (p.refusal != NONE || is_fresh(&p.flow, tag) || !in_subnets(s, &p.flow.src))
 		return GO_ON;
 	peer = peer_of(&p.flow.dst, &index);
 	if (!peer)
@@ -380,7 +394,6 @@ SEC("tc") int to_uplink(struct __sk_buff *skb)
 		/* A test hangs the program on the tunnel's device. What cannot be seen there is as it was before. */
 		struct admission *old;
 
-		p.flow.direction = OUT;
 		old = bpf_map_lookup_elem(&flows, &p.flow);
 		if (!old) {
 			skb->tc_index = tag; /* the uplink's egress sees it yet */
@@ -395,7 +408,6 @@ SEC("tc") int to_uplink(struct __sk_buff *skb)
 			return GO_ON;
 		__builtin_memcpy(a.macs, p.macs, sizeof(a.macs));
 	}
-	p.flow.direction = OUT;
 	a.link = skb->ifindex;
 	admit(&p.flow, &a, peer, index, tag, s);
 	return GO_ON;
@@ -427,7 +439,7 @@ static __always_inline int come_in(struct __sk_buff *skb, const struct setting *
 	__u32 index = 0, now = epoch_now(), len = skb->len - room;
 	struct bpf_xfrm_state xfrm;
 	struct admission *a;
-	struct peer *peer = 0;
+	struct peer *peer = 0; /* known already, if packets of the flow have been seen in this epoch */
 	__u16 tag = 0;
 
 	if (!c)
@@ -435,8 +447,9 @@ static __always_inline int come_in(struct __sk_buff *skb, const struct setting *
 	p->flow.direction = IN;
 	if (p->refusal == NONE) {
 		tag = tag_of(p, skb->ifindex, &o->remote, s, now);
-		a = admission_of(&p->flow, tag, now, s, &peer);
-		if (a && o->ecn != ECN_CE && (!skb->gso_size || p->flow.protocol == IPPROTO_TCP) && (!room || (peer->vni == o->vni && peer->port == o->port))) {
+		a = bpf_map_lookup_elem(&flows, &p->flow);
+		peer = peer_by(a, tag, now);
+		if (peer && in_life(a, s) && o->ecn != ECN_CE && (!skb->gso_size || p->flow.protocol == IPPROTO_TCP) && (!room || (peer->vni == o->vni && peer->port == o->port))) {
 			int verdict = deliver(skb, a, room);
 			if (verdict == TC_ACT_REDIRECT)
 				count_fast(&c->in, a, len);
@@ -444,9 +457,11 @@ static __always_inline int come_in(struct __sk_buff *skb, const struct setting *
 				return verdict;
 		}
 	}
-	if (!in_subnets(s, &p->flow.dst))
-		return GO_ON;
-	peer = peer_of(&p->flow.src, &index);
+	if (!peer) {
+		if (!in_subnets(s, &p->flow.dst))
+			return GO_ON;
+		peer = peer_of(&p->flow.src, &index);
+	}
 	if (!peer || !peer->mode) {
 		if (index == NOWHERE)
 			refuse(c, EXCLUDED);
@@ -536,7 +551,10 @@ SEC("tc") int to_container(struct __sk_buff *skb)
 	if (!tag)
 		return GO_ON;
 	skb->tc_index = 0;
-	if (!s || skb->vlan_present || !read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, 0, &p) || p.refusal != NONE || !in_subnets(s, &p.flow.dst))
+	if (!s || skb->vlan_present || !read_packet((void *)(long)skb->data, (void *)(long)skb->data_end, 0, &p) || p.refusal != NONE)
+		return GO_ON;
+	p.flow.direction = IN;
+	if (is_fresh(&p.flow, tag) || !in_subnets(s, &p.flow.dst))
 		return GO_ON;
 	peer = peer_of(&p.flow.src, &index);
 	if (!peer || !peer->mode || skb->ingress_ifindex != peer->link)
@@ -545,7 +563,6 @@ SEC("tc") int to_container(struct __sk_buff *skb)
 	if (!is_station(skb->ifindex, p.macs))
 		return GO_ON;
 #endif
-	p.flow.direction = IN;
 	a.link = skb->ifindex;
 	__builtin_memcpy(a.macs, p.macs, sizeof(a.macs));
 	admit(&p.flow, &a, peer, index, tag, s);
