@@ -26,7 +26,7 @@ const layersWhy = "the direction is cmd → internal/agent → internal/fabric �
 func layers() []layer {
 	return []layer{
 		{pkg: "ip", std: true},
-		{pkg: "ip/kernel", below: []string{"internal/netns", "ip/kernel/xtables"}},
+		{pkg: "ip/kernel", below: []string{"internal/netns", "ip/kernel/notify", "ip/kernel/xtables"}},
 		{pkg: "ip/iptest"},
 		{pkg: "subnet", below: []string{"ip"}, std: true},
 		{pkg: "subnet/flannel", below: []string{"ip", "internal/atomicfile", "internal/regularfile"}, std: true},
