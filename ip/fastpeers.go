@@ -10,8 +10,8 @@ import (
 // fastBuckets is into how many parts peers are divided. With 10,000 of them each holds some forty.
 const fastBuckets = 256
 
-// FastPeers is a set of peers of which others may hold copies: one that differs in a few peers shares all other parts with it, so that either is found out in the
-// time that these few take. The zero FastPeers is empty.
+// FastPeers is a set of peers of which others may hold copies. One that differs in a few peers shares the rest with it, so that to make it, and to find what
+// differs, costs what these few cost. The zero FastPeers is empty.
 type FastPeers struct {
 	buckets [][]FastPeer // by a hash of the subnet, each in the order of the subnets; nil: there are no peers
 	count   int

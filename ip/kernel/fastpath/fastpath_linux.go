@@ -26,7 +26,7 @@ const (
 	lookEvery   = 1500 * time.Millisecond // finds what no notification tells
 	searchEvery = 20                      // looks until one that finds what others have hung beside the programs
 	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
-	gather      = 50 * time.Millisecond
+	gather      = 250 * time.Millisecond  // containers that come and go make one look together
 )
 
 // Config is what a FastPath works with.
@@ -52,8 +52,9 @@ type FastPath struct {
 	looks    int   // ticks so far
 	readAt   int   // at which all peers were read back
 	peers    peerTable
-	ports    int      // of containers that have it
-	notes    []string // where it is not, and why
+	others   map[int]string // what other programs have on links, by index, as far as was looked
+	ports    int            // of containers that have it
+	notes    []string       // where it is not, and why
 	links    map[string]linkFacts
 	named    []string // links to namedFor; nil: not looked for yet
 	namedFor ip.FastPeers
@@ -261,7 +262,7 @@ func (f *FastPath) look(thorough bool) {
 		}
 		errs := []error{f.sync(want, read)}
 		if stale {
-			f.undone = f.attach(want)
+			f.undone = f.attach(want, thorough)
 		}
 		if thorough {
 			errs = append(errs, f.countFlows())

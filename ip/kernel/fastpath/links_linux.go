@@ -13,8 +13,9 @@ import (
 	"tulle/ip"
 )
 
-// attach hangs the programs on the uplinks and on the ports of containers, and takes them away from all else.
-func (f *FastPath) attach(want ip.FastPath) error {
+// attach hangs the programs on the uplinks and on the ports of containers, and takes them away from all else. A thorough look finds programs of others by tcx, which
+// come without a notification.
+func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
@@ -35,6 +36,7 @@ func (f *FastPath) attach(want ip.FastPath) error {
 	}
 	var notes []string
 	var errs []error
+	others := map[int]string{}
 	ports := 0
 	for _, l := range links {
 		a := l.Attrs()
@@ -46,9 +48,15 @@ func (f *FastPath) attach(want ip.FastPath) error {
 		if !uplink && (l.Type() != "veth" || !bridges[a.MasterIndex] || a.NetNsID < 0) { // what has no other end in a namespace of its own cannot be handed packets
 			continue
 		}
-		what, err := f.hooks.others(index, qdiscs.filtered[a.Index])
-		if err != nil {
-			errs = append(errs, fmt.Errorf("look at %s: %w", a.Name, err))
+		var err error
+		what, known := f.others[a.Index]
+		if filtered := qdiscs.filtered[a.Index]; thorough || !known || filtered != "" || what != "" {
+			if what, err = f.hooks.others(index, filtered); err != nil {
+				errs = append(errs, fmt.Errorf("look at %s: %w", a.Name, err))
+			}
+		}
+		if err == nil {
+			others[a.Index] = what
 		}
 		if uplink {
 			if what != "" {
@@ -91,7 +99,7 @@ func (f *FastPath) attach(want ip.FastPath) error {
 	}
 	errs = append(errs, f.hooks.forget(func(h hook) bool { return wanted[h] != "" }))
 	slices.Sort(notes)
-	f.ports, f.notes = ports, notes
+	f.ports, f.notes, f.others = ports, notes, others
 	return errors.Join(errs...)
 }
 

@@ -56,7 +56,10 @@ func (t *peerTable) open(m *programsMaps) error {
 // read takes what the kernel has for what there is.
 func (t *peerTable) read() error {
 	t.have, t.known, t.compared = map[netip.Prefix]uint32{}, map[uint32]programsPeer{}, false
-	err := readAll(t.places, func(key programsPrefix, value programsPlace) { t.have[prefixOf(key)] = value.Peer })
+	err := readAll(t.places, func(key programsPrefix, value programsPlace) bool {
+		t.have[prefixOf(key)] = value.Peer
+		return true
+	})
 	if err != nil {
 		return fmt.Errorf("read subnets of peers: %w", err)
 	}
@@ -66,10 +69,11 @@ func (t *peerTable) read() error {
 			t.next = max(t.next, index+1)
 		}
 	}
-	err = readAll(t.peers, func(index uint32, p programsPeer) {
+	err = readAll(t.peers, func(index uint32, p programsPeer) bool { // in the order of their numbers
 		if used[index] {
 			t.known[index], t.serial = p, max(t.serial, p.Serial)
 		}
+		return index+1 < t.next
 	})
 	if err != nil {
 		return fmt.Errorf("read peers: %w", err)
@@ -86,8 +90,8 @@ func (t *peerTable) read() error {
 	return nil
 }
 
-// readAll reads a map with few system calls, where the kernel can.
-func readAll[K, V any](m *ebpf.Map, each func(K, V)) error {
+// readAll reads a map with few system calls, where the kernel can, until each returns false.
+func readAll[K, V any](m *ebpf.Map, each func(K, V) bool) error {
 	keys, values := make([]K, readRoom), make([]V, readRoom)
 	var cursor ebpf.MapBatchCursor
 	for {
@@ -99,7 +103,9 @@ func readAll[K, V any](m *ebpf.Map, each func(K, V)) error {
 			return err
 		}
 		for i := range n {
-			each(keys[i], values[i])
+			if !each(keys[i], values[i]) {
+				return nil
+			}
 		}
 		if err != nil {
 			return nil
@@ -108,14 +114,13 @@ func readAll[K, V any](m *ebpf.Map, each func(K, V)) error {
 	var key K
 	var value V
 	all := m.Iterate()
-	for all.Next(&key, &value) {
-		each(key, value)
+	for all.Next(&key, &value) && each(key, value) {
 	}
 	return all.Err()
 }
 
 // readRoom is how many elements are read at once.
-const readRoom = 4096
+const readRoom = 1024
 
 // sync makes the maps as wanted, and reports whether packets may no longer be fast that could be.
 func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, read bool) (excluded bool, err error) {

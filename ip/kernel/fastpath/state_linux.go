@@ -58,10 +58,10 @@ func (f *FastPath) Flows() ([]ip.FastFlow, error) {
 	}
 	var found []ip.FastFlow
 	hosts, names := map[uint16]netip.Addr{}, map[uint32]string{}
-	err := readAll(f.objects.Flows, func(key programsFlow, a programsAdmission) {
+	err := readAll(f.objects.Flows, func(key programsFlow, a programsAdmission) bool {
 		age := max(time.Duration(now.Nano()-int64(a.Seen)), 0) // it may have been seen since
 		if a.Epoch != epoch || age >= time.Duration(set.Life) {
-			return
+			return true
 		}
 		host, known := hosts[a.Peer]
 		if !known {
@@ -76,6 +76,7 @@ func (f *FastPath) Flows() ([]ip.FastFlow, error) {
 			Src: netip.AddrPortFrom(addrOf(key.Src.Word), big(key.Sport)), Dst: netip.AddrPortFrom(addrOf(key.Dst.Word), big(key.Dport)),
 			Peer: host, Link: f.linkName(names, a.Link), Packets: a.Packets, Bytes: a.Bytes, Age: age,
 		})
+		return true
 	})
 	if err != nil {
 		return found, fmt.Errorf("list flows: %w", err)
@@ -86,7 +87,7 @@ func (f *FastPath) Flows() ([]ip.FastFlow, error) {
 // countFlows counts those that there is room in use for.
 func (f *FastPath) countFlows() error {
 	n := 0
-	if err := readAll(f.objects.Flows, func(programsFlow, programsAdmission) { n++ }); err != nil {
+	if err := readAll(f.objects.Flows, func(programsFlow, programsAdmission) bool { n++; return true }); err != nil {
 		return fmt.Errorf("count flows: %w", err)
 	}
 	f.mu.Lock()

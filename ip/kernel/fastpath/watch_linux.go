@@ -1,18 +1,22 @@
 package fastpath
 
 import (
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
+	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"tulle/ip/kernel/notify"
 )
 
 // Causes of another epoch, beside those of the loop.
@@ -50,20 +54,20 @@ func (f *FastPath) relook() {
 }
 
 func (f *FastPath) watchOnce(ctx context.Context) error {
-	var routes, rules *socket
+	var routes, rules *notify.Socket
 	err := f.ns.Do(func() (err error) {
-		if routes, err = subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC); err != nil {
+		if routes, err = notify.Listen(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC); err != nil {
 			return err
 		}
-		rules, err = subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+		rules, err = notify.Listen(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
 		if errors.Is(err, unix.EPROTONOSUPPORT) { // a kernel without nf_tables
 			return nil
 		}
 		return err
 	})
-	for _, s := range []*socket{routes, rules} {
+	for _, s := range []*notify.Socket{routes, rules} {
 		if s != nil {
-			defer s.file.Close()
+			defer s.Close()
 		}
 	}
 	if err != nil {
@@ -88,81 +92,34 @@ func (f *FastPath) watchOnce(ctx context.Context) error {
 	return g.Wait()
 }
 
-// socket is a subscription to notifications. It is read by the runtime's poller, so that waiting takes no thread and wakes nobody.
-type socket struct {
-	file *os.File
-	raw  syscall.RawConn
-}
-
-func subscribe(protocol int, groups ...int) (_ *socket, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
-	if err != nil {
-		return nil, err
-	}
-	s := &socket{file: os.NewFile(uintptr(fd), "netlink")}
-	defer func() {
-		if err != nil {
-			s.file.Close()
-		}
-	}()
-	if s.raw, err = s.file.SyscallConn(); err != nil {
-		return nil, err
-	}
-	const room = 4 << 20                                                   // bytes
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room) // without it notifications are lost sooner, which counts as a change
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, err
-	}
-	for _, group := range groups {
-		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
-}
-
-// read returns the messages of one datagram.
-func (s *socket) read(buf []byte) (messages []syscall.NetlinkMessage, err error) {
-	var n int
-	readErr := s.raw.Read(func(fd uintptr) bool {
-		n, _, err = unix.Recvfrom(int(fd), buf, 0)
-		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
-	})
-	if err := errors.Join(readErr, err); err != nil {
-		return nil, err
-	}
-	return syscall.ParseNetlinkMessage(buf[:n])
-}
-
-// most is the size of the largest datagram, in bytes.
-const most = 64 << 10
+// together is how long notifications are let come together after the first: a container that comes or goes makes some twenty.
+const together = 10 * time.Millisecond
 
 // receive reads notifications, and raises the epoch for causes that changed names.
-func (f *FastPath) receive(ctx context.Context, s *socket, changed func(m []byte, typ uint16) (string, error)) error {
-	defer context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })()
-	buf := make([]byte, most)
-	for {
-		messages, err := s.read(buf)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil: // ENOBUFS: some are lost
+func (f *FastPath) receive(ctx context.Context, s *notify.Socket, changed func(m []byte, typ uint16) (string, error)) error {
+	cause := ""
+	return s.Run(ctx, together, func(datagram []byte) error {
+		if datagram == nil {
+			return errors.New("the kernel dropped notifications")
+		}
+		messages, err := syscall.ParseNetlinkMessage(datagram)
+		if err != nil {
 			return err
 		}
-		var cause string
 		for _, m := range messages {
 			why, err := changed(m.Data, m.Header.Type)
 			if err != nil {
 				return err
 			}
-			if why != "" {
-				cause = why
-			}
+			cause = cmp.Or(why, cause)
 		}
+		return nil
+	}, func() {
 		if cause != "" {
 			f.note(f.raise(cause))
+			cause = ""
 		}
-	}
+	})
 }
 
 // watcher knows what was, so that news of what is as it was does not count: neighbours are confirmed all day.
@@ -222,6 +179,27 @@ func watchedOf(l netlink.Link) watched {
 	return watched{a.Flags&net.FlagUp != 0, a.MasterIndex, a.MTU, string(a.HardwareAddr)}
 }
 
+// readWatched reads these from a message about a link (rtnetlink(7)), of which there are a dozen for each container that comes or goes.
+func readWatched(m []byte) (index int, w watched, err error) {
+	index = int(int32(binary.NativeEndian.Uint32(m[4:])))
+	w.up = binary.NativeEndian.Uint32(m[8:])&unix.IFF_UP != 0
+	attributes, err := mdnetlink.NewAttributeDecoder(m[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return 0, w, err
+	}
+	for attributes.Next() {
+		switch attributes.Type() {
+		case unix.IFLA_MASTER:
+			w.master = int(attributes.Uint32())
+		case unix.IFLA_MTU:
+			w.mtu = int(attributes.Uint32())
+		case unix.IFLA_ADDRESS:
+			w.mac = string(attributes.Bytes())
+		}
+	}
+	return index, w, attributes.Err()
+}
+
 // changed returns for what cause the epoch is to be raised; empty: none.
 func (w *watcher) changed(m []byte, typ uint16) (string, error) {
 	switch typ {
@@ -243,15 +221,13 @@ func (w *watcher) changed(m []byte, typ uint16) (string, error) {
 }
 
 func (w *watcher) link(m []byte, gone bool) (string, error) {
-	const header = unix.SizeofIfInfomsg
-	if len(m) < header {
+	if len(m) < unix.SizeofIfInfomsg {
 		return "", nil
 	}
-	l, err := netlink.LinkDeserialize(nil, m)
+	index, now, err := readWatched(m)
 	if err != nil {
 		return "", err
 	}
-	index, now := l.Attrs().Index, watchedOf(l)
 	before, known := w.links[index]
 	bridge := m[0] == unix.AF_BRIDGE // a port joins or leaves
 	switch {
