@@ -13,42 +13,91 @@ import (
 	"time"
 
 	"tulle/internal/lab"
-	"tulle/internal/netns"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
-// requireFast sends 64 MB from a container of the first host to one of the second, and requires that nearly all of it takes the fast path, if there is one.
-func requireFast(t *testing.T, l *lab.Lab, from, to *netns.Namespace, addr netip.Addr) {
+const (
+	transferPort    = 5001
+	transferTimeout = time.Minute
+)
+
+// openContainer opens a container for tests of traffic.
+func openContainer(t *testing.T, h *lab.Host, c container, addrs ip.Dual[netip.Prefix]) *lab.Container {
 	t.Helper()
-	const size = 64 << 20
-	sender, receiver := fastPath(t, l.Hosts[0]), fastPath(t, l.Hosts[1])
+	opened, err := h.OpenContainer(h.Name+"/"+c.id, c.netns, ip.Dual[netip.Addr]{V4: addrs.V4.Addr(), V6: addrs.V6.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { opened.Close() })
+	return opened
+}
+
+// awaitFast waits until the host's fast path is on for so many containers, without complaint.
+func awaitFast(t *testing.T, h *lab.Host, ports int) {
+	t.Helper()
+	var st ip.FastPathState
+	for deadline := time.Now().Add(labtest.Limit(2 * time.Second)); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
+		if st = fastPath(t, h); st.On && st.Ports == ports && st.Failed == "" && st.Partly == "" && st.Unkept == "" {
+			return
+		}
+	}
+	t.Errorf("fast path of %s: %+v, want it on for %d containers", h, st, ports)
+}
+
+// requireFast transfers from a container to one of another host, and requires that nearly all of it is fast on those of the two that have a fast path.
+func requireFast(t *testing.T, from, to *lab.Container, f ip.Family, size int64) {
+	t.Helper()
+	sender, receiver := fastPath(t, from.Host), fastPath(t, to.Host)
+	if seen := transfer(t, from, to, netip.AddrPortFrom(to.Addr.Of(f), transferPort), size); seen != from.Addr.Of(f) {
+		t.Errorf("%s sees %s as %s, want %s", to, from, seen, from.Addr.Of(f))
+	}
+	for _, side := range []struct {
+		host    *lab.Host
+		on      bool
+		was, is ip.FastTraffic
+	}{
+		{from.Host, sender.On, sender.Out, fastPath(t, from.Host).Out},
+		{to.Host, receiver.On, receiver.In, fastPath(t, to.Host).In},
+	} {
+		fast, slow := side.is.FastBytes-side.was.FastBytes, side.is.SlowBytes-side.was.SlowBytes
+		if share := float64(fast) / float64(fast+slow); side.on && (!(share > 0.95) || fast+slow < uint64(size)) {
+			t.Errorf("%s from %s to %s: on %s %d bytes are fast and %d slow, of %d sent: want more than 95 %%: %+v",
+				f, from, to, side.host, fast, slow, size, fastPath(t, side.host))
+		} else if side.on {
+			t.Logf("%s from %s to %s: on %s %.2f %% of %d MB are fast", f, from, to, side.host, 100*share, (fast+slow)>>20)
+		}
+	}
+}
+
+// transfer sends bytes to a container by an address that leads to it, compares what arrives, and returns what address it comes from.
+func transfer(t *testing.T, from namespace, to *lab.Container, by netip.AddrPort, size int64) netip.Addr {
+	t.Helper()
 	var listener net.Listener
 	if err := to.Do(func() (err error) {
-		listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", netip.AddrPortFrom(addr, 0).String())
+		addr := netip.AddrPortFrom(to.Addr.Of(ip.FamilyOf(by.Addr())), transferPort)
+		listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr.String())
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	deadline := time.Now().Add(time.Minute)
-	want, sent := sha256.New(), make(chan error, 1)
+	deadline := time.Now().Add(transferTimeout)
+	want, got, sent := sha256.New(), sha256.New(), make(chan error, 1)
 	go func() {
-		sent <- from.Do(func() error {
-			conn, err := (&net.Dialer{Deadline: deadline}).DialContext(t.Context(), "tcp", listener.Addr().String())
-			if err != nil {
-				return err
-			}
+		conn, err := connect(from, by)
+		if err == nil {
 			err = conn.SetDeadline(deadline)
 			if err == nil {
 				_, err = io.Copy(io.MultiWriter(conn, want), io.LimitReader(rand.NewChaCha8([32]byte{}), size))
 			}
-			return errors.Join(err, conn.Close())
-		})
+			err = errors.Join(err, conn.Close())
+		}
+		if err != nil {
+			listener.Close() // so that nobody waits for what does not come
+		}
+		sent <- err
 	}()
-	if err := listener.(*net.TCPListener).SetDeadline(deadline); err != nil {
-		t.Fatal(err)
-	}
-	got := sha256.New()
 	conn, err := listener.Accept()
 	if err == nil {
 		defer conn.Close()
@@ -57,30 +106,13 @@ func requireFast(t *testing.T, l *lab.Lab, from, to *netns.Namespace, addr netip
 	if err == nil {
 		_, err = io.Copy(got, conn)
 	}
-	if err := errors.Join(err, <-sent); err != nil {
-		t.Fatal(err)
+	if err := errors.Join(<-sent, err); err != nil {
+		t.Fatalf("transfer from %s to %s by %s: %v", from, to, by, err)
 	}
 	if string(got.Sum(nil)) != string(want.Sum(nil)) {
-		t.Error("other bytes arrive than are sent")
+		t.Errorf("transfer from %s to %s by %s: other bytes arrive than are sent", from, to, by)
 	}
-	for _, side := range []struct {
-		host    *lab.Host
-		on      bool
-		was, is ip.FastTraffic
-	}{
-		{l.Hosts[0], sender.On, sender.Out, fastPath(t, l.Hosts[0]).Out},
-		{l.Hosts[1], receiver.On, receiver.In, fastPath(t, l.Hosts[1]).In},
-	} {
-		fast, slow := side.is.FastBytes-side.was.FastBytes, side.is.SlowBytes-side.was.SlowBytes
-		if !side.on {
-			continue
-		}
-		share := float64(fast) / float64(fast+slow)
-		t.Logf("on %s %.2f %% of %d MB are fast", side.host, 100*share, (fast+slow)>>20)
-		if !(share > 0.95) {
-			t.Errorf("on %s %d bytes are fast and %d slow, want more than 95 %%: %+v", side.host, fast, slow, fastPath(t, side.host))
-		}
-	}
+	return conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 }
 
 func fastPath(t *testing.T, h *lab.Host) ip.FastPathState {

@@ -18,7 +18,6 @@ import (
 
 	"tulle/internal/lab"
 	"tulle/internal/lab/labtest"
-	"tulle/internal/netns"
 	"tulle/ip"
 )
 
@@ -45,12 +44,18 @@ type runtime struct {
 
 func newRuntime(t *testing.T, h *host) *runtime {
 	t.Helper()
+	return newRuntimeOf(t, h, "1.1.0", "iptables")
+}
+
+// newRuntimeOf is a runtime that goes by a version of the specification. Its ports are published by backend, where the plugin has more than one.
+func newRuntimeOf(t *testing.T, h *host, version, backend string) *runtime {
+	t.Helper()
 	list, err := libcni.ConfListFromBytes(fmt.Appendf(nil,
-		`{"cniVersion":"1.1.0","name":"fabric","plugins":[%s,{"type":"portmap","capabilities":{"portMappings":true}}]}`, h.conf(nil)))
+		`{"cniVersion":%q,"name":"fabric","plugins":[%s,{"type":"portmap","backend":%q,"capabilities":{"portMappings":true}}]}`, version, h.conf(nil), backend))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &runtime{host: h, t: t, list: list, cni: libcni.NewCNIConfigWithCacheDir([]string{built().cni}, filepath.Join(h.dir, "cache"), nil)}
+	return &runtime{host: h, t: t, list: list, cni: libcni.NewCNIConfigWithCacheDir([]string{h.plugins}, filepath.Join(h.dir, "cache"), nil)}
 }
 
 func attachmentOf(c container, ifname string, ports ...map[string]any) *libcni.RuntimeConf {
@@ -90,30 +95,37 @@ func (r *runtime) status() {
 	r.do(func() error { return r.cni.GetStatusNetworkList(r.t.Context(), r.list) })
 }
 
-// reach opens a connection to port of addr and returns what it says.
-func reach(t *testing.T, from *netns.Namespace, addr netip.AddrPort) string {
-	t.Helper()
-	var said []byte
-	err := from.Do(func() error {
-		conn, err := net.DialTimeout("tcp", addr.String(), 5*time.Second)
-		// A host that has just started may not know its peers yet, and says so at once.
+// namespace is where a socket is opened: a container, or a host.
+type namespace interface{ Do(fn func() error) error }
+
+// connect opens a connection to addr. A host that has just started may not know its peers yet, and says so at once: it is asked again.
+func connect(from namespace, addr netip.AddrPort) (conn net.Conn, err error) {
+	err = from.Do(func() error {
+		conn, err = net.DialTimeout("tcp", addr.String(), 5*time.Second)
 		for deadline := time.Now().Add(5 * time.Second); errors.Is(err, syscall.EHOSTUNREACH) && time.Now().Before(deadline); {
 			conn, err = net.DialTimeout("tcp", addr.String(), 5*time.Second)
 		}
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
-		said = make([]byte, 64)
-		n, err := conn.Read(said)
-		said = said[:n]
 		return err
 	})
+	return conn, err
+}
+
+// reach opens a connection to port of addr and returns what it says.
+func reach(t *testing.T, from namespace, addr netip.AddrPort) string {
+	t.Helper()
+	conn, err := connect(from, addr)
 	if err != nil {
 		t.Errorf("connect to %s: %v", addr, err)
+		return ""
 	}
-	return string(said)
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	said := make([]byte, 64)
+	n, err := conn.Read(said)
+	if err != nil {
+		t.Errorf("read from %s: %v", addr, err)
+	}
+	return string(said[:n])
 }
 
 const greeterPort = 80
@@ -161,23 +173,14 @@ func TestRuntimesOnTwoHosts(t *testing.T) {
 			}
 			clientAddr, serverAddr := here.attach(first), there.attach(served)
 			server.greet(t)
-			ns, err := netns.Open(client.netns)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ns.Close()
-			servers, err := netns.Open(server.netns)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer servers.Close()
+			from, to := openContainer(t, l.Hosts[0], client, clientAddr), openContainer(t, l.Hosts[1], server, serverAddr)
 			for _, f := range families {
-				seen := reach(t, ns, netip.AddrPortFrom(serverAddr.Of(f).Addr(), greeterPort))
+				seen := reach(t, from, netip.AddrPortFrom(serverAddr.Of(f).Addr(), greeterPort))
 				if want := clientAddr.Of(f).Addr().String(); seen != want {
 					t.Errorf("the server sees %s, want %s", seen, want)
 				}
-				reach(t, ns, netip.AddrPortFrom(l.Hosts[1].Addr.Of(f), 8080))
-				requireFast(t, l, ns, servers, serverAddr.Of(f).Addr())
+				reach(t, from, netip.AddrPortFrom(l.Hosts[1].Addr.Of(f), 8080))
+				requireFast(t, from, to, f, 64<<20)
 			}
 			here.attach(second)
 			for _, rt := range []*libcni.RuntimeConf{first, second} {
