@@ -174,6 +174,11 @@ func TestRuntimesOnTwoHosts(t *testing.T) {
 			clientAddr, serverAddr := here.attach(first), there.attach(served)
 			server.greet(t)
 			from, to := openContainer(t, l.Hosts[0], client, clientAddr), openContainer(t, l.Hosts[1], server, serverAddr)
+			for _, h := range l.Hosts {
+				if fastPath(t, h).On {
+					awaitFast(t, h, 1) // a moment after it came
+				}
+			}
 			for _, f := range families {
 				seen := reach(t, from, netip.AddrPortFrom(serverAddr.Of(f).Addr(), greeterPort))
 				if want := clientAddr.Of(f).Addr().String(); seen != want {
