@@ -92,8 +92,8 @@ func (f *FastPath) watchOnce(ctx context.Context) error {
 	return g.Wait()
 }
 
-// together is how long notifications are let come together after the first: a container that comes or goes makes some twenty.
-const together = 10 * time.Millisecond
+// together is how long notifications are let come together after the first: a container that comes or goes makes some twenty, a lease that changes six.
+const together = 30 * time.Millisecond
 
 // receive reads notifications, and raises the epoch for causes that changed names.
 func (f *FastPath) receive(ctx context.Context, s *notify.Socket, changed func(m []byte, typ uint16) (string, error)) error {
