@@ -78,10 +78,10 @@ func (f *FastPath) watchOnce(ctx context.Context) error {
 		return fmt.Errorf("watch for changes: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return f.receive(ctx, routes, w.changed) })
+	g.Go(func() error { return f.receive(ctx, routes, together, w.changed) })
 	if rules != nil {
 		g.Go(func() error {
-			return f.receive(ctx, rules, func(m []byte, typ uint16) (string, error) {
+			return f.receive(ctx, rules, rulesTogether, func(m []byte, typ uint16) (string, error) {
 				if typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
 					return causeRules, nil
 				}
@@ -95,10 +95,13 @@ func (f *FastPath) watchOnce(ctx context.Context) error {
 // together is how long notifications are let come together after the first: a container that comes or goes makes some twenty, a lease that changes six.
 const together = 30 * time.Millisecond
 
+// rulesTogether is the same for generations of nftables, which are to bite soon.
+const rulesTogether = 10 * time.Millisecond
+
 // receive reads notifications, and raises the epoch for causes that changed names.
-func (f *FastPath) receive(ctx context.Context, s *notify.Socket, changed func(m []byte, typ uint16) (string, error)) error {
+func (f *FastPath) receive(ctx context.Context, s *notify.Socket, pause time.Duration, changed func(m []byte, typ uint16) (string, error)) error {
 	cause := ""
-	return s.Run(ctx, together, func(datagram []byte) error {
+	return s.Run(ctx, pause, func(datagram []byte) error {
 		if datagram == nil {
 			return errors.New("the kernel dropped notifications")
 		}
