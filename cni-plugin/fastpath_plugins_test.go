@@ -41,7 +41,7 @@ func TestPluginsByTheFastPath(t *testing.T) {
 	if err := l.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st := fastPath(t, l.Hosts[0]); !st.On && os.Getenv("CI") == "" {
+	if st := labtest.FastPath(t, l.Hosts[0]); !st.On && os.Getenv("CI") == "" {
 		t.Skipf("needs a fast path: %s", st.Reason)
 	}
 	var containers []*attached
@@ -165,7 +165,7 @@ func requirePublished(t *testing.T, l *lab.Lab, containers []*attached, to *atta
 func requireReplaced(t *testing.T, from, old *attached) *attached {
 	t.Helper()
 	hosts := []*lab.Host{from.Host, old.Host}
-	was := []ip.FastPathState{fastPath(t, hosts[0]), fastPath(t, hosts[1])}
+	was := []ip.FastPathState{labtest.FastPath(t, hosts[0]), labtest.FastPath(t, hosts[1])}
 	var asking []*questions
 	for _, f := range ip.Families() {
 		asking = append(asking, ask(t, from, netip.AddrPortFrom(old.Addr.Of(f), namePort)))
@@ -174,7 +174,7 @@ func requireReplaced(t *testing.T, from, old *attached) *attached {
 		q.await(t, old, answersEnough)
 	}
 	for i, h := range hosts {
-		if is := fastPath(t, h); min(is.Out.FastPackets-was[i].Out.FastPackets, is.In.FastPackets-was[i].In.FastPackets) < answersEnough {
+		if is := labtest.FastPath(t, h); min(is.Out.FastPackets-was[i].Out.FastPackets, is.In.FastPackets-was[i].In.FastPackets) < answersEnough {
 			t.Errorf("on %s fewer than %d questions, or answers, were fast: %+v, was %+v", h, answersEnough, is, was[i])
 		}
 	}

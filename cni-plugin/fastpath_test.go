@@ -5,6 +5,7 @@ package cniplugin_test
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -38,7 +39,7 @@ func awaitFast(t *testing.T, h *lab.Host, ports int) {
 	t.Helper()
 	var st ip.FastPathState
 	for deadline := time.Now().Add(labtest.Limit(2 * time.Second)); time.Now().Before(deadline); <-time.After(20 * time.Millisecond) {
-		if st = fastPath(t, h); st.On && st.Ports == ports && st.Failed == "" && st.Partly == "" && st.Unkept == "" {
+		if st = labtest.FastPath(t, h); st.On && st.Ports == ports && st.Failed == "" && st.Partly == "" && st.Unkept == "" {
 			return
 		}
 	}
@@ -48,26 +49,11 @@ func awaitFast(t *testing.T, h *lab.Host, ports int) {
 // requireFast transfers from a container to one of another host, and requires that nearly all of it is fast on those of the two that have a fast path.
 func requireFast(t *testing.T, from, to *lab.Container, f ip.Family, size int64) {
 	t.Helper()
-	sender, receiver := fastPath(t, from.Host), fastPath(t, to.Host)
+	counted := labtest.BeginFastTransfer(t, from.Host, to.Host)
 	if seen := transfer(t, from, to, netip.AddrPortFrom(to.Addr.Of(f), transferPort), size); seen != from.Addr.Of(f) {
 		t.Errorf("%s sees %s as %s, want %s", to, from, seen, from.Addr.Of(f))
 	}
-	for _, side := range []struct {
-		host    *lab.Host
-		on      bool
-		was, is ip.FastTraffic
-	}{
-		{from.Host, sender.On, sender.Out, fastPath(t, from.Host).Out},
-		{to.Host, receiver.On, receiver.In, fastPath(t, to.Host).In},
-	} {
-		fast, slow := side.is.FastBytes-side.was.FastBytes, side.is.SlowBytes-side.was.SlowBytes
-		if share := float64(fast) / float64(fast+slow); side.on && (!(share > 0.95) || fast+slow < uint64(size)) {
-			t.Errorf("%s from %s to %s: on %s %d bytes are fast and %d slow, of %d sent: want more than 95 %%: %+v",
-				f, from, to, side.host, fast, slow, size, fastPath(t, side.host))
-		} else if side.on {
-			t.Logf("%s from %s to %s: on %s %.2f %% of %d MB are fast", f, from, to, side.host, 100*share, (fast+slow)>>20)
-		}
-	}
+	counted.Require(t, fmt.Sprintf("%s from %s to %s", f, from, to), size)
 }
 
 // transfer sends bytes to a container by an address that leads to it, compares what arrives, and returns what address it comes from.
@@ -113,13 +99,4 @@ func transfer(t *testing.T, from namespace, to *lab.Container, by netip.AddrPort
 		t.Errorf("transfer from %s to %s by %s: other bytes arrive than are sent", from, to, by)
 	}
 	return conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-}
-
-func fastPath(t *testing.T, h *lab.Host) ip.FastPathState {
-	t.Helper()
-	st, err := h.FastPath(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
 }

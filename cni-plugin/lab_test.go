@@ -175,7 +175,7 @@ func TestRuntimesOnTwoHosts(t *testing.T) {
 			server.greet(t)
 			from, to := openContainer(t, l.Hosts[0], client, clientAddr), openContainer(t, l.Hosts[1], server, serverAddr)
 			for _, h := range l.Hosts {
-				if fastPath(t, h).On {
+				if labtest.FastPath(t, h).On {
 					awaitFast(t, h, 1) // a moment after it came
 				}
 			}

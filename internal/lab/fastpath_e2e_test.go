@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -74,16 +75,16 @@ func TestFastPathOutlivesTulled(t *testing.T) {
 			}
 			requireFastStreams(t, fastTime, l.Hosts...)
 			for range times {
-				was := fastState(t, host)
+				was := labtest.FastPath(t, host)
 				host.KillDaemon()
-				before := fastState(t, l.Hosts[1])
+				before := labtest.FastPath(t, l.Hosts[1])
 				for _, s := range streams {
 					if err := s.AwaitNext(t.Context(), healTimeout); err != nil {
 						t.Error(err)
 					}
 				}
 				startTulled(t, host)
-				is, now := fastState(t, host), fastState(t, l.Hosts[1])
+				is, now := labtest.FastPath(t, host), labtest.FastPath(t, l.Hosts[1])
 				if is.Out.FastPackets <= was.Out.FastPackets || now.In.FastPackets <= before.In.FastPackets {
 					t.Errorf("no packet was fast without tulled: %+v, was %+v", is, was)
 				}

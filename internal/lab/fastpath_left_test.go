@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -126,18 +127,18 @@ func TestFastPathIsTakenAway(t *testing.T) {
 				}
 				return // there is no way to the peer any more
 			}
-			was := fastState(t, l.Hosts[1]).In
+			was := labtest.FastPath(t, l.Hosts[1]).In
 			for _, s := range streams {
 				if err := s.AwaitNext(t.Context(), healTimeout); err != nil {
 					t.Error(err)
 				}
 			}
 			// The peer's own is as fast as before.
-			if !eventually(fastTime, func() bool { return fastState(t, l.Hosts[1]).In.FastPackets > was.FastPackets+100 }) {
-				t.Errorf("%s: %+v, was %+v, want it fast still", l.Hosts[1], fastState(t, l.Hosts[1]).In, was)
+			if !eventually(fastTime, func() bool { return labtest.FastPath(t, l.Hosts[1]).In.FastPackets > was.FastPackets+100 }) {
+				t.Errorf("%s: %+v, was %+v, want it fast still", l.Hosts[1], labtest.FastPath(t, l.Hosts[1]).In, was)
 			}
 			stopAll(t, streams)
-			if st := fastState(t, host); st.On || st.Reason != "by --fast-path=off" {
+			if st := labtest.FastPath(t, host); st.On || st.Reason != "by --fast-path=off" {
 				t.Errorf("fast path of %s: %+v", host, st)
 			}
 			requireMatrix(t, l)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -49,7 +50,7 @@ func upFastLab(t *testing.T, config lab.Config) *lab.Lab {
 // needsFastPath skips the test where a host cannot have one. In CI each can.
 func needsFastPath(t *testing.T, host *lab.Host) {
 	t.Helper()
-	if st := fastState(t, host); !st.On && os.Getenv("CI") == "" {
+	if st := labtest.FastPath(t, host); !st.On && os.Getenv("CI") == "" {
 		t.Skipf("needs a fast path: %s", st.Reason)
 	}
 }
@@ -59,20 +60,11 @@ func requireFast(t *testing.T, host *lab.Host) {
 	t.Helper()
 	var st ip.FastPathState
 	if !eventually(fastTime, func() bool {
-		st = fastState(t, host)
+		st = labtest.FastPath(t, host)
 		return st.On && st.Ports == len(host.Containers) && st.Failed == "" && st.Partly == "" && st.Unkept == ""
 	}) {
 		t.Fatalf("fast path of %s: %+v, want it on for %d containers", host, st, len(host.Containers))
 	}
-}
-
-func fastState(t *testing.T, host *lab.Host) ip.FastPathState {
-	t.Helper()
-	st, err := host.FastPath(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
 }
 
 // connectTCP makes a connection between two containers.
@@ -142,29 +134,14 @@ func transfer(ctx context.Context, from, to *lab.Container, f ip.Family, most in
 // requireFastTransfer transfers, and requires that nearly all of it is fast on those of the two hosts that have a fast path.
 func requireFastTransfer(t *testing.T, from, to *lab.Container, f ip.Family, most int) {
 	t.Helper()
-	sender, receiver := fastState(t, from.Host), fastState(t, to.Host)
+	counted := labtest.BeginFastTransfer(t, from.Host, to.Host)
 	began := time.Now()
 	size, err := transfer(t.Context(), from, to, f, most)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	took := time.Since(began)
-	for _, side := range []struct {
-		host    *lab.Host
-		on      bool
-		was, is ip.FastTraffic
-	}{
-		{from.Host, sender.On, sender.Out, fastState(t, from.Host).Out},
-		{to.Host, receiver.On, receiver.In, fastState(t, to.Host).In},
-	} {
-		fast, slow := side.is.FastBytes-side.was.FastBytes, side.is.SlowBytes-side.was.SlowBytes
-		if share := float64(fast) / float64(fast+slow); side.on && (!(share > 0.95) || fast+slow < uint64(size)) {
-			t.Errorf("%s from %s to %s: on %s %d bytes are fast and %d slow, of %d sent: want more than 95 %%", f, from, to, side.host, fast, slow, size)
-		} else if side.on {
-			t.Logf("%s from %s to %s: on %s %.2f %% of %d MB are fast, in %v", f, from, to, side.host, 100*share, size>>20, took.Round(time.Millisecond))
-		}
-	}
+	counted.Require(t, fmt.Sprintf("%s from %s to %s in %v", f, from, to, time.Since(began).Round(time.Millisecond)), int64(size))
 }
 
 // fastStreams are one stream in each direction and family, between the first containers of two hosts.
@@ -182,10 +159,10 @@ func requireFastStreams(t *testing.T, within time.Duration, hosts ...*lab.Host) 
 	t.Helper()
 	const look = 100 // packets
 	for _, host := range hosts {
-		was := fastState(t, host)
+		was := labtest.FastPath(t, host)
 		var is ip.FastPathState
 		if !eventually(within, func() bool {
-			is = fastState(t, host)
+			is = labtest.FastPath(t, host)
 			out, outSlow := is.Out.FastPackets-was.Out.FastPackets, is.Out.SlowPackets-was.Out.SlowPackets
 			in, inSlow := is.In.FastPackets-was.In.FastPackets, is.In.SlowPackets-was.In.SlowPackets
 			if min(out+outSlow, in+inSlow) < look {

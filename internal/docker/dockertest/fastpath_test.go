@@ -73,7 +73,7 @@ func newFastWorld(t *testing.T, e engine) *fastWorld {
 	w.beside = &container{Machine: w.machines[0], name: "beside"}
 	w.beside.Run(t, "docker", "run", "--detach", "--init", "--name="+w.beside.name, "--network=fabric", dockertest.Image)
 	w.beside.inspect(t, "fabric")
-	if st := fastPath(t, w.web); !st.On {
+	if st := labtest.FastPath(t, w.web.Host); !st.On {
 		if os.Getenv("CI") == "" {
 			t.Skipf("needs a fast path: %s", st.Reason)
 		}
@@ -82,7 +82,7 @@ func newFastWorld(t *testing.T, e engine) *fastWorld {
 	for _, c := range []*container{w.web, w.beside, w.remote} {
 		c.Retry(t, healTimeout, "the fast path leads to "+c.name, func() error {
 			want := map[bool]int{true: 2, false: 1}[c.Machine == w.machines[0]]
-			if st := fastPath(t, c); st.Ports != want || st.Failed != "" || st.Partly != "" {
+			if st := labtest.FastPath(t, c.Host); st.Ports != want || st.Failed != "" || st.Partly != "" {
 				return fmt.Errorf("it is %+v, want %d ports", st, want)
 			}
 			return nil
@@ -112,11 +112,11 @@ func (w *fastWorld) fastBytes(t *testing.T, do func()) (bytes [2]uint64) {
 	ends := [2]*container{w.web, w.remote}
 	var was [2]ip.FastPathState
 	for i, c := range ends {
-		was[i] = fastPath(t, c)
+		was[i] = labtest.FastPath(t, c.Host)
 	}
 	do()
 	for i, c := range ends {
-		is := fastPath(t, c)
+		is := labtest.FastPath(t, c.Host)
 		bytes[i] = is.Out.FastBytes - was[i].Out.FastBytes + is.In.FastBytes - was[i].In.FastBytes
 	}
 	return bytes

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tulle/internal/docker/dockertest"
+	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
 
@@ -101,40 +102,14 @@ func requireTransfer(t *testing.T, from, to *container) {
 	t.Helper()
 	from.exec(t, "dd", "if=/dev/urandom", "of=/www/blob", "bs=1M", "count=100")
 	want := strings.Fields(from.exec(t, "md5sum", "/www/blob"))[0]
-	start := time.Now()
-	sent, received := fastPath(t, from), fastPath(t, to)
+	start, counted := time.Now(), labtest.BeginFastTransfer(t, from.Host, to.Host)
 	for _, f := range ip.Families() {
 		got := to.exec(t, "sh", "-c", fmt.Sprintf("timeout 20 wget -q -O- http://%s/blob | md5sum", netip.AddrPortFrom(from.addr.Of(f), 80)))
 		if strings.Fields(got)[0] != want {
 			t.Errorf("100 MB from %s to %s over %s: checksum %s, want %s", from, to, f, got, want)
 		}
 	}
-	t.Logf("2 × 100 MB in %v", time.Since(start).Round(time.Millisecond))
-	for _, side := range []struct {
-		*container
-		on      bool
-		was, is ip.FastTraffic
-	}{{from, sent.On, sent.Out, fastPath(t, from).Out}, {to, received.On, received.In, fastPath(t, to).In}} {
-		fast, slow := side.is.FastBytes-side.was.FastBytes, side.is.SlowBytes-side.was.SlowBytes
-		if !side.on {
-			continue
-		}
-		share := float64(fast) / float64(fast+slow)
-		t.Logf("on %s %.2f %% of %d MB are fast", side.container, 100*share, (fast+slow)>>20)
-		if !(share > 0.95) {
-			t.Errorf("on %s %d bytes are fast and %d slow, want more than 95 %%: %+v", side.container, fast, slow, fastPath(t, side.container))
-		}
-	}
-}
-
-// fastPath is how that of a container's host stands.
-func fastPath(t *testing.T, c *container) ip.FastPathState {
-	t.Helper()
-	st, err := c.FastPath(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
+	counted.Require(t, fmt.Sprintf("from %s to %s in %v", from, to, time.Since(start).Round(time.Millisecond)), 200<<20)
 }
 
 // requirePublished asks for the published port of a container from another host: from a container by the host's address
