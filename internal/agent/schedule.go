@@ -61,8 +61,8 @@ func (s *schedule) by(at time.Time) {
 	}
 }
 
-// passed takes note of a pass: what it took of a processor's time, whether all is well now, and whether it changed the kernel. Where others keep the kernel's
-// network lock, a pass mostly waits, and what it has to mend does not.
+// passed takes note of a pass: what it took of a processor's time, whether all is well now, and whether it changed the kernel. Where others hold the
+// kernel's network lock, it lasts much longer than that, which is no reason to put off the next.
 func (s *schedule) passed(started time.Time, took time.Duration, ready, changed bool) {
 	now := time.Now()
 	pause := min(slowdown*took, pauseMost)

@@ -26,7 +26,7 @@ const (
 	lookEvery   = 1500 * time.Millisecond // finds what no notification tells
 	searchEvery = 20                      // looks until one that finds what others have hung beside the programs
 	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
-	gather      = 250 * time.Millisecond  // containers that come and go make one look together
+	lookPause   = 250 * time.Millisecond  // containers that come and go make one look together
 )
 
 // Config is what a FastPath works with.
@@ -234,7 +234,7 @@ func (f *FastPath) loop(ctx context.Context) error {
 		select { // let a burst of changes become one look
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(gather):
+		case <-time.After(lookPause):
 		}
 	}
 }

@@ -124,7 +124,7 @@ const readRoom = 1024
 
 // sync makes the maps as wanted, and reports whether packets may no longer be fast that could be.
 func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, read bool) (excluded bool, err error) {
-	if read || !t.compared && t.known == nil || !t.sample() {
+	if read || !t.compared && t.known == nil || t.compared && !t.sample() {
 		if err := t.read(); err != nil {
 			return false, err
 		}
@@ -301,7 +301,7 @@ const samples = 2
 func (t *peerTable) sample() bool {
 	left := samples
 	for subnet, index := range t.have { // begins somewhere else each time
-		if left--; left < 0 || !t.compared {
+		if left--; left < 0 {
 			break
 		}
 		var place programsPlace

@@ -78,10 +78,10 @@ func (f *FastPath) watchOnce(ctx context.Context) error {
 		return fmt.Errorf("watch for changes: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return f.receive(ctx, routes, together, w.changed) })
+	g.Go(func() error { return f.receive(ctx, routes, gather, w.changed) })
 	if rules != nil {
 		g.Go(func() error {
-			return f.receive(ctx, rules, rulesTogether, func(m []byte, typ uint16) (string, error) {
+			return f.receive(ctx, rules, gatherRules, func(m []byte, typ uint16) (string, error) {
 				if typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
 					return causeRules, nil
 				}
@@ -92,11 +92,11 @@ func (f *FastPath) watchOnce(ctx context.Context) error {
 	return g.Wait()
 }
 
-// together is how long notifications are let come together after the first: a container that comes or goes makes some twenty, a lease that changes six.
-const together = 30 * time.Millisecond
+// gather is for how long notifications are left to come together after the first: a container that comes or goes makes some twenty, a lease that changes six.
+const gather = 30 * time.Millisecond
 
-// rulesTogether is the same for generations of nftables, which are to bite soon.
-const rulesTogether = 10 * time.Millisecond
+// gatherRules is the same for generations of nftables, which are to bite soon.
+const gatherRules = 10 * time.Millisecond
 
 // receive reads notifications, and raises the epoch for causes that changed names.
 func (f *FastPath) receive(ctx context.Context, s *notify.Socket, pause time.Duration, changed func(m []byte, typ uint16) (string, error)) error {
