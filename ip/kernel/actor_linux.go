@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // newGeneration is the type of the message that ends the notifications of a transaction of nf_tables.
@@ -48,7 +49,7 @@ func generationActor(m message) ip.Actor {
 	if len(m.data) < nfHeader {
 		return a
 	}
-	for typ, value := range attributes(m.data[nfHeader:]) {
+	for typ, value := range notify.Attributes(m.data[nfHeader:]) {
 		switch {
 		case typ == generationPID && len(value) == 4:
 			a.PID = int(binary.BigEndian.Uint32(value))

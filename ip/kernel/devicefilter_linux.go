@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // Where tc(8) hangs programs on a link (linux/pkt_sched.h, linux/rtnetlink.h).
@@ -80,13 +81,13 @@ func parseTC(m message) (t tcMessage, ok bool) {
 		return t, false
 	}
 	t.link, t.parent = binary.NativeEndian.Uint32(m.data[4:]), binary.NativeEndian.Uint32(m.data[12:])
-	for typ, value := range attributes(m.data[tcHeader:]) {
+	for typ, value := range notify.Attributes(m.data[tcHeader:]) {
 		switch typ {
 		case unix.TCA_KIND:
 			t.kind = text(value)
 		case unix.TCA_OPTIONS:
 			t.options = true
-			for typ, value := range attributes(value) {
+			for typ, value := range notify.Attributes(value) {
 				if typ == tcBPFName && t.kind == "bpf" {
 					t.name = text(value)
 				}
@@ -159,7 +160,7 @@ func parseDeviceChain(m message) (c deviceChain, ok bool) {
 	if len(m.data) < 4 {
 		return c, false
 	}
-	for typ, value := range attributes(m.data[4:]) {
+	for typ, value := range notify.Attributes(m.data[4:]) {
 		switch typ {
 		case unix.NFTA_CHAIN_TABLE:
 			c.table = text(value)
@@ -184,12 +185,12 @@ const hookDevices = 4
 // parseDevices finds the links that a hook names: one, or a list.
 func parseDevices(hook []byte) []string {
 	var names []string
-	for typ, value := range attributes(hook) {
+	for typ, value := range notify.Attributes(hook) {
 		switch typ {
 		case unix.NFTA_HOOK_DEV:
 			names = append(names, text(value))
 		case hookDevices:
-			for _, name := range attributes(value) {
+			for _, name := range notify.Attributes(value) {
 				names = append(names, text(name))
 			}
 		}

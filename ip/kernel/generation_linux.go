@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // nftReading is what was read of nf_tables, but for what its counters have counted. It holds for as long as the kernel has not finished another
@@ -71,7 +72,7 @@ func (r *ruleset) generation(k *Kernel) (generation uint32, err error) {
 			if refused = err; err != nil || len(m.data) < nfHeader {
 				return
 			}
-			for typ, value := range attributes(m.data[nfHeader:]) {
+			for typ, value := range notify.Attributes(m.data[nfHeader:]) {
 				if typ == generationID && len(value) == 4 {
 					generation = binary.BigEndian.Uint32(value)
 				}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // hostLinks tells which links matter: those in scope, those that have an address by which more than their neighbours reach them, and those that packets
@@ -173,7 +174,7 @@ func (h *hostLinks) concernsObject(m message, matters func(netip.Prefix) bool) b
 }
 
 func linkName(m message) string {
-	for typ, value := range attributes(m.data[unix.SizeofIfInfomsg:]) {
+	for typ, value := range notify.Attributes(m.data[unix.SizeofIfInfomsg:]) {
 		if typ == unix.IFLA_IFNAME {
 			return text(value)
 		}
@@ -186,7 +187,7 @@ func (l *linkReading) concernsAddr(m message) bool {
 		return true
 	}
 	named := false
-	for typ, value := range attributes(m.data[unix.SizeofIfAddrmsg:]) {
+	for typ, value := range notify.Attributes(m.data[unix.SizeofIfAddrmsg:]) {
 		// Where both are told, the second is that of the other end.
 		if addr := toAddr(value); (typ == unix.IFA_LOCAL || typ == unix.IFA_ADDRESS) && addr.IsValid() {
 			if named = true; l.reaches(netip.PrefixFrom(addr, int(m.data[1]))) {
@@ -207,7 +208,7 @@ func (h *hostLinks) concernsNetconf(m message) bool {
 	if len(m.data) < netconfHeader {
 		return true
 	}
-	for typ, value := range attributes(m.data[netconfHeader:]) {
+	for typ, value := range notify.Attributes(m.data[netconfHeader:]) {
 		if typ == netconfLink && len(value) == 4 {
 			index := binary.NativeEndian.Uint32(value)
 			return int32(index) < 0 || h.matters(index)

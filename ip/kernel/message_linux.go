@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // batch is a run of requests that travel together (netlink(7)).
@@ -91,7 +92,7 @@ func messages(b []byte) iter.Seq[message] {
 			if !yield(m) {
 				return
 			}
-			b = b[min(align(n), len(b)):]
+			b = b[min(notify.Align(n), len(b)):]
 		}
 	}
 }
@@ -106,7 +107,7 @@ func (m message) err() error {
 		return nil
 	}
 	if m.flags&unix.NLM_F_ACK_TLVS != 0 && len(m.data) > 4+unix.SizeofNlMsghdr {
-		for typ, value := range attributes(m.data[4+unix.SizeofNlMsghdr:]) {
+		for typ, value := range notify.Attributes(m.data[4+unix.SizeofNlMsghdr:]) {
 			if typ == unix.NLMSGERR_ATTR_MSG {
 				return fmt.Errorf("%w: %s", errno, unix.ByteSliceToString(value))
 			}
@@ -114,25 +115,6 @@ func (m message) err() error {
 	}
 	return errno
 }
-
-// attributes iterates over a run of attributes (rtnetlink(7)).
-func attributes(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofRtAttr {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < unix.SizeofRtAttr || n > len(b) {
-				return
-			}
-			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-			if !yield(typ, b[unix.SizeofRtAttr:n]) {
-				return
-			}
-			b = b[min(align(n), len(b)):]
-		}
-	}
-}
-
-func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
 // addressFamily is the kernel's number of an IP version.
 func addressFamily(f ip.Family) uint8 {

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // neighborHeader is a struct ndmsg (rtnetlink(7)).
@@ -57,7 +58,7 @@ func parseNeighbor(m message) (n neighborMessage, ok bool) {
 	}
 	n.family, n.link = m.data[0], binary.NativeEndian.Uint32(m.data[4:])
 	n.state, n.flags = binary.NativeEndian.Uint16(m.data[8:]), m.data[10]
-	for typ, value := range attributes(m.data[unix.SizeofNdMsg:]) {
+	for typ, value := range notify.Attributes(m.data[unix.SizeofNdMsg:]) {
 		switch typ {
 		case unix.NDA_DST:
 			n.dst = toAddr(value)

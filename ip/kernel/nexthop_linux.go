@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"tulle/ip/kernel/notify"
 )
 
 // Of a nexthop object (linux/nexthop.h).
@@ -26,7 +28,7 @@ func parseObject(m message) (o nexthopObject, ok bool) {
 	if len(m.data) < objectHeader {
 		return o, false
 	}
-	for typ, value := range attributes(m.data[objectHeader:]) {
+	for typ, value := range notify.Attributes(m.data[objectHeader:]) {
 		switch {
 		case typ == objectID && len(value) == 4:
 			o.id = binary.NativeEndian.Uint32(value)

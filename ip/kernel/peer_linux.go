@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // maxElements is the number of elements in one message: a list of attributes holds 64 KiB.
@@ -64,11 +65,11 @@ func parsePeers(m message, g ip.Guard) (peers []ip.Peer, ok bool) {
 	if len(m.data) < nfHeader {
 		return nil, false
 	}
-	for typ, list := range attributes(m.data[nfHeader:]) {
+	for typ, list := range notify.Attributes(m.data[nfHeader:]) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for _, element := range attributes(list) {
+		for _, element := range notify.Attributes(list) {
 			peers = append(peers, parsePeer(element, g))
 		}
 	}
@@ -78,7 +79,7 @@ func parsePeers(m message, g ip.Guard) (peers []ip.Peer, ok bool) {
 // parsePeer reads one element: an address, or an address and that of a subnet.
 func parsePeer(element []byte, g ip.Guard) ip.Peer {
 	size := g.Family.Bits() / 8
-	for typ, key := range attributes(element) {
+	for typ, key := range notify.Attributes(element) {
 		if typ != unix.NFTA_SET_ELEM_KEY || len(key) < unix.SizeofRtAttr+size {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // Of a policy rule (linux/fib_rules.h).
@@ -42,7 +43,7 @@ func (rd *reading) parsePolicy(m message) (r policyRule, ok bool) {
 	}
 	r.sum = maphash.Bytes(rd.seed, m.data)
 	r.TOS = m.data[ruleTOS]
-	for typ, value := range attributes(m.data[ruleHeader:]) {
+	for typ, value := range notify.Attributes(m.data[ruleHeader:]) {
 		switch {
 		case typ == ruleDst:
 			r.Dst = netip.PrefixFrom(toAddr(value), int(m.data[1])).Masked()

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // encodeRoute adds the request for a route (rtnetlink(7), struct rtmsg).
@@ -105,7 +106,7 @@ func parseRoute(m message) (r routeMessage, ok bool) {
 	if family == ip.IPv6 {
 		dst = netip.IPv6Unspecified()
 	}
-	for typ, value := range attributes(m.data[unix.SizeofRtMsg:]) {
+	for typ, value := range notify.Attributes(m.data[unix.SizeofRtMsg:]) {
 		switch typ {
 		case unix.RTA_DST:
 			dst = toAddr(value)
@@ -118,7 +119,7 @@ func parseRoute(m message) (r routeMessage, ok bool) {
 		case unix.RTA_PREFSRC:
 			r.source = toAddr(value)
 		case unix.RTA_METRICS:
-			for metric, value := range attributes(value) {
+			for metric, value := range notify.Attributes(value) {
 				if metric == unix.RTAX_MTU && len(value) == 4 {
 					r.mtu = binary.NativeEndian.Uint32(value)
 				}
@@ -155,11 +156,11 @@ func parseHops(b []byte) []hop {
 			break
 		}
 		h := hop{link: binary.NativeEndian.Uint32(b[4:]), onLink: b[2]&unix.RTNH_F_ONLINK != 0, dead: b[2]&unix.RTNH_F_DEAD != 0}
-		for typ, value := range attributes(b[unix.SizeofRtNexthop:n]) {
+		for typ, value := range notify.Attributes(b[unix.SizeofRtNexthop:n]) {
 			h.parse(typ, value)
 		}
 		hops = append(hops, h)
-		b = b[min(align(n), len(b)):]
+		b = b[min(notify.Align(n), len(b)):]
 	}
 	return hops
 }

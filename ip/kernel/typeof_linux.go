@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/notify"
 )
 
 // errWritten ends what the library writes before it is sent.
@@ -58,7 +59,7 @@ func describeNumbers(request []byte, g ip.Guard) []byte {
 		protocol, field, base, offset, length = 0, 1, 2, 3, 4
 	)
 	named := false
-	for typ, value := range attributes(request[nfHeader:]) {
+	for typ, value := range notify.Attributes(request[nfHeader:]) {
 		named = named || typ == unix.NFTA_SET_NAME && string(value) == ip.GuardSources+"\x00"
 	}
 	if !named {
