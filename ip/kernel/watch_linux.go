@@ -74,7 +74,7 @@ func (k *Kernel) watchLegacy(ctx context.Context, tell func(ip.Actor)) error {
 }
 
 // gather is for how long notifications are left to come together after some were read.
-const gather = 10 * time.Millisecond
+const gather = 30 * time.Millisecond
 
 // watch is a subscription to notifications of which some concern us.
 type watch struct {

@@ -26,7 +26,7 @@ type Socket struct {
 
 // Listen joins multicast groups of a netlink protocol in the network namespace of the calling thread.
 func Listen(protocol int, groups ...int) (_ *Socket, err error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
@@ -75,8 +75,8 @@ func (s *Socket) Close() {
 }
 
 // Run calls each with every datagram, and with nil where the kernel has dropped some, and done after all that there were. What comes after silence is read at
-// once, what comes after that together, once in a pause: others may cause thousands per second, and waking up costs more than looking at one does. The error is
-// ctx's own if that ended, or what each returned.
+// once, what comes after that together, once in a pause: others may cause thousands per second, and waking up costs more than looking at one does. Pauses end at
+// the same moments for all sockets, so that one wake-up serves several; the first may be shorter. The error is ctx's own if that ended, or what each returned.
 func (s *Socket) Run(ctx context.Context, pause time.Duration, each func(datagram []byte) error, done func()) error {
 	defer context.AfterFunc(ctx, func() { _ = s.ready.SetReadDeadline(time.Unix(1, 0)) })()
 	buf := make([]byte, longest)
@@ -94,7 +94,7 @@ func (s *Socket) Run(ctx context.Context, pause time.Duration, each func(datagra
 			return err
 		}
 		done()
-		timer.Reset(pause)
+		timer.Reset(untilNext(pause))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -104,6 +104,14 @@ func (s *Socket) Run(ctx context.Context, pause time.Duration, each func(datagra
 			return err
 		}
 	}
+}
+
+// untilNext is for how long it is until the next multiple of a pause.
+func untilNext(pause time.Duration) time.Duration {
+	if pause <= 0 {
+		return 0
+	}
+	return pause - time.Duration(time.Now().UnixNano())%pause
 }
 
 // arm has ready tell of the next notification, or of one that is there.
@@ -135,7 +143,7 @@ func (s *Socket) wait() error {
 // receive takes all notifications that there are.
 func (s *Socket) receive(ctx context.Context, buf []byte, each func([]byte) error) error {
 	for ctx.Err() == nil {
-		n, _, err := unix.Recvfrom(s.fd, buf, unix.MSG_DONTWAIT)
+		n, err := unix.Read(s.fd, buf)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return nil
