@@ -3,10 +3,12 @@
 package fastpath_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tulle/ip"
+	"tulle/ip/kernel/fastpath"
 )
 
 // A container that gets the interface number of one that is gone gets none of its packets.
@@ -43,6 +46,74 @@ func vethIsReused(w *world) error {
 }
 
 // A container that takes the address of one that is gone gets its packets, and nobody else does.
+// Containers that come and go all the time get no programs, for each costs more than it saves; the first that stays does.
+func TestShortLivedContainers(t *testing.T) {
+	var mu sync.Mutex
+	told := map[int]bool{}
+	has := func(link int) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return told[link]
+	}
+	c := kinds()[0]
+	c.engines = 1
+	c.open = func(cfg fastpath.Config) (*fastpath.FastPath, error) {
+		return fastpath.OpenTold(cfg, func(link uint32) {
+			mu.Lock()
+			defer mu.Unlock()
+			told[int(link)] = true
+		})
+	}
+	holds(t, []config{c}, func(w *world) error {
+		h := w.hosts[0]
+		const (
+			calm  = 3 * time.Second        // until there have been looks enough
+			short = 800 * time.Millisecond // less than between two of them
+			alive = 8
+		)
+		type life struct {
+			*container
+			link int
+			from time.Time
+		}
+		var lives []life
+		began, seen, attached := time.Now(), 0, 0
+		for i := 0; seen < 50; i++ {
+			if time.Since(began) > 2*time.Minute {
+				return fmt.Errorf("%d containers in two minutes have lived for less than %v, want 50", seen, short)
+			}
+			now := time.Now()
+			c := h.plug(fmt.Sprint("short", i), nth(h.subnet, 100+i%100))
+			lives = append(lives, life{c, h.link(c.port).Attrs().Index, now})
+			if len(lives) <= alive {
+				continue
+			}
+			ended := lives[0]
+			lives = lives[1:]
+			h.unplug(ended.container)
+			if ended.from.Sub(began) < calm || time.Since(ended.from) > short {
+				continue
+			}
+			if seen++; has(ended.link) {
+				attached++
+			}
+		}
+		for _, l := range lives {
+			h.unplug(l.container)
+		}
+		if attached > seen/10 {
+			return fmt.Errorf("%d of %d containers that lived for less than %v got programs", attached, seen, short)
+		}
+		stays := h.plug("stays", nth(h.subnet, 200))
+		index := h.link(stays.port).Attrs().Index
+		if !eventually(healTimeout, func() bool { return has(index) }) {
+			return errors.New("the container that stays got no programs")
+		}
+		h.awaitOn()
+		return nil
+	})
+}
+
 func TestContainerIsReplaced(t *testing.T) { holds(t, kinds(), containerIsReplaced) }
 
 func containerIsReplaced(w *world) error {

@@ -22,3 +22,18 @@ func (f *FastPath) CountFlows() error { return f.countFlows() }
 func OpenFilters(cfg Config) (*FastPath, error) {
 	return open(cfg, loadPrograms, func(string) hooks { return clsact{} })
 }
+
+// OpenTold is Open, and says which links are to get programs.
+func OpenTold(cfg Config, tell func(link uint32)) (*FastPath, error) {
+	return open(cfg, loadPrograms, func(dir string) hooks { return toldHooks{chooseHooks(dir), tell} })
+}
+
+type toldHooks struct {
+	hooks
+	tell func(link uint32)
+}
+
+func (t toldHooks) attach(h hook, p program) (attachment, error) {
+	t.tell(h.link)
+	return t.hooks.attach(h, p)
+}

@@ -26,7 +26,11 @@ const (
 	lookEvery   = 1500 * time.Millisecond // finds what no notification tells
 	searchEvery = 20                      // looks until one that finds what others have hung beside the programs
 	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
-	lookPause   = 250 * time.Millisecond  // containers that come and go make one look together
+	lookPause   = 250 * time.Millisecond  // changes meanwhile make one look together
+
+	// Links that come and go one after the other make one look in a pause, which begins with lookPause and doubles as long as they do, up to this. After a few, a
+	// container has to be there at two looks to get the programs: attaching waits for the kernel's lock of all links, and most of such containers are gone soon.
+	longestPause = time.Second
 )
 
 // Config is what a FastPath works with.
@@ -44,7 +48,8 @@ type FastPath struct {
 	programs map[string]program
 	hooks    hooks
 	unkept   string        // why nothing is pinned
-	wake     chan struct{} // holds a value while there may be something to do
+	wake     chan struct{} // holds a value while what is wanted may have changed
+	arrivals chan struct{} // holds a value while containers may have come or gone
 
 	// Of the loop alone.
 	attached map[hook]attachment
@@ -53,7 +58,8 @@ type FastPath struct {
 	readAt   int   // at which all peers were read back
 	peers    peerTable
 	others   map[int]string // what other programs have on links, by index, as far as was looked
-	ports    int            // of containers that have it
+	ports    map[int]bool   // of containers, by index of the link: whether it has it, or is to have it at the next look
+	busy     bool           // links come and go all the time
 	notes    []string       // where it is not, and why
 	links    map[string]linkFacts
 	named    []string // links to namedFor; nil: not looked for yet
@@ -78,7 +84,7 @@ func Open(cfg Config) (*FastPath, error) { return open(cfg, loadPrograms, choose
 
 func open(cfg Config, load loader, choose func(dir string) hooks) (_ *FastPath, err error) {
 	f := &FastPath{
-		cfg: cfg, wake: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
+		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
 	}
 	defer func() {
 		if err != nil {
@@ -141,13 +147,14 @@ func (f *FastPath) Want(w ip.FastPath) {
 	f.want = w
 	f.mu.Unlock()
 	if changed {
-		f.awake()
+		signal(f.wake)
 	}
 }
 
-func (f *FastPath) awake() {
+// signal has a channel hold a value.
+func signal(c chan struct{}) {
 	select {
-	case f.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -220,16 +227,29 @@ func (f *FastPath) note(err error) {
 func (f *FastPath) loop(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	arrivals, pause := f.arrivals, lookPause
+	var paused <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 			f.looks++
-			f.look(f.looks%searchEvery == 0)
+			f.look(false, f.looks%searchEvery == 0)
 			continue
-		case <-f.wake: // however often, all is read back no sooner
-			f.look(false)
+		case <-paused:
+			if arrivals, paused = f.arrivals, nil; len(arrivals) == 0 {
+				pause, f.busy = lookPause, false
+			}
+			continue
+		case <-arrivals: // however often, all is read back no sooner
+			f.busy = pause > 2*lookPause
+			f.look(true, false)
+			arrivals, paused = nil, time.After(pause)
+			pause = min(2*pause, longestPause)
+			continue
+		case <-f.wake:
+			f.look(false, false)
 		}
 		select { // let a burst of changes become one look
 		case <-ctx.Done():
@@ -239,10 +259,10 @@ func (f *FastPath) loop(ctx context.Context) error {
 	}
 }
 
-// look compares once, and makes what differs as wanted.
-func (f *FastPath) look(thorough bool) {
+// look compares once, and makes what differs as wanted; what hangs where only if that may be another, or arrivals say so.
+func (f *FastPath) look(arrivals, thorough bool) {
 	f.mu.Lock()
-	want, stale := f.want, f.stale
+	want, stale := f.want, f.stale || arrivals
 	f.stale = false
 	f.mu.Unlock()
 
@@ -307,7 +327,7 @@ func (f *FastPath) conclude(err error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.state.On, f.state.Reason, f.state.Partly, f.state.Ports, f.state.Failed = true, "", strings.Join(partly, "; "), f.ports, ""
+	f.state.On, f.state.Reason, f.state.Partly, f.state.Ports, f.state.Failed = true, "", strings.Join(partly, "; "), f.fastPorts(), ""
 	if errors.Is(err, errNoFilters) && len(f.attached) == 0 { // until somebody loads them
 		f.state.On, f.state.Reason, f.state.Partly, f.state.Ports = false, errNoFilters.Error(), "", 0
 		return

@@ -36,8 +36,7 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 	}
 	var notes []string
 	var errs []error
-	others := map[int]string{}
-	ports := 0
+	others, ports := map[int]string{}, map[int]bool{}
 	for _, l := range links {
 		a := l.Attrs()
 		index := uint32(a.Index)
@@ -47,6 +46,14 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 		}
 		if !uplink && (l.Type() != "veth" || !bridges[a.MasterIndex] || a.NetNsID < 0) { // what has no other end in a namespace of its own cannot be handed packets
 			continue
+		}
+		if !uplink {
+			_, seen := f.ports[a.Index]
+			ports[a.Index] = seen || !f.busy
+			if !ports[a.Index] {
+				signal(f.arrivals) // there is to be a next look
+				continue
+			}
 		}
 		var err error
 		what, known := f.others[a.Index]
@@ -72,9 +79,9 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 		}
 		if what != "" {
 			notes = append(notes, fmt.Sprintf("%s stays on the plain path: it has %s of another program", a.Name, what))
+			ports[a.Index] = false
 			continue
 		}
-		ports++
 		for _, p := range portPrograms() {
 			wanted[hook{index, p}] = a.Name
 		}
@@ -101,6 +108,16 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 	slices.Sort(notes)
 	f.ports, f.notes, f.others = ports, notes, others
 	return errors.Join(errs...)
+}
+
+// fastPorts is how many containers have the fast path.
+func (f *FastPath) fastPorts() (n int) {
+	for _, fast := range f.ports {
+		if fast {
+			n++
+		}
+	}
+	return n
 }
 
 func (f *FastPath) detachUnwanted(wanted map[hook]string) (errs []error) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -50,7 +49,7 @@ func (f *FastPath) relook() {
 	f.mu.Lock()
 	f.stale = true
 	f.mu.Unlock()
-	f.awake()
+	signal(f.wake)
 }
 
 func (f *FastPath) watchOnce(ctx context.Context) error {
@@ -135,6 +134,7 @@ type watcher struct {
 
 // watched is what of a link flows depend on.
 type watched struct {
+	veth   bool // it may be a container's
 	up     bool
 	master int
 	mtu    int
@@ -179,28 +179,28 @@ func (w *watcher) fill() error {
 
 func watchedOf(l netlink.Link) watched {
 	a := l.Attrs()
-	return watched{a.Flags&net.FlagUp != 0, a.MasterIndex, a.MTU, string(a.HardwareAddr)}
+	return watched{l.Type() == "veth", a.Flags&net.FlagUp != 0, a.MasterIndex, a.MTU, string(a.HardwareAddr)}
 }
 
 // readWatched reads these from a message about a link (rtnetlink(7)), of which there are a dozen for each container that comes or goes.
-func readWatched(m []byte) (index int, w watched, err error) {
+func readWatched(m []byte) (index int, w watched) {
 	index = int(int32(binary.NativeEndian.Uint32(m[4:])))
 	w.up = binary.NativeEndian.Uint32(m[8:])&unix.IFF_UP != 0
-	attributes, err := mdnetlink.NewAttributeDecoder(m[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return 0, w, err
-	}
-	for attributes.Next() {
-		switch attributes.Type() {
-		case unix.IFLA_MASTER:
-			w.master = int(attributes.Uint32())
-		case unix.IFLA_MTU:
-			w.mtu = int(attributes.Uint32())
-		case unix.IFLA_ADDRESS:
-			w.mac = string(attributes.Bytes())
+	for typ, value := range notify.Attributes(m[unix.SizeofIfInfomsg:]) {
+		switch {
+		case typ == unix.IFLA_MASTER && len(value) == 4:
+			w.master = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.IFLA_MTU && len(value) == 4:
+			w.mtu = int(binary.NativeEndian.Uint32(value))
+		case typ == unix.IFLA_ADDRESS:
+			w.mac = string(value)
+		case typ == unix.IFLA_LINKINFO:
+			for typ, value := range notify.Attributes(value) {
+				w.veth = w.veth || typ == unix.IFLA_INFO_KIND && string(value) == "veth\x00"
+			}
 		}
 	}
-	return index, w, attributes.Err()
+	return index, w
 }
 
 // changed returns for what cause the epoch is to be raised; empty: none.
@@ -227,10 +227,7 @@ func (w *watcher) link(m []byte, gone bool) (string, error) {
 	if len(m) < unix.SizeofIfInfomsg {
 		return "", nil
 	}
-	index, now, err := readWatched(m)
-	if err != nil {
-		return "", err
-	}
+	index, now := readWatched(m)
 	before, known := w.links[index]
 	bridge := m[0] == unix.AF_BRIDGE // a port joins or leaves
 	switch {
@@ -246,7 +243,11 @@ func (w *watcher) link(m []byte, gone bool) (string, error) {
 	default:
 		w.links[index] = now
 	}
-	w.f.relook()
+	if w.links[index].veth || before.veth {
+		signal(w.f.arrivals)
+	} else {
+		w.f.relook()
+	}
 	if !known || !w.matters(index) {
 		return "", nil // no flow has used it
 	}
