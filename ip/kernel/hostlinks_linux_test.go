@@ -36,13 +36,14 @@ func linkWorld(t *testing.T) (w world, scope ip.Scope) {
 	} {
 		w.run(t, "", "ip", strings.Fields(command)...)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; { // the kernel tells of a carrier a moment later
+	for deadline := time.Now().Add(10 * time.Second); ; { // the kernel tells of a carrier a moment later, and after up to two seconds that an IPv6 address is nobody else's
 		links := w.run(t, "", "ip", "-brief", "link", "show", "up")
-		if !strings.Contains(strings.ReplaceAll(links, "br0 ", ""), " DOWN ") && strings.Count(links, " UP ") >= 8 {
+		tentative := w.run(t, "", "ip", "-6", "-brief", "address", "show", "tentative")
+		if !strings.Contains(strings.ReplaceAll(links, "br0 ", ""), " DOWN ") && strings.Count(links, " UP ") >= 8 && strings.TrimSpace(tentative) == "" {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("links are not up:\n%s", links)
+			t.Fatalf("links are not up:\n%s\nor have addresses that may be taken:\n%s", links, tentative)
 		}
 	}
 	scope = podScope
