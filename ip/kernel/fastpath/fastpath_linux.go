@@ -28,9 +28,10 @@ const (
 	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
 	lookPause   = 250 * time.Millisecond  // changes meanwhile make one look together
 
-	// Links that come and go one after the other make one look in a pause, which begins with lookPause and doubles as long as they do, up to this. After a few, a
-	// container has to be there at two looks to get the programs: attaching waits for the kernel's lock of all links, and most of such containers are gone soon.
-	longestPause = time.Second
+	// Once containers have come and gone within a few looks, these are farther apart, and a container has to be there at two of them to get the programs: attaching
+	// waits for the kernel's lock of all links, and most of such containers are gone soon.
+	busyPause     = time.Second
+	manyShortLife = 3
 )
 
 // Config is what a FastPath works with.
@@ -59,7 +60,8 @@ type FastPath struct {
 	peers    peerTable
 	others   map[int]string // what other programs have on links, by index, as far as was looked
 	ports    map[int]bool   // of containers, by index of the link: whether it has it, or is to have it at the next look
-	busy     bool           // links come and go all the time
+	fresh    map[int]bool   // those of them that came since links last rested
+	gone     int            // how many of these have gone since
 	notes    []string       // where it is not, and why
 	links    map[string]linkFacts
 	named    []string // links to namedFor; nil: not looked for yet
@@ -84,7 +86,7 @@ func Open(cfg Config) (*FastPath, error) { return open(cfg, loadPrograms, choose
 
 func open(cfg Config, load loader, choose func(dir string) hooks) (_ *FastPath, err error) {
 	f := &FastPath{
-		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
+		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, fresh: map[int]bool{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
 	}
 	defer func() {
 		if err != nil {
@@ -227,7 +229,7 @@ func (f *FastPath) note(err error) {
 func (f *FastPath) loop(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	arrivals, pause := f.arrivals, lookPause
+	arrivals, resting := f.arrivals, true // links, that is
 	var paused <-chan time.Time
 	for {
 		select {
@@ -238,15 +240,19 @@ func (f *FastPath) loop(ctx context.Context) error {
 			f.look(false, f.looks%searchEvery == 0)
 			continue
 		case <-paused:
-			if arrivals, paused = f.arrivals, nil; len(arrivals) == 0 {
-				pause, f.busy = lookPause, false
-			}
+			arrivals, paused = f.arrivals, nil
+			resting = len(arrivals) == 0
 			continue
 		case <-arrivals: // however often, all is read back no sooner
-			f.busy = pause > 2*lookPause
+			if resting {
+				f.gone = 0
+				clear(f.fresh)
+			}
 			f.look(true, false)
-			arrivals, paused = nil, time.After(pause)
-			pause = min(2*pause, longestPause)
+			arrivals, paused = nil, time.After(lookPause)
+			if f.busy() {
+				paused = time.After(busyPause)
+			}
 			continue
 		case <-f.wake:
 			f.look(false, false)
