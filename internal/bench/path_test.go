@@ -166,7 +166,7 @@ func TestPathsToServers(t *testing.T) {
 	<-listening
 	for _, f := range ip.Families() {
 		p, err := RunPath(t.Context(), PathConfig{
-			Rounds: 1, For: 20 * time.Millisecond, Tulle: filepath.Join(labtest.Programs(), "tulle"),
+			Rounds: 1, For: 200 * time.Millisecond, Tulle: filepath.Join(labtest.Programs(), "tulle"),
 			Targets: []PathTarget{{Path: "here", Addr: netip.AddrPortFrom(server.Addr.Of(f), port), Namespace: fmt.Sprintf("/proc/self/fd/%d", client.Namespace().FD())}},
 		})
 		if err != nil {
