@@ -71,6 +71,7 @@ func TestPluginsByTheFastPath(t *testing.T) {
 	for i, from := range containers[:2] {
 		to := requireReplaced(t, from, containers[2+i])
 		containers[2+i] = to
+		awaitFast(t, to.Host, 2)
 		for _, f := range families {
 			requireFast(t, from.Container, to.Container, f, transferLarge)
 			requireFast(t, to.Container, from.Container, f, transferLarge)
