@@ -2,6 +2,7 @@ package ip
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -55,6 +56,14 @@ func (p Place) Accept(src, dst netip.Prefix) string {
 	return "nft insert rule " + p.nft() + " " + r.Text()
 }
 
+// AcceptPort is the command that lets packets to a UDP port through at the head of the chain.
+func (p Place) AcceptPort(port uint16) string {
+	if p.iptables() {
+		return fmt.Sprintf("%s -t %s -I %s -p udp --dport %d -j ACCEPT", p.program(), p.Table, ShellWord(p.Chain), port)
+	}
+	return fmt.Sprintf("nft insert rule %s udp dport %d accept", p.nft(), port)
+}
+
 // nft is how nft(8) addresses the chain, for a shell.
 func (p Place) nft() string {
 	return p.space() + " " + nftWord(p.Table) + " " + nftWord(p.Chain)
@@ -88,13 +97,16 @@ func (p Place) iptables() bool {
 // Hook is a point in the way of a packet at which chains are called.
 type Hook string
 
-// The hooks that a packet between containers of two hosts passes on its way through one of them.
+// The hooks that a packet between containers of two hosts passes on its way through one of them, and those for the packets of a tunnel, which the
+// hosts themselves send and receive.
 const (
 	AtPrerouting Hook = "prerouting"
 	AtForward    Hook = "forward"
+	AtInput      Hook = "input"
+	AtOutput     Hook = "output"
 )
 
-// Filter is a chain that is not Tulle's and that packets between containers may come through.
+// Filter is a chain that is not Tulle's and that packets between containers, or those of a tunnel, may come through.
 type Filter struct {
 	Place
 	Hook   Hook    // empty: only reached from other chains
@@ -111,7 +123,10 @@ type FilterRule struct {
 	Out     LinkMatch
 	Mark    uint32  // bits that must be set in the firewall mark
 	Known   bool    // matches packets of known connections only
+	New     bool    // matches first packets of connections only
 	DNAT    bool    // matches packets of connections only whose destination was translated
+	Carries uint8   // the protocol of what the packets carry, as IP numbers it; zero: any
+	Ports   Ports   // of the destination
 	More    bool    // has conditions that are not understood
 	Verdict Verdict // empty: the next rule is tried
 	Target  string  // chain to Jump or Goto
@@ -123,6 +138,9 @@ type LinkMatch struct {
 	Name string
 	Not  bool
 }
+
+// Ports are those from the first to the last. The zero value stands for all.
+type Ports struct{ First, Last uint16 }
 
 // Verdicts of rules that are not Tulle's.
 const (

@@ -35,7 +35,7 @@ func Open(filters []Filter, flows []Flow) Passage {
 	var p Passage
 	for _, flow := range flows {
 		for _, base := range filters {
-			if base.Hook == "" || base.Family != 0 && base.Family != FamilyOf(flow.Src.Addr()) {
+			if !base.forwards() || base.Family != 0 && base.Family != FamilyOf(flow.Src.Addr()) {
 				continue
 			}
 			if base.Hook == AtPrerouting && flow.Local {
@@ -100,6 +100,9 @@ func Blocked(filters []Filter, openings []Opening, flows []Flow) []Blockade {
 	}
 	return blockades
 }
+
+// forwards reports whether forwarded packets come to the base chain.
+func (f Filter) forwards() bool { return f.Hook == AtPrerouting || f.Hook == AtForward }
 
 // accepts reports whether the base chain lets the flow pass once it is marked, which Tulle does where it is forwarded.
 func accepts(filters []Filter, base Filter, flow Flow) bool {

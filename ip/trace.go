@@ -19,6 +19,8 @@ type Flow struct {
 	Inbound bool   // In leads to other hosts; else Out does
 	Local   bool   // neither does: In and Out, where named, lead to containers of this host
 	Mark    uint32 // that Tulle has put on the packets
+
+	Port uint16 // UDP destination port of a tunnel, the host's own packets; each looks like the first of a connection, for answers come to no port that packets came from
 }
 
 // Outcome is what becomes of a flow.
@@ -41,7 +43,7 @@ const maxDepth = 16
 // Trace follows flow through the base chain base, whose table's chains are among filters. If the flow does not pass, at
 // is the chain in which it ends.
 //
-// Rules that name ports, marks and the like decide about packets that nobody asks for here: they are passed over. So are
+// Rules that name ports, marks and the like decide about packets that nobody asks for here, unless the flow is a tunnel's: they are passed over. So are
 // drops for a part of the flow's addresses, which somebody wanted, except in the form in which Docker keeps others than
 // the bridge from a container: address of the container, any interface but the bridge.
 func Trace(filters []Filter, base Filter, flow Flow) (outcome Outcome, at Place) {
@@ -151,8 +153,22 @@ func (t *tracing) hits(r FilterRule) hit {
 	if r.More || r.Mark&^t.flow.Mark != 0 {
 		h = min(h, perhaps)
 	}
+	if t.flow.Port == 0 {
+		if r.New || r.Carries != 0 || r.Ports != (Ports{}) {
+			h = min(h, perhaps)
+		}
+		return h
+	}
+	if r.Carries != 0 && r.Carries != udp || !r.Ports.contain(t.flow.Port) {
+		return never
+	}
 	return h
 }
+
+// udp is its number in the IP header (RFC 768).
+const udp = 17
+
+func (p Ports) contain(port uint16) bool { return p == Ports{} || p.First <= port && port <= p.Last }
 
 func (m Match) hits(p netip.Prefix) hit {
 	h := partly

@@ -300,6 +300,16 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: open,
 		},
+		trouble.TunnelBlocked: {
+			cause: func(_ *world, h *node) { h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:INPUT DROP\nCOMMIT\n") },
+			cure:  func(_ *world, h *node) { h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:INPUT ACCEPT\nCOMMIT\n") },
+		},
+		trouble.TunnelUncertain: {
+			cause: func(_ *world, h *node) {
+				h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:OUTPUT DROP\n-A OUTPUT -m set -j ACCEPT\nCOMMIT\n")
+			},
+			cure: func(_ *world, h *node) { h.kernel.Restore(ip.IPTables, ip.IPv4, "*filter\n:OUTPUT ACCEPT\nCOMMIT\n") },
+		},
 		trouble.OutsideBlocked: {
 			cause: func(_ *world, h *node) {
 				h.bridge("cni0", h.lease())

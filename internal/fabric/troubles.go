@@ -42,6 +42,8 @@ type findings struct {
 	shared    []string      // bridges that hold this host's subnet beside each other
 	uncertain []string      // what leads packets astray if there are such
 	overlaps  []string      // networks of this host that share addresses with this one
+
+	blockedTunnels []ip.TunnelBlockade // where packets between hosts are, or may be, dropped
 }
 
 // troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
@@ -87,6 +89,11 @@ func (p *Pass) troubles(host error) (list trouble.List) {
 	for _, b := range found.blocked {
 		if !b.Sure { // else it is an error
 			add(trouble.ForwardUncertain, b.At.String(), decision.Describe(b))
+		}
+	}
+	for _, b := range found.blockedTunnels {
+		if !b.Sure {
+			add(trouble.TunnelUncertain, b.At.String(), decision.DescribeTunnel(b))
 		}
 	}
 	for _, b := range found.closed {

@@ -40,6 +40,9 @@ const (
 	ForwardUncertain Code = "forward.uncertain"
 	OutsideBlocked   Code = "outside.blocked"
 
+	TunnelBlocked   Code = "tunnel.blocked"
+	TunnelUncertain Code = "tunnel.uncertain"
+
 	DeviceFiltered Code = "device.filtered"
 	UplinkFiltered Code = "uplink.filtered"
 
@@ -114,6 +117,9 @@ var kinds = []Kind{
 	{ForwardBlocked, Error, "A packet filter of another program drops packets between containers.", "Change the setting that the text names."},
 	{ForwardUncertain, Warning, "A packet filter of another program may drop packets between containers: a rule in it is not understood.", "Look at the chain that the text names."},
 	{OutsideBlocked, Warning, "A packet filter of another program drops packets between containers and the world outside.", "If that is not on purpose, accept them in the chain that the text names."},
+
+	{TunnelBlocked, Error, "A packet filter of another program on this host drops the packets that hosts exchange through the tunnel.", "Accept them in the chain that the text names."},
+	{TunnelUncertain, Warning, "A packet filter of another program on this host may drop the packets that hosts exchange through the tunnel: a rule in it is not understood.", "Look at the chain that the text names."},
 
 	{DeviceFiltered, Warning, "Another program has hung something on a device of Tulle's, or on a bridge of its containers, that may drop packets between containers: a filter of tc or nftables, a queueing discipline, an XDP program or another one of bpf.", "If that is not on purpose, look at it with the command in the text, and have that program leave the device alone."},
 	{UplinkFiltered, Advice, "Another program has hung something on the uplink, or on an interface that it is made of, that may drop packets between hosts: a filter of tc or nftables, an XDP program or another one of bpf.", "Nothing, if packets flow: agents of clouds and other networks do so. If they do not, look at it with the command in the text."},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"tulle/ip"
@@ -22,7 +23,7 @@ func ParseSave(engine ip.Engine, family ip.Family, text string) []ip.Filter {
 		case line[0] == ':':
 			f := ip.Filter{Place: table}
 			f.Chain = words[0][1:]
-			if hook, ok := map[string]ip.Hook{"PREROUTING": ip.AtPrerouting, "FORWARD": ip.AtForward}[f.Chain]; ok {
+			if hook, ok := map[string]ip.Hook{"PREROUTING": ip.AtPrerouting, "INPUT": ip.AtInput, "FORWARD": ip.AtForward, "OUTPUT": ip.AtOutput}[f.Chain]; ok {
 				f.Hook, f.Policy = hook, verdict(words[1])
 			}
 			filters = append(filters, f)
@@ -69,8 +70,18 @@ func parseRule(f ip.Filter, words []string) ip.FilterRule {
 			}
 		case "-g":
 			r.Verdict, r.Target = ip.Goto, value
+		case "-p":
+			r.Carries, r.More = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17}[value], r.More || not
+			if not {
+				r.Carries = 0
+			}
 		case "-m":
-			r.More = r.More || value != "comment" && value != "conntrack"
+			r.More = r.More || !slices.Contains([]string{"comment", "conntrack", "tcp", "udp"}, value)
+		case "--dport":
+			ports, ok := parsePorts(value)
+			if r.Ports = ports; !ok || not {
+				r.Ports, r.More = ip.Ports{}, true
+			}
 		case "--ctstate":
 			parseStates(&r, strings.Split(value, ","))
 		case "--comment":
@@ -92,6 +103,17 @@ func parseRule(f ip.Filter, words []string) ip.FilterRule {
 	return r
 }
 
+// parsePorts reads a port, or the first and the last with a colon between them.
+func parsePorts(text string) (p ip.Ports, ok bool) {
+	first, last, several := strings.Cut(text, ":")
+	if !several {
+		last = first
+	}
+	from, err := strconv.ParseUint(first, 10, 16)
+	to, toErr := strconv.ParseUint(last, 10, 16)
+	return ip.Ports{First: uint16(from), Last: uint16(to)}, err == nil && toErr == nil
+}
+
 // parseStates reads the states of connections that a rule asks for.
 func parseStates(r *ip.FilterRule, states []string) {
 	has := func(state string) bool { return slices.Contains(states, state) }
@@ -100,6 +122,8 @@ func parseStates(r *ip.FilterRule, states []string) {
 		r.DNAT = true
 	case translated:
 		r.More = true
+	case !r.Known && slices.Equal(states, []string{"NEW"}):
+		r.New = true
 	default:
 		r.Known = r.Known || !has("NEW")
 		r.More = r.More || !r.Known || !has("ESTABLISHED")

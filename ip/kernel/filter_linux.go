@@ -11,7 +11,7 @@ import (
 	"tulle/ip"
 )
 
-// placeFamily is the family of a table as ip.Place has it; false for tables that no forwarded IP packet comes through.
+// placeFamily is the family of a table as ip.Place has it; false for tables that no IP packet comes through.
 func placeFamily(f nftables.TableFamily) (ip.Family, bool) {
 	switch f {
 	case nftables.TableFamilyIPv4:
@@ -24,20 +24,24 @@ func placeFamily(f nftables.TableFamily) (ip.Family, bool) {
 	return 0, false
 }
 
-// hookOf is where a base chain filters forwarded packets; empty for other chains.
+// hookOf is where a base chain filters packets; empty for other chains.
 func hookOf(c *nftables.Chain) ip.Hook {
 	switch {
-	case c.Hooknum == nil || c.Type != nftables.ChainTypeFilter:
+	case c.Hooknum == nil || c.Type == nftables.ChainTypeNAT:
 		return ""
 	case *c.Hooknum == *nftables.ChainHookPrerouting:
 		return ip.AtPrerouting
 	case *c.Hooknum == *nftables.ChainHookForward:
 		return ip.AtForward
+	case *c.Hooknum == *nftables.ChainHookInput:
+		return ip.AtInput
+	case *c.Hooknum == *nftables.ChainHookOutput: // type route, too
+		return ip.AtOutput
 	}
 	return ""
 }
 
-// readFilters reads the chains of others that forwarded packets come through, and the openings in them. A chain that
+// readFilters reads the chains of others that packets come through, and the openings in them. A chain that
 // cannot be read is left out, and so left alone: the rest of the host must not depend on what others write into theirs.
 func (rd *reading) readFilters(k *Kernel) (complete bool, err error) {
 	complete = true
@@ -83,7 +87,7 @@ func (rd *reading) readFilters(k *Kernel) (complete bool, err error) {
 	return complete, nil
 }
 
-// foreignChains lists the chains in which forwarded packets may meet rules that are not Tulle's.
+// foreignChains lists the chains in which IP packets may meet rules that are not Tulle's.
 func foreignChains(c *nftables.Conn) (map[ip.Place]*nftables.Chain, error) {
 	tables, err := c.ListTables()
 	if err != nil {
@@ -132,22 +136,32 @@ func readFilter(c *nftables.Conn, chain *nftables.Chain, filter *ip.Filter) erro
 	if err != nil {
 		return err
 	}
+	elementsOf := func(set string) ([]nftables.SetElement, error) {
+		return c.GetSetElements(&nftables.Set{Table: chain.Table, Name: set})
+	}
 	for _, r := range rules {
-		decoded := decodeFilterRule(filter.Family, r.Exprs)
+		decoded, err := decodeFilterRules(filter.Family, r.Exprs, elementsOf)
+		if err != nil {
+			return err
+		}
 		if m := verdictMap(r.Exprs); m != nil {
-			elements, err := c.GetSetElements(&nftables.Set{Table: chain.Table, Name: m.SetName})
+			elements, err := elementsOf(m.SetName)
 			if err != nil {
 				return err
 			}
-			filter.Rules = append(filter.Rules, spread(decoded, r.Exprs, elements)...)
+			for _, one := range decoded {
+				filter.Rules = append(filter.Rules, spread(one, r.Exprs, elements)...)
+			}
 			continue
 		}
-		ours := decoded
-		ours.Ours = true
-		if _, ok := filter.Opening(ours); ok && marked(r) {
-			decoded = ours
+		if len(decoded) == 1 {
+			ours := decoded[0]
+			ours.Ours = true
+			if _, ok := filter.Opening(ours); ok && marked(r) {
+				decoded[0] = ours
+			}
 		}
-		filter.Rules = append(filter.Rules, decoded)
+		filter.Rules = append(filter.Rules, decoded...)
 	}
 	return nil
 }
@@ -167,11 +181,15 @@ func verdictMap(exprs []expr.Any) *expr.Lookup {
 // spread is a rule with a verdict map as one rule for each element of the map.
 func spread(rule ip.FilterRule, exprs []expr.Any, elements []nftables.SetElement) []ip.FilterRule {
 	var rules []ip.FilterRule
-	load := slices.IndexFunc(exprs, func(e expr.Any) bool { _, ok := e.(*expr.Lookup); return ok }) - 1
+	load := len(exprs) - 2 // before the lookup of the verdict
+	intervals := slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return e.IntervalEnd })
 	for _, e := range elements {
+		if e.IntervalEnd {
+			continue
+		}
 		r := rule
 		setVerdict(&r, decodeVerdict(e.Val))
-		if load < 0 || len(e.KeyEnd) > 0 || !decodeKey(&r, exprs[load], e.Key) {
+		if load < 0 || intervals || len(e.KeyEnd) > 0 || !decodeKey(&r, exprs[load], e.Key) {
 			r.More = true
 		}
 		rules = append(rules, r)

@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -38,13 +39,25 @@ func TestReadsRulesOfNFT(t *testing.T) {
 		{"ct state related accept", ip.FilterRule{Known: true, More: true, Verdict: ip.Accept}},
 		{"ct status dnat accept", ip.FilterRule{DNAT: true, Verdict: ip.Accept}},
 		{"ct status snat accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
-		{"ct state new accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
+		{"ct state new accept", ip.FilterRule{New: true, Verdict: ip.Accept}},
 		{"ct state != established drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
-		{"tcp dport 80 accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
+		{"tcp dport 80 accept", ip.FilterRule{Carries: 6, Ports: ip.Ports{First: 80, Last: 80}, Verdict: ip.Accept}},
+		{"ip protocol udp accept", ip.FilterRule{Family: ip.IPv4, Carries: 17, Verdict: ip.Accept}},
+		{"ip6 nexthdr udp accept", ip.FilterRule{Family: ip.IPv6, Carries: 17, Verdict: ip.Accept}},
+		{"meta l4proto icmp accept", ip.FilterRule{Carries: 1, Verdict: ip.Accept}},
+		{"meta l4proto != udp drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
+		{"udp dport 8000-9000 accept", ip.FilterRule{Carries: 17, Ports: ip.Ports{First: 8000, Last: 9000}, Verdict: ip.Accept}},
+		{"udp dport != 8000-9000 accept", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Accept}},
+		{"udp dport < 1024 drop", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Drop}},
+		{"udp dport <= 1024 drop", ip.FilterRule{Carries: 17, Ports: ip.Ports{Last: 1024}, Verdict: ip.Drop}},
+		{"udp sport 53 accept", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Accept}},
+		{"ct state new udp dport 8472 accept", ip.FilterRule{New: true, Carries: 17, Ports: ip.Ports{First: 8472, Last: 8472}, Verdict: ip.Accept}},
+		{"udp dport != { 53, 8472 } drop", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Drop}},
+		{"ip saddr . udp dport { 10.0.0.1 . 8472 } accept", ip.FilterRule{Family: ip.IPv4, Carries: 17, More: true, Verdict: ip.Accept}},
 		{"ip saddr { 10.0.0.1, 10.0.0.2 } accept", ip.FilterRule{Family: ip.IPv4, More: true, Verdict: ip.Accept}},
 		{"ip saddr 10.0.0.1-10.0.0.7 accept", ip.FilterRule{Family: ip.IPv4, More: true, Verdict: ip.Accept}},
 		{"ip ttl 1 drop", ip.FilterRule{Family: ip.IPv4, More: true, Verdict: ip.Drop}},
-		{"iif lo accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
+		{"iif lo accept", ip.FilterRule{In: ip.LinkMatch{Name: "lo"}, Verdict: ip.Accept}},
 		{"meta mark 0x2000 accept", ip.FilterRule{Mark: 0x2000, Verdict: ip.Accept}},
 		{"meta mark and 0x2000 == 0x2000 accept", ip.FilterRule{Mark: 0x2000, Verdict: ip.Accept}},
 		{"meta mark and 0x3 == 0x1 accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
@@ -81,10 +94,83 @@ func TestReadsRulesOfNFT(t *testing.T) {
 	}
 }
 
-// Chains that no forwarded packet comes through are none of our business, nor are those of a dormant table.
-func TestReadsOnlyWhatForwardedPacketsPass(t *testing.T) {
+// A rule with sets of ports or protocols is read as one for each of their elements.
+func TestReadsSetsOfNFT(t *testing.T) {
+	with := func(carries uint8, first, last uint16) ip.FilterRule {
+		return ip.FilterRule{Carries: carries, Ports: ip.Ports{First: first, Last: last}, Verdict: ip.Accept}
+	}
+	const tcp, udp = 6, 17
+	var odd strings.Builder
+	odd.WriteString("{ 1") // more ports than are told apart
+	for port := 3; port < 2100; port += 2 {
+		odd.WriteString(fmt.Sprint(", ", port))
+	}
+	odd.WriteString(" }")
+	drop := with(udp, 53, 53)
+	drop.Verdict = ip.Drop
+	for rule, want := range map[string][]ip.FilterRule{
+		"udp dport { 53, 8472 } accept":                      {with(udp, 53, 53), with(udp, 8472, 8472)},
+		"udp dport { 53, 8000-9000, 65000-65535 } accept":    {with(udp, 53, 53), with(udp, 8000, 9000), with(udp, 65000, 65535)},
+		"udp dport @named accept":                            {with(udp, 8472, 8472)},
+		"meta l4proto { tcp, udp } th dport 8472 accept":     {with(tcp, 8472, 8472), with(udp, 8472, 8472)},
+		"meta l4proto { tcp, udp } th dport { 1, 2 } accept": {with(tcp, 1, 1), with(tcp, 2, 2), with(udp, 1, 1), with(udp, 2, 2)},
+		"udp dport vmap { 53 : drop, 8472 : accept }":        {drop, with(udp, 8472, 8472)},
+		"udp dport vmap { 8000-9000 : accept }":              {{Carries: udp, More: true, Verdict: ip.Accept}},
+		"udp dport " + odd.String() + " accept":              {{Carries: udp, More: true, Verdict: ip.Accept}},
+	} {
+		w := newWorld(t)
+		w.run(t, "table inet fw {\nset named { type inet_service; elements = { 8472 }; }\nchain base {\ntype filter hook input priority 0; policy drop;\n"+rule+"\n}\n}\n", "nft", "-f", "-")
+		filters := snapshot(t, w.Kernel, podScope).Filters
+		if len(filters) != 1 || filters[0].Hook != ip.AtInput {
+			t.Fatalf("%s: filters %+v, want one at input", rule, filters)
+		}
+		got := filters[0].Rules
+		slices.SortFunc(got, func(a, b ip.FilterRule) int {
+			return cmp.Or(cmp.Compare(a.Carries, b.Carries), cmp.Compare(a.Ports.First, b.Ports.First))
+		})
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is read as\n%+v, want\n%+v", rule, got, want)
+		}
+	}
+}
+
+// What iptables(8) makes of ports is understood, by both engines.
+func TestReadsPortsOfIPTables(t *testing.T) {
+	udp := func(first, last uint16) ip.FilterRule {
+		return ip.FilterRule{Carries: 17, Ports: ip.Ports{First: first, Last: last}, Verdict: ip.Accept}
+	}
+	for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
+		for _, f := range ip.Families() {
+			for rule, want := range map[string][]ip.FilterRule{
+				"-p udp":                                    {{Carries: 17, Verdict: ip.Accept}},
+				"-p udp -m udp --dport 8472":                {udp(8472, 8472)},
+				"-p udp -m udp --dport 8000:9000":           {udp(8000, 9000)},
+				"-p udp -m udp ! --dport 8472":              {{Carries: 17, More: true, Verdict: ip.Accept}},
+				"-p udp -m udp --sport 8472":                {{Carries: 17, More: true, Verdict: ip.Accept}},
+				"! -p udp":                                  {{More: true, Verdict: ip.Accept}},
+				"-p udp -m multiport --dports 53,8000:9000": {udp(53, 53), udp(8000, 9000)},
+				"-p udp -m multiport --ports 53,54":         {{Carries: 17, More: true, Verdict: ip.Accept}},
+				"-p udp -m conntrack --ctstate NEW":         {{New: true, Carries: 17, Verdict: ip.Accept}},
+			} {
+				w := newWorld(t)
+				w.restore(t, engine, f, "*filter\n:INPUT DROP\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n-A INPUT "+rule+" -j ACCEPT\nCOMMIT\n")
+				filters := snapshot(t, w.Kernel, podScope).Filters
+				i := slices.IndexFunc(filters, func(f ip.Filter) bool { return f.Hook == ip.AtInput })
+				if i < 0 || filters[i].Policy != ip.Drop {
+					t.Fatalf("%s, %s: filters %+v, want one at input that drops", engine, f, filters)
+				}
+				if got := filters[i].Rules; !slices.Equal(got, want) {
+					t.Errorf("%s, %s: %s is read as\n%+v, want\n%+v", engine, f, rule, got, want)
+				}
+			}
+		}
+	}
+}
+
+// Chains that no IP packet comes through are none of our business, nor are those of a dormant table.
+func TestReadsOnlyWhatPacketsPass(t *testing.T) {
 	w := newWorld(t)
-	w.run(t, `table ip a { chain input { type filter hook input priority 0; policy drop; }
+	w.run(t, `table ip a { chain postrouting { type filter hook postrouting priority 0; policy drop; }
 chain unused { drop
 }
 }

@@ -24,8 +24,9 @@ func (t *Table) Open(o ip.Opening) bool {
 func (t *Table) Close(o ip.Opening) bool {
 	c := t.chain(o.Chain)
 	return c != nil && c.drop(func(e *entry) bool {
-		have, ok := (ip.Filter{Place: t.place(c)}).Opening(t.rule(c, e))
-		return ok && have == o
+		rules := t.rules(c, e)
+		have, ok := (ip.Filter{Place: t.place(c)}).Opening(rules[0])
+		return ok && len(rules) == 1 && have == o
 	})
 }
 

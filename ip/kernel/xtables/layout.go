@@ -10,6 +10,7 @@ type layout struct {
 	proto, flags, inverse      int
 	targetOffset, next, size   int
 	gotoFlag                   byte // IPT_F_GOTO, IP6T_F_GOTO
+	protoFlag                  byte // IP6T_F_PROTO: the protocol is asked for; IPv4 has none
 }
 
 func layoutOf(f ip.Family) layout {
@@ -21,7 +22,7 @@ func layoutOf(f ip.Family) layout {
 	}
 	return layout{
 		src: 0, dst: 16, srcMask: 32, dstMask: 48, in: 64, out: 80, inMask: 96, outMask: 112,
-		proto: 128, flags: 131, inverse: 132, targetOffset: 140, next: 142, size: 168, gotoFlag: 4,
+		proto: 128, flags: 131, inverse: 132, targetOffset: 140, next: 142, size: 168, gotoFlag: 4, protoFlag: 1,
 	}
 }
 

@@ -41,6 +41,10 @@ func takeStates(r *ip.FilterRule, m []byte) bool {
 	if states&(stateSNAT|stateDNAT) != 0 {
 		return false
 	}
+	if states == stateNew && !r.Known {
+		r.New = true
+		return true
+	}
 	r.Known = r.Known || states&stateNew == 0
 	return r.Known && states&stateEstablished != 0
 }

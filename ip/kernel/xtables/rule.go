@@ -3,6 +3,7 @@ package xtables
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"net/netip"
 
@@ -30,7 +31,7 @@ func (t *Table) Filters() []ip.Filter {
 			}
 		}
 		for _, e := range c.rules {
-			f.Rules = append(f.Rules, t.rule(c, e))
+			f.Rules = append(f.Rules, t.rules(c, e)...)
 		}
 		filters = append(filters, f)
 	}
@@ -41,16 +42,16 @@ func (t *Table) place(c *chain) ip.Place {
 	return ip.Place{Engine: ip.IPTables, Family: t.Family, Table: t.Name, Chain: c.name}
 }
 
-// hook is where a chain filters forwarded packets; empty for other chains.
+// hook is where a chain filters packets; empty for other chains.
 func (t *Table) hook(h int) ip.Hook {
 	if t.Name == "nat" {
 		return ""
 	}
-	return map[string]ip.Hook{"PREROUTING": ip.AtPrerouting, "FORWARD": ip.AtForward}[hookNames()[h]]
+	return map[string]ip.Hook{"PREROUTING": ip.AtPrerouting, "INPUT": ip.AtInput, "FORWARD": ip.AtForward, "OUTPUT": ip.AtOutput}[hookNames()[h]]
 }
 
-// rule reads an entry of the chain c.
-func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
+// rules reads an entry of the chain c, which is a rule for each range of ports that it names.
+func (t *Table) rules(c *chain, e *entry) []ip.FilterRule {
 	l := layoutOf(t.Family)
 	inverse := e.data[l.inverse]
 	var r ip.FilterRule
@@ -60,13 +61,19 @@ func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
 	r.In, exact[2] = link(e.data[l.in:], e.data[l.inMask:], inverse&invertIn != 0)
 	r.Out, exact[3] = link(e.data[l.out:], e.data[l.outMask:], inverse&invertOut != 0)
 	understood := inverse&^(invertIn|invertOut|invertSrc|invertDst) == 0
-	r.More = exact != [4]bool{true, true, true, true} || !understood ||
-		binary.NativeEndian.Uint16(e.data[l.proto:]) != 0 || e.data[l.flags]&^l.gotoFlag != 0
+	r.More = exact != [4]bool{true, true, true, true} || !understood || e.data[l.flags]&^(l.gotoFlag|l.protoFlag) != 0
+	if proto := binary.NativeEndian.Uint16(e.data[l.proto:]); understood && proto <= math.MaxUint8 {
+		r.Carries = uint8(proto)
+	}
 	comment := ""
+	var ports []ip.Ports
 	for _, m := range t.matches(e) {
+		all, named := portsOf(m)
 		switch {
 		case extensionTitle(m) == commentMatch:
 			comment = text(m[extensionHeader:])
+		case named && ports == nil:
+			ports = all
 		case takeStates(&r, m):
 		default:
 			r.More = true
@@ -75,10 +82,18 @@ func (t *Table) rule(c *chain, e *entry) ip.FilterRule {
 	t.decide(&r, e)
 	ours := r
 	ours.Ours = true
-	if _, ok := (ip.Filter{Place: t.place(c)}).Opening(ours); ok && comment == ip.OpeningComment {
-		return ours
+	if _, ok := (ip.Filter{Place: t.place(c)}).Opening(ours); ok && comment == ip.OpeningComment && ports == nil {
+		return []ip.FilterRule{ours}
 	}
-	return r
+	if len(ports) == 0 {
+		return []ip.FilterRule{r}
+	}
+	var each []ip.FilterRule
+	for _, p := range ports {
+		r.Ports = p
+		each = append(each, r)
+	}
+	return each
 }
 
 // decide reads the target.
