@@ -45,7 +45,6 @@ func vethIsReused(w *world) error {
 	return fresh.stop().kept()
 }
 
-// A container that takes the address of one that is gone gets its packets, and nobody else does.
 // Containers that come and go all the time get no programs, for each costs more than it saves; the first that stays does.
 func TestShortLivedContainers(t *testing.T) {
 	var mu sync.Mutex
@@ -114,6 +113,7 @@ func TestShortLivedContainers(t *testing.T) {
 	})
 }
 
+// A container that takes the address of one that is gone gets its packets, and nobody else does.
 func TestContainerIsReplaced(t *testing.T) { holds(t, kinds(), containerIsReplaced) }
 
 func containerIsReplaced(w *world) error {
