@@ -27,11 +27,6 @@ const (
 	searchEvery = 20                      // looks until one that finds what others have hung beside the programs
 	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
 	lookPause   = 250 * time.Millisecond  // changes meanwhile make one look together
-
-	// Once containers have come and gone within a few looks, these are farther apart, and a container has to be there at two of them to get the programs: attaching
-	// waits for the kernel's lock of all links, and most of such containers are gone soon.
-	busyPause     = time.Second
-	manyShortLife = 3
 )
 
 // Config is what a FastPath works with.
@@ -60,9 +55,8 @@ type FastPath struct {
 	peers    peerTable
 	others   map[int]string // what other programs have on links, by index, as far as was looked
 	ports    map[int]bool   // of containers, by index of the link: whether it has it, or is to have it at the next look
-	fresh    map[int]bool   // those of them that came since links last rested
-	gone     int            // how many of these have gone since
-	notes    []string       // where it is not, and why
+	churn    churn
+	notes    []string // where it is not, and why
 	links    map[string]linkFacts
 	named    []string // links to namedFor; nil: not looked for yet
 	namedFor ip.FastPeers
@@ -86,7 +80,7 @@ func Open(cfg Config) (*FastPath, error) { return open(cfg, loadPrograms, choose
 
 func open(cfg Config, load loader, choose func(dir string) hooks) (_ *FastPath, err error) {
 	f := &FastPath{
-		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, fresh: map[int]bool{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
+		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
 	}
 	defer func() {
 		if err != nil {
@@ -229,7 +223,7 @@ func (f *FastPath) note(err error) {
 func (f *FastPath) loop(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	arrivals, resting := f.arrivals, true // links, that is
+	arrivals, rested := f.arrivals, true // nothing has come or gone in the pause before
 	var paused <-chan time.Time
 	for {
 		select {
@@ -241,18 +235,14 @@ func (f *FastPath) loop(ctx context.Context) error {
 			continue
 		case <-paused:
 			arrivals, paused = f.arrivals, nil
-			resting = len(arrivals) == 0
+			rested = len(arrivals) == 0
 			continue
 		case <-arrivals: // however often, all is read back no sooner
-			if resting {
-				f.gone = 0
-				clear(f.fresh)
+			if rested {
+				f.churn.begin()
 			}
 			f.look(true, false)
-			arrivals, paused = nil, time.After(lookPause)
-			if f.busy() {
-				paused = time.After(busyPause)
-			}
+			arrivals, paused = nil, time.After(f.churn.pause())
 			continue
 		case <-f.wake:
 			f.look(false, false)

@@ -30,8 +30,7 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 			bridges[l.Attrs().Index] = true
 		}
 	}
-	f.noteGone(links)
-	busy := f.busy()
+	f.churn.look(links)
 	wanted, relevant := map[hook]string{}, map[int]bool{}
 	for _, facts := range f.links {
 		relevant[int(facts.index)] = true
@@ -51,13 +50,13 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 		}
 		if !uplink {
 			_, seen := f.ports[a.Index]
-			ports[a.Index] = seen || !busy
+			ports[a.Index] = seen || !f.churn.high()
 			if !ports[a.Index] {
 				signal(f.arrivals) // there is to be a next look
 				continue
 			}
 			if !seen {
-				f.fresh[a.Index] = true
+				f.churn.came(a.Index)
 			}
 		}
 		var err error
@@ -114,23 +113,6 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 	f.ports, f.notes, f.others = ports, notes, others
 	return errors.Join(errs...)
 }
-
-// noteGone counts containers that have gone soon after they came.
-func (f *FastPath) noteGone(links []netlink.Link) {
-	there := make(map[int]bool, len(links))
-	for _, l := range links {
-		there[l.Attrs().Index] = true
-	}
-	for index := range f.fresh {
-		if !there[index] {
-			f.gone++
-			delete(f.fresh, index)
-		}
-	}
-}
-
-// busy reports whether containers come and go all the time.
-func (f *FastPath) busy() bool { return f.gone >= manyShortLife }
 
 // fastPorts is how many containers have the fast path.
 func (f *FastPath) fastPorts() (n int) {
