@@ -116,21 +116,21 @@ type Filter struct {
 
 // FilterRule is what Tulle understands of a rule.
 type FilterRule struct {
-	Family  Family // zero: both
-	Src     Match
-	Dst     Match
-	In      LinkMatch
-	Out     LinkMatch
-	Mark    uint32  // bits that must be set in the firewall mark
-	Known   bool    // matches packets of known connections only
-	New     bool    // matches first packets of connections only
-	DNAT    bool    // matches packets of connections only whose destination was translated
-	Carries uint8   // the protocol of what the packets carry, as IP numbers it; zero: any
-	Ports   Ports   // of the destination
-	More    bool    // has conditions that are not understood
-	Verdict Verdict // empty: the next rule is tried
-	Target  string  // chain to Jump or Goto
-	Ours    bool    // an Opening
+	Family   Family // zero: both
+	Src      Match
+	Dst      Match
+	In       LinkMatch
+	Out      LinkMatch
+	Mark     uint32  // bits that must be set in the firewall mark
+	Known    bool    // matches packets of known connections only
+	New      bool    // matches first packets of connections only
+	DNAT     bool    // matches packets of connections only whose destination was translated
+	Protocol uint8   // of what the packets carry (IANA protocol numbers); zero: any
+	Ports    Ports   // of the destination
+	More     bool    // has conditions that are not understood
+	Verdict  Verdict // empty: the next rule is tried
+	Target   string  // chain to Jump or Goto
+	Ours     bool    // an Opening
 }
 
 // LinkMatch compares the name of an interface, of which a final * stands for anything. Empty matches every interface.

@@ -3,6 +3,7 @@ package ip
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // DockerUserChain is where Docker lets others put their rules, before its own.
@@ -15,6 +16,7 @@ type Blockade struct {
 	Flows  []Flow
 	Shared bool // the chain could be opened, were it not for a rule that comes first
 	Sure   bool // false: a rule that is not understood may let them pass
+	UFW    bool // ufw(8) has chains in the table
 }
 
 // Passage is how flows get through the filters of others.
@@ -35,10 +37,7 @@ func Open(filters []Filter, flows []Flow) Passage {
 	var p Passage
 	for _, flow := range flows {
 		for _, base := range filters {
-			if !base.forwards() || base.Family != 0 && base.Family != FamilyOf(flow.Src.Addr()) {
-				continue
-			}
-			if base.Hook == AtPrerouting && flow.Local {
+			if !flow.comesTo(base) || base.Hook == AtPrerouting && flow.Local {
 				continue
 			}
 			f := flow.at(base.Hook)
@@ -101,9 +100,6 @@ func Blocked(filters []Filter, openings []Opening, flows []Flow) []Blockade {
 	return blockades
 }
 
-// forwards reports whether forwarded packets come to the base chain.
-func (f Filter) forwards() bool { return f.Hook == AtPrerouting || f.Hook == AtForward }
-
 // accepts reports whether the base chain lets the flow pass once it is marked, which Tulle does where it is forwarded.
 func accepts(filters []Filter, base Filter, flow Flow) bool {
 	if flow.unbounded() {
@@ -123,11 +119,38 @@ func block(blockades []Blockade, filters []Filter, base Filter, flow Flow) []Blo
 	i := slices.IndexFunc(blockades, func(b Blockade) bool { return b.At == at && b.Hook == base.Hook })
 	if i < 0 {
 		i = len(blockades)
-		blockades = append(blockades, Blockade{At: at, Hook: base.Hook, Shared: shared(base.Place)})
+		blockades = append(blockades, Blockade{At: at, Hook: base.Hook, Shared: shared(base.Place), UFW: hasUFW(filters, at)})
 	}
 	blockades[i].Flows = append(blockades[i].Flows, flow)
 	blockades[i].Sure = blockades[i].Sure || outcome == Dropped
 	return blockades
+}
+
+// hasUFW reports whether there are chains of ufw(8) in the table of a place. Their names begin so, also those for IPv6.
+func hasUFW(filters []Filter, p Place) bool {
+	return slices.ContainsFunc(filters, func(f Filter) bool {
+		other := f.Place
+		other.Chain = p.Chain
+		return other == p && strings.HasPrefix(f.Chain, "ufw")
+	})
+}
+
+// comesTo reports whether packets of the flow come to a base chain.
+func (f Flow) comesTo(base Filter) bool {
+	if base.Family != 0 && base.Family != FamilyOf(f.Src.Addr()) {
+		return false
+	}
+	switch base.Hook {
+	case AtPrerouting:
+		return f.Port == 0 || f.Inbound
+	case AtForward:
+		return f.Port == 0
+	case AtInput:
+		return f.Port != 0 && f.Inbound
+	case AtOutput:
+		return f.Port != 0 && !f.Inbound
+	}
+	return false
 }
 
 // at is the flow as it shows at a hook: before routing, nobody knows where a packet leaves.

@@ -20,7 +20,9 @@ type Flow struct {
 	Local   bool   // neither does: In and Out, where named, lead to containers of this host
 	Mark    uint32 // that Tulle has put on the packets
 
-	Port uint16 // UDP destination port of a tunnel, the host's own packets; each looks like the first of a connection, for answers come to no port that packets came from
+	// UDP destination port of a tunnel's packets, which hosts exchange; else zero. Each of them looks like the first of a connection, for answers come to no port that
+	// packets came from.
+	Port uint16
 }
 
 // Outcome is what becomes of a flow.
@@ -154,12 +156,12 @@ func (t *tracing) hits(r FilterRule) hit {
 		h = min(h, perhaps)
 	}
 	if t.flow.Port == 0 {
-		if r.New || r.Carries != 0 || r.Ports != (Ports{}) {
+		if r.New || r.Protocol != 0 || r.Ports != (Ports{}) {
 			h = min(h, perhaps)
 		}
 		return h
 	}
-	if r.Carries != 0 && r.Carries != udp || !r.Ports.contain(t.flow.Port) {
+	if r.Protocol != 0 && r.Protocol != udp || !r.Ports.contain(t.flow.Port) {
 		return never
 	}
 	return h

@@ -48,7 +48,11 @@ func TestBlockedTunnels(t *testing.T) {
 				filters = nil
 			}
 			for _, inbound := range []bool{true, false} {
-				flow := ip.TunnelFlow{Own: netip.MustParseAddr("192.0.2.1"), Uplink: "eth0", Port: 8472, Inbound: inbound}
+				own := netip.MustParsePrefix("192.0.2.1/32")
+				flow := ip.Flow{Src: own, Out: "eth0", Port: 8472}
+				if inbound {
+					flow = ip.Flow{Dst: own, In: "eth0", Port: 8472, Inbound: true}
+				}
 				peers := []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("192.0.2.3")}
 				var got []string
 				for _, b := range ip.BlockedTunnels(filters, flow, peers, 10) {
@@ -56,8 +60,12 @@ func TestBlockedTunnels(t *testing.T) {
 					if b.Sure {
 						text = b.At.Chain + " drops"
 					}
-					for _, p := range b.Peers {
-						text += fmt.Sprint(" ", p.As4()[3])
+					for _, f := range b.Flows {
+						peer := f.Dst
+						if inbound {
+							peer = f.Src
+						}
+						text += fmt.Sprint(" ", peer.Addr().As4()[3])
 					}
 					got = append(got, text)
 				}
@@ -80,11 +88,12 @@ func TestBlockedTunnelsOfManyPeers(t *testing.T) {
 	for i := range 1000 {
 		peers = append(peers, netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", 2+i)))
 	}
-	got := ip.BlockedTunnels(filters, ip.TunnelFlow{Own: netip.MustParseAddr("2001:db8::1"), Uplink: "eth0", Port: 8472, Inbound: true}, peers, 100)
-	if len(got) != 1 || !got[0].Sure || got[0].Hook != ip.AtPrerouting || len(got[0].Peers) != 100 || got[0].Peers[99].Compare(peers[900]) < 0 {
+	flow := ip.Flow{Dst: netip.MustParsePrefix("2001:db8::1/128"), In: "eth0", Port: 8472, Inbound: true}
+	got := ip.BlockedTunnels(filters, flow, peers, 100)
+	if len(got) != 1 || !got[0].Sure || got[0].Hook != ip.AtPrerouting || len(got[0].Flows) != 100 || got[0].Flows[99].Src.Addr().Compare(peers[900]) < 0 {
 		t.Errorf("blocked: %+v, want one at prerouting for 100 peers, from first to last", got)
 	}
-	if got := ip.BlockedTunnels(filters, ip.TunnelFlow{Own: netip.MustParseAddr("2001:db8::1"), Port: 8472, Inbound: true}, nil, 100); got != nil {
+	if got := ip.BlockedTunnels(filters, flow, nil, 100); got != nil {
 		t.Errorf("blocked without peers: %+v", got)
 	}
 }

@@ -29,15 +29,22 @@ func CutOff(blocked []ip.Blockade) error {
 
 // Describe says where packets are dropped and which setting ends that.
 func Describe(b ip.Blockade) string {
-	verb := "drops"
-	if !b.Sure {
-		verb = "may drop, for a rule in it is not understood,"
+	if b.Flows[0].Port != 0 {
+		return describeTunnel(b)
 	}
 	between := "containers of this host and others"
 	if !slices.ContainsFunc(b.Flows, func(f ip.Flow) bool { return !f.Local }) {
 		between = "containers of this host"
 	}
-	return fmt.Sprintf("%s %s packets between %s: %s", b.At, verb, between, remedy(b))
+	return fmt.Sprintf("%s %s packets between %s: %s", b.At, verb(b), between, remedy(b))
+}
+
+// verb says how sure it is that packets are dropped.
+func verb(b ip.Blockade) string {
+	if b.Sure {
+		return "drops"
+	}
+	return "may drop, for a rule in it is not understood,"
 }
 
 // DescribeClosed says where packets to and from the world outside are dropped.

@@ -42,8 +42,7 @@ type Decision struct {
 	Abandoned []ip.Route       // that a flanneld left behind
 	Blocked   []ip.Blockade    // where packets between containers are dropped all the same
 	Closed    []ip.Blockade    // where packets to and from the world outside are
-
-	BlockedTunnels []ip.TunnelBlockade // where packets between hosts are
+	Tunnels   []ip.Blockade    // where those that hosts exchange through a tunnel are
 }
 
 // Decide says what is wanted for all usable leases and for the host itself.
@@ -58,7 +57,7 @@ func Decide(in Inputs) Decision {
 	passage, d.Closed = forwarded(in, d.Want)
 	d.Want.Openings = passage.Openings
 	d.Blocked = passage.Blockades
-	d.BlockedTunnels = tunnels(in, d.Want)
+	d.Tunnels = tunnels(in, d.Want)
 	mark(d.Want.Tables, passage.Marked)
 	d.Abandoned = abandoned(in.Kernel.Foreign, d.Want, in.Leases)
 	d.Want.Sort()

@@ -1,11 +1,9 @@
 package decision
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"tulle/ip"
 )
@@ -14,7 +12,7 @@ import (
 const mostTraced = 256
 
 // tunnels finds where the packets that hosts exchange through a tunnel of UDP are dropped on this one.
-func tunnels(in Inputs, want ip.State) (all []ip.TunnelBlockade) {
+func tunnels(in Inputs, want ip.State) (blocked []ip.Blockade) {
 	filters := remaining(in.Kernel)
 	for _, l := range want.Links {
 		kind, ok := l.Kind.(ip.VXLAN)
@@ -27,44 +25,32 @@ func tunnels(in Inputs, want ip.State) (all []ip.TunnelBlockade) {
 				peers = append(peers, entry.Dst)
 			}
 		}
-		for _, inbound := range []bool{true, false} {
-			flow := ip.TunnelFlow{Own: kind.Local, Uplink: in.Host.Uplink.Link, Port: kind.Port, Inbound: inbound}
-			all = append(all, ip.BlockedTunnels(filters, flow, peers, mostTraced)...)
+		own, uplink := netip.PrefixFrom(kind.Local, kind.Local.BitLen()), in.Host.Uplink.Link
+		for _, flow := range []ip.Flow{{Dst: own, In: uplink, Inbound: true, Port: kind.Port}, {Src: own, Out: uplink, Port: kind.Port}} {
+			blocked = append(blocked, ip.BlockedTunnels(filters, flow, peers, mostTraced)...)
 		}
 	}
-	for i, b := range all {
-		all[i].UFW = slices.ContainsFunc(filters, func(f ip.Filter) bool {
-			return f.Engine == b.At.Engine && f.Family == b.At.Family && f.Table == b.At.Table && strings.HasPrefix(f.Chain, ufwPrefix)
-		})
-	}
-	return all
+	return blocked
 }
 
-// ufwPrefix begins the names of ufw's chains, also those for IPv6.
-const ufwPrefix = "ufw"
-
-// TunnelCutOff is an error if packets of tunnels are dropped for sure.
-func TunnelCutOff(blocked []ip.TunnelBlockade) error {
-	var errs []error
-	for _, b := range blocked {
-		if b.Sure {
-			errs = append(errs, errors.New(DescribeTunnel(b)))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// DescribeTunnel says where packets of a tunnel are dropped, and what ends that.
-func DescribeTunnel(b ip.TunnelBlockade) string {
-	verb, run := "drops", "run"
-	if !b.Sure {
-		verb, run = "may drop, for a rule in it is not understood,", "if it does, run"
-	}
-	direction := "to"
-	if b.Flow.Inbound {
+// describeTunnel says where packets of a tunnel are dropped, and what ends that.
+func describeTunnel(b ip.Blockade) string {
+	flow, direction, run := b.Flows[0], "to", "run"
+	if flow.Inbound {
 		direction = "from"
 	}
-	peers := slices.SortedFunc(slices.Values(b.Peers), netip.Addr.Compare)
+	if !b.Sure {
+		run = "if it does, run"
+	}
+	var peers []netip.Addr
+	for _, f := range b.Flows {
+		peer := f.Dst
+		if f.Inbound {
+			peer = f.Src
+		}
+		peers = append(peers, peer.Addr())
+	}
+	slices.SortFunc(peers, netip.Addr.Compare)
 	hosts := peers[0].String()
 	switch len(peers) {
 	case 1:
@@ -73,19 +59,17 @@ func DescribeTunnel(b ip.TunnelBlockade) string {
 	default:
 		hosts += fmt.Sprintf(" and %d other hosts", len(peers)-1)
 	}
-	return fmt.Sprintf("%s %s the packets of the tunnel, UDP port %d, %s %s: %s %s", b.At, verb, b.Flow.Port, direction, hosts, run, tunnelRemedy(b))
+	return fmt.Sprintf("%s %s the packets of the tunnel, UDP port %d, %s %s: %s %s", b.At, verb(b), flow.Port, direction, hosts, run, tunnelRemedy(b, flow))
 }
 
-func tunnelRemedy(b ip.TunnelBlockade) string {
+func tunnelRemedy(b ip.Blockade, flow ip.Flow) string {
 	switch {
-	case b.At.Table == firewalldTable && b.Flow.Inbound:
-		return fmt.Sprintf("firewall-cmd --permanent --add-port=%d/udp and firewall-cmd --reload", b.Flow.Port)
+	case b.At.Table == firewalldTable && flow.Inbound:
+		return fmt.Sprintf("firewall-cmd --permanent --add-port=%d/udp and firewall-cmd --reload", flow.Port)
+	case b.UFW && flow.Inbound:
+		return fmt.Sprintf("ufw allow %d/udp", flow.Port)
 	case b.UFW:
-		direction := ""
-		if !b.Flow.Inbound {
-			direction = "out "
-		}
-		return fmt.Sprintf("ufw allow %s%d/udp", direction, b.Flow.Port)
+		return fmt.Sprintf("ufw allow out %d/udp", flow.Port)
 	}
-	return b.At.AcceptPort(b.Flow.Port)
+	return b.At.AcceptPort(flow.Port)
 }

@@ -152,7 +152,7 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	p.Status.PeerCount = len(p.Status.peers)
 	p.Status.Leases = LeaseCounts{Refused: len(keysOf(p.refused)), Unserved: len(keysOf(p.Unserved)), HeldBack: heldBack(p.set.Leases)}
 	p.found.problems = slices.Concat(p.set.Problems, f.warned())
-	p.found.blocked, p.found.closed, p.found.blockedTunnels = p.Blocked, p.Closed, p.BlockedTunnels
+	p.found.blocked, p.found.closed, p.found.tunnels = p.Blocked, p.Closed, p.Tunnels
 	p.found.stale, p.found.shared = stale(*v, *f.network, f.earlierNetworks()), shared(*v, *f.network)
 	return nil
 }
@@ -191,7 +191,7 @@ func (p *Pass) Converged(sound bool) {
 		return
 	}
 	p.err = errors.Join(v.lacking, v.unpublished, v.unrecorded, v.outranked, p.astray,
-		trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)), trouble.Wrap(trouble.TunnelBlocked, "", decision.TunnelCutOff(p.BlockedTunnels)))
+		trouble.Wrap(trouble.ForwardBlocked, "", decision.CutOff(p.Blocked)), trouble.Wrap(trouble.TunnelBlocked, "", decision.CutOff(p.Tunnels)))
 }
 
 // End finishes the status. The network is ready if neither its own part nor the host's has failed.

@@ -38,12 +38,11 @@ type findings struct {
 	problems  []subnet.Problem
 	blocked   []ip.Blockade // where packets between containers are, or may be, dropped
 	closed    []ip.Blockade // where those to and from the world outside are
+	tunnels   []ip.Blockade // where those that hosts exchange through a tunnel are
 	stale     []string      // bridges that hold an earlier subnet
 	shared    []string      // bridges that hold this host's subnet beside each other
 	uncertain []string      // what leads packets astray if there are such
 	overlaps  []string      // networks of this host that share addresses with this one
-
-	blockedTunnels []ip.TunnelBlockade // where packets between hosts are, or may be, dropped
 }
 
 // troubles lists what is wrong with the network after a pass. What is wrong with the host is the host's to tell.
@@ -86,16 +85,15 @@ func (p *Pass) troubles(host error) (list trouble.List) {
 	if loss := f.keeper.lastLoss(); loss != "" && p.err == nil && host == nil {
 		add(trouble.LeaseRenumbered, "", loss)
 	}
-	for _, b := range found.blocked {
-		if !b.Sure { // else it is an error
-			add(trouble.ForwardUncertain, b.At.String(), decision.Describe(b))
+	uncertain := func(code trouble.Code, blocked []ip.Blockade) {
+		for _, b := range blocked {
+			if !b.Sure { // else it is an error
+				add(code, b.At.String(), decision.Describe(b))
+			}
 		}
 	}
-	for _, b := range found.blockedTunnels {
-		if !b.Sure {
-			add(trouble.TunnelUncertain, b.At.String(), decision.DescribeTunnel(b))
-		}
-	}
+	uncertain(trouble.ForwardUncertain, found.blocked)
+	uncertain(trouble.TunnelUncertain, found.tunnels)
 	for _, b := range found.closed {
 		add(trouble.OutsideBlocked, b.At.String(), decision.DescribeClosed(b))
 	}

@@ -71,9 +71,9 @@ func parseRule(f ip.Filter, words []string) ip.FilterRule {
 		case "-g":
 			r.Verdict, r.Target = ip.Goto, value
 		case "-p":
-			r.Carries, r.More = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17}[value], r.More || not
+			r.Protocol, r.More = map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17}[value], r.More || not
 			if not {
-				r.Carries = 0
+				r.Protocol = 0
 			}
 		case "-m":
 			r.More = r.More || !slices.Contains([]string{"comment", "conntrack", "tcp", "udp"}, value)

@@ -41,19 +41,19 @@ func TestReadsRulesOfNFT(t *testing.T) {
 		{"ct status snat accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
 		{"ct state new accept", ip.FilterRule{New: true, Verdict: ip.Accept}},
 		{"ct state != established drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
-		{"tcp dport 80 accept", ip.FilterRule{Carries: 6, Ports: ip.Ports{First: 80, Last: 80}, Verdict: ip.Accept}},
-		{"ip protocol udp accept", ip.FilterRule{Family: ip.IPv4, Carries: 17, Verdict: ip.Accept}},
-		{"ip6 nexthdr udp accept", ip.FilterRule{Family: ip.IPv6, Carries: 17, Verdict: ip.Accept}},
-		{"meta l4proto icmp accept", ip.FilterRule{Carries: 1, Verdict: ip.Accept}},
+		{"tcp dport 80 accept", ip.FilterRule{Protocol: 6, Ports: ip.Ports{First: 80, Last: 80}, Verdict: ip.Accept}},
+		{"ip protocol udp accept", ip.FilterRule{Family: ip.IPv4, Protocol: 17, Verdict: ip.Accept}},
+		{"ip6 nexthdr udp accept", ip.FilterRule{Family: ip.IPv6, Protocol: 17, Verdict: ip.Accept}},
+		{"meta l4proto icmp accept", ip.FilterRule{Protocol: 1, Verdict: ip.Accept}},
 		{"meta l4proto != udp drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
-		{"udp dport 8000-9000 accept", ip.FilterRule{Carries: 17, Ports: ip.Ports{First: 8000, Last: 9000}, Verdict: ip.Accept}},
-		{"udp dport != 8000-9000 accept", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Accept}},
-		{"udp dport < 1024 drop", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Drop}},
-		{"udp dport <= 1024 drop", ip.FilterRule{Carries: 17, Ports: ip.Ports{Last: 1024}, Verdict: ip.Drop}},
-		{"udp sport 53 accept", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Accept}},
-		{"ct state new udp dport 8472 accept", ip.FilterRule{New: true, Carries: 17, Ports: ip.Ports{First: 8472, Last: 8472}, Verdict: ip.Accept}},
-		{"udp dport != { 53, 8472 } drop", ip.FilterRule{Carries: 17, More: true, Verdict: ip.Drop}},
-		{"ip saddr . udp dport { 10.0.0.1 . 8472 } accept", ip.FilterRule{Family: ip.IPv4, Carries: 17, More: true, Verdict: ip.Accept}},
+		{"udp dport 8000-9000 accept", ip.FilterRule{Protocol: 17, Ports: ip.Ports{First: 8000, Last: 9000}, Verdict: ip.Accept}},
+		{"udp dport != 8000-9000 accept", ip.FilterRule{Protocol: 17, More: true, Verdict: ip.Accept}},
+		{"udp dport < 1024 drop", ip.FilterRule{Protocol: 17, More: true, Verdict: ip.Drop}},
+		{"udp dport <= 1024 drop", ip.FilterRule{Protocol: 17, Ports: ip.Ports{Last: 1024}, Verdict: ip.Drop}},
+		{"udp sport 53 accept", ip.FilterRule{Protocol: 17, More: true, Verdict: ip.Accept}},
+		{"ct state new udp dport 8472 accept", ip.FilterRule{New: true, Protocol: 17, Ports: ip.Ports{First: 8472, Last: 8472}, Verdict: ip.Accept}},
+		{"udp dport != { 53, 8472 } drop", ip.FilterRule{Protocol: 17, More: true, Verdict: ip.Drop}},
+		{"ip saddr . udp dport { 10.0.0.1 . 8472 } accept", ip.FilterRule{Family: ip.IPv4, Protocol: 17, More: true, Verdict: ip.Accept}},
 		{"ip saddr { 10.0.0.1, 10.0.0.2 } accept", ip.FilterRule{Family: ip.IPv4, More: true, Verdict: ip.Accept}},
 		{"ip saddr 10.0.0.1-10.0.0.7 accept", ip.FilterRule{Family: ip.IPv4, More: true, Verdict: ip.Accept}},
 		{"ip ttl 1 drop", ip.FilterRule{Family: ip.IPv4, More: true, Verdict: ip.Drop}},
@@ -97,7 +97,7 @@ func TestReadsRulesOfNFT(t *testing.T) {
 // A rule with sets of ports or protocols is read as one for each of their elements.
 func TestReadsSetsOfNFT(t *testing.T) {
 	with := func(carries uint8, first, last uint16) ip.FilterRule {
-		return ip.FilterRule{Carries: carries, Ports: ip.Ports{First: first, Last: last}, Verdict: ip.Accept}
+		return ip.FilterRule{Protocol: carries, Ports: ip.Ports{First: first, Last: last}, Verdict: ip.Accept}
 	}
 	const tcp, udp = 6, 17
 	var odd strings.Builder
@@ -115,8 +115,8 @@ func TestReadsSetsOfNFT(t *testing.T) {
 		"meta l4proto { tcp, udp } th dport 8472 accept":     {with(tcp, 8472, 8472), with(udp, 8472, 8472)},
 		"meta l4proto { tcp, udp } th dport { 1, 2 } accept": {with(tcp, 1, 1), with(tcp, 2, 2), with(udp, 1, 1), with(udp, 2, 2)},
 		"udp dport vmap { 53 : drop, 8472 : accept }":        {drop, with(udp, 8472, 8472)},
-		"udp dport vmap { 8000-9000 : accept }":              {{Carries: udp, More: true, Verdict: ip.Accept}},
-		"udp dport " + odd.String() + " accept":              {{Carries: udp, More: true, Verdict: ip.Accept}},
+		"udp dport vmap { 8000-9000 : accept }":              {{Protocol: udp, More: true, Verdict: ip.Accept}},
+		"udp dport " + odd.String() + " accept":              {{Protocol: udp, More: true, Verdict: ip.Accept}},
 	} {
 		w := newWorld(t)
 		w.run(t, "table inet fw {\nset named { type inet_service; elements = { 8472 }; }\nchain base {\ntype filter hook input priority 0; policy drop;\n"+rule+"\n}\n}\n", "nft", "-f", "-")
@@ -126,7 +126,7 @@ func TestReadsSetsOfNFT(t *testing.T) {
 		}
 		got := filters[0].Rules
 		slices.SortFunc(got, func(a, b ip.FilterRule) int {
-			return cmp.Or(cmp.Compare(a.Carries, b.Carries), cmp.Compare(a.Ports.First, b.Ports.First))
+			return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Ports.First, b.Ports.First))
 		})
 		if !slices.Equal(got, want) {
 			t.Errorf("%s is read as\n%+v, want\n%+v", rule, got, want)
@@ -137,20 +137,20 @@ func TestReadsSetsOfNFT(t *testing.T) {
 // What iptables(8) makes of ports is understood, by both engines.
 func TestReadsPortsOfIPTables(t *testing.T) {
 	udp := func(first, last uint16) ip.FilterRule {
-		return ip.FilterRule{Carries: 17, Ports: ip.Ports{First: first, Last: last}, Verdict: ip.Accept}
+		return ip.FilterRule{Protocol: 17, Ports: ip.Ports{First: first, Last: last}, Verdict: ip.Accept}
 	}
 	for _, engine := range []ip.Engine{ip.NFTables, ip.IPTables} {
 		for _, f := range ip.Families() {
 			for rule, want := range map[string][]ip.FilterRule{
-				"-p udp":                                    {{Carries: 17, Verdict: ip.Accept}},
+				"-p udp":                                    {{Protocol: 17, Verdict: ip.Accept}},
 				"-p udp -m udp --dport 8472":                {udp(8472, 8472)},
 				"-p udp -m udp --dport 8000:9000":           {udp(8000, 9000)},
-				"-p udp -m udp ! --dport 8472":              {{Carries: 17, More: true, Verdict: ip.Accept}},
-				"-p udp -m udp --sport 8472":                {{Carries: 17, More: true, Verdict: ip.Accept}},
+				"-p udp -m udp ! --dport 8472":              {{Protocol: 17, More: true, Verdict: ip.Accept}},
+				"-p udp -m udp --sport 8472":                {{Protocol: 17, More: true, Verdict: ip.Accept}},
 				"! -p udp":                                  {{More: true, Verdict: ip.Accept}},
 				"-p udp -m multiport --dports 53,8000:9000": {udp(53, 53), udp(8000, 9000)},
-				"-p udp -m multiport --ports 53,54":         {{Carries: 17, More: true, Verdict: ip.Accept}},
-				"-p udp -m conntrack --ctstate NEW":         {{New: true, Carries: 17, Verdict: ip.Accept}},
+				"-p udp -m multiport --ports 53,54":         {{Protocol: 17, More: true, Verdict: ip.Accept}},
+				"-p udp -m conntrack --ctstate NEW":         {{New: true, Protocol: 17, Verdict: ip.Accept}},
 			} {
 				w := newWorld(t)
 				w.restore(t, engine, f, "*filter\n:INPUT DROP\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n-A INPUT "+rule+" -j ACCEPT\nCOMMIT\n")

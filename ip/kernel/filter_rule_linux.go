@@ -32,19 +32,41 @@ type filterDecoder struct {
 // choice is a condition that is met by one element of a set.
 type choice func(*ip.FilterRule)
 
-// decodeFilterRule reads a rule in a table of family f, zero for both, without its sets.
+// decodeFilterRule reads a rule in a table of family f, zero for both. What it looks up in sets is not understood.
 func decodeFilterRule(f ip.Family, exprs []expr.Any) ip.FilterRule {
-	none := func(string) ([]nftables.SetElement, error) { return nil, nil }
-	rules, _ := decodeFilterRules(f, exprs, none) // the error would be that of none
-	if len(rules) == 1 {
-		return rules[0]
-	}
-	return ip.FilterRule{More: true}
+	d := filterDecoder{table: f}
+	_ = d.read(exprs, nil) // only looking up fails
+	d.rule.More = d.rule.More || len(d.oneOf) > 0
+	return d.rule
 }
 
-// decodeFilterRules reads a rule in a table of family f, zero for both. It is one for each of the elements of the sets that it names, which are looked up.
+// decodeFilterRules is decodeFilterRule with the elements of sets looked up. It makes a rule for each of those that can be met.
 func decodeFilterRules(f ip.Family, exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement, error)) ([]ip.FilterRule, error) {
 	d := filterDecoder{table: f}
+	if err := d.read(exprs, lookUp); err != nil {
+		return nil, err
+	}
+	rules := []ip.FilterRule{d.rule}
+	for _, choices := range d.oneOf {
+		if len(rules)*len(choices) > mostChoices {
+			d.rule.More = true
+			return []ip.FilterRule{d.rule}, nil
+		}
+		var each []ip.FilterRule
+		for _, r := range rules {
+			for _, choose := range choices {
+				one := r
+				choose(&one)
+				each = append(each, one)
+			}
+		}
+		rules = each
+	}
+	return rules, nil
+}
+
+// read takes in the expressions of a rule.
+func (d *filterDecoder) read(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement, error)) error {
 	for _, e := range exprs {
 		switch e := e.(type) {
 		case *expr.Payload, *expr.Meta, *expr.Ct:
@@ -79,13 +101,13 @@ func decodeFilterRules(f ip.Family, exprs []expr.Any, lookUp func(set string) ([
 			if e.IsDestRegSet && e.DestRegister == verdictRegister {
 				continue
 			}
-			if e.IsDestRegSet || e.Invert || d.mask != nil || !isPort(d.load) && !d.isProtocol(d.load) {
+			if lookUp == nil || e.IsDestRegSet || e.Invert || d.mask != nil || !isPort(d.load) && !d.isProtocol(d.load) {
 				d.rule.More = true
 				continue
 			}
 			elements, err := lookUp(e.SetName)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			if !d.choose(elements) {
 				d.rule.More = true
@@ -95,23 +117,7 @@ func decodeFilterRules(f ip.Family, exprs []expr.Any, lookUp func(set string) ([
 			d.rule.More = true
 		}
 	}
-	rules := []ip.FilterRule{d.rule}
-	for _, choices := range d.oneOf {
-		if len(rules)*len(choices) > mostChoices {
-			d.rule.More = true
-			return []ip.FilterRule{d.rule}, nil
-		}
-		var each []ip.FilterRule
-		for _, r := range rules {
-			for _, choose := range choices {
-				one := r
-				choose(&one)
-				each = append(each, one)
-			}
-		}
-		rules = each
-	}
-	return rules, nil
+	return nil
 }
 
 // isPort reports whether a load is that of the destination port of UDP, TCP and their like.
@@ -151,10 +157,10 @@ func (d *filterDecoder) choose(elements []nftables.SetElement) bool {
 		}
 	} else {
 		for _, e := range elements {
-			choices = append(choices, func(r *ip.FilterRule) { r.Carries = e.Key[0] })
+			choices = append(choices, func(r *ip.FilterRule) { r.Protocol = e.Key[0] })
 		}
 	}
-	if size == 2 && d.rule.Ports != (ip.Ports{}) || size == 1 && d.rule.Carries != 0 {
+	if size == 2 && d.rule.Ports != (ip.Ports{}) || size == 1 && d.rule.Protocol != 0 {
 		return false
 	}
 	d.oneOf = append(d.oneOf, choices)
@@ -306,10 +312,10 @@ func (d *filterDecoder) family() ip.Family {
 }
 
 func (d *filterDecoder) compareProtocol(c *expr.Cmp) bool {
-	if c.Op != expr.CmpOpEq || len(c.Data) != 1 || d.mask != nil || d.rule.Carries != 0 && d.rule.Carries != c.Data[0] {
+	if c.Op != expr.CmpOpEq || len(c.Data) != 1 || d.mask != nil || d.rule.Protocol != 0 && d.rule.Protocol != c.Data[0] {
 		return false
 	}
-	d.rule.Carries = c.Data[0]
+	d.rule.Protocol = c.Data[0]
 	return true
 }
 

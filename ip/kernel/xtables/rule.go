@@ -63,7 +63,7 @@ func (t *Table) rules(c *chain, e *entry) []ip.FilterRule {
 	understood := inverse&^(invertIn|invertOut|invertSrc|invertDst) == 0
 	r.More = exact != [4]bool{true, true, true, true} || !understood || e.data[l.flags]&^(l.gotoFlag|l.protoFlag) != 0
 	if proto := binary.NativeEndian.Uint16(e.data[l.proto:]); understood && proto <= math.MaxUint8 {
-		r.Carries = uint8(proto)
+		r.Protocol = uint8(proto)
 	}
 	comment := ""
 	var ports []ip.Ports
