@@ -20,7 +20,8 @@ import (
 	"tulle/ip/kernel/fastpath"
 )
 
-// A container that gets the interface number of one that is gone gets none of its packets.
+// A container that gets the interface number of one that is gone gets none of its packets, once its end is known: the kernel gives a number again only after
+// it has given all others.
 func TestVethIsReused(t *testing.T) { holds(t, kinds(), vethIsReused) }
 
 func vethIsReused(w *world) error {
@@ -30,7 +31,11 @@ func vethIsReused(w *world) error {
 	must(w.t, s.awaitFast())
 	port := attrs(gone.port, w.mtu())
 	port.Index = a.link(gone.port).Attrs().Index
+	known := a.linkChanges()
 	a.unplug(gone)
+	if a.engine != nil && !eventually(healTimeout, func() bool { return a.linkChanges() > known }) {
+		return fmt.Errorf("the engine does not hear of the end of %s", gone.port)
+	}
 	c := a.plugAs(port, nth(a.subnet, 9))
 	if index := a.link(c.port).Attrs().Index; index != port.Index {
 		w.t.Fatalf("the new veth has number %d, want %d", index, port.Index)
@@ -43,6 +48,15 @@ func vethIsReused(w *world) error {
 	fresh := startStream(b.containers[0], c)
 	must(w.t, fresh.awaitFast())
 	return fresh.stop().kept()
+}
+
+// linkChanges is how often changes of links, and of what is known of those behind them, have ended all admissions of the host.
+func (h *host) linkChanges() uint64 {
+	if h.engine == nil {
+		return 0
+	}
+	raised := h.engine.State().Raised
+	return raised["links"] + raised["neighbours"]
 }
 
 // Containers that come and go all the time get no programs, for each costs more than it saves; the first that stays does.
