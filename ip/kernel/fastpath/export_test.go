@@ -18,6 +18,17 @@ func OpenWith(cfg Config, object []byte) (*FastPath, error) {
 // CountFlows does at once what is done now and then.
 func (f *FastPath) CountFlows() error { return f.countFlows() }
 
+// Subnets counts those of peers that the programs know.
+func (f *FastPath) Subnets() (n int, err error) {
+	err = readAll(f.objects.Places, func(_ programsPrefix, place programsPlace) bool {
+		if place.Peer != nowhere {
+			n++
+		}
+		return true
+	})
+	return n, err
+}
+
 // OpenFilters is Open on a kernel that lacks tcx.
 func OpenFilters(cfg Config) (*FastPath, error) {
 	return open(cfg, loadPrograms, func(string) hooks { return clsact{} })

@@ -321,6 +321,9 @@ func (f *FastPath) conclude(err error) {
 	if f.set.Tcp == 0 && f.set.SubnetCount > 0 {
 		partly = append(slices.Clip(partly), "TCP stays on the plain path: net.netfilter.nf_conntrack_tcp_be_liberal is 0")
 	}
+	if n := f.peers.short; n > 0 {
+		partly = append(slices.Clip(partly), fmt.Sprintf("%d subnets of peers stay on the plain path: there is room for %d", n, peerRoom))
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.state.On, f.state.Reason, f.state.Partly, f.state.Ports, f.state.Failed = true, "", strings.Join(partly, "; "), f.fastPorts(), ""
@@ -330,7 +333,7 @@ func (f *FastPath) conclude(err error) {
 	}
 	if err != nil {
 		f.state.Failed = err.Error()
-		if f.failures.Due(err.Error(), logthrottle.Lasting) {
+		if f.failures.Due("", logthrottle.Lasting) { // whatever it is: it may name a container that is gone by the next look
 			f.cfg.Log.Warn("fast path is not as wanted", "err", err)
 		}
 	}

@@ -32,7 +32,8 @@ type peerTable struct {
 	known    map[uint32]programsPeer // what was read, until it has been compared
 	next     uint32                  // that has never been used
 	serial   uint32
-	freed    []freed
+	freed    []freed      // the longest first
+	short    int          // subnets that have found no room
 	last     ip.FastPeers // that the maps were compared with
 	compared bool         // they have been, since they were read
 	exclude  []netip.Prefix
@@ -78,12 +79,21 @@ func (t *peerTable) read() error {
 	if err != nil {
 		return fmt.Errorf("read peers: %w", err)
 	}
+	since := map[uint32]time.Time{}
+	for _, f := range t.freed {
+		since[f.index] = f.at
+	}
 	t.freed = nil
 	for i := range t.next {
 		if !used[i] {
-			t.freed = append(t.freed, freed{index: i, at: time.Now()})
+			at, ok := since[i]
+			if !ok {
+				at = time.Now()
+			}
+			t.freed = append(t.freed, freed{i, at})
 		}
 	}
+	slices.SortStableFunc(t.freed, func(a, b freed) int { return a.at.Compare(b.at) })
 	if t.serial == 0 {
 		t.serial = rand.Uint32() >> 1 // none that admissions of an earlier run can name
 	}
@@ -124,7 +134,7 @@ const readRoom = 1024
 
 // sync makes the maps as wanted, and reports whether packets may no longer be fast that could be.
 func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, read bool) (excluded bool, err error) {
-	if read || !t.compared && t.known == nil || t.compared && !t.sample() {
+	if read || !t.compared && t.known == nil || t.compared && (!t.sample() || t.short > 0 && t.hasRoom()) {
 		if err := t.read(); err != nil {
 			return false, err
 		}
@@ -133,13 +143,20 @@ func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, read bool
 		return false, nil
 	}
 	gone, new := t.differ(want, links)
+	if !t.compared {
+		t.short = 0
+	}
 	var errs []error
 	for _, prefix := range gone {
 		if index, there := t.have[prefix]; there {
 			errs = append(errs, t.drop(prefix, index))
+		} else {
+			t.short--
 		}
 	}
-	errs = append(errs, t.put(new))
+	left, err := t.put(new)
+	t.short += left
+	errs = append(errs, err)
 	for _, prefix := range want.Exclude {
 		if index, ok := t.have[prefix]; ok && index == nowhere {
 			continue
@@ -198,9 +215,8 @@ func (t *peerTable) differ(want ip.FastPath, links map[string]linkFacts) (gone [
 	return gone, new
 }
 
-// put writes peers.
-func (t *peerTable) put(new []wanted) error {
-	all := len(new)
+// put writes peers. It returns how many are left, for want of room.
+func (t *peerTable) put(new []wanted) (left int, err error) {
 	var indexes []uint32
 	var peers []programsPeer
 	var keys []programsPrefix
@@ -208,7 +224,7 @@ func (t *peerTable) put(new []wanted) error {
 	for i := range new {
 		index, ok := t.allocate()
 		if !ok {
-			new = new[:i]
+			new, left = new[:i], len(new)-i
 			break
 		}
 		t.serial++
@@ -217,10 +233,10 @@ func (t *peerTable) put(new []wanted) error {
 		keys, places = append(keys, keyOf(new[i].subnet)), append(places, programsPlace{Peer: index})
 	}
 	if err := putAll(t.peers, indexes, peers); err != nil {
-		return fmt.Errorf("write peers: %w", err)
+		return left, fmt.Errorf("write peers: %w", err)
 	}
 	if err := putAll(t.places, keys, places); err != nil {
-		return fmt.Errorf("write subnets of peers: %w", err)
+		return left, fmt.Errorf("write subnets of peers: %w", err)
 	}
 	var errs []error
 	for i, w := range new {
@@ -230,10 +246,7 @@ func (t *peerTable) put(new []wanted) error {
 			errs = append(errs, t.free(old))
 		}
 	}
-	if len(new) < all {
-		errs = append(errs, fmt.Errorf("%d subnets of peers stay on the plain path: there is room for %d", all-len(new), peerRoom))
-	}
-	return errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
 
 // putAll writes many elements with few system calls, where the kernel can.
@@ -253,13 +266,18 @@ func putAll[K, V any](m *ebpf.Map, keys []K, values []V) error {
 	return nil
 }
 
+// hasRoom reports whether there is an index for a peer.
+func (t *peerTable) hasRoom() bool { return t.next < peerRoom || t.hasRested() }
+
+func (t *peerTable) hasRested() bool { return len(t.freed) > 0 && time.Since(t.freed[0].at) > rest }
+
 func (t *peerTable) allocate() (uint32, bool) {
-	if len(t.freed) > 0 && time.Since(t.freed[0].at) > rest {
+	if t.hasRested() {
 		index := t.freed[0].index
 		t.freed = t.freed[1:]
 		return index, true
 	}
-	if t.next == peerRoom {
+	if !t.hasRoom() {
 		return 0, false
 	}
 	t.next++

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"tulle/ip"
@@ -89,5 +91,84 @@ func TestUplinkOfPeerChanges(t *testing.T) {
 			}
 		}
 		return errors.Join(errs...)
+	})
+}
+
+// However often the daemon is started again and all peers have changed, there is room for them soon; of more than there is room for, as many as possible are fast.
+func TestRoomForPeers(t *testing.T) {
+	const room = 32768
+	for name, peers := range map[string][]int{ // at each start
+		"again and again": {10_000, 10_000, 10_000, 10_000, 10_000},
+		"too many":        {room + 1000},
+		"fewer again":     {room + 1000, room - 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			holds(t, one(), func(w *world) error {
+				h := w.hosts[0]
+				for start, n := range peers {
+					must(w.t, h.engine.stop())
+					h.engine = h.start(w.open)
+					want := h.fastPath()
+					want.Peers = ip.FastPeersOf(slices.Concat(h.crowd(n, start), want.Peers.Sorted())...)
+					h.engine.Want(want)
+					known := 0
+					if !eventually(healTimeout, func() bool {
+						var err error
+						known, err = h.engine.Subnets()
+						must(w.t, err)
+						short := strings.Contains(h.engine.State().Partly, "there is room for")
+						return known == min(want.Peers.Len(), room) && short == (want.Peers.Len() > room)
+					}) {
+						return fmt.Errorf("of %d subnets the programs know %d, and the state says %s", want.Peers.Len(), known, show(h.engine.State()))
+					}
+					if failed := h.engine.State().Failed; failed != "" {
+						return errors.New(failed)
+					}
+				}
+				if h.engine.State().Partly != "" {
+					return nil
+				}
+				s := startStream(h.containers[0], w.hosts[1].containers[0])
+				must(w.t, s.awaitFast())
+				return s.stop().kept()
+			})
+		})
+	}
+}
+
+// crowd is peers that nobody stands behind, each time on other machines.
+func (h *host) crowd(n, number int) []ip.FastPeer {
+	peers := make([]ip.FastPeer, n)
+	link := h.fastPath().Devices[0].Name
+	for i := range peers {
+		peers[i] = ip.FastPeer{
+			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(64 + i>>14), byte(i >> 6), byte(i << 2)}), 30), Link: link,
+			Remote: netip.AddrFrom4([4]byte{172, 31, byte(number), 1}), MAC: ip.MAC{2, 3, 4, byte(number), byte(i >> 8), byte(i)},
+		}
+	}
+	return peers
+}
+
+// Peers that come and go end no flows of others: the programs are told of them, and go by nothing else that the kernel knows of a tunnel.
+func TestPeersComeAndGo(t *testing.T) {
+	holds(t, some(kinds(), func(c config) bool { return c.backend == "vxlan" }), func(w *world) error {
+		h := w.hosts[0]
+		s := startStream(h.containers[0], w.hosts[1].containers[0])
+		must(w.t, s.awaitFast())
+		device := h.fastPath().Devices[0].Name
+		peer := ip.Dual[string]{V4: "10.244.77.0", V6: "fd10:244:0:77::"}.Of(w.family)
+		ended := h.engine.State().Raised["neighbours"]
+		for i := range 60 {
+			mac := fmt.Sprintf("02:42:00:00:01:%02x", i)
+			h.run("", "ip", "neigh", "replace", peer, "lladdr", mac, "dev", device, "nud", "permanent")
+			h.run("", "bridge", "fdb", "replace", mac, "dev", device, "dst", w.hosts[1].addr.String())
+			h.run("", "bridge", "fdb", "del", mac, "dev", device)
+		}
+		h.run("", "ip", "neigh", "del", peer, "dev", device)
+		s.awaitSent(1000)
+		if n := h.engine.State().Raised["neighbours"] - ended; n > 5 { // what the containers themselves ask for
+			return fmt.Errorf("all admissions have ended %d times, while a peer changed 60 times", n)
+		}
+		return s.stop().kept()
 	})
 }

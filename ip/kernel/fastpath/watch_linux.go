@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -135,6 +137,7 @@ type watcher struct {
 // watched is what of a link flows depend on.
 type watched struct {
 	veth   bool // it may be a container's
+	tunnel bool // what is known of those behind it is what tulled wants of peers, which the programs are told
 	up     bool
 	master int
 	mtu    int
@@ -165,13 +168,16 @@ func (w *watcher) fill() error {
 	for _, l := range links {
 		w.links[l.Attrs().Index] = watchedOf(l)
 	}
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
-		all, err := netlink.NeighList(0, family)
-		if err != nil {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6, unix.AF_BRIDGE} {
+		dump := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, unix.NLM_F_DUMP)
+		dump.AddData(&netlink.Ndmsg{Family: family})
+		var wrong error
+		err := dump.ExecuteIter(unix.NETLINK_ROUTE, unix.RTM_NEWNEIGH, func(m []byte) bool {
+			_, wrong = w.heard(m, false)
+			return wrong == nil
+		})
+		if err := cmp.Or(err, wrong); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what has changed meanwhile is told
 			return err
-		}
-		for i := range all {
-			w.neighbor(&all[i], false)
 		}
 	}
 	return nil
@@ -179,7 +185,7 @@ func (w *watcher) fill() error {
 
 func watchedOf(l netlink.Link) watched {
 	a := l.Attrs()
-	return watched{l.Type() == "veth", a.Flags&net.FlagUp != 0, a.MasterIndex, a.MTU, string(a.HardwareAddr)}
+	return watched{l.Type() == "veth", l.Type() == "vxlan", a.Flags&net.FlagUp != 0, a.MasterIndex, a.MTU, string(a.HardwareAddr)}
 }
 
 // readWatched reads these from a message about a link (rtnetlink(7)), of which there are a dozen for each container that comes or goes.
@@ -196,7 +202,10 @@ func readWatched(m []byte) (index int, w watched) {
 			w.mac = string(value)
 		case typ == unix.IFLA_LINKINFO:
 			for typ, value := range notify.Attributes(value) {
-				w.veth = w.veth || typ == unix.IFLA_INFO_KIND && string(value) == "veth\x00"
+				if typ == unix.IFLA_INFO_KIND {
+					kind := strings.TrimRight(string(value), "\x00")
+					w.veth, w.tunnel = kind == "veth", kind == "vxlan"
+				}
 			}
 		}
 	}
@@ -209,12 +218,8 @@ func (w *watcher) changed(m []byte, typ uint16) (string, error) {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return w.link(m, typ == unix.RTM_DELLINK)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		n, err := netlink.NeighDeserialize(m)
-		if err != nil {
-			return "", err
-		}
-		if w.neighbor(n, typ == unix.RTM_DELNEIGH) && w.matters(n.LinkIndex) {
-			return causeNeighbor, nil
+		if changed, err := w.heard(m, typ == unix.RTM_DELNEIGH); err != nil || changed {
+			return causeNeighbor, err
 		}
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		w.f.relook()
@@ -258,6 +263,19 @@ func (w *watcher) link(m []byte, gone bool) (string, error) {
 func (w *watcher) matters(link int) bool {
 	relevant := w.f.relevant.Load()
 	return relevant == nil || (*relevant)[link]
+}
+
+// heard takes in a message about a neighbour, or a forwarding entry, and reports whether flows may have gone by something else. Peers come and go all the time in large
+// networks: that ends no flows of others.
+func (w *watcher) heard(m []byte, gone bool) (changed bool, err error) {
+	if len(m) < unix.SizeofNdMsg || w.links[int(int32(binary.NativeEndian.Uint32(m[4:])))].tunnel { // ndm_ifindex
+		return false, nil
+	}
+	n, err := netlink.NeighDeserialize(m)
+	if err != nil {
+		return false, err
+	}
+	return w.neighbor(n, gone) && w.matters(n.LinkIndex), nil
 }
 
 // neighbor takes in what is known of a neighbour, or of a forwarding entry of a bridge, and reports whether flows may have gone by something else.
