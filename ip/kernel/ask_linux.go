@@ -53,7 +53,7 @@ func ask(s *socket, names map[uint32]string, noARP map[string]bool, questions []
 
 // askFor asks with more flags for the questions about whole routes: without one the source that the kernel chooses is asked for, which the route itself does not say.
 func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions []ip.Question, leads map[uint32]bool, more uint32) (answers []ip.Answer, known bool, err error) {
-	answers, known = make([]ip.Answer, 0, len(questions)), true
+	answers, known = make([]ip.Answer, len(questions)), true
 	indexes := map[string]uint32{}
 	for _, q := range questions {
 		if q.In != "" && indexes[q.In] == 0 {
@@ -62,6 +62,7 @@ func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions
 		}
 	}
 	var b batch
+	some := answers
 	for asked := range slices.Chunk(questions, maxBatch/2) { // an answer is twice as long as an error
 		b.reset()
 		for _, q := range asked {
@@ -71,7 +72,6 @@ func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions
 			}
 			encodeQuestion(&b, q, indexes[q.In], flags)
 		}
-		some := make([]ip.Answer, len(asked))
 		err := s.exchange(&b, func(i int, m message, err error) {
 			a, hops := parseAnswer(m, err, asked[i])
 			for n, h := range hops {
@@ -90,9 +90,9 @@ func askFor(s *socket, names map[uint32]string, noARP map[string]bool, questions
 			some[i] = a
 		})
 		if err != nil {
-			return answers, known, err
+			return nil, known, err
 		}
-		answers = append(answers, some...)
+		some = some[len(asked):]
 	}
 	return answers, known, nil
 }

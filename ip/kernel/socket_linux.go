@@ -184,7 +184,7 @@ func (s *socket) send(b []byte) error {
 func (s *socket) receive() ([]byte, error) {
 	for {
 		s.calls.Add(1)
-		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		n, err := unix.Read(s.fd, s.buf)
 		if err == nil {
 			return s.buf[:n], nil
 		}
