@@ -21,7 +21,7 @@ const wantedFile = "wanted.json"
 // maxWanted bounds it, in bytes: that of ten thousand peers has a few million.
 const maxWanted = 256 << 20
 
-// wantedEvery spaces out its writes.
+// wantedEvery spaces out its writes: what is wanted of many peers takes long to write, and is not read but while the daemon is stopped.
 const wantedEvery = time.Second
 
 // Wanted is what a pass wanted the kernel to look like.
@@ -87,8 +87,14 @@ func (w *WantedFile) Now() Wanted {
 	return now
 }
 
-// Update has the file written if it is behind. Since boot, the first is on disk when update returns.
+// Update has the file written if it is behind, and it is time for that. Since boot, the first is on disk when Update returns.
 func (w *WantedFile) Update() {
+	if w.isDue() {
+		w.update()
+	}
+}
+
+func (w *WantedFile) update() {
 	if !w.late {
 		return
 	}
@@ -102,7 +108,7 @@ func (w *WantedFile) Update() {
 
 // Flush writes the file now if it is behind.
 func (w *WantedFile) Flush() {
-	w.Update()
+	w.update()
 	w.write()
 }
 

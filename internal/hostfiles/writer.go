@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
+const (
+	writeSlowdown = 50 // writing may take up one part in this many of the time
+	writePause    = 30 * time.Second
+)
+
 // writer writes the newest of what it is given to disk, so that nobody else waits for it: the first at once, later ones at
-// intervals. What cannot be written is tried again.
+// intervals, which are longer where a write takes long, up to writePause. What cannot be written is tried again.
 type writer struct {
 	every  time.Duration
 	result func(error) // is told how each write went
@@ -15,6 +20,7 @@ type writer struct {
 
 	mu      sync.Mutex
 	newest  func() error // writes; nil: it has been
+	next    time.Time    // no write is due before
 	writing sync.Mutex
 }
 
@@ -28,6 +34,13 @@ func (w *writer) put(write func() error) {
 	w.newest = write
 	w.mu.Unlock()
 	w.signal()
+}
+
+// isDue reports whether what is put now is written at once.
+func (w *writer) isDue() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !time.Now().Before(w.next)
 }
 
 func (w *writer) signal() {
@@ -47,9 +60,12 @@ func (w *writer) Run(ctx context.Context) error {
 		case <-w.wake:
 		}
 		w.write()
+		w.mu.Lock()
+		next := w.next
+		w.mu.Unlock()
 		select {
 		case <-ctx.Done():
-		case <-time.After(w.every):
+		case <-time.After(time.Until(next)):
 		}
 	}
 }
@@ -65,13 +81,16 @@ func (w *writer) write() {
 	if newest == nil {
 		return
 	}
+	began := time.Now()
 	err := newest()
 	w.result(err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	w.next = now.Add(max(w.every, min(writeSlowdown*now.Sub(began), writePause)))
 	if err == nil {
 		return
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.newest == nil {
 		w.newest = newest
 	}
