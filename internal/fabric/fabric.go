@@ -25,7 +25,7 @@ const (
 	RetryFirst = 250 * time.Millisecond
 	RetryMost  = 15 * time.Second
 
-	viewEvery = 25 * time.Millisecond
+	viewEvery = 50 * time.Millisecond
 	viewBurst = 10
 
 	// StorePatience is how long a start waits for the store before it works from the view of an earlier run.
