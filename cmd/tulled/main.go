@@ -45,15 +45,21 @@ const (
 // socketRetry is how often a socket that could not be made is tried again.
 const socketRetry = 5 * time.Second
 
-// gcPercent is a quarter less memory for some percent of CPU time: what a pass over all peers leaves is collected sooner.
-const gcPercent = 50
+const (
+	// gcPercent is a quarter less memory for some percent of CPU time: what a pass over all peers leaves is collected sooner.
+	gcPercent = 50
+	// gcPercentOfStart is the same for a start, in which the heap grows to what it will be, and others wait for it to end.
+	gcPercentOfStart = 200
+	startTime        = 10 * time.Second
+)
 
 func main() {
 	if tryBPF(os.Args) {
 		return
 	}
 	if _, chosen := os.LookupEnv("GOGC"); !chosen {
-		debug.SetGCPercent(gcPercent)
+		debug.SetGCPercent(gcPercentOfStart)
+		time.AfterFunc(startTime, func() { debug.SetGCPercent(gcPercent) })
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
