@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -45,21 +44,9 @@ const (
 // socketRetry is how often a socket that could not be made is tried again.
 const socketRetry = 5 * time.Second
 
-const (
-	// gcPercent is a quarter less memory for some percent of CPU time: what a pass over all peers leaves is collected sooner.
-	gcPercent = 50
-	// gcPercentOfStart is the same for a start, in which the heap grows to what it will be, and others wait for it to end.
-	gcPercentOfStart = 200
-	startTime        = 10 * time.Second
-)
-
 func main() {
 	if tryBPF(os.Args) {
 		return
-	}
-	if _, chosen := os.LookupEnv("GOGC"); !chosen {
-		debug.SetGCPercent(gcPercentOfStart)
-		time.AfterFunc(startTime, func() { debug.SetGCPercent(gcPercent) })
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -88,6 +75,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 
 // serve wires the parts together and runs them until ctx ends or one of them fails.
 func serve(ctx context.Context, opts options, log *slog.Logger) error {
+	started := collectRarely()
 	node, made, err := identity.NodeID(opts.nodeID, "/etc/machine-id", opts.stateDir)
 	if err != nil {
 		return err
@@ -136,7 +124,13 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 			Trouble: store.Trouble, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		}},
 		FastPath: fast.ofAgent(), FastPathOff: fast.off, FastPathRequired: opts.fastPath == fastPathOn,
-		CPU: cpuTime, Calls: krn.Calls, Changed: systemd.status, Beat: systemd.beat,
+		CPU: cpuTime, Calls: krn.Calls, Beat: systemd.beat,
+		Changed: func(st agent.Status) {
+			if st.Ready {
+				started()
+			}
+			systemd.status(st)
+		},
 	})
 	if err != nil {
 		return err
