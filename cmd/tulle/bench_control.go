@@ -80,7 +80,7 @@ loop that knows them beforehand. It takes some two minutes for each number of pe
 	flags.IntSliceVar(&peers, "peers", []int{1000}, "number of peers, or several numbers")
 	flags.IntVar(&config.Rounds, "rounds", 5, "how often each start is measured")
 	flags.DurationVar(&config.Churn, "churn", 10*time.Second, "for how long 100 leases are written per second")
-	flags.DurationVar(&config.Idle, "idle", time.Minute, "for how long nothing happens")
+	flags.DurationVar(&config.Idle, "idle", time.Minute, "for how long nothing happens, from 20s after the last start on")
 	flags.IntVar(&config.ForeignRoutes, "foreign-routes", 0, "how many routes another program changes per second, for as long as --idle")
 	flags.IntVar(&config.VethChurn, "veth-churn", 0, "how many veth pairs another program makes and deletes per second, for as long as --idle")
 	flags.IntVar(&config.ForeignRules, "foreign-rules", 0, "how many rules another program has in nftables")

@@ -151,15 +151,19 @@ func (w *world) churn(ctx context.Context, c *Control) error {
 	return err
 }
 
+// settleTime is when what a start leaves has been collected, and its memory been given back.
+const settleTime = 20 * time.Second
+
 func (w *world) idle(ctx context.Context, c *Control) error {
+	if err := pause(ctx, min(w.config.Idle, settleTime)); err != nil {
+		return err
+	}
 	measure, err := w.load(ctx)
 	if err != nil {
 		return err
 	}
-	select {
-	case <-time.After(w.config.Idle):
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := pause(ctx, w.config.Idle); err != nil {
+		return err
 	}
 	c.Idle, err = measure()
 	return err
