@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	writeSlowdown = 50 // writing may take up one part in this many of the time
+	writeSlowdown = 200 // writing may take up one part in this many of the time
 	writePause    = 30 * time.Second
 )
 

@@ -17,7 +17,7 @@ func TestWriterIsSpaced(t *testing.T) {
 		writes int // in a minute
 	}{
 		"at once":   {0, 60},
-		"long":      {100 * time.Millisecond, 12},
+		"long":      {100 * time.Millisecond, 3},
 		"very long": {10 * time.Second, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
