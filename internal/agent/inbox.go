@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"sync"
+	"time"
 
 	"tulle/ip"
 )
@@ -55,6 +57,19 @@ func (i *inbox) known() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.by
+}
+
+// actorWait is for how long notifications may be on their way: they are left to come together.
+const actorWait = 50 * time.Millisecond
+
+// knownSoon is known once what has happened until now has been told. What changed the kernel first may be told without its name, and what else it changed with it
+// shortly after, when all has been made right already.
+func (i *inbox) knownSoon(ctx context.Context) []string {
+	select {
+	case <-ctx.Done():
+	case <-time.After(actorWait):
+	}
+	return i.known()
 }
 
 // actors returns the processes that have changed the kernel since it was last called.

@@ -50,10 +50,14 @@ type between struct {
 	change   func(ip.Op)
 	changes  chan ip.Op
 	notified chan struct{}
+	late     time.Duration // until that is told; zero: before the pass reads it
 }
 
 func (b between) Watch(ctx context.Context, notify func(ip.Actor)) error {
 	return b.Kernel.Watch(ctx, func(by ip.Actor) {
+		if by != (ip.Actor{}) {
+			<-time.After(b.late)
+		}
 		notify(by)
 		if by != (ip.Actor{}) {
 			b.notified <- struct{}{}
@@ -65,19 +69,28 @@ func (b between) Snapshot(ctx context.Context, scope ip.Scope) (ip.Snapshot, err
 	select {
 	case op := <-b.changes:
 		b.change(op)
-		<-b.notified
+		if b.late == 0 {
+			<-b.notified
+		}
 	default:
 	}
 	return b.Kernel.Snapshot(ctx, scope)
 }
 
-// What happens after a pass began and before it reads the kernel is repaired by that pass, whose line names who did it.
+// What happens after a pass began and before it reads the kernel is repaired by that pass, whose line names who did it, even if that is told when it has been repaired.
 func TestRepairNamesWhoActedDuringThePass(t *testing.T) {
+	for name, late := range map[string]time.Duration{"told at once": 0, "told later": 40 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) { repairNamesWhoActed(t, late) })
+	}
+}
+
+func repairNamesWhoActed(t *testing.T, late time.Duration) {
+	t.Helper()
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		var log lines
 		h := w.hosts[0]
 		h.log = log.handler()
-		kernel := between{h.kernel, func(op ip.Op) { h.external(op) }, make(chan ip.Op, 1), make(chan struct{}, 16)}
+		kernel := between{h.kernel, func(op ip.Op) { h.external(op) }, make(chan ip.Op, 1), make(chan struct{}, 16), late}
 		h.change = func(cfg *Config) { cfg.Kernel = kernel }
 		w.start()
 		w.converged(soon)

@@ -231,6 +231,9 @@ func (a *Agent) apply(ctx context.Context, plan ip.Plan, l *look) error {
 	if l.unchanged {
 		// Who acted while the kernel was being read may be why it had to be repaired, or will be: it is named both times.
 		by = mergeActors(l.by, a.inbox.known())
+		if len(by) == 0 && err == nil {
+			by = a.inbox.knownSoon(ctx)
+		}
 	}
 	every := logthrottle.Recurring
 	switch repair := l.unchanged && err == nil; {
