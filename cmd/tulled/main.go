@@ -111,7 +111,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	}
 	systemd := notifier{socket: opts.notifySocket, log: log}
 	a, err := agent.New(agent.Config{
-		Kernel: krn, Log: log, Uplink: opts.uplink, StateDir: opts.stateDir, RunDir: opts.runDir,
+		Version: version, Kernel: krn, Log: log, Uplink: opts.uplink, StateDir: opts.stateDir, RunDir: opts.runDir,
 		Host:    fabric.Host{Node: node, Instance: instance, Hardware: identity.Hardware("/sys")},
 		NewNode: made,
 		Networks: []fabric.Config{{
@@ -121,7 +121,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 				IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, FastPath: fast.on(), FastPathExclude: opts.fastPathExclude,
 			},
 			Lease:   fabric.LeaseOptions{TTL: opts.leaseTTL, Renumber: opts.renumber, Previous: previous(opts.subnetFile, log)},
-			Trouble: store.Trouble, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
+			Trouble: store.Trouble, Expiry: store.CertificateExpiry, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		}},
 		FastPath: fast.ofAgent(), FastPathOff: fast.off, FastPathRequired: opts.fastPath == fastPathOn,
 		CPU: cpuTime, Calls: krn.Calls, Beat: systemd.beat,

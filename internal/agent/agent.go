@@ -29,6 +29,7 @@ type Config struct {
 	Kernel   ip.Kernel
 	Log      *slog.Logger
 	Host     fabric.Host
+	Version  string          // of the daemon, for the status
 	NewNode  bool            // its node id was made at random for this start: nothing of an earlier one was found
 	Uplink   ip.UplinkChoice // zero: the interface of the default route
 	StateDir string          // survives a reboot
@@ -72,7 +73,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)},
 		journal: journal{log: cfg.Log, throttle: logthrottle.Throttle{}}, contests: contests{}, drops: tally{}, fast: newFastPath(cfg), born: time.Now(),
 	}
-	first := Status{Node: cfg.Host.Node, Reason: "starting"}
+	first := Status{Node: cfg.Host.Node, Version: cfg.Version, Reason: "starting"}
 	var names []string
 	for _, network := range cfg.Networks {
 		if err := hostfiles.CheckNetworkName(network.Name); err != nil {

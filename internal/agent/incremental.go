@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"slices"
+	"time"
 
 	"tulle/internal/invariant"
 	"tulle/ip"
@@ -23,6 +24,7 @@ func (a *Agent) incrementalPass(ctx context.Context) (ok bool) {
 	if !a.inbox.onlyLeases() {
 		return false
 	}
+	begun := time.Now()
 	st, all := a.status.get(), true
 	st.Networks = slices.Clone(st.Networks)
 	for i, f := range a.fabrics {
@@ -45,6 +47,7 @@ func (a *Agent) incrementalPass(ctx context.Context) (ok bool) {
 	}
 	a.offerFastPath()
 	a.work.Incremental++
+	a.work.TookIncremental.add(time.Since(begun))
 	st.Work = a.work
 	a.publish(st)
 	return all

@@ -21,9 +21,10 @@ const maxRounds = 3
 // pass makes the kernel right once, and tells how far it came and whether it changed anything.
 func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.inbox.begin()
+	begun := time.Now()
 	a.work.Passes++
 	a.refused = nil
-	st = Status{Node: a.cfg.Host.Node, Dropped: a.drops.total()} // a pass that ends early has read none
+	st = Status{Node: a.cfg.Host.Node, Version: a.cfg.Version, Dropped: a.drops.total()} // a pass that ends early has read none
 	passes := make([]*fabric.Pass, len(a.fabrics))
 	for i, f := range a.fabrics {
 		passes[i] = f.Begin()
@@ -35,6 +36,7 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 		p.End(err)
 		st.Networks = append(st.Networks, p.Status)
 	}
+	a.work.TookFull.add(time.Since(begun))
 	st.Work = a.work
 	a.sumUp(&st, err)
 	return st, changed

@@ -17,7 +17,8 @@ type Status struct {
 	Reason   string          `json:"reason,omitempty"`   // why not ready
 	Degraded string          `json:"degraded,omitempty"` // what the store does not confirm: forwarding is as right as it can be without
 	Node     string          `json:"node"`
-	Networks []fabric.Status `json:"networks"` // of the host, always the same
+	Version  string          `json:"version,omitempty"` // of tulled
+	Networks []fabric.Status `json:"networks"`          // of the host, always the same
 	Uplink   *UplinkStatus   `json:"uplink,omitempty"`
 	FastPath *FastPathStatus `json:"fastPath,omitempty"`
 	Dropped                  // packets
@@ -50,11 +51,13 @@ type Dropped struct {
 
 // Work is what the agent has done since it started.
 type Work struct {
-	Passes      uint64        `json:"passes"`      // full ones
-	Incremental uint64        `json:"incremental"` // passes over the leases that changed
-	Changes     uint64        `json:"changes"`     // operations applied to the kernel
-	Applied     time.Duration `json:"applied"`     // time that these took, nanoseconds
-	Calls       uint64        `json:"calls"`       // system calls for reading and applying routes, neighbours and forwarding entries
+	Passes          uint64        `json:"passes"`          // full ones
+	Incremental     uint64        `json:"incremental"`     // passes over the leases that changed
+	Changes         uint64        `json:"changes"`         // operations applied to the kernel
+	Applied         time.Duration `json:"applied"`         // time that these took, nanoseconds
+	TookFull        Durations     `json:"tookFull"`        // of full passes
+	TookIncremental Durations     `json:"tookIncremental"` // of incremental ones
+	Calls           uint64        `json:"calls"`           // system calls for reading and applying routes, neighbours and forwarding entries
 }
 
 // UplinkStatus is the interface that carries the traffic between hosts.

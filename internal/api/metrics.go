@@ -2,7 +2,9 @@ package api
 
 import (
 	"net/http"
+	"runtime"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -90,6 +92,8 @@ type collector struct {
 	descs   []*prometheus.Desc
 
 	troubles, fullOnly *prometheus.Desc
+	build, passes      *prometheus.Desc
+	certificate        *prometheus.Desc
 	fastPath           fastPathMetrics
 }
 
@@ -97,6 +101,9 @@ func newCollector(d Daemon) *collector {
 	c := &collector{daemon: d, metrics: metrics(), fastPath: newFastPathMetrics()}
 	c.troubles = prometheus.NewDesc("tulle_trouble", "Things that are wrong, by code: see docs/troubles.md.", []string{"code", "severity"}, nil)
 	c.fullOnly = prometheus.NewDesc("tulle_full_passes_only", "Networks in which every change takes a full pass, by the reason: tulle status --json says more.", []string{"reason"}, nil)
+	c.build = prometheus.NewDesc("tulle_build_info", "1, with the version of tulled and of Go.", []string{"version", "goversion"}, nil)
+	c.passes = prometheus.NewDesc("tulle_pass_duration_seconds", "How long passes took: full ones, which compare everything, and incremental ones.", []string{"kind"}, nil)
+	c.certificate = prometheus.NewDesc("tulle_etcd_client_certificate_expiry_timestamp_seconds", "When the client certificate ends that etcd is shown, if there is one: the first of several.", nil, nil)
 	for _, m := range c.metrics {
 		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, nil, nil))
 	}
@@ -107,6 +114,9 @@ func newCollector(d Daemon) *collector {
 func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.troubles
 	descs <- c.fullOnly
+	descs <- c.build
+	descs <- c.passes
+	descs <- c.certificate
 	c.fastPath.describe(descs)
 	for _, d := range c.descs {
 		descs <- d
@@ -128,10 +138,31 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(c.fullOnly, prometheus.GaugeValue, sum(is)(st), string(o))
 	}
+	out <- prometheus.MustNewConstMetric(c.build, prometheus.GaugeValue, 1, st.Version, runtime.Version())
+	for kind, d := range map[string]agent.Durations{"full": st.Work.TookFull, "incremental": st.Work.TookIncremental} {
+		buckets := map[float64]uint64{}
+		for i, bound := range agent.DurationBounds() {
+			buckets[bound.Seconds()] = d.Within[i]
+		}
+		out <- prometheus.MustNewConstHistogram(c.passes, d.Count, d.Sum.Seconds(), buckets, kind)
+	}
+	if at := firstExpiry(st); !at.IsZero() {
+		out <- prometheus.MustNewConstMetric(c.certificate, prometheus.GaugeValue, float64(at.Unix()))
+	}
 	c.fastPath.collect(st.FastPath, out)
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}
+}
+
+// firstExpiry is when the first of the client certificates ends; zero if there is none.
+func firstExpiry(st agent.Status) (first time.Time) {
+	for _, n := range st.Networks {
+		if at := n.Expiry; !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
 }
 
 // metricsHandler answers in Prometheus' text format.

@@ -149,6 +149,14 @@ func certificate(file string) *x509.Certificate {
 	return leaf
 }
 
+// CertificateExpiry is when the client certificate ends that is in its file now; zero if there is none.
+func (c *Client) CertificateExpiry() time.Time {
+	if leaf := certificate(c.config.CertFile); leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{}
+}
+
 // refusedCertificate says why etcd does not take the client certificate in a file, or its absence, if that is why a request has failed with
 // text. A server may answer by no more than one word, or only hang up: what is known here of the certificate counts first.
 func refusedCertificate(file, text string) error {

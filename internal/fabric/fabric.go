@@ -50,6 +50,7 @@ type Config struct {
 	Reached    func() []netip.Addr // addresses of the store; no lease may capture these; may be nil
 	Resolvers  func() []netip.Addr // name servers; no lease may capture those on a network that this host is on; may be nil
 	Trouble    func() error        // what keeps the store away, nil if nothing does; may be nil
+	Expiry     func() time.Time    // of the certificate that the store is shown, zero if there is none; may be nil
 }
 
 // Host is which host this is.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"tulle/internal/trouble"
 	"tulle/ip"
@@ -22,8 +23,9 @@ type Status struct {
 	PeerCount int             `json:"peerCount"`
 	Peers     []PeerStatus    `json:"peers"` // only where they are asked for
 	Leases    LeaseCounts     `json:"leases"`
-	Revision  subnet.Revision `json:"revision"`           // of the store's view
-	FullOnly  *FullOnly       `json:"fullOnly,omitempty"` // why every change takes a full pass; nil: incremental ones do
+	Revision  subnet.Revision `json:"revision"`                   // of the store's view
+	FullOnly  *FullOnly       `json:"fullOnly,omitempty"`         // why every change takes a full pass; nil: incremental ones do
+	Expiry    time.Time       `json:"certificateExpiry,omitzero"` // of the certificate that the store is shown, as it is in its file now
 
 	Troubles trouble.List `json:"-"` // they are in the host's, too
 
@@ -69,6 +71,9 @@ func (st Status) WithPeers() Status {
 
 // Now returns a status of the last pass with what is told at once: a lease that is no longer held. The troubles are those that come with it.
 func (f *Fabric) Now(st Status) (Status, []trouble.Trouble) {
+	if f.cfg.Expiry != nil {
+		st.Expiry = f.cfg.Expiry()
+	}
 	if st.Lease == nil || !st.Lease.Held {
 		return st, nil
 	}

@@ -249,6 +249,9 @@ func TestTLSRotation(t *testing.T) {
 	s := h.opened()
 	sets := follow(t, s)
 	until(t, sets, "no lease", leases(0))
+	if at := s.CertificateExpiry(); time.Until(at) <= 0 {
+		t.Errorf("the client certificate ends at %v, want later than now", at)
+	}
 
 	wire.cut()
 	ca = newAuthority(t, "two")
@@ -262,14 +265,21 @@ func TestTLSRotation(t *testing.T) {
 	// With one that has expired nothing goes, and the reason is named though the server may only hang up.
 	h.config.RequestTimeout = 500 * time.Millisecond
 	writePair(t, h.config.CertFile, h.config.KeyFile, ca.issueUntil(time.Now().Add(-time.Minute)))
+	if at := s.CertificateExpiry(); at.IsZero() || time.Until(at) > 0 {
+		t.Errorf("the client certificate ends at %v, want what is in its file now: a minute ago", at)
+	}
 	if _, err := h.opened().Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), h.config.CertFile+" expired at ") {
 		t.Errorf("Snapshot with an expired client certificate = %v, want that said", err)
 	}
 
 	// Without its client certificate, nothing goes.
 	h.config.CertFile, h.config.KeyFile = "", ""
-	if _, err := h.opened().Snapshot(t.Context()); err == nil {
+	bare := h.opened()
+	if _, err := bare.Snapshot(t.Context()); err == nil {
 		t.Error("Snapshot without client certificate = nil, want a refusal")
+	}
+	if at := bare.CertificateExpiry(); !at.IsZero() {
+		t.Errorf("no client certificate ends at %v", at)
 	}
 }
 

@@ -99,6 +99,9 @@ func (s *Store) Close() error {
 // Trouble returns what keeps the store from reaching its etcd, with endpoints and remedy; nil if nothing does.
 func (s *Store) Trouble() error { return s.client.Trouble() }
 
+// CertificateExpiry is when the client certificate ends; zero if there is none.
+func (s *Store) CertificateExpiry() time.Time { return s.client.CertificateExpiry() }
+
 // Addresses lists where etcd was reached so far, the latest last.
 func (s *Store) Addresses() []netip.Addr { return s.client.Addresses() }
 

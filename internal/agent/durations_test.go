@@ -1,0 +1,28 @@
+package agent
+
+import (
+	"testing"
+	"time"
+)
+
+func TestDurations(t *testing.T) {
+	var d Durations
+	for _, took := range []time.Duration{0, time.Millisecond, 2 * time.Millisecond, 200 * time.Millisecond, time.Minute} {
+		d.add(took)
+	}
+	if want := (Durations{5, time.Minute + 203*time.Millisecond, [8]uint64{2, 3, 3, 3, 3, 4, 4, 4}}); d != want {
+		t.Errorf("counted %v, want %v", d, want)
+	}
+}
+
+// Each pass is counted as what it was.
+func TestPassesAreTimed(t *testing.T) {
+	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
+		w.start()
+		w.converged(soon)
+		work := w.hosts[0].agent.Status().Work
+		if work.TookFull.Count != work.Passes || work.TookIncremental.Count != work.Incremental || work.TookFull.Count == 0 {
+			t.Errorf("%d full and %d incremental passes are timed, of %d and %d", work.TookFull.Count, work.TookIncremental.Count, work.Passes, work.Incremental)
+		}
+	})
+}
