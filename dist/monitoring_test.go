@@ -31,7 +31,7 @@ func (busy) Alive() error                                     { return nil }
 func (busy) Wanted(context.Context) (hostfiles.Wanted, error) { return hostfiles.Wanted{}, nil }
 func (busy) Summary() agent.Status {
 	return agent.Status{
-		Networks: []fabric.Status{{Expiry: time.Unix(1, 0)}},
+		Networks: []fabric.Status{{Expiry: time.Unix(1, 0), Lease: &fabric.LeaseStatus{Remaining: time.Hour}}},
 		FastPath: &agent.FastPathStatus{FastPathState: ip.FastPathState{On: true, Refused: map[string]uint64{"size": 1}, Raised: map[string]uint64{"links": 1}}},
 	}
 }

@@ -15,12 +15,15 @@ func TestDurations(t *testing.T) {
 	}
 }
 
-// Each pass is counted as what it was.
+// Each pass is counted as what it was, and what remains of the lease is told.
 func TestPassesAreTimed(t *testing.T) {
 	simulate(t, dualConfig, 2, func(t *testing.T, w *world) {
 		w.start()
 		w.converged(soon)
 		work := w.hosts[0].agent.Status().Work
+		if left := w.hosts[0].agent.Status().Networks[0].Lease.Remaining; left <= 0 || left > 25*time.Hour {
+			t.Errorf("the lease is held for %v, want some hours", left)
+		}
 		if work.TookFull.Count != work.Passes || work.TookIncremental.Count != work.Incremental || work.TookFull.Count == 0 {
 			t.Errorf("%d full and %d incremental passes are timed, of %d and %d", work.TookFull.Count, work.TookIncremental.Count, work.Passes, work.Incremental)
 		}

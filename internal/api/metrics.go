@@ -93,7 +93,7 @@ type collector struct {
 
 	troubles, fullOnly *prometheus.Desc
 	build, passes      *prometheus.Desc
-	certificate        *prometheus.Desc
+	certificate, lease *prometheus.Desc
 	fastPath           fastPathMetrics
 }
 
@@ -104,6 +104,7 @@ func newCollector(d Daemon) *collector {
 	c.build = prometheus.NewDesc("tulle_build_info", "1, with the version of tulled and of Go.", []string{"version", "goversion"}, nil)
 	c.passes = prometheus.NewDesc("tulle_pass_duration_seconds", "How long passes took: full ones, which compare everything, and incremental ones.", []string{"kind"}, nil)
 	c.certificate = prometheus.NewDesc("tulle_etcd_client_certificate_expiry_timestamp_seconds", "When the client certificate ends that etcd is shown, if there is one: the first of several.", nil, nil)
+	c.lease = prometheus.NewDesc("tulle_lease_remaining_seconds", "For how long this host holds its lease without another word from the store, if that has an end: the least of several.", nil, nil)
 	for _, m := range c.metrics {
 		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, nil, nil))
 	}
@@ -117,6 +118,7 @@ func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.build
 	descs <- c.passes
 	descs <- c.certificate
+	descs <- c.lease
 	c.fastPath.describe(descs)
 	for _, d := range c.descs {
 		descs <- d
@@ -146,6 +148,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstHistogram(c.passes, d.Count, d.Sum.Seconds(), buckets, kind)
 	}
+	if left := leastRemaining(st); left > 0 {
+		out <- prometheus.MustNewConstMetric(c.lease, prometheus.GaugeValue, left.Seconds())
+	}
 	if at := firstExpiry(st); !at.IsZero() {
 		out <- prometheus.MustNewConstMetric(c.certificate, prometheus.GaugeValue, float64(at.Unix()))
 	}
@@ -153,6 +158,16 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}
+}
+
+// leastRemaining is for how long all leases of the host are held; zero if none has an end.
+func leastRemaining(st agent.Status) (least time.Duration) {
+	for _, n := range st.Networks {
+		if n.Lease != nil && n.Lease.Remaining > 0 && (least == 0 || n.Lease.Remaining < least) {
+			least = n.Lease.Remaining
+		}
+	}
+	return least
 }
 
 // firstExpiry is when the first of the client certificates ends; zero if there is none.

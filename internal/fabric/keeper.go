@@ -120,6 +120,19 @@ func (k *keeper) state() (lease subnet.Lease, held bool, err error) {
 	return k.held.Lease(), true, k.err
 }
 
+// remaining is for how long the lease is held without another word from the store; zero if it is not, or has no end.
+func (k *keeper) remaining() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.held == nil {
+		return 0
+	}
+	if left := k.held.Remaining(); left != subnet.Forever {
+		return max(left, 0)
+	}
+	return 0
+}
+
 // claimants are the hosts that claim what is this one's.
 func (k *keeper) claimants() []subnet.Claimant {
 	k.mu.Lock()

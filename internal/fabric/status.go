@@ -49,10 +49,12 @@ type NetworkStatus struct {
 
 // LeaseStatus is this host's lease.
 type LeaseStatus struct {
-	Subnets  []netip.Prefix  `json:"subnets"`
-	Held     bool            `json:"held"` // false: lost or not confirmed, and in force until there is another
-	Reserved bool            `json:"reserved"`
-	Revision subnet.Revision `json:"revision"`
+	Subnets  []netip.Prefix `json:"subnets"`
+	Held     bool           `json:"held"` // false: lost or not confirmed, and in force until there is another
+	Reserved bool           `json:"reserved"`
+	// Remaining is for how long it is held without another word from the store; zero if it has no end.
+	Remaining time.Duration   `json:"remaining,omitempty"`
+	Revision  subnet.Revision `json:"revision"`
 }
 
 // PeerStatus is a host whose subnets are routed to.
@@ -80,6 +82,9 @@ func (f *Fabric) Now(st Status) (Status, []trouble.Trouble) {
 	var ts []trouble.Trouble
 	switch _, held, err := f.keeper.state(); {
 	case held:
+		lease := *st.Lease
+		lease.Remaining = f.keeper.remaining()
+		st.Lease = &lease
 		return st, nil
 	case errors.Is(err, ErrUnconfirmed):
 		st.Degraded = err.Error()
