@@ -141,13 +141,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.fullOnly, prometheus.GaugeValue, sum(is)(st), string(o))
 	}
 	out <- prometheus.MustNewConstMetric(c.build, prometheus.GaugeValue, 1, st.Version, runtime.Version())
-	for kind, d := range map[string]agent.Durations{"full": st.Work.TookFull, "incremental": st.Work.TookIncremental} {
-		buckets := map[float64]uint64{}
-		for i, bound := range agent.DurationBounds() {
-			buckets[bound.Seconds()] = d.Within[i]
-		}
-		out <- prometheus.MustNewConstHistogram(c.passes, d.Count, d.Sum.Seconds(), buckets, kind)
-	}
+	out <- histogram(c.passes, st.Work.Passes, st.Work.TookFull, "full")
+	out <- histogram(c.passes, st.Work.Incremental, st.Work.TookIncremental, "incremental")
 	if left := leastRemaining(st); left > 0 {
 		out <- prometheus.MustNewConstMetric(c.lease, prometheus.GaugeValue, left.Seconds())
 	}
@@ -158,6 +153,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}
+}
+
+func histogram(desc *prometheus.Desc, count uint64, d agent.Durations, kind string) prometheus.Metric {
+	buckets := map[float64]uint64{}
+	for i, bound := range agent.DurationBounds() {
+		buckets[bound.Seconds()] = d.Within[i]
+	}
+	return prometheus.MustNewConstHistogram(desc, count, d.Sum.Seconds(), buckets, kind)
 }
 
 // leastRemaining is for how long all leases of the host are held; zero if none has an end.

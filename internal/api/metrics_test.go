@@ -16,7 +16,7 @@ import (
 )
 
 func TestMetrics(t *testing.T) {
-	fine := agent.Status{Ready: true, Version: "1.2", Work: agent.Work{TookFull: agent.Durations{Count: 5, Sum: 2500 * time.Millisecond, Within: [8]uint64{0, 0, 1, 2, 3, 3, 4, 5}}}, Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{Held: true, Remaining: time.Hour}, PeerCount: 3, Expiry: time.Unix(1800000000, 0), Leases: fabric.LeaseCounts{Refused: 1, Unserved: 2, Odd: 4, HeldBack: 5}}}, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
+	fine := agent.Status{Ready: true, Version: "1.2", Work: agent.Work{Passes: 5, TookFull: agent.Durations{Sum: 2500 * time.Millisecond, Within: [8]uint64{0, 0, 1, 2, 3, 3, 4, 5}}}, Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{Held: true, Remaining: time.Hour}, PeerCount: 3, Expiry: time.Unix(1800000000, 0), Leases: fabric.LeaseCounts{Refused: 1, Unserved: 2, Odd: 4, HeldBack: 5}}}, Dropped: agent.Dropped{Strangers: 7, Forged: 8, Injected: 9, Spoofed: 10}}
 	bad := agent.Status{Degraded: "stale", Networks: []fabric.Status{{Lease: &fabric.LeaseStatus{}, FullOnly: &fabric.FullOnly{Code: fabric.ForeignRoute}}}, Violated: 2}
 	for _, code := range []trouble.Code{trouble.StoreUnconfirmed, trouble.KernelContested, trouble.OutsideBlocked, trouble.OutsideBlocked, trouble.ConfigPending, trouble.StoreSuddenLoss} {
 		bad.Troubles.Add(trouble.New(code, "", "x"))

@@ -52,7 +52,7 @@ type LeaseStatus struct {
 	Subnets  []netip.Prefix `json:"subnets"`
 	Held     bool           `json:"held"` // false: lost or not confirmed, and in force until there is another
 	Reserved bool           `json:"reserved"`
-	// Remaining is for how long it is held without another word from the store; zero if it has no end.
+	// Remaining is for how long it is held without another word from the store, in nanoseconds; zero if it has no end.
 	Remaining time.Duration   `json:"remaining,omitempty"`
 	Revision  subnet.Revision `json:"revision"`
 }
