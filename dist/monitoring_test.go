@@ -67,33 +67,35 @@ func checkExpr(t *testing.T, labels map[string]map[string]bool, expr string) {
 		t.Errorf("%s: %v", expr, err)
 		return
 	}
-	some := false
+	selectors := 0
 	metricsql.VisitAll(e, func(e metricsql.Expr) {
-		m, ok := e.(*metricsql.MetricExpr)
-		if !ok {
-			return
-		}
-		for _, filters := range m.LabelFilterss {
-			name := ""
-			for _, f := range filters {
-				switch f.Label {
-				case "__name__":
-					if name, some = f.Value, true; labels[name] == nil {
-						t.Errorf("%s: tulled has no metric %s", expr, name)
-					}
-				case "severity":
-					if !slices.Contains([]trouble.Severity{trouble.Error, trouble.Warning, trouble.Advice}, trouble.Severity(f.Value)) {
-						t.Errorf("%s: there is no severity %q", expr, f.Value)
-					}
-				}
-				if f.Label != "__name__" && f.Label != "job" && !labels[name][f.Label] {
-					t.Errorf("%s: %s has no label %s", expr, name, f.Label)
-				}
+		if m, ok := e.(*metricsql.MetricExpr); ok {
+			for _, filters := range m.LabelFilterss {
+				checkSelector(t, labels, expr, filters)
+				selectors++
 			}
 		}
 	})
-	if !some {
+	if selectors == 0 {
 		t.Errorf("%s is about no metric", expr)
+	}
+}
+
+// checkSelector wants what one part of an expression selects to be there. The first label is the metric's name.
+func checkSelector(t *testing.T, labels map[string]map[string]bool, expr string, filters []metricsql.LabelFilter) {
+	t.Helper()
+	name := filters[0].Value
+	if filters[0].Label != "__name__" || labels[name] == nil {
+		t.Errorf("%s: tulled has no metric %s", expr, name)
+		return
+	}
+	for _, f := range filters[1:] {
+		if f.Label != "job" && !labels[name][f.Label] {
+			t.Errorf("%s: %s has no label %s", expr, name, f.Label)
+		}
+		if severities := []trouble.Severity{trouble.Error, trouble.Warning, trouble.Advice}; f.Label == "severity" && !slices.Contains(severities, trouble.Severity(f.Value)) {
+			t.Errorf("%s: there is no severity %q", expr, f.Value)
+		}
 	}
 }
 
