@@ -150,7 +150,7 @@ func (t *peerTable) sync(want ip.FastPath, links map[string]linkFacts, read bool
 	for _, prefix := range gone {
 		if index, there := t.have[prefix]; there {
 			errs = append(errs, t.drop(prefix, index))
-		} else {
+		} else if t.short > 0 { // it has found no room
 			t.short--
 		}
 	}
