@@ -10,12 +10,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tulle/ip"
+	"tulle/ip/kernel/fastpath"
 )
 
-// A peer changes, and the kernels of all hosts with it. From then on no packet is lost, whatever the engine still goes by, and flows become fast
-// again once it knows.
+// A peer changes its tunnel's MAC or its address. Its packets go right as soon as the engines are told, however long admissions last, and if nobody tells
+// them once the admissions have ended.
 func TestPeersChange(t *testing.T) {
 	for name, change := range map[string]struct {
 		backend string // zero: any
@@ -27,44 +29,63 @@ func TestPeersChange(t *testing.T) {
 			b.address(uplink, netip.PrefixFrom(b.addr, underlayPrefix(b.world.family).Bits()))
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			some := some(kinds(), func(c config) bool { return change.backend == "" || change.backend == c.backend })
-			holds(t, some, func(w *world) error { return peerChanges(w, change.do) })
+		worlds := func() []config {
+			return some(kinds(), func(c config) bool { return change.backend == "" || change.backend == c.backend })
+		}
+		t.Run(name+"/told", func(t *testing.T) {
+			lasting := with(worlds(), func(c *config) { c.open = lasting(c.open) })
+			holds(t, lasting, func(w *world) error { return peerChanges(w, change.do, true) })
+		})
+		t.Run(name+"/not told", func(t *testing.T) {
+			holds(t, worlds(), func(w *world) error { return peerChanges(w, change.do, false) })
 		})
 	}
 }
 
-func peerChanges(w *world, change func(*host)) error {
+// lasting opens an engine whose admissions last.
+func lasting(open func(fastpath.Config) (*fastpath.FastPath, error)) func(fastpath.Config) (*fastpath.FastPath, error) {
+	if open == nil {
+		open = fastpath.Open
+	}
+	return func(cfg fastpath.Config) (*fastpath.FastPath, error) {
+		cfg.Life = time.Minute
+		return open(cfg)
+	}
+}
+
+func peerChanges(w *world, change func(*host), told bool) error {
 	a, b := w.hosts[0], w.hosts[1]
 	streams := []*stream{startStream(a.containers[0], b.containers[0]), startStream(b.containers[0], a.containers[0])}
 	for _, s := range streams {
 		must(w.t, s.awaitFast())
 	}
 	change(b)
-	// The kernels first, and the engines as late as it can be.
-	for range 5 {
-		b.pass()
-		a.pass()
-	}
-	changed := make([]uint64, len(streams))
-	for i, s := range streams {
-		if err := s.awaitMore(1); err != nil {
-			return err
+	if told {
+		w.converge()
+	} else {
+		for range 5 { // the kernels alone
+			b.pass()
+			a.pass()
 		}
-		changed[i] = s.sent.Load()
 	}
-	for _, s := range streams {
-		s.awaitSent(1500)
-	}
-	w.converge()
-	for _, s := range streams {
-		if err := s.awaitFast(); err != nil {
+	whole := make([]uint64, len(streams))
+	for i, s := range streams {
+		var err error
+		if whole[i], err = s.awaitWhole(); err != nil {
 			return err
 		}
 	}
+	if !told {
+		w.converge()
+		for _, s := range streams {
+			if err := s.awaitFast(); err != nil {
+				return err
+			}
+		}
+	}
 	for i, s := range streams {
-		if r := s.stop(); r.lastLost > changed[i] || r.Twice > 0 {
-			return fmt.Errorf("after the change, at packet %d: %s", changed[i], r)
+		if r := s.stop(); r.lastLost >= whole[i] || r.Twice > 0 {
+			return fmt.Errorf("of packets from the %dth on: %s", whole[i], r)
 		}
 	}
 	return nil

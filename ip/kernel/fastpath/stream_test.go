@@ -288,6 +288,32 @@ func (s *stream) awaitMore(n int) error {
 	return nil
 }
 
+// awaitWhole waits until all packets of a second have come, that are sent from now on, and returns the number of the first.
+func (s *stream) awaitWhole() (first uint64, err error) {
+	const row = uint64(time.Second / streamPeriod)
+	if !eventually(healTimeout, func() bool {
+		first = s.sent.Load() + 1
+		s.awaitSent(row + 100) // the last are no longer under way
+		return s.came(first, row)
+	}) {
+		return 0, fmt.Errorf("of the packets from %s to %s before the %dth some are lost all the time", s.from, s.to, first)
+	}
+	return first, nil
+}
+
+// came reports whether n packets from the first on have come.
+func (s *stream) came(first, n uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen := map[uint64]bool{}
+	for _, a := range s.arrivals {
+		if a.length == streamLength && a.number >= first && a.number < first+n {
+			seen[a.number] = true
+		}
+	}
+	return uint64(len(seen)) == n
+}
+
 // awaitSent waits until as many more packets have been sent.
 func (s *stream) awaitSent(n uint64) {
 	s.t.Helper()
