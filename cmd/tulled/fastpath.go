@@ -52,14 +52,12 @@ func (f fastPath) programs() map[uint32]bool {
 	return f.path.Programs()
 }
 
-func (f fastPath) on() bool { return f.path != nil }
-
-// ofAgent is what the agent works with; nil if there is none.
-func (f fastPath) ofAgent() agent.FastPath {
+// ofAgent is what the agent works with.
+func (f fastPath) ofAgent() agent.OpenedFastPath {
 	if f.path == nil {
-		return nil
+		return agent.OpenedFastPath{Off: f.off}
 	}
-	return f.path
+	return agent.OpenedFastPath{FastPath: f.path}
 }
 
 // ofAPI is what the API asks; nil if there is none.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -104,11 +105,13 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	fast := openFastPath(opts, log)
-	defer fast.close(log)
-	if fast.bpf {
-		krn.UseBPF(fast.programs)
-	}
+	fast := sync.OnceValue(func() fastPath {
+		f := openFastPath(opts, log)
+		if f.bpf {
+			krn.UseBPF(f.programs)
+		}
+		return f
+	})
 	systemd := notifier{socket: opts.notifySocket, log: log}
 	a, err := agent.New(agent.Config{
 		Version: version, Kernel: krn, Log: log, Uplink: opts.uplink, StateDir: opts.stateDir, RunDir: opts.runDir,
@@ -118,12 +121,12 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 			Store: store, Backends: backends.All(), SubnetFile: opts.subnetFile,
 			Keys: fabric.Keys{Endpoints: opts.endpointList(), Config: store.ConfigKey(), Leases: store.LeaseDir()},
 			Options: decision.Options{
-				IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, FastPath: fast.on(), FastPathExclude: opts.fastPathExclude,
+				IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, FastPathExclude: opts.fastPathExclude,
 			},
 			Lease:   fabric.LeaseOptions{TTL: opts.leaseTTL, Renumber: opts.renumber, Previous: previous(opts.subnetFile, log)},
 			Trouble: store.Trouble, Expiry: store.CertificateExpiry, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		}},
-		FastPath: fast.ofAgent(), FastPathOff: fast.off, FastPathRequired: opts.fastPath == fastPathOn,
+		FastPath: func() agent.OpenedFastPath { return fast().ofAgent() }, FastPathRequired: opts.fastPath == fastPathOn,
 		CPU: cpuTime, Calls: krn.Calls, Beat: systemd.beat,
 		Changed: func(st agent.Status) {
 			if st.Ready {
@@ -136,10 +139,11 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		return err
 	}
 	log.Info("starting", "version", version, "node", node)
+	defer func() { fast().close(log) }()
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.Run(ctx) })
-	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, fast.ofAPI(), log) })
+	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, fast, log) })
 	if opts.healthPort != 0 {
 		g.Go(func() error { return serveHealth(ctx, opts, a, log) })
 	}
@@ -149,7 +153,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 }
 
 // serveSocket answers those that may know all, once there can be a socket: without one the host forwards all the same.
-func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, fast api.FastPath, log *slog.Logger) error {
+func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, fast func() fastPath, log *slog.Logger) error {
 	for socket == nil {
 		select {
 		case <-ctx.Done():
@@ -161,7 +165,7 @@ func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *age
 			return err
 		}
 	}
-	return api.Serve(ctx, socket, api.Full(a, fast), log)
+	return api.Serve(ctx, socket, api.Full(a, fast().ofAPI()), log)
 }
 
 // serveHealth answers probes over TCP.

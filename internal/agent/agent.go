@@ -36,9 +36,8 @@ type Config struct {
 	RunDir   string          // does not
 	Networks []fabric.Config // of which Host, Uplink, Log and StateDir are set by New; they differ in their names
 
-	FastPath         FastPath // may be nil
-	FastPathOff      string   // why there is none, for the status
-	FastPathRequired bool     // without one something is wrong
+	FastPath         func() OpenedFastPath // called once, before the first pass and while the store is asked; nil: there is none
+	FastPathRequired bool                  // without one something is wrong
 
 	CPU     func() time.Duration // processor time that the process has used so far; nil: passes take none
 	Calls   func() uint64        // system calls that the kernel has taken so far; may be nil
@@ -139,9 +138,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	run("watch the kernel", a.watchKernel)
 	run("write the wanted state", a.wanted.Run)
-	if a.cfg.FastPath != nil {
-		run("keep the fast path", a.fast.run)
-	}
+	run("keep the fast path", a.fast.run)
 	run("reconcile", a.loop)
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
@@ -211,6 +208,7 @@ func (a *Agent) watchKernel(ctx context.Context) error {
 
 // loop runs a pass whenever one is due.
 func (a *Agent) loop(ctx context.Context) error {
+	a.openFastPath()
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
 	next := newSchedule()

@@ -26,6 +26,12 @@ const (
 	fastPathOver  = 10 * time.Second
 )
 
+// OpenedFastPath is the host's fast path, if it has one.
+type OpenedFastPath struct {
+	FastPath        // nil: there is none
+	Off      string // why there is none; empty: it has no place in the status
+}
+
 // FastPathStatus is how the fast path stands.
 type FastPathStatus struct {
 	ip.FastPathState
@@ -41,10 +47,10 @@ type FastPathShare struct {
 
 // fastPath is the host's fast path as its agent sees it.
 type fastPath struct {
-	FastPath        // nil: there is none
-	off      string // why there is none; empty: it has no place in the status
-	required bool   // the operator wants it on
-	log      *slog.Logger
+	opened         chan struct{} // closed once it is known whether there is one
+	OpenedFastPath               // not written to after that
+	required       bool          // the operator wants it on
+	log            *slog.Logger
 
 	given []*ip.FastPath // what was handed on of each network; the loop's alone
 
@@ -61,7 +67,25 @@ type traffic struct {
 }
 
 func newFastPath(cfg Config) *fastPath {
-	return &fastPath{FastPath: cfg.FastPath, off: cfg.FastPathOff, required: cfg.FastPathRequired, log: cfg.Log, given: make([]*ip.FastPath, len(cfg.Networks))}
+	return &fastPath{opened: make(chan struct{}), required: cfg.FastPathRequired, log: cfg.Log, given: make([]*ip.FastPath, len(cfg.Networks))}
+}
+
+// use has it be what was opened.
+func (f *fastPath) use(opened OpenedFastPath) {
+	f.OpenedFastPath = opened
+	close(f.opened)
+}
+
+// openFastPath opens the host's fast path, which takes the kernel's verifier some time. The passes need to know whether there is one.
+func (a *Agent) openFastPath() {
+	var opened OpenedFastPath
+	if a.cfg.FastPath != nil {
+		opened = a.cfg.FastPath()
+	}
+	for _, f := range a.fabrics {
+		f.UseFastPath(opened.FastPath != nil)
+	}
+	a.fast.use(opened)
 }
 
 // offer hands on what the networks want of it, if that is not what they wanted before. A network that has had no say does not count; one that has none now
@@ -106,6 +130,14 @@ func (a *Agent) offerFastPath() {
 
 // run keeps the fast path as wanted, and reads its counters.
 func (f *fastPath) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-f.opened:
+	}
+	if f.FastPath == nil {
+		return nil
+	}
 	counting, stop := context.WithCancel(ctx)
 	var counted sync.WaitGroup
 	counted.Go(func() { f.count(counting) })
@@ -148,13 +180,18 @@ func (f *fastPath) sample(st ip.FastPathState) {
 	}
 }
 
-// status is how it stands now; nil if it has no place in the status.
+// status is how it stands now; nil if it has no place in the status, or none yet.
 func (f *fastPath) status() *FastPathStatus {
+	select {
+	case <-f.opened:
+	default:
+		return nil
+	}
 	if f.FastPath == nil {
-		if f.off == "" {
+		if f.Off == "" {
 			return nil
 		}
-		return &FastPathStatus{FastPathState: ip.FastPathState{Reason: f.off}}
+		return &FastPathStatus{FastPathState: ip.FastPathState{Reason: f.Off}}
 	}
 	st := FastPathStatus{FastPathState: f.State()}
 	f.mu.Lock()

@@ -64,10 +64,12 @@ func (m *memoryPath) told() int {
 
 // give gives an agent the path.
 func (m *memoryPath) give(cfg *Config) {
-	cfg.FastPath = m
-	for i := range cfg.Networks {
-		cfg.Networks[i].Options.FastPath = true
-	}
+	cfg.FastPath = opens(m)
+}
+
+// opens is how an agent comes by a fast path.
+func opens(p FastPath) func() OpenedFastPath {
+	return func() OpenedFastPath { return OpenedFastPath{FastPath: p} }
 }
 
 // wholeFastPath is what is wanted of the fast path, derived anew from all that is wanted of the kernel.
@@ -197,7 +199,8 @@ func TestFastPathFollowsIncrementalPasses(t *testing.T) {
 func TestFastPathShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := &memoryPath{}
-		f := newFastPath(Config{FastPath: path})
+		f := newFastPath(Config{})
+		f.use(opens(path)())
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- f.run(ctx) }()
@@ -234,7 +237,7 @@ func TestFastPathShare(t *testing.T) {
 // A fast path that fails ends nobody's work.
 func TestFastPathThatEnds(t *testing.T) {
 	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
-		w.hosts[0].change = func(cfg *Config) { cfg.FastPath, cfg.Networks[0].Options.FastPath = brokenPath{}, true }
+		w.hosts[0].change = func(cfg *Config) { cfg.FastPath = opens(brokenPath{}) }
 		w.start()
 		w.converged(soon)
 		<-time.After(time.Minute)
@@ -261,7 +264,9 @@ func TestFastPathOff(t *testing.T) {
 			t.Errorf("status %+v without a fast path", st.FastPath)
 		}
 		h.stop()
-		h.change = func(cfg *Config) { cfg.FastPathOff, cfg.FastPathRequired = "the kernel refuses programs", true }
+		h.change = func(cfg *Config) {
+			cfg.FastPath, cfg.FastPathRequired = func() OpenedFastPath { return OpenedFastPath{Off: "the kernel refuses programs"} }, true
+		}
 		w.start()
 		w.converged(soon)
 		st := h.agent.Status()
@@ -343,7 +348,8 @@ func TestConntrackIsLiberal(t *testing.T) {
 // Of several networks the sum is wanted, as far as they have had a say.
 func TestFastPathOfNetworks(t *testing.T) {
 	path := &memoryPath{}
-	f := newFastPath(Config{FastPath: path, Networks: make([]fabric.Config, 3)})
+	f := newFastPath(Config{Networks: make([]fabric.Config, 3)})
+	f.use(opens(path)())
 	var wants [3]*ip.FastPath
 	offer := func() { f.offer(func(network int) *ip.FastPath { return wants[network] }) }
 	offer()

@@ -5,6 +5,9 @@ import (
 	"tulle/ip"
 )
 
+// UseFastPath says whether this host has a fast path, before the first pass.
+func (f *Fabric) UseFastPath(has bool) { f.cfg.Options.FastPath = has }
+
 // FastPath is what the network wants of the fast path, as the last pass that decided says; nil before, and where the host has none. What it points to
 // never changes: when something else is wanted, it points elsewhere.
 func (f *Fabric) FastPath() *ip.FastPath { return f.fastPath }
