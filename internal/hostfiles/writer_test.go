@@ -3,6 +3,7 @@ package hostfiles
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,7 @@ import (
 func TestWriterIsSpaced(t *testing.T) {
 	for name, row := range map[string]struct {
 		takes  time.Duration
-		writes int // in a minute
+		writes int64 // in a minute
 	}{
 		"at once":   {0, 60},
 		"long":      {100 * time.Millisecond, 3},
@@ -26,17 +27,19 @@ func TestWriterIsSpaced(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error)
 				go func() { ended <- w.Run(ctx) }()
-				writes, newest := 0, 0
+				var writes atomic.Int64
+				newest := 0
 				for n := range 600 {
 					w.put(func() error {
 						<-time.After(row.takes)
-						writes, newest = writes+1, n
+						writes.Add(1)
+						newest = n
 						return nil
 					})
 					<-time.After(100 * time.Millisecond)
 				}
-				if writes < row.writes-1 || writes > row.writes+1 {
-					t.Errorf("%d writes in a minute, want %d", writes, row.writes)
+				if got := writes.Load(); got < row.writes-1 || got > row.writes+1 {
+					t.Errorf("%d writes in a minute, want %d", got, row.writes)
 				}
 				cancel()
 				<-ended
