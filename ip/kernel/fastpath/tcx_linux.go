@@ -167,5 +167,5 @@ func (l *tcxLink) kept() bool {
 }
 
 func (l *tcxLink) detach() error {
-	return errors.Join(l.Unpin(), l.Close())
+	return errors.Join(detachNow(l.Link), l.Unpin(), l.Close())
 }
