@@ -179,7 +179,7 @@ func TestFastPathFollowsIncrementalPasses(t *testing.T) {
 		h.change = path.give
 		w.start()
 		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
-		<-time.After(time.Minute)
+		<-time.After(45 * time.Second) // between two full passes
 		passes := h.agent.Status().Work.Passes
 		w.putPeer("subnets/10.5.77.0-24", "172.30.0.77", "02:00:00:00:00:77", "vxlan")
 		w.within(soon, "a peer", func(*node) bool { return path.wanted().Peers.Len() == 1 })
