@@ -18,10 +18,6 @@ func TestMissed(t *testing.T) {
 	busy := fine
 	busy.ForeignRoutes, busy.VethChurn = 2000, 50
 	busy.Foreign, busy.Veths = &Load{Seconds: 31, CPU: 0.04, Others: 1900}, &Load{Seconds: 31, CPU: 0.02, Others: 22}
-	rules := fine
-	rules.Warm.Median, rules.RSS = 0.5, 70e6
-	beside := rules
-	beside.ForeignRules = 10_000
 	dual := slow
 	dual.Families, dual.Family, dual.Cold.Apply.Median, dual.Warm.Changes = families[:], "dual", 1, 0
 	fleet := Fleet{FleetConfig: FleetConfig{Hosts: 1000}, Failed: 2}
@@ -40,8 +36,6 @@ func TestMissed(t *testing.T) {
 		{"beside others", busy.Missed(), []string{
 			who + "CPU under foreign routes is 0.04, want at most 0.03", who + "changes per second under veth churn is 22, want at least 45",
 		}},
-		{"without rules of others", rules.Missed(), []string{who + "warm restart is 0.5, want at most 0.4", who + "resident memory is 7e+07, want at most 6.4e+07"}},
-		{"beside rules of others", beside.Missed(), nil},
 		{"two families have a limit of their own", dual.Missed(), []string{"vxlan, dual, 10000 peers: requests at rest: Range: 1, want none"}},
 		{"no target", Control{Config: Config{Peers: 7}, Cold: Start{Figure: Figure{Median: 100}}}.Missed(), nil},
 		{"fleet", fleet.Missed(), []string{"1000 hosts: hosts without a lease: 2, want none", "1000 hosts: hosts that did not learn of one change: 1, want none"}},
