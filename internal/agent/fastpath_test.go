@@ -13,6 +13,7 @@ import (
 	"tulle/internal/fabric"
 	"tulle/internal/trouble"
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 // memoryPath is a fast path without a kernel: it keeps what it is told.
@@ -245,6 +246,33 @@ func TestFastPathThatEnds(t *testing.T) {
 		if texts := w.hosts[0].texts(trouble.FastPathFailed); len(texts) != 1 || !strings.Contains(texts[0], "restart tulled") {
 			t.Errorf("troubles %q, want one that says that it has ended", texts)
 		}
+	})
+}
+
+// watchedStore tells when it is watched.
+type watchedStore struct {
+	subnet.Store
+	watched chan struct{}
+}
+
+func (s watchedStore) Watch(ctx context.Context, deliver func(subnet.Set)) error {
+	close(s.watched)
+	return s.Store.Watch(ctx, deliver)
+}
+
+// The store is asked while the fast path is opened, which takes some time.
+func TestStoreIsAskedWhileFastPathOpens(t *testing.T) {
+	simulate(t, v4Config, 1, func(t *testing.T, w *world) {
+		w.hosts[0].change = func(cfg *Config) {
+			store := watchedStore{cfg.Networks[0].Store, make(chan struct{})}
+			cfg.Networks[0].Store = store
+			cfg.FastPath = func() OpenedFastPath {
+				<-store.watched
+				return OpenedFastPath{FastPath: &memoryPath{}}
+			}
+		}
+		w.start()
+		w.converged(soon)
 	})
 }
 
