@@ -195,7 +195,8 @@ func (c *Client) Overloaded(err error) bool {
 func (c *Client) Reconnects(ctx context.Context, reconnected chan<- struct{}) {
 	conn := c.etcd.ActiveConnection()
 	for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
-		if state = conn.GetState(); state != connectivity.Ready {
+		// gRPC lets requests through before it says that the connection is ready: the first may be told of after an answer that came over it.
+		if state = conn.GetState(); state != connectivity.Ready || !c.reached.again() {
 			continue
 		}
 		select {

@@ -9,9 +9,10 @@ import (
 	"google.golang.org/grpc/stats"
 )
 
-// reached remembers at which addresses etcd was reached.
+// reached remembers at which addresses etcd was reached, and how often.
 type reached struct {
 	mu    sync.Mutex
+	times int
 	addrs []netip.Addr
 }
 
@@ -25,15 +26,23 @@ func (c *Client) Addresses() []netip.Addr {
 	return slices.Clone(c.reached.addrs)
 }
 
+// again reports whether more connections were made than the first.
+func (r *reached) again() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.times > 1
+}
+
 // TagConn implements stats.Handler. It is called for each connection that was made.
 func (r *reached) TagConn(ctx context.Context, info *stats.ConnTagInfo) context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.times++
 	remote, err := netip.ParseAddrPort(info.RemoteAddr.String())
 	if err != nil {
 		return ctx // a unix socket
 	}
 	addr := remote.Addr().Unmap().WithZone("")
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.addrs = append(slices.DeleteFunc(r.addrs, func(a netip.Addr) bool { return a == addr }), addr)
 	r.addrs = r.addrs[max(0, len(r.addrs)-mostReached):]
 	return ctx
