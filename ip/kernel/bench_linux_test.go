@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 
@@ -73,6 +74,29 @@ func BenchmarkSnapshot(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkFilters reads a chain of another program, with ten thousand rules.
+func BenchmarkFilters(b *testing.B) {
+	const n = 10_000
+	w := newWorld(b)
+	var rules strings.Builder
+	rules.WriteString("table ip fw {\nchain base {\ntype filter hook forward priority 0; policy accept;\n")
+	for i := range n {
+		fmt.Fprintf(&rules, "ip saddr 172.%d.%d.0/24 tcp dport %d counter drop\n", i>>8, i&255, 1+i)
+	}
+	rules.WriteString("}\n}\n")
+	w.run(b, rules.String(), "nft", "-f", "-")
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		w.run(b, fmt.Sprintf("add table ip other%d\n", i), "nft", "-f", "-") // what was read before holds no more
+		b.StartTimer()
+		filters := snapshot(b, w.Kernel, benchmarkScope()).Filters
+		if len(filters) != 1 || len(filters[0].Rules) != n {
+			b.Fatalf("read %d chains, want one with %d rules", len(filters), n)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 
@@ -67,7 +68,7 @@ func (rd *reading) readFilters(k *Kernel) (complete bool, err error) {
 		}
 		delete(places, place)
 		filter := ip.Filter{Place: place, Hook: hookOf(chain)}
-		read := func(c *nftables.Conn) error { return readFilter(c, chain, &filter) }
+		read := func(c *nftables.Conn) error { return readFilter(c, k.nft.dumps, chain, &filter) }
 		err := k.nft.use(k, read)
 		if err != nil { // perhaps it changed meanwhile
 			err = k.nft.use(k, read)
@@ -124,46 +125,55 @@ func (rd *reading) addFilter(f ip.Filter) {
 	rd.Owned.Openings = append(rd.Owned.Openings, f.Openings()...)
 }
 
-func readFilter(c *nftables.Conn, chain *nftables.Chain, filter *ip.Filter) error {
+func readFilter(c *nftables.Conn, dumps *socket, chain *nftables.Chain, filter *ip.Filter) error {
 	if filter.Hook != "" {
 		filter.Policy = ip.Accept
 		if chain.Policy != nil && *chain.Policy == nftables.ChainPolicyDrop {
 			filter.Policy = ip.Drop
 		}
 	}
-	filter.Rules = nil
-	rules, err := c.GetRules(chain.Table, chain)
-	if err != nil {
-		return err
-	}
 	elementsOf := func(set string) ([]nftables.SetElement, error) {
 		return c.GetSetElements(&nftables.Set{Table: chain.Table, Name: set})
 	}
-	for _, r := range rules {
-		decoded, err := decodeFilterRules(filter.Family, r.Exprs, elementsOf)
-		if err != nil {
-			return err
-		}
-		if m := verdictMap(r.Exprs); m != nil {
-			elements, err := elementsOf(m.SetName)
-			if err != nil {
-				return err
+	rules, err := retry(func() (rules []ip.FilterRule, err error) {
+		listed := eachRule(dumps, chain, func(r *nftables.Rule) {
+			var more []ip.FilterRule
+			if err == nil {
+				more, err = readRule(filter, r, elementsOf)
 			}
-			for _, one := range decoded {
-				filter.Rules = append(filter.Rules, spread(one, r.Exprs, elements)...)
-			}
-			continue
-		}
-		if len(decoded) == 1 {
-			ours := decoded[0]
-			ours.Ours = true
-			if _, ok := filter.Opening(ours); ok && marked(r) {
-				decoded[0] = ours
-			}
-		}
-		filter.Rules = append(filter.Rules, decoded...)
+			rules = append(rules, more...)
+		})
+		return rules, cmp.Or(listed, err)
+	})
+	filter.Rules = slices.Clip(rules)
+	return err
+}
+
+// readRule returns what a rule in a chain means, as one rule for each element of what it looks up.
+func readRule(filter *ip.Filter, r *nftables.Rule, elementsOf func(set string) ([]nftables.SetElement, error)) ([]ip.FilterRule, error) {
+	decoded, err := decodeFilterRules(filter.Family, r.Exprs, elementsOf)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	if m := verdictMap(r.Exprs); m != nil {
+		elements, err := elementsOf(m.SetName)
+		if err != nil {
+			return nil, err
+		}
+		var rules []ip.FilterRule
+		for _, one := range decoded {
+			rules = append(rules, spread(one, r.Exprs, elements)...)
+		}
+		return rules, nil
+	}
+	if len(decoded) == 1 {
+		ours := decoded[0]
+		ours.Ours = true
+		if _, ok := filter.Opening(ours); ok && marked(r) {
+			decoded[0] = ours
+		}
+	}
+	return decoded, nil
 }
 
 // verdictMap is the lookup with which a rule takes its verdict from a map.

@@ -66,6 +66,8 @@ func TestReadsRulesOfNFT(t *testing.T) {
 		{"socket transparent 1 drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
 		{"limit rate 5/second accept", ip.FilterRule{More: true, Verdict: ip.Accept}},
 		{"rt ipsec missing drop", ip.FilterRule{More: true, Verdict: ip.Drop}},
+		{"tcp dport >= 8000 tcp option maxseg size <= 9000 drop", ip.FilterRule{Protocol: 6, Ports: ip.Ports{First: 8000, Last: 65535}, More: true, Verdict: ip.Drop}},
+		{"notrack accept", ip.FilterRule{Verdict: ip.Accept}},
 		{"iifname vmap { eth0 : jump other, eth1 : drop }", ip.FilterRule{}},
 	} {
 		w := newWorld(t)

@@ -114,7 +114,7 @@ func (d *filterDecoder) read(exprs []expr.Any, lookUp func(set string) ([]nftabl
 			}
 		case *expr.Counter, *expr.Log, *expr.Objref, *expr.Immediate, *expr.Notrack:
 		default:
-			d.rule.More = true
+			d.load, d.mask, d.rule.More = nil, nil, true
 		}
 	}
 	return nil

@@ -130,37 +130,45 @@ func (s *socket) exchange(b *batch, answer func(i int, m message, err error)) er
 // dump sends a request for a list and parses each element of the answer; parse says which to keep.
 func dump[T any](s *socket, typ uint16, header []byte, parse func(message) (T, bool)) ([]T, error) {
 	return retry(func() ([]T, error) {
-		var b batch
-		b.begin(typ, unix.NLM_F_DUMP, header...)
-		s.seq++
-		b.seal(s.seq)
-		if err := s.send(b.buf); err != nil {
-			return nil, err
-		}
 		list := make([]T, 0, s.lengths[typ])
-		var interrupted error
-		for {
-			datagram, err := s.receive()
-			if err != nil {
-				return nil, err
+		err := s.list(typ, header, func(m message) {
+			if v, ok := parse(m); ok {
+				list = append(list, v)
 			}
-			for m := range messages(datagram) {
-				if m.seq != s.seq {
-					continue
-				}
-				if m.flags&unix.NLM_F_DUMP_INTR != 0 {
-					interrupted = netlink.ErrDumpInterrupted
-				}
-				if m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR {
-					s.lengths[typ] = len(list)
-					return list, errors.Join(m.err(), interrupted)
-				}
-				if v, ok := parse(m); ok {
-					list = append(list, v)
-				}
-			}
-		}
+		})
+		s.lengths[typ] = len(list)
+		return list, err
 	})
+}
+
+// list sends a request for a list once and calls element with each part of the answer, which is only valid until that returns.
+func (s *socket) list(typ uint16, header []byte, element func(message)) error {
+	var b batch
+	b.begin(typ, unix.NLM_F_DUMP, header...)
+	s.seq++
+	b.seal(s.seq)
+	if err := s.send(b.buf); err != nil {
+		return err
+	}
+	var interrupted error
+	for {
+		datagram, err := s.receive()
+		if err != nil {
+			return err
+		}
+		for m := range messages(datagram) {
+			if m.seq != s.seq {
+				continue
+			}
+			if m.flags&unix.NLM_F_DUMP_INTR != 0 {
+				interrupted = netlink.ErrDumpInterrupted
+			}
+			if m.typ == unix.NLMSG_DONE || m.typ == unix.NLMSG_ERROR {
+				return errors.Join(m.err(), interrupted)
+			}
+			element(m)
+		}
+	}
 }
 
 // retry repeats a listing that changes made meanwhile may have left incomplete. Every listing goes through it.
