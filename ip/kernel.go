@@ -9,7 +9,8 @@ import (
 
 // Kernel is the only door to the network namespace of a host.
 type Kernel interface {
-	// Snapshot reads what lies in scope, and the facts about the host that decisions depend on.
+	// Snapshot reads what lies in scope, and the facts about the host that decisions depend on. The caller only reads it: the next one may
+	// share what has not changed.
 	Snapshot(ctx context.Context, scope Scope) (Snapshot, error)
 	// Lookup asks what would become of packets. It gives an answer to each question, and costs as much as there are questions.
 	Lookup(ctx context.Context, questions []Question) ([]Answer, error)

@@ -14,7 +14,7 @@ import (
 )
 
 // nftReading is what was read of nf_tables, but for what its counters have counted. It holds for as long as the kernel has not finished another
-// transaction, whoever's: each makes a new generation (nf_tables_commit in net/netfilter/nf_tables_api.c).
+// transaction, whoever's: each makes a new generation (nf_tables_commit in net/netfilter/nf_tables_api.c). Snapshots share the peers and rules in it.
 type nftReading struct {
 	generation uint32         // zero: nothing has been read
 	networks   []netip.Prefix // that it was read for
@@ -42,7 +42,7 @@ func (rd *reading) readGeneration(k *Kernel) error {
 	}
 	last := k.nft.last
 	if before == last.generation && slices.Equal(last.networks, rd.scope.Networks) {
-		rd.Owned.Add(last.owned.Clone())
+		rd.Owned.Add(last.owned)
 		rd.Filters = slices.Clone(last.filters)
 		return nil
 	}
@@ -56,8 +56,11 @@ func (rd *reading) readGeneration(k *Kernel) error {
 	}
 	after, err := k.nft.generation(k)
 	if err == nil && complete && after == before {
-		owned := ip.State{Guards: rd.Owned.Guards, Tables: rd.Owned.Tables, Openings: rd.Owned.Openings, Leftovers: rd.Owned.Leftovers}
-		k.nft.last = nftReading{before, slices.Clone(rd.scope.Networks), owned.Clone(), slices.Clone(rd.Filters)}
+		owned := ip.State{
+			Guards: slices.Clone(rd.Owned.Guards), Tables: slices.Clone(rd.Owned.Tables),
+			Openings: slices.Clone(rd.Owned.Openings), Leftovers: slices.Clone(rd.Owned.Leftovers),
+		}
+		k.nft.last = nftReading{before, slices.Clone(rd.scope.Networks), owned, slices.Clone(rd.Filters)}
 	}
 	return err
 }
