@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// gcPercent is a quarter less memory for some percent of CPU time: what a pass over all peers leaves is collected sooner.
-	gcPercent = 50
+	// gcPercent is a third less memory for some percent of CPU time: what a pass over all peers leaves is collected sooner.
+	gcPercent = 40
 	// gcPercentOfStart is the same for a start, in which the heap grows to what it will be, and others wait.
 	gcPercentOfStart = 200
 	startTime        = 10 * time.Second // if it takes longer
