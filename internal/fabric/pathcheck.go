@@ -37,6 +37,11 @@ type pathCheck struct {
 	took       time.Duration
 	astray     map[packet]ip.Answer
 	warned     bool // that packets may go astray, if there are such
+
+	// Of the last asks, to be used again.
+	packets   []packet
+	questions []ip.Question
+	routes    []ip.Route
 }
 
 // origin is where packets come from, and where answers go.
@@ -210,22 +215,22 @@ func (c *pathCheck) right(p packet, a ip.Answer, want ip.Route) bool {
 func (c *pathCheck) ask(ctx context.Context, kernel ip.Kernel, want ip.State, packets []packet) (mended int, err error) {
 	began := time.Now()
 	defer func() { c.took = time.Since(began) }()
-	questions := make([]ip.Question, len(packets))
-	for i, p := range packets {
+	c.questions, c.routes = c.questions[:0], c.routes[:0]
+	for _, p := range packets {
 		r, _ := routeTo(want, p.subnet)
-		questions[i] = c.question(p, r)
+		c.questions, c.routes = append(c.questions, c.question(p, r)), append(c.routes, r)
 	}
-	answers, err := kernel.Lookup(ctx, questions)
+	answers, err := kernel.Lookup(ctx, c.questions)
 	if err != nil {
 		return 0, err
 	}
-	if err := c.askFlows(ctx, kernel, packets, questions, answers); err != nil {
+	if err := c.askFlows(ctx, kernel, packets, c.questions, answers); err != nil {
 		return 0, err
 	}
 	for i, p := range packets {
 		_, was := c.astray[p]
-		switch r, ok := routeTo(want, p.subnet); {
-		case !ok || c.right(p, answers[i], r):
+		switch r := c.routes[i]; {
+		case r == ip.Route{} || c.right(p, answers[i], r):
 			delete(c.astray, p)
 			if was {
 				mended++
@@ -310,27 +315,25 @@ func (c *pathCheck) behind(p netip.Prefix) (bridge, bool) {
 	return bridge{}, false
 }
 
-// with lists the packets between an address in the subnet of a peer and bridges, or the host itself.
-func (c *pathCheck) with(subnet netip.Prefix, addr netip.Addr, bridges []bridge) []packet {
+// with adds the packets between an address in the subnet of a peer and bridges, or the host itself.
+func (c *pathCheck) with(ps []packet, subnet netip.Prefix, addr netip.Addr, bridges []bridge) []packet {
 	if len(bridges) == 0 {
-		return []packet{{subnet: subnet, peer: addr}}
+		return append(ps, packet{subnet: subnet, peer: addr})
 	}
-	var ps []packet
 	for _, b := range bridges {
 		ps = append(ps, packet{subnet, addr, toContainer, b}, packet{subnet, addr, fromContainer, b})
 	}
 	return ps
 }
 
-// of lists the packets to and from a peer, as far as there is a route to it, but those that its host sends.
-func (c *pathCheck) of(l *subnet.Lease, want ip.State) []packet {
-	var ps []packet
+// of adds the packets to and from a peer, as far as there is a route to it, but those that its host sends.
+func (c *pathCheck) of(ps []packet, l *subnet.Lease, want ip.State) []packet {
 	for _, f := range ip.Families() {
 		p := l.Subnets.Of(f)
 		if r, ok := routeTo(want, p); !ok || r.Dst != p {
 			continue
 		}
-		ps = append(ps, c.with(p, inside(p), c.from.Of(f).bridges)...)
+		ps = c.with(ps, p, inside(p), c.from.Of(f).bridges)
 		if host := l.Attrs.Public.Of(f); host.IsValid() && c.from.Of(f).uplink.IsValid() {
 			ps = append(ps, packet{subnet: p, peer: host, way: toHost})
 		}
@@ -340,7 +343,7 @@ func (c *pathCheck) of(l *subnet.Lease, want ip.State) []packet {
 
 // fromHostOf lists the packets from the host of a peer. They are for an address of this host, whoever sends them, so that one peer stands for all.
 func (c *pathCheck) fromHostOf(l *subnet.Lease, want ip.State) []packet {
-	ps := c.of(l, want)
+	ps := c.of(nil, l, want)
 	ps = slices.DeleteFunc(ps, func(p packet) bool { return p.way != toHost || c.from.Of(ip.FamilyOf(p.peer)).anyLink })
 	for i := range ps {
 		ps[i].way = fromHost
@@ -348,30 +351,28 @@ func (c *pathCheck) fromHostOf(l *subnet.Lease, want ip.State) []packet {
 	return ps
 }
 
-// some lists the packets that it is time to ask about.
-func (c *pathCheck) some(want ip.State) []packet {
-	var ps []packet
-	for c.left > 0 && len(ps) < askMost {
+// some adds the packets that it is time to ask about.
+func (c *pathCheck) some(ps []packet, want ip.State) []packet {
+	for n := len(ps); c.left > 0 && len(ps) < n+askMost; {
 		if c.next >= len(c.peers) {
 			c.next = 0
 		}
-		if len(ps) == 0 {
-			ps = c.fromHostOf(c.peers[c.next].lease, want)
+		if len(ps) == n {
+			ps = append(ps, c.fromHostOf(c.peers[c.next].lease, want)...)
 		}
-		ps = append(ps, c.of(c.peers[c.next].lease, want)...)
+		ps = c.of(ps, c.peers[c.next].lease, want)
 		c.next, c.left = c.next+1, c.left-1
 	}
 	return ps
 }
 
-// suspects lists packets to the subnets of peers that another route or rule names: as many as may be asked about at once, and later the others.
-func (c *pathCheck) suspects(want ip.State) []packet {
-	var ps []packet
+// suspects adds packets to the subnets of peers that another route or rule names: as many as may be asked about at once, and later the others.
+func (c *pathCheck) suspects(ps []packet, want ip.State) []packet {
 	for ; c.unasked > 0 && len(ps) < askMost; c.unasked-- {
 		c.suspect = (c.suspect + 1) % len(c.others.Into)
 		p := c.others.Into[c.suspect]
 		if r, ok := routeTo(want, p); ok {
-			ps = append(ps, c.with(r.Dst, inside(p), c.from.Of(ip.FamilyOf(p.Addr())).bridges)...)
+			ps = c.with(ps, r.Dst, inside(p), c.from.Of(ip.FamilyOf(p.Addr())).bridges)
 		} else if b, ok := c.behind(p); ok && len(c.peers) > 0 {
 			if peer := c.peers[0].lease.Subnets.Of(ip.FamilyOf(p.Addr())); peer.IsValid() {
 				ps = append(ps, packet{peer, inside(peer), fromContainer, b})
@@ -388,7 +389,7 @@ func (c *pathCheck) review(ctx context.Context, kernel ip.Kernel, want ip.State)
 	}
 	known := map[packet]bool{}
 	for _, peer := range c.peers {
-		for _, p := range append(c.of(peer.lease, want), c.fromHostOf(peer.lease, want)...) {
+		for _, p := range append(c.of(nil, peer.lease, want), c.fromHostOf(peer.lease, want)...) {
 			known[p] = true
 		}
 	}
@@ -437,11 +438,11 @@ func (p *Pass) Ask(ctx context.Context, kernel ip.Kernel) error {
 		return err
 	}
 	c.warned = len(p.found.uncertain) > 0
-	ps := append(c.suspects(p.Want), c.some(p.Want)...)
+	c.packets = c.some(c.suspects(c.packets[:0], p.Want), p.Want)
 	for _, l := range come {
-		ps = append(ps, c.of(l, p.Want)...)
+		c.packets = c.of(c.packets, l, p.Want)
 	}
-	_, err = c.ask(ctx, kernel, p.Want, ps)
+	_, err = c.ask(ctx, kernel, p.Want, c.packets)
 	p.astray = c.errors(p.Want, p.fabric.cfg.Keys.Leases)
 	return err
 }
@@ -455,7 +456,7 @@ func (c *Change) Ask(ctx context.Context, kernel ip.Kernel) bool {
 	var ps []packet
 	var added []routedPeer
 	for _, l := range c.diff.added {
-		ps = append(ps, cs.of(l, c.Want)...)
+		ps = cs.of(ps, l, c.Want)
 		added = append(added, routedPeer{lease: l})
 	}
 	uncertain, err := cs.uncertain(ctx, kernel, c.Want, added)
@@ -484,11 +485,11 @@ func (f *Fabric) Check(ctx context.Context, kernel ip.Kernel) bool {
 	if !c.current {
 		return false
 	}
-	ps := append(c.suspects(f.wanted), c.some(f.wanted)...)
-	if len(ps) == 0 {
+	c.packets = c.some(c.suspects(c.packets[:0], f.wanted), f.wanted)
+	if len(c.packets) == 0 {
 		return false
 	}
 	before := len(c.astray)
-	_, err := c.ask(ctx, kernel, f.wanted, ps)
+	_, err := c.ask(ctx, kernel, f.wanted, c.packets)
 	return err != nil || before == 0 && len(c.astray) > 0
 }

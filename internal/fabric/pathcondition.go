@@ -41,7 +41,7 @@ func (c *pathCheck) conditional(cond ip.Condition, peers []routedPeer, want ip.S
 				addr = inside(p)
 			}
 		}
-		ps := c.with(subnet, addr, bridges)
+		ps := c.with(nil, subnet, addr, bridges)
 		if host.IsValid() && uplink.IsValid() {
 			ps = append(ps, packet{subnet: subnet, peer: host, way: toHost})
 		}
