@@ -152,7 +152,8 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) (come 
 	for _, f := range n.Families() {
 		from.Set(f, originOf(v, f, n.Pools.Of(f).Network))
 	}
-	changed := !from.V4.equal(c.from.V4) || !from.V6.equal(c.from.V6) || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum || len(c.peers) == 0
+	first := len(c.peers) == 0
+	changed := first || !from.V4.equal(c.from.V4) || !from.V6.equal(c.from.V6) || v.uplink.Link != c.uplink || v.snap.Others.Sum != c.others.Sum
 	come = newcomers(peers, c.peers)
 	c.from, c.uplink, c.others, c.peers, c.current = from, v.uplink.Link, v.snap.Others, peers, true
 	c.own, c.network, c.unasked = v.host.Own, n, len(c.others.Into)
@@ -160,7 +161,7 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) (come 
 		come = nil
 	}
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
-		c.left, c.begun, c.hurried = len(peers), time.Now(), changed
+		c.left, c.begun, c.hurried = len(peers), time.Now(), changed && !first // a start has the rest of the host to leave processor time to
 	}
 	return come
 }
