@@ -66,7 +66,12 @@ func (p *Plugin) detach(ctx context.Context, c conf, a attachment, d delegation)
 func (p *Plugin) release(ctx context.Context, c conf, a attachment, d delegation, recorded json.RawMessage) error {
 	var tried []error
 	try := func(delegate json.RawMessage) bool {
+		had := !lacksInterface(d.netns, d.ifname)
 		err := p.run(ctx, "DEL", delegate, d)
+		if err != nil && had && lacksInterface(d.netns, d.ifname) {
+			// Something took the interface away under the delegate's hands, such as a command that waited for the lock too long: the rest is still to be undone.
+			err = p.run(ctx, "DEL", delegate, d)
+		}
 		if err != nil {
 			tried = append(tried, err)
 		}

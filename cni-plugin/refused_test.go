@@ -5,6 +5,7 @@ package cniplugin_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -162,16 +163,8 @@ func TestAddAndDelAtOnce(t *testing.T) {
 func TestDelWithoutTheLock(t *testing.T) {
 	h, c := newDualHost(t), newContainer(t, "c")
 	h.must(t, c, "eth0", "ADD", h.conf(nil))
-	name := filepath.Base(h.state("c"))
-	other, err := os.Create(filepath.Join(h.states(), "."+name+".lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	writing := filepath.Join(h.states(), "."+name+".new7")
+	other := h.lock(t, "c")
+	writing := filepath.Join(h.states(), "."+filepath.Base(h.state("c"))+".new7")
 	if err := os.WriteFile(writing, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -185,4 +178,45 @@ func TestDelWithoutTheLock(t *testing.T) {
 	}
 	h.must(t, c, "eth0", "DEL", h.conf(nil))
 	h.wantNothingLeft(t)
+}
+
+// DELs that have waited for too long go on at once, and take the interface away under each other's hands.
+func TestDelsAtOnceWithoutTheLock(t *testing.T) {
+	h := newDualHost(t)
+	defer h.wantNothingLeft(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		c := newContainer(t, fmt.Sprint("c", i))
+		h.must(t, c, "eth0", "ADD", h.conf(nil))
+		held := h.lock(t, c.id)
+		for range 10 {
+			wg.Go(func() {
+				if _, _, err := h.cni(c, "eth0", "DEL", h.conf(nil)); err != nil {
+					t.Errorf("DEL: %v", err)
+				}
+			})
+		}
+		defer func() {
+			wantOnlyLoopback(t, c)
+			if err := held.Close(); err != nil {
+				t.Error(err)
+			}
+			h.must(t, c, "eth0", "DEL", h.conf(nil))
+		}()
+	}
+	wg.Wait()
+}
+
+// lock has another command be at work on the attachment of a container, until what it returns is closed.
+func (h *host) lock(t *testing.T, container string) *os.File {
+	t.Helper()
+	other, err := os.Create(filepath.Join(h.states(), "."+filepath.Base(h.state(container))+".lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return other
 }
