@@ -148,7 +148,7 @@ func TestFastPathIsTakenAway(t *testing.T) {
 			}
 			startTulled(t, host)
 			requireFast(t, host)
-			requireFastTransfer(t, host.Containers[0], l.Hosts[1].Containers[0], ip.IPv4, transferLeast)
+			requireFastTransfer(t, host.Containers[0], l.Hosts[1].Containers[0], ip.IPv4, transferMedium)
 		})
 	}
 }
