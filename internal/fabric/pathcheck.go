@@ -161,7 +161,7 @@ func (c *pathCheck) update(v facts, peers []routedPeer, n subnet.Network) (come 
 		come = nil
 	}
 	if changed || time.Since(c.begun) >= askAll && c.left == 0 {
-		c.left, c.begun, c.hurried = len(peers), time.Now(), changed && !first // a start has the rest of the host to leave processor time to
+		c.left, c.begun, c.hurried = len(peers), time.Now(), changed && !first // a start leaves the processor to what else starts
 	}
 	return come
 }
