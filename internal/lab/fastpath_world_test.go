@@ -28,7 +28,7 @@ const (
 	transferSmall = 16 << 20
 
 	// transferTimeout is how long it may take.
-	transferTimeout = 2 * time.Minute
+	transferTimeout = time.Minute
 
 	// fastTime is how long the fast path may take to be as it should be: it looks once a second.
 	fastTime = 2 * time.Second
