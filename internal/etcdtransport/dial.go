@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -20,6 +21,7 @@ type dialer struct {
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
+	lost  time.Time // when one last went
 }
 
 func newDialer() *dialer {
@@ -34,6 +36,7 @@ type conn struct {
 func (c *conn) Close() error {
 	c.dialer.mu.Lock()
 	delete(c.dialer.conns, c)
+	c.dialer.lost = time.Now()
 	c.dialer.mu.Unlock()
 	c.dialer.signal()
 	return c.Conn.Close()
@@ -62,6 +65,13 @@ func (d *dialer) signal() {
 	case d.changed <- struct{}{}:
 	default:
 	}
+}
+
+// lastLost is when a connection last went; zero if none ever has.
+func (d *dialer) lastLost() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lost
 }
 
 // unary sees to it that a request does not wait on a connection that is as good as dead.

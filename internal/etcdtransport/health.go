@@ -86,7 +86,6 @@ const (
 
 // Probe finds out early that etcd is away, or back, until ctx ends. Watches and leases only wait for it, and tell nobody.
 func (c *Client) Probe(ctx context.Context) {
-	changed := time.Now()
 	due := time.NewTimer(probeSoon)
 	defer due.Stop()
 	for {
@@ -94,11 +93,11 @@ func (c *Client) Probe(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.dialer.changed:
-			changed = time.Now()
 			due.Reset(backoff.Jitter(probeSoon))
 		case <-due.C:
-			if c.health.servedSince(changed) {
-				continue // others have asked
+			// A connection that came proves nothing against an etcd that serves. Where one went, a request that was made since does.
+			if c.health.servedSince(c.dialer.lastLost()) {
+				continue
 			}
 			// Health learns the answer on the way.
 			if !c.serves(ctx) {

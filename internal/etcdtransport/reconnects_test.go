@@ -39,6 +39,49 @@ func TestReconnects(t *testing.T) {
 	}
 }
 
+// An etcd that has served on its first connection is not asked whether it does, however long a start makes no other request. It is where a connection went.
+func TestProbe(t *testing.T) {
+	c, err := Open(Config{
+		Endpoints: etcdmembertest.Start(t).Endpoints(), ProbeKey: "/probe", Logger: slog.New(slog.DiscardHandler), RequestTimeout: 5 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if !c.serves(t.Context()) {
+		t.Fatal("etcd does not answer")
+	}
+	first := c.health.lastServed()
+	go c.Probe(t.Context())
+	awaitAnother := func(most time.Duration) bool {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.After(most); ; {
+			select {
+			case <-end:
+				return false
+			case <-tick.C:
+			}
+			if c.health.lastServed() != first {
+				return true
+			}
+		}
+	}
+	if awaitAnother(2 * probeSoon) {
+		t.Error("etcd is asked whether it serves though it has, and no connection went")
+	}
+	c.dialer.closeAll()
+	if !awaitAnother(20 * probeSoon) {
+		t.Error("etcd is not asked though the connection went")
+	}
+}
+
+func (h *health) lastServed() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.served
+}
+
 // closeAll ends all connections, as a break does.
 func (d *dialer) closeAll() {
 	d.mu.Lock()

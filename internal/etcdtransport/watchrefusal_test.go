@@ -92,7 +92,7 @@ func TestRefusedWatchEndsItsStream(t *testing.T) {
 	config := guarded(t)
 	config.Username, config.Password = "reader", "secret"
 	c := opened(t, config)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for range 2 {
 		stream := c.JoinStream(ctx)
