@@ -84,6 +84,9 @@ func (r Route) command(verb Verb, _ Object) string {
 	if r.OnLink && verb != Delete {
 		b.WriteString(" onlink")
 	}
+	if r.MTU != 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
+	}
 	return b.String()
 }
 

@@ -151,6 +151,16 @@ nft 'delete element ip tulle-peers sources { 192.0.2.3 . 0x0a320300 }'
 			}),
 			`nft 'delete table ip tulle; add table ip tulle; add counter ip tulle spoofed; add chain ip tulle forward { type filter hook forward priority filter; policy accept; }; add rule ip tulle forward iifname "cni0" ip saddr 10.50.0.0/16 accept; add rule ip tulle forward iifname "cni0" fib saddr . iif oif missing counter name spoofed drop'
 `},
+		"a path gets narrow": {
+			host(),
+			with(func(s *ip.State) { s.Routes[0].MTU = 1300 }),
+			`ip route replace 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 onlink mtu 1300
+`},
+		"a narrow path goes": {
+			with(func(s *ip.State) { s.Routes[0].MTU = 1300 }),
+			with(func(s *ip.State) { s.Routes = s.Routes[1:] }),
+			`ip route del 10.50.3.0/24 via 10.50.3.0 dev flannel.1 proto 84 metric 7 mtu 1300
+`},
 		"everything gone": {
 			with(func(s *ip.State) {
 				s.Leftovers = []ip.Leftover{{Engine: ip.NFTables, Family: ip.IPv4, Table: "filter", Chain: "FLANNEL-FWD"}, {Engine: ip.NFTables, Family: ip.IPv6, Table: "flannel-ipv6"}}

@@ -99,7 +99,7 @@ func drawPeer(t *rapid.T, f family, overlay bool, i int, label string) ip.State 
 	pods := netip.MustParsePrefix(fmt.Sprintf(f.pods, i))
 	vtep := netip.MustParseAddr(fmt.Sprintf(f.vtep, i+rapid.SampledFrom([]int{0, 0, 20}).Draw(t, label+" moved")))
 	metric := uint32(100*i + rapid.IntRange(0, 1).Draw(t, label+" metric"))
-	route := ip.Route{Dst: pods, Metric: metric, Protocol: ip.Protocol}
+	route := ip.Route{Dst: pods, Metric: metric, Protocol: ip.Protocol, MTU: rapid.SampledFrom([]int{0, 0, 1300, 1400}).Draw(t, label+" MTU of the route")}
 	if !overlay || rapid.Bool().Draw(t, label+" direct") {
 		route.Via, route.Link = vtep, uplink
 		return ip.State{Routes: []ip.Route{route}}

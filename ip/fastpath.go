@@ -1,8 +1,10 @@
 package ip
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -34,7 +36,8 @@ type FastPeer struct {
 	MAC    MAC        // of its end of the tunnel
 }
 
-// FastPathOf derives the fast path from what is wanted of the kernel. Peers that are reached by other means than VXLAN and the uplinks have none.
+// FastPathOf derives the fast path from what is wanted of the kernel, which must be sorted. Peers that are reached by other means than VXLAN and the uplinks have none,
+// nor those to which a route names an MTU: only the IP stack tells senders of packets that are larger.
 func FastPathOf(want State, uplinks, bridges []string, subnets, exclude []netip.Prefix) FastPath {
 	f := FastPath{Bridges: bridges, Uplinks: uplinks, Subnets: subnets, Exclude: exclude}
 	own := map[string]bool{} // and whether packets may be tunnelled by the device
@@ -44,23 +47,16 @@ func FastPathOf(want State, uplinks, bridges []string, subnets, exclude []netip.
 			f.Devices = append(f.Devices, FastDevice{Name: l.Name, Local: vxlan.Local, Tunnel: vxlan.Tunnel(), MAC: l.MAC, MTU: l.MTU})
 		}
 	}
-	macs := make(map[neighborID]MAC, len(want.Neighbors))
-	for _, n := range want.Neighbors {
-		macs[neighborID{n.Link, n.IP}] = n.MAC
-	}
-	hosts := make(map[fdbID]netip.Addr, len(want.FDB))
-	for _, e := range want.FDB {
-		hosts[fdbID{e.Link, e.MAC}] = e.Dst
-	}
-	var peers []FastPeer
+	neighbors, entries := sorted[Neighbor]{all: want.Neighbors}, sorted[FDB]{all: want.FDB}
+	peers := make([]FastPeer, 0, len(want.Routes))
 	for _, r := range want.Routes {
-		if slices.ContainsFunc(exclude, func(p netip.Prefix) bool { return Contains(p, r.Dst) }) {
+		if r.MTU != 0 || slices.ContainsFunc(exclude, func(p netip.Prefix) bool { return Contains(p, r.Dst) }) {
 			continue
 		}
 		p := FastPeer{Subnet: r.Dst, Link: r.Link, Remote: r.Via}
 		if fast, ours := own[r.Link]; ours {
-			p.MAC = macs[neighborID{r.Link, r.Via}]
-			p.Remote = hosts[fdbID{r.Link, p.MAC}]
+			p.MAC = neighbors.find(func(n Neighbor) int { return cmp.Or(cmp.Compare(n.Link, r.Link), n.IP.Compare(r.Via)) }).MAC
+			p.Remote = entries.find(func(e FDB) int { return cmp.Or(cmp.Compare(e.Link, r.Link), slices.Compare(e.MAC[:], p.MAC[:])) }).Dst
 			if !fast || !p.Remote.IsValid() || FamilyOf(p.Remote) != FamilyOf(r.Dst.Addr()) {
 				continue
 			}
@@ -71,6 +67,24 @@ func FastPathOf(want State, uplinks, bridges []string, subnets, exclude []netip.
 	}
 	f.Peers = FastPeersOf(peers...)
 	return f
+}
+
+// sorted is a list in order, of which most often the next is looked for.
+type sorted[T any] struct {
+	all  []T
+	next int
+}
+
+// find returns the element that compares as 0, else the zero T. Those before it compare as less, and those after it as more.
+func (s *sorted[T]) find(compare func(T) int) (found T) {
+	if s.next >= len(s.all) || compare(s.all[s.next]) != 0 {
+		s.next = sort.Search(len(s.all), func(i int) bool { return compare(s.all[i]) >= 0 })
+	}
+	if s.next < len(s.all) && compare(s.all[s.next]) == 0 {
+		found = s.all[s.next]
+		s.next++
+	}
+	return found
 }
 
 // Equal reports whether both are the same.

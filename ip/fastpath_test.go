@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // fastState is a state with n peers of a VXLAN device, one neighbour on the uplink and one that is reached by other means.
@@ -32,6 +33,11 @@ func fastState(n int) State {
 func TestFastPathOf(t *testing.T) {
 	own, exclude := []netip.Prefix{netip.MustParsePrefix("10.5.200.0/24")}, []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}
 	got := FastPathOf(fastState(3), []string{"eth0"}, []string{"cni0"}, own, exclude)
+	narrow := fastState(4)
+	narrow.Routes[3].MTU = 1300
+	if diff := cmp.Diff(got.Peers.Sorted(), FastPathOf(narrow, []string{"eth0"}, []string{"cni0"}, own, exclude).Peers.Sorted(), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		t.Errorf("with a narrow route more (-want +got)\n%s", diff)
+	}
 	link := fastState(0).Links[0]
 	vxlan := link.Kind.(VXLAN)
 	peer := func(subnet, remote string, mac byte) FastPeer {

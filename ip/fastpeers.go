@@ -23,12 +23,23 @@ func FastPeersOf(peers ...FastPeer) FastPeers {
 		return FastPeers{}
 	}
 	s := FastPeers{buckets: make([][]FastPeer, fastBuckets), count: len(peers)}
-	for _, p := range peers {
-		b := &s.buckets[bucketOf(p.Subnet)]
+	where, sizes := make([]uint8, len(peers)), [fastBuckets]int{}
+	for i, p := range peers {
+		where[i] = uint8(bucketOf(p.Subnet))
+		sizes[where[i]]++
+	}
+	room := make([]FastPeer, len(peers))
+	for i, size := range sizes {
+		s.buckets[i], room = room[:0:size], room[size:]
+	}
+	for i, p := range peers {
+		b := &s.buckets[where[i]]
 		*b = append(*b, p)
 	}
 	for _, b := range s.buckets {
-		slices.SortFunc(b, compareFastPeer)
+		if !slices.IsSortedFunc(b, compareFastPeer) {
+			slices.SortFunc(b, compareFastPeer)
+		}
 	}
 	return s
 }

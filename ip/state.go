@@ -55,6 +55,7 @@ type Route struct {
 	Metric   uint32
 	Protocol uint8
 	OnLink   bool // Via needs no route of its own
+	MTU      int  `json:",omitzero"` // bytes of the largest packet that takes it whole (ip-route(8), mtu); 0: that of the link
 }
 
 // Sysctl is one setting below /proc/sys, its key written with slashes because device names may hold dots.

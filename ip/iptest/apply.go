@@ -272,11 +272,12 @@ func (k *Kernel) applyRoute(del bool, r ip.Route) error {
 	return nil
 }
 
-// deleteRoute deletes the route that is r in all that a deletion names; metric 0 and no link stand for any.
+// deleteRoute deletes the route that is r in all that a deletion names; metric 0, no link and no MTU stand for any. IPv6 does not look at the MTU.
 func (k *Kernel) deleteRoute(r ip.Route) {
 	k.routes.deleteFirst(r.Dst, func(have ip.Route) bool {
 		return have.Protocol == r.Protocol && have.Via == r.Via &&
-			(r.Metric == 0 || r.Metric == have.Metric) && (r.Link == "" || r.Link == have.Link)
+			(r.Metric == 0 || r.Metric == have.Metric) && (r.Link == "" || r.Link == have.Link) &&
+			(r.MTU == 0 || r.MTU == have.MTU || r.Dst.Addr().Is6())
 	})
 }
 

@@ -65,6 +65,7 @@ func Conformance(t *testing.T, open func(t *testing.T) World) {
 		{"paths", (*suite).paths},
 		{"unreachable routes", (*suite).unreachableRoutes},
 		{"route types", (*suite).routeTypes},
+		{"route MTU", (*suite).routeMTU},
 		{"others", (*suite).others},
 		{"partial failure", (*suite).partialFailure},
 		{"cancelled", (*suite).cancelled},

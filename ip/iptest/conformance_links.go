@@ -143,6 +143,34 @@ func (s *suite) objects() {
 	s.owned(ip.State{Links: links, Routes: []ip.Route{s.route, route}})
 }
 
+// routeMTU has a route name the size of packets that take it, name another, and no longer name one. It is there all the time.
+func (s *suite) routeMTU() {
+	s.AddInterface(uplinkName, s.uplink)
+	s.create(ip.State{Links: []ip.Link{s.link}})
+	for _, route := range []ip.Route{s.route, s.direct()} {
+		want, was := ip.State{Links: []ip.Link{s.link}}, ip.State{Links: []ip.Link{s.link}}
+		for _, mtu := range []int{0, 1400, 1300, 0, 1280} {
+			route.MTU = mtu
+			want.Routes = []ip.Route{route}
+			plan := ip.Diff(was, want)
+			if len(plan) != 1 || plan[0].Verb == ip.Delete {
+				s.Errorf("to MTU %d by:\n%s", mtu, plan)
+			}
+			s.must(s.Kernel, plan...)
+			s.owned(want)
+			was.Routes = []ip.Route{route}
+		}
+		gone := route
+		gone.MTU = 1400 // another program has changed it since it was read
+		s.apply(del(gone), nil)
+		if s.family == ip.IPv4 {
+			s.owned(want)
+			s.apply(del(route), nil)
+		}
+		s.owned(ip.State{Links: []ip.Link{s.link}})
+	}
+}
+
 func (s *suite) noLink() {
 	for _, o := range []ip.Object{s.addr, s.fdb, s.near, s.route} {
 		s.apply(add(o), syscall.ENODEV)

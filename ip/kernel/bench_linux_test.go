@@ -77,6 +77,18 @@ func BenchmarkSnapshot(b *testing.B) {
 	}
 }
 
+// BenchmarkFirstSnapshot is what a start reads, in which nothing is known of how much there is.
+func BenchmarkFirstSnapshot(b *testing.B) {
+	w, want := newWorld(b), manyPeers(10_000)
+	must(b, w.Kernel.Apply(b.Context(), ip.Diff(ip.State{}, want)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := snapshot(b, open(b, w.ns), benchmarkScope()).Owned; len(got.Routes) != len(want.Routes) {
+			b.Fatalf("read %d routes, want %d", len(got.Routes), len(want.Routes))
+		}
+	}
+}
+
 // BenchmarkFilters reads a chain of another program, with ten thousand rules.
 func BenchmarkFilters(b *testing.B) {
 	const n = 10_000

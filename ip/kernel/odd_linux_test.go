@@ -43,6 +43,9 @@ func TestHeals(t *testing.T) {
 		"route deleted": func(t *testing.T, w world) {
 			must(t, w.netlink.RouteDel(&netlink.Route{Dst: peer, LinkIndex: flannelIndex(t, w)}))
 		},
+		"route given an MTU": func(t *testing.T, w world) {
+			w.run(t, "", "ip", "route", "change", "10.50.3.0/24", "via", "10.50.3.0", "dev", "flannel.1", "proto", "84", "metric", "7", "onlink", "mtu", "1300")
+		},
 		"route made multipath": func(t *testing.T, w world) {
 			hop := netlink.NexthopInfo{LinkIndex: flannelIndex(t, w), Gw: peer.IP, Flags: int(netlink.FLAG_ONLINK)}
 			must(t, w.netlink.RouteReplace(&netlink.Route{

@@ -48,32 +48,34 @@ func dumpPeers(s *socket, g ip.Guard) ([]ip.Peer, error) {
 		request.attr(unix.NFTA_SET_ELEM_LIST_TABLE, []byte(ip.TableOf(ip.GuardTable, g.Net)+"\x00")...)
 		request.attr(unix.NFTA_SET_ELEM_LIST_SET, []byte(set.Name+"\x00")...)
 		header := append([]byte{addressFamily(g.Family), unix.NFNETLINK_V0, 0, 0}, request.buf...)
-		parse := func(m message) ([]ip.Peer, bool) { return parsePeers(m, g) }
-		parts, err := dump(s, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, header, parse)
+		peers, err := retry(func() (peers []ip.Peer, err error) {
+			err = s.list(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, header, func(m message) { peers = appendPeers(peers, m, g) })
+			return peers, err
+		})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, slices.Concat(parts...)...)
+		all = slices.Concat(all, peers)
 	}
 	slices.SortFunc(all, ip.Peer.Compare)
 	return all, nil
 }
 
-// parsePeers reads the elements in one message, after nfgenmsg: a list of elements, each with a key, in which there is a
+// appendPeers adds the elements in one message, after nfgenmsg: a list of elements, each with a key, in which there is a
 // value. The element that stands for all addresses has none, and becomes the zero Peer.
-func parsePeers(m message, g ip.Guard) (peers []ip.Peer, ok bool) {
+func appendPeers(peers []ip.Peer, m message, g ip.Guard) []ip.Peer {
 	if len(m.data) < nfHeader {
-		return nil, false
+		return peers
 	}
 	for typ, list := range notify.Attributes(m.data[nfHeader:]) {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
 		for _, element := range notify.Attributes(list) {
-			peers = append(peers, parsePeer(element, g))
+			peers = append(roomier(peers), parsePeer(element, g))
 		}
 	}
-	return peers, true
+	return peers
 }
 
 // parsePeer reads one element: an address, or an address and that of a subnet.

@@ -147,6 +147,7 @@ func randomObject(r *rapid.T) ip.Object {
 	}
 	route := ip.Route{Dst: netip.PrefixFrom(peer, bits), Link: "up0", Metric: uint32(rapid.IntRange(1, 3).Draw(r, "metric")), Protocol: ip.Protocol}
 	route.OnLink = rapid.Bool().Draw(r, "onlink")
+	route.MTU = rapid.SampledFrom([]int{0, 0, 1300, 1400}).Draw(r, "mtu")
 	if rapid.Bool().Draw(r, "overlay") {
 		route.Link, route.Via = name, peer
 	} else {

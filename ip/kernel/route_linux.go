@@ -48,6 +48,11 @@ func encodeRoute(b *batch, verb ip.Verb, r ip.Route, link uint32) {
 		via := binary.NativeEndian.AppendUint16(nil, uint16(addressFamily(ip.FamilyOf(r.Via))))
 		b.attr(unix.RTA_VIA, append(via, r.Via.AsSlice()...)...)
 	}
+	if r.MTU != 0 {
+		var metric batch
+		metric.attrUint32(unix.RTAX_MTU, uint32(r.MTU))
+		b.attr(unix.RTA_METRICS, metric.buf...)
+	}
 }
 
 // encodeUnreachable adds the request for an unreachable route.
@@ -168,7 +173,7 @@ func parseHops(b []byte) []hop {
 // route is r through one of its hops.
 func (r routeMessage) route(h hop, names map[uint32]string) ip.Route {
 	return ip.Route{
-		Dst: r.dst, Via: h.via, Link: names[h.link], Metric: r.metric, Protocol: r.protocol, OnLink: h.onLink,
+		Dst: r.dst, Via: h.via, Link: names[h.link], Metric: r.metric, Protocol: r.protocol, OnLink: h.onLink, MTU: int(r.mtu),
 	}
 }
 
@@ -196,7 +201,8 @@ func (rd *reading) addRoute(r routeMessage, of int) {
 	if r.dst.Bits() == 0 {
 		for _, h := range hops {
 			if rd.names[h.link] == "" { // it is by a nexthop object, which alone knows its interface
-				rd.hidden.Set(ip.FamilyOf(r.dst.Addr()), &r)
+				hidden := r // an own variable, for it is allocated
+				rd.hidden.Set(ip.FamilyOf(r.dst.Addr()), &hidden)
 				continue
 			}
 			rd.prefer(rd.names[h.link], r.source)

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
@@ -133,12 +134,22 @@ func dump[T any](s *socket, typ uint16, header []byte, parse func(message) (T, b
 		list := make([]T, 0, s.lengths[typ])
 		err := s.list(typ, header, func(m message) {
 			if v, ok := parse(m); ok {
-				list = append(list, v)
+				list = append(roomier(list), v)
 			}
 		})
 		s.lengths[typ] = len(list)
 		return list, err
 	})
+}
+
+// roomier returns a list of unknown length with room for one more at least. append alone would have a long one grow by a quarter each time, and copy it
+// four times over.
+func roomier[T any](list []T) []T {
+	const least = 64
+	if len(list) < cap(list) {
+		return list
+	}
+	return slices.Grow(list, max(len(list)+1, least))
 }
 
 // list sends a request for a list once and calls element with each part of the answer, which is only valid until that returns.
