@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"tulle/internal/lab"
+	"tulle/internal/lab/flowtest"
 	"tulle/internal/lab/labtest"
 	"tulle/ip"
 )
@@ -32,56 +33,99 @@ const (
 	answersEnough = 500
 )
 
-// Containers that the reference plugins of Debian and the newest ones attach side by side go by the fast path between two hosts. Ports that they publish lead
-// to the containers, and an address that is used again leads to the container that has it now.
+// Containers that the reference plugins of Debian and the newest ones attach side by side go by the fast path between two hosts, as rules of others leave
+// them. Ports that they publish lead to the containers, and an address that is used again leads to the container that has it now.
 func TestPluginsByTheFastPath(t *testing.T) {
 	needsDebianPlugins(t)
+	backends := []string{"vxlan", "host-gw"}
+	if testing.Short() { // as under the race detector, which sees nothing of the programs in the kernel
+		backends = backends[:1]
+	}
+	for i, backend := range backends {
+		t.Run(backend, func(t *testing.T) {
+			w := newPluginsWorld(t, backend)
+			// On each host one of the plugins of Debian, and one of the newest, in another order with each backend.
+			rows := flowtest.World{Lab: w.lab, Client: w.containers[i].Container, Another: w.containers[1-i].Container, Server: w.containers[3-i].Container, Few: true}
+			rows.Require(t, flowtest.Row{Name: "every container", Hold: w.requireAll})
+			w.requireReplaced(t)
+			w.requireGone(t)
+		})
+	}
+}
+
+// pluginsWorld is two hosts with the fast path, and a container by each plugin on each: by those of Debian, by the newest, and the same of the other host.
+type pluginsWorld struct {
+	lab          *lab.Lab
+	containers   []*attached
+	large, small int64 // sizes of transfers: of one that is mostly fast, of one whose packets are all looked at; in bytes
+	replaced     int   // containers of the second host
+}
+
+func newPluginsWorld(t *testing.T, backend string) *pluginsWorld {
+	t.Helper()
 	families := ip.Families()
-	l := newLab(t, families[:])
-	if err := l.Up(t.Context()); err != nil {
+	w := &pluginsWorld{lab: newLabOf(t, families[:], backend), large: transferLarge, small: transferSmall, replaced: 2}
+	if backend != "vxlan" { // of which the plugins know nothing
+		w.large, w.small, w.replaced = transferLarge/8, transferSmall/8, 1
+	}
+	if err := w.lab.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if st := labtest.FastPath(t, l.Hosts[0]); !st.On && os.Getenv("CI") == "" {
+	if st := labtest.FastPath(t, w.lab.Hosts[0]); !st.On && os.Getenv("CI") == "" {
 		t.Skipf("needs a fast path: %s", st.Reason)
 	}
-	var containers []*attached
-	for i, backend := range []string{"iptables", "nftables"} {
-		h, newest := l.Hosts[i], labHost(t, l.Hosts[i])
+	for i, portmap := range []string{"iptables", "nftables"} {
+		h, newest := w.lab.Hosts[i], labHost(t, w.lab.Hosts[i])
 		debian := *newest // the same host, by other plugins
 		debian.plugins = built().debian
-		containers = append(containers,
+		w.containers = append(w.containers,
 			newRuntimeOf(t, &debian, "1.0.0", "").start(h, "debian", 8001), // 1.1.1 knows no newer specification, and no backend but iptables
-			newRuntimeOf(t, newest, "1.1.0", backend).start(h, "newest", 8002))
+			newRuntimeOf(t, newest, "1.1.0", portmap).start(h, "newest", 8002))
 	}
-	for _, h := range l.Hosts {
+	for _, h := range w.lab.Hosts {
 		awaitFast(t, h, 2)
 	}
-	for _, from := range containers {
-		for _, to := range containers {
-			for _, f := range families {
+	return w
+}
+
+// requireAll reaches every container from all others: directly, and by the ports that it has published.
+func (w *pluginsWorld) requireAll(t *testing.T) {
+	for _, from := range w.containers {
+		for _, to := range w.containers {
+			for _, f := range ip.Families() {
 				if from.Host != to.Host {
-					requireFast(t, from.Container, to.Container, f, transferLarge)
+					requireFast(t, from.Container, to.Container, f, w.large)
 				}
 			}
 		}
 	}
-	for _, to := range containers {
-		requirePublished(t, l, containers, to)
+	for _, to := range w.containers {
+		w.requirePublished(t, to)
 	}
-	for i, from := range containers[:2] {
-		to := requireReplaced(t, from, containers[2+i])
-		containers[2+i] = to
+}
+
+// requireReplaced has containers of the second host give way to others with the same addresses.
+func (w *pluginsWorld) requireReplaced(t *testing.T) {
+	t.Helper()
+	for i, from := range w.containers[:w.replaced] {
+		to := requireReplaced(t, from, w.containers[2+i])
+		w.containers[2+i] = to
 		awaitFast(t, to.Host, 2)
-		for _, f := range families {
-			requireFast(t, from.Container, to.Container, f, transferLarge)
-			requireFast(t, to.Container, from.Container, f, transferLarge)
+		for _, f := range ip.Families() {
+			requireFast(t, from.Container, to.Container, f, w.large)
+			requireFast(t, to.Container, from.Container, f, w.large)
 		}
-		requirePublished(t, l, containers, to)
+		w.requirePublished(t, to)
 	}
-	for _, c := range containers {
+}
+
+// requireGone detaches all containers.
+func (w *pluginsWorld) requireGone(t *testing.T) {
+	t.Helper()
+	for _, c := range w.containers {
 		c.by.detach(c.attachment)
 	}
-	for _, c := range containers {
+	for _, c := range w.containers {
 		awaitFast(t, c.Host, 0)
 		c.by.wantNothingLeft(t)
 	}
@@ -128,7 +172,7 @@ func (r *runtime) start(h *lab.Host, id string, hostPort uint16) *attached {
 
 // requirePublished reaches a container by its port of the host, at an address of the underlay and at one that is reached over the fabric: from the other
 // host, from the containers there, from a neighbor and from itself.
-func requirePublished(t *testing.T, l *lab.Lab, containers []*attached, to *attached) {
+func (w *pluginsWorld) requirePublished(t *testing.T, to *attached) {
 	t.Helper()
 	env, err := to.Host.ReadSubnetFile()
 	if err != nil {
@@ -137,13 +181,13 @@ func requirePublished(t *testing.T, l *lab.Lab, containers []*attached, to *atta
 	for _, f := range ip.Families() {
 		host, gateway := netip.AddrPortFrom(to.Host.Addr.Of(f), to.hostPort), netip.AddrPortFrom(env.Gateway(f).Addr(), to.hostPort)
 		for _, by := range []netip.AddrPort{host, gateway} {
-			for _, h := range l.Hosts {
+			for _, h := range w.lab.Hosts {
 				if h != to.Host {
-					transfer(t, h, to.Container, by, transferSmall)
+					transfer(t, h, to.Container, by, w.small)
 				}
 			}
-			for _, from := range containers {
-				seen := transfer(t, from, to.Container, by, transferSmall)
+			for _, from := range w.containers {
+				seen := transfer(t, from, to.Container, by, w.small)
 				want := seen // the neighbor's address is translated with iptables only
 				switch {
 				case from == to:

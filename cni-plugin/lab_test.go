@@ -24,8 +24,13 @@ import (
 // newLab builds hosts on which nothing runs yet.
 func newLab(t *testing.T, families []ip.Family) *lab.Lab {
 	t.Helper()
+	return newLabOf(t, families, "vxlan")
+}
+
+func newLabOf(t *testing.T, families []ip.Family, backend string) *lab.Lab {
+	t.Helper()
 	p := built()
-	return labtest.New(t, lab.Config{Hosts: 2, Families: families, Tulle: p.tulle, Tulled: p.tulled, FastPath: "on"})
+	return labtest.New(t, lab.Config{Hosts: 2, Families: families, Backend: map[string]any{"Type": backend}, Tulle: p.tulle, Tulled: p.tulled, FastPath: "on"})
 }
 
 // labHost is a host of a lab, as its container runtime sees it.

@@ -57,7 +57,13 @@ func engines(t *testing.T) []engine {
 // upLab runs a fabric of hosts without containers.
 func upLab(t *testing.T, hosts int) *lab.Lab {
 	t.Helper()
-	l := labtest.New(t, lab.Config{Hosts: hosts, FastPath: "on"})
+	return upLabOf(t, lab.Config{Hosts: hosts})
+}
+
+func upLabOf(t *testing.T, config lab.Config) *lab.Lab {
+	t.Helper()
+	config.FastPath = "on"
+	l := labtest.New(t, config)
 	startFabric(t, l)
 	return l
 }

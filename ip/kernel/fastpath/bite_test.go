@@ -24,6 +24,9 @@ const (
 	// changeLimit is the same for what it does not notify of: the life of an admission, and a moment.
 	changeLimit = 1100 * time.Millisecond
 
+	// lookLimit is how long it may take until a look finds something: these are a second and a half apart, and each takes a moment.
+	lookLimit = 2 * time.Second
+
 	// silence is for how long no packet of a stream has come when it counts as stopped.
 	silence = 300 * time.Millisecond
 )
@@ -52,6 +55,24 @@ func TestChangesBite(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A program that somebody hangs behind those on a container's link ends a flow from the container with the admission. One to the container goes past it until the
+// next look, and no longer.
+func TestForeignProgramBites(t *testing.T) {
+	holds(t, withLinks(), func(w *world) error {
+		port := func(h *host) string { return h.containers[0].port }
+		c := hangs("a container's link", port)
+		noticed := c
+		noticed.do = func(h *host, s *stream) {
+			c.do(h, s)
+			began := time.Now()
+			if !eventually(lookLimit, func() bool { return strings.Contains(h.engine.State().Partly, port(h)) }) {
+				w.t.Errorf("after %v the state does not tell of the program: %s", time.Since(began), show(h.engine.State()))
+			}
+		}
+		return errors.Join(w.bite(c, w.hosts[0], changeLimit), w.bite(noticed, w.hosts[1], ruleLimit))
+	})
 }
 
 // change is what somebody does to a host, so that no packet of a stream shall pass it any more.
@@ -203,9 +224,28 @@ func (h *host) iptables(kind string) string {
 	return ip.Dual[string]{V4: "iptables-", V6: "ip6tables-"}.Of(h.world.family) + kind
 }
 
+// hangs has a program of somebody else drop all packets at both sides of a link, of which the kernel does not notify. Programs of the fast path that are there come
+// before it.
+func hangs(name string, link func(*host) string) change {
+	var detach []func()
+	return change{
+		name: "a program on " + name + " drops",
+		do: func(h *host, s *stream) {
+			for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+				detach = append(detach, h.hang(link(h), at, tcDrop))
+			}
+		},
+		undo: func(*host) {
+			for _, d := range detach {
+				d()
+			}
+			detach = nil
+		},
+	}
+}
+
 func otherChanges() []change {
 	const set = "blocked"
-	var detach []func()
 	return []change{
 		{
 			name: "an address comes into an ipset",
@@ -244,20 +284,8 @@ func otherChanges() []change {
 			do:   func(h *host, s *stream) { h.set(ip.ForwardingSetting(h.world.family).Key, "0") },
 			undo: func(h *host) { h.set(ip.ForwardingSetting(h.world.family).Key, "1") },
 		},
-		{
-			name: "a program on the bridge drops",
-			do: func(h *host, s *stream) {
-				for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-					detach = append(detach, h.hang(bridge, at, tcDrop))
-				}
-			},
-			undo: func(*host) {
-				for _, d := range detach {
-					d()
-				}
-				detach = nil
-			},
-		},
+		hangs("the bridge", func(*host) string { return bridge }),
+		hangs("the uplink", func(*host) string { return uplink }),
 	}
 }
 

@@ -13,7 +13,9 @@ import (
 
 // clsact hangs programs as filters of tc, which outlive the process by themselves (tc-bpf(8)). The qdisc that they need stays while the link is there, even
 // without filters: when it comes or goes the kernel takes the link down for a moment (qdisc_graft in net/sched/sch_api.c).
-type clsact struct{}
+type clsact struct {
+	dir string // of pins; empty: there are none
+}
 
 const (
 	clsactName   = "clsact"
@@ -162,13 +164,13 @@ func filtersAt(index, parent uint32) ([]netlink.Filter, error) {
 	return filters, nil
 }
 
-// forget takes away filters of earlier runs, on whatever link.
-func (clsact) forget(kept func(hook) bool) error {
+// forget takes away filters of earlier runs, on whatever link, and what those have pinned that hung programs by tcx.
+func (c clsact) forget(kept func(hook) bool) error {
 	qdiscs, err := netlink.QdiscList(nil)
 	if err != nil {
 		return fmt.Errorf("list queueing disciplines: %w", err)
 	}
-	var errs []error
+	errs := []error{forgetPins(c.dir, func(hook) bool { return false })}
 	for _, q := range qdiscs {
 		if q.Type() != clsactName {
 			continue
@@ -248,9 +250,10 @@ func find(filters []netlink.Filter, h hook) *netlink.BpfFilter {
 	return nil
 }
 
-func (f clsactFilter) intact(_ hook, p program) bool {
+// look leaves others aside, of which the kernel notifies.
+func (f clsactFilter) look(_ hook, p program) (intact, alone bool) {
 	there, err := f.find()
-	return err == nil && there != nil && there.Id == int(p.id)
+	return err == nil && there != nil && there.Id == int(p.id), true
 }
 
 func (f clsactFilter) detach() error {

@@ -31,12 +31,23 @@ func (f *FastPath) Subnets() (n int, err error) {
 
 // OpenFilters is Open on a kernel that lacks tcx.
 func OpenFilters(cfg Config) (*FastPath, error) {
-	return open(cfg, loadPrograms, func(string) hooks { return clsact{} })
+	return open(cfg, loadPrograms, func(dir string) hooks { return clsact{dir} })
 }
 
 // OpenTold is Open, and says which links are to get programs.
 func OpenTold(cfg Config, tell func(link uint32)) (*FastPath, error) {
 	return open(cfg, loadPrograms, func(dir string) hooks { return toldHooks{chooseHooks(dir), tell} })
+}
+
+// Thorough opens one whose every look is a full one.
+func Thorough(open func(Config) (*FastPath, error)) func(Config) (*FastPath, error) {
+	return func(cfg Config) (*FastPath, error) {
+		f, err := open(cfg)
+		if err == nil {
+			f.searchEvery = 1
+		}
+		return f, err
+	}
 }
 
 type toldHooks struct {

@@ -24,7 +24,7 @@ import (
 const (
 	defaultLife = time.Second
 	lookEvery   = 1500 * time.Millisecond // finds what no notification tells
-	searchEvery = 20                      // looks until one that finds what others have hung beside the programs
+	searchEvery = 20                      // looks until a full one, which also counts flows and looks at pins
 	readShare   = 50                      // peers for which all are read back one look later, but no sooner than that
 	lookPause   = 250 * time.Millisecond  // changes meanwhile make one look together
 )
@@ -40,12 +40,15 @@ type Config struct {
 type FastPath struct {
 	cfg      Config
 	ns       *netns.Namespace
+	dir      string // of pins; empty: there are none
 	objects  *programsObjects
 	programs map[string]program
 	hooks    hooks
 	unkept   string        // why nothing is pinned
 	wake     chan struct{} // holds a value while what is wanted may have changed
 	arrivals chan struct{} // holds a value while containers may have come or gone
+
+	searchEvery int // looks until a full one
 
 	// Of the loop alone.
 	attached map[hook]attachment
@@ -80,7 +83,7 @@ func Open(cfg Config) (*FastPath, error) { return open(cfg, loadPrograms, choose
 
 func open(cfg Config, load loader, choose func(dir string) hooks) (_ *FastPath, err error) {
 	f := &FastPath{
-		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
+		cfg: cfg, wake: make(chan struct{}, 1), arrivals: make(chan struct{}, 1), attached: map[hook]attachment{}, stale: true, searchEvery: searchEvery, failures: logthrottle.Throttle{}, raised: map[string]uint64{},
 	}
 	defer func() {
 		if err != nil {
@@ -90,20 +93,19 @@ func open(cfg Config, load loader, choose func(dir string) hooks) (_ *FastPath, 
 	if f.ns, err = netns.Current(); err != nil {
 		return nil, fmt.Errorf("open fast path: %w", err)
 	}
-	dir, err := pinDir(cfg.Dir, f.ns)
-	if err != nil {
-		f.unkept, dir = err.Error(), ""
+	if f.dir, err = pinDir(cfg.Dir, f.ns); err != nil {
+		f.unkept = err.Error()
 	}
 	if err := checkKernel(); err != nil {
 		return nil, fmt.Errorf("open fast path: %w", err)
 	}
-	if f.objects, err = loadObjects(load, dir); err != nil {
+	if f.objects, err = loadObjects(load, f.dir); err != nil {
 		return nil, fmt.Errorf("open fast path: %w", err)
 	}
 	if f.programs, err = f.objects.loaded(); err != nil {
 		return nil, fmt.Errorf("open fast path: %w", err)
 	}
-	f.hooks = choose(dir)
+	f.hooks = choose(f.dir)
 	if err := f.objects.Epoch.Lookup(uint32(0), &f.now); err != nil {
 		return nil, fmt.Errorf("open fast path: read epoch: %w", err)
 	}
@@ -231,7 +233,7 @@ func (f *FastPath) loop(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 			f.looks++
-			f.look(false, f.looks%searchEvery == 0)
+			f.look(false, f.looks%f.searchEvery == 0)
 			continue
 		case <-paused:
 			arrivals, paused = f.arrivals, nil
@@ -278,10 +280,14 @@ func (f *FastPath) look(arrivals, thorough bool) {
 		}
 		errs := []error{f.sync(want, read)}
 		if stale {
-			f.undone = f.attach(want, thorough)
+			errs = append(errs, f.keepPins())
+			f.undone = f.attach(want)
 		}
 		if thorough {
 			errs = append(errs, f.countFlows())
+			if f.dir != "" {
+				sweep(f.cfg.Dir)
+			}
 		}
 		return errors.Join(append(errs, f.undone)...)
 	}))

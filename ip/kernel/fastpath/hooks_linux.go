@@ -37,8 +37,8 @@ type program struct {
 // attachment is a program that hangs on a link. Closed, it goes on if it is pinned.
 type attachment interface {
 	io.Closer
-	// intact reports whether it hangs there still, and is this program.
-	intact(h hook, p program) bool
+	// look reports whether it hangs there still and is this program, and whether nothing of others has been seen there.
+	look(h hook, p program) (intact, alone bool)
 	detach() error
 }
 
@@ -82,7 +82,7 @@ func chooseHooks(dir string) hooks {
 	if _, err := link.QueryPrograms(link.QueryOptions{Target: loopback, Attach: ebpf.AttachTCXIngress}); err == nil {
 		return newTCX(dir)
 	}
-	return clsact{}
+	return clsact{dir}
 }
 
 // loopback is the index of the link that every network namespace has.

@@ -13,9 +13,8 @@ import (
 	"tulle/ip"
 )
 
-// attach hangs the programs on the uplinks and on the ports of containers, and takes them away from all else. A thorough look finds programs of others by tcx, which
-// come without a notification.
-func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
+// attach hangs the programs on the uplinks and on the ports of containers, and takes them away from all else.
+func (f *FastPath) attach(want ip.FastPath) error {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
@@ -37,6 +36,7 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 	}
 	var notes []string
 	var errs []error
+	left := false // a port has the programs, and is to have them no more
 	others, ports := map[int]string{}, map[int]bool{}
 	for _, l := range links {
 		a := l.Attrs()
@@ -61,7 +61,7 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 		}
 		var err error
 		what, known := f.others[a.Index]
-		if filtered := qdiscs.filtered[a.Index]; thorough || !known || filtered != "" || what != "" {
+		if filtered := qdiscs.filtered[a.Index]; !known || filtered != "" || what != "" {
 			if what, err = f.hooks.others(index, filtered); err != nil {
 				errs = append(errs, fmt.Errorf("look at %s: %w", a.Name, err))
 			}
@@ -83,7 +83,7 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 		}
 		if what != "" {
 			notes = append(notes, fmt.Sprintf("%s stays on the plain path: it has %s of another program", a.Name, what))
-			ports[a.Index] = false
+			ports[a.Index], left = false, left || f.ports[a.Index]
 			continue
 		}
 		for _, p := range portPrograms() {
@@ -92,10 +92,13 @@ func (f *FastPath) attach(want ip.FastPath, thorough bool) error {
 	}
 	f.relevant.Store(&relevant)
 	errs = append(errs, f.detachUnwanted(wanted)...)
+	if left { // what is admitted would go past what is there now
+		errs = append(errs, f.raise(causeLinks))
+	}
 	for _, h := range slices.SortedFunc(maps.Keys(wanted), compareHooks) {
 		p := f.programs[h.program]
 		if have := f.attached[h]; have != nil {
-			if have.intact(h, p) {
+			if intact, _ := have.look(h, p); intact {
 				continue
 			}
 			errs = append(errs, have.Close())
@@ -134,17 +137,29 @@ func (f *FastPath) detachUnwanted(wanted map[hook]string) (errs []error) {
 	return errs
 }
 
-// intact reports whether all that hangs somewhere still does.
+// intact reports whether all that hangs somewhere still does, and of others what is known.
 func (f *FastPath) intact() bool {
 	if f.hooks.notifies() {
 		return true
 	}
+	all := true
 	for h, a := range f.attached {
-		if !a.intact(h, f.programs[h.program]) {
-			return false
+		intact, alone := a.look(h, f.programs[h.program])
+		if !alone && f.others[int(h.link)] == "" {
+			delete(f.others, int(h.link)) // so that it is asked what it is
+			intact = false
+		}
+		all = all && intact
+	}
+	for index, what := range f.others {
+		if what != otherProgram {
+			continue
+		}
+		if now, err := f.hooks.others(uint32(index), ""); err == nil && now == "" {
+			all = false
 		}
 	}
-	return true
+	return all
 }
 
 func compareHooks(a, b hook) int {

@@ -6,13 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-
-	"tulle/internal/netns"
 )
 
 // layout is another number whenever what maps hold means something else, so that no program reads what an earlier version wrote.
@@ -56,9 +53,7 @@ func loadObjects(load loader, dir string) (*programsObjects, error) {
 	if dir == "" {
 		return &o, nil
 	}
-	for name, m := range map[string]*ebpf.Map{
-		"settings": o.Settings, "epoch": o.Epoch, "places": o.Places, "peers": o.Peers, "flows": o.Flows, "counters": o.Counters, "stations": o.Stations,
-	} {
+	for name, m := range o.kept() {
 		if options.MapReplacements[name] != nil {
 			continue
 		}
@@ -99,45 +94,6 @@ func short(err error) error {
 		return fmt.Errorf("%w: %s", refused.Cause, last)
 	}
 	return err
-}
-
-// bpfMagic is the type of a bpffs (linux/magic.h, BPF_FS_MAGIC).
-const bpfMagic = 0xcafe4a11
-
-// pinDir makes the directory for what is pinned for a namespace, and takes away those of namespaces that are gone.
-func pinDir(base string, ns *netns.Namespace) (string, error) {
-	if base == "" {
-		return "", errors.New("no directory for pins is set")
-	}
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return "", fmt.Errorf("make %s: %w: mount a bpffs there: mount -t bpf bpf /sys/fs/bpf", base, err)
-	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(base, &st); err != nil {
-		return "", fmt.Errorf("look at %s: %w", base, err)
-	}
-	if st.Type != bpfMagic {
-		_ = os.Remove(base) // if it has just been made
-		return "", fmt.Errorf("%s is not on a bpffs: mount one: mount -t bpf bpf /sys/fs/bpf", base)
-	}
-	dir, err := dirOf(base, ns)
-	if err != nil {
-		return "", err
-	}
-	sweep(base, dir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make directory for pins: %w", err)
-	}
-	return dir, nil
-}
-
-// dirOf is named for the namespace's inode: two that live have different ones.
-func dirOf(base string, ns *netns.Namespace) (string, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(ns.FD(), &st); err != nil {
-		return "", fmt.Errorf("identify network namespace: %w", err)
-	}
-	return filepath.Join(base, strconv.FormatUint(st.Ino, 10)), nil
 }
 
 // remove deletes a file, if it is there.

@@ -29,6 +29,7 @@ func hazards() []hazard {
 		{"a rule bites", "WITHOUT_EPOCH", kinds(), func(w *world) error { return w.bite(ruleChanges()[0], w.hosts[0], ruleLimit) }},
 		{"a veth is reused", "WITHOUT_STATION", kinds(), vethIsReused},
 		{"a container is replaced", "", kinds(), containerIsReplaced},
+		{"a connection is reopened", "", kinds(), reopened},
 		{"outer rules", "", tunnels(), outerRulesHold},
 		{"a rule about outer packets bites", "OBSERVE_AT_DEVICE", tunnels(), func(w *world) error { return w.bite(outerChange(), w.hosts[0], ruleLimit) }},
 	}

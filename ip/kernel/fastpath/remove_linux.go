@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -76,38 +75,4 @@ func Left(dir string) (bool, error) {
 		return true, nil
 	}
 	return filtersLeft()
-}
-
-// sweep takes away the pins of namespaces that are gone: none of their links hangs anywhere.
-func sweep(base, own string) {
-	entries, err := os.ReadDir(base)
-	if err != nil {
-		return // what stays takes memory and does nothing
-	}
-	for _, e := range entries {
-		dir := filepath.Join(base, e.Name())
-		if _, err := strconv.ParseUint(e.Name(), 10, 64); err == nil && dir != own && isSevered(dir) {
-			_ = os.RemoveAll(dir)
-		}
-	}
-}
-
-// isSevered reports whether links are pinned there, and none of them hangs anywhere.
-func isSevered(dir string) bool {
-	pins, err := filepath.Glob(filepath.Join(dir, linkPrefix+"*"))
-	if err != nil || len(pins) == 0 {
-		return false
-	}
-	for _, pin := range pins {
-		l, err := link.LoadPinnedLink(pin, nil)
-		if err != nil {
-			return false
-		}
-		info, err := l.Info()
-		l.Close()
-		if err != nil || info.TCX() == nil || info.TCX().Ifindex != 0 {
-			return false
-		}
-	}
-	return true
 }

@@ -3,14 +3,12 @@ package fastpath
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // tcx hangs programs by links of bpf(2), which outlive the process if they are pinned below dir (Linux 6.6).
@@ -27,17 +25,21 @@ func newTCX(dir string) tcx {
 	pins, _ := filepath.Glob(filepath.Join(dir, linkPrefix+"*")) // the pattern is right
 	for _, pin := range pins {
 		if l, err := link.LoadPinnedLink(pin, nil); err == nil {
-			t.keep(l)
+			_, _ = t.keep(l) // one that cannot be asked is nobody's
 			l.Close()
 		}
 	}
 	return t
 }
 
-func (t tcx) keep(l link.Link) {
-	if info, err := l.Info(); err == nil {
-		t.own[info.ID] = true
+// keep takes a link for one of ours.
+func (t tcx) keep(l link.Link) (link.ID, error) {
+	info, err := l.Info()
+	if err != nil {
+		return 0, err
 	}
+	t.own[info.ID] = true
+	return info.ID, nil
 }
 
 const linkPrefix = "link-"
@@ -64,8 +66,9 @@ func (t tcx) attach(h hook, p program) (attachment, error) {
 	pin := t.pin(h)
 	if pin != "" {
 		if l, err := link.LoadPinnedLink(pin, nil); err == nil {
-			a := &tcxLink{l, pin}
+			a := &tcxLink{Link: l, pin: pin, own: t.own}
 			if info, ok := a.info(); ok && info.hangs(h) && l.Update(p.Program) == nil {
+				a.id = link.ID(info.id)
 				return a, nil
 			}
 			l.Close()
@@ -78,29 +81,33 @@ func (t tcx) attach(h hook, p program) (attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.keep(l)
-	if pin != "" {
-		if err := l.Pin(pin); err != nil {
-			l.Close()
-			return nil, fmt.Errorf("pin: %w", err)
+	id, err := t.keep(l)
+	if err == nil && pin != "" {
+		if err = l.Pin(pin); err != nil {
+			err = fmt.Errorf("pin: %w", err)
 		}
 	}
-	return &tcxLink{l, pin}, nil
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &tcxLink{l, id, pin, t.own}, nil
 }
 
+// otherProgram is what others have hung on a link by tcx.
+const otherProgram = "a bpf program"
+
 func (t tcx) others(index uint32, qdisc string) (string, error) {
-	for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
-		all, err := link.QueryPrograms(link.QueryOptions{Target: int(index), Attach: at})
+	for _, program := range uplinkPrograms() { // one at each place
+		c, err := readChain(hook{index, program})
 		if isGone(err) {
 			return "", nil
 		}
 		if err != nil {
 			return "", fmt.Errorf("list programs: %w", err)
 		}
-		for _, p := range all.Programs {
-			if id, ok := p.LinkID(); !ok || !t.own[id] {
-				return "a bpf program", nil
-			}
+		if c.strange(t.own) {
+			return otherProgram, nil
 		}
 	}
 	if qdisc != "" {
@@ -109,27 +116,7 @@ func (t tcx) others(index uint32, qdisc string) (string, error) {
 	return "", nil
 }
 
-func (t tcx) forget(kept func(hook) bool) error {
-	if t.dir == "" {
-		return nil
-	}
-	entries, err := os.ReadDir(t.dir)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, e := range entries {
-		h, ok := parsePin(e.Name())
-		if ok && kept(h) {
-			continue
-		}
-		if !ok && strings.HasPrefix(e.Name(), mapPrefix) {
-			continue
-		}
-		errs = append(errs, remove(filepath.Join(t.dir, e.Name())))
-	}
-	return errors.Join(errs...)
-}
+func (t tcx) forget(kept func(hook) bool) error { return forgetPins(t.dir, kept) }
 
 func parsePin(name string) (h hook, ok bool) {
 	rest, ok := strings.CutPrefix(name, linkPrefix)
@@ -140,7 +127,9 @@ func parsePin(name string) (h hook, ok bool) {
 
 type tcxLink struct {
 	link.Link
+	id  link.ID
 	pin string // empty: it is not pinned
+	own map[link.ID]bool
 }
 
 // info is false if the link cannot be asked.
@@ -153,9 +142,9 @@ func (l *tcxLink) info() (linkInfo, bool) {
 	return info, err == nil
 }
 
-func (l *tcxLink) intact(h hook, p program) bool {
-	info, ok := l.info()
-	return ok && info.program == uint32(p.id) && info.hangs(h) && l.kept()
+func (l *tcxLink) look(h hook, p program) (intact, alone bool) {
+	c, err := readChain(h)
+	return err == nil && c.has(l.id, p) && l.kept(), err != nil || !c.strange(l.own)
 }
 
 // kept reports whether it outlives the process, as far as it should: somebody may have deleted the pin.
@@ -163,9 +152,10 @@ func (l *tcxLink) kept() bool {
 	if l.pin == "" {
 		return true
 	}
-	return unix.Access(l.pin, unix.F_OK) == nil
+	return exists(l.pin)
 }
 
 func (l *tcxLink) detach() error {
+	delete(l.own, l.id)
 	return errors.Join(detachNow(l.Link), l.Unpin(), l.Close())
 }

@@ -1,6 +1,7 @@
 //go:build linux
 
-package dockertest_test
+// Package flowtest has flows between containers of two hosts with the fast path, whatever has attached these, and checks what rules of others make of them.
+package flowtest
 
 import (
 	"bytes"
@@ -13,8 +14,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +31,9 @@ const (
 	// echoPort is of what answers with all that it is sent, over TCP and UDP.
 	echoPort = 7001
 
+	// timeout is how long a busy machine may take for what is to happen at once.
+	timeout = 15 * time.Second
+
 	// flowPeriod is the time between two packets of a flow.
 	flowPeriod = time.Millisecond
 
@@ -40,6 +42,9 @@ const (
 
 	// promptly is how long an answer may take of which no packet is lost: TCP repeats one after 200 ms at the earliest, and its first and last ones after 1 s.
 	promptly = 180 * time.Millisecond
+
+	// silence is for how long nothing has come when a flow counts as stopped.
+	silence = 300 * time.Millisecond
 )
 
 // sharing lets several sockets of a container have one port.
@@ -52,7 +57,7 @@ func sharing(_, _ string, raw syscall.RawConn) (err error) {
 }
 
 // startEcho answers in a container until the test ends.
-func startEcho(t *testing.T, c *lab.Container, f ip.Family) {
+func startEcho(t testing.TB, c *lab.Container, f ip.Family) {
 	t.Helper()
 	at, config := netip.AddrPortFrom(c.Addr.Of(f), echoPort).String(), net.ListenConfig{Control: sharing}
 	var listener net.Listener
@@ -67,9 +72,11 @@ func startEcho(t *testing.T, c *lab.Container, f ip.Family) {
 		t.Fatal(err)
 	}
 	var work sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	work.Go(func() {
 		for conn, err := listener.Accept(); err == nil; conn, err = listener.Accept() {
 			work.Go(func() {
+				defer context.AfterFunc(ctx, func() { conn.Close() })() // what the client has ended may not have come
 				defer conn.Close()
 				// By a buffer: pipes that the kernel copies by would outlive the connection. What does not come back, the client misses.
 				_, _ = io.Copy(struct{ io.Writer }{conn}, struct{ io.Reader }{conn})
@@ -88,16 +95,17 @@ func startEcho(t *testing.T, c *lab.Container, f ip.Family) {
 		}
 	})
 	t.Cleanup(func() {
+		cancel()
 		listener.Close()
 		packets.Close()
 		work.Wait()
 	})
 }
 
-func dial(t *testing.T, from *lab.Container, network string, port uint16, to netip.AddrPort) net.Conn {
+func dial(t testing.TB, from *lab.Container, network string, port uint16, to netip.AddrPort) net.Conn {
 	t.Helper()
 	local := netip.AddrPortFrom(from.Addr.Of(ip.FamilyOf(to.Addr())), port)
-	dialer := net.Dialer{Timeout: healTimeout, Control: sharing, LocalAddr: net.TCPAddrFromAddrPort(local)}
+	dialer := net.Dialer{Timeout: timeout, Control: sharing, LocalAddr: net.TCPAddrFromAddrPort(local)}
 	if network == "udp" {
 		dialer.LocalAddr = net.UDPAddrFromAddrPort(local)
 	}
@@ -136,7 +144,7 @@ func flowName(in bool, protocol uint8, src, dst netip.AddrPort) string {
 	return fmt.Sprintf("in %t protocol %d %s → %s", in, protocol, src, dst)
 }
 
-func startFlow(t *testing.T, from *lab.Container, network string, port uint16, to netip.AddrPort) *flow {
+func startFlow(t testing.TB, from *lab.Container, network string, port uint16, to netip.AddrPort) *flow {
 	t.Helper()
 	f := &flow{network: network, conn: dial(t, from, network, port, to), from: netip.AddrPortFrom(from.Addr.Of(ip.FamilyOf(to.Addr())), port), to: to}
 	f.last.Store(time.Now().UnixNano())
@@ -146,10 +154,15 @@ func startFlow(t *testing.T, from *lab.Container, network string, port uint16, t
 	mark := rand.Uint64() &^ 0xffffffff // tells its packets from those of others
 	sending.Go(func() { sendError = f.send(ctx, mark) })
 	receiving.Go(func() { receiveError = f.receive(mark) })
-	f.quiet = func() { cancel(); sending.Wait() }
+	f.quiet = func() {
+		cancel()
+		_ = f.conn.SetWriteDeadline(time.Now().Add(timeout)) // it fails if that is over anyway
+		sending.Wait()
+	}
 	f.close = sync.OnceValue(func() error {
-		f.quiet()
+		cancel()
 		f.conn.Close()
+		sending.Wait()
 		receiving.Wait()
 		return errors.Join(sendError, receiveError)
 	})
@@ -168,7 +181,9 @@ func (f *flow) send(ctx context.Context, mark uint64) error {
 		case <-ticker.C:
 		}
 		binary.BigEndian.PutUint64(packet, mark+uint64(f.sent.Load()))
-		if _, err := f.conn.Write(packet); err != nil {
+		if _, err := f.conn.Write(packet); errors.Is(err, net.ErrClosed) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		f.sent.Add(1)
@@ -192,7 +207,7 @@ func (f *flow) receive(mark uint64) error {
 }
 
 // stopAll ends flows, of which everything must come back.
-func stopAll(t *testing.T, flows []*flow) {
+func stopAll(t testing.TB, flows []*flow) {
 	t.Helper()
 	for _, f := range flows {
 		f.quiet()
@@ -206,39 +221,33 @@ func stopAll(t *testing.T, flows []*flow) {
 }
 
 // await tries until a deadline.
-func (f *flow) await(t *testing.T, what string, try func() bool) {
+func (f *flow) await(t testing.TB, what string, try func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(flowPeriod)
 	defer ticker.Stop()
-	for deadline := time.Now().Add(healTimeout); !try(); <-ticker.C {
+	for deadline := time.Now().Add(timeout); !try(); <-ticker.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: %s: not within %v, %d packets sent, %d have come back", f, what, healTimeout, f.sent.Load(), f.echoed.Load())
+			t.Fatalf("%s: %s: not within %v, %d packets sent, %d have come back", f, what, timeout, f.sent.Load(), f.echoed.Load())
 		}
 	}
 }
 
-func (f *flow) awaitMore(t *testing.T, n int64) {
-	t.Helper()
-	want := f.echoed.Load() + n
-	f.await(t, "packets come back", func() bool { return f.echoed.Load() >= want })
-}
-
 // awaitSilence waits until nothing comes back any more, and tells when the last came.
-func (f *flow) awaitSilence(t *testing.T) (last time.Time) {
+func (f *flow) awaitSilence(t testing.TB) (last time.Time) {
 	t.Helper()
 	f.await(t, "packets stop", func() bool { last = time.Unix(0, f.last.Load()); return time.Since(last) > silence })
 	return last
 }
 
 // requireEcho sends random bytes over a connection of its own, and wants the same back.
-func requireEcho(t *testing.T, from *lab.Container, port uint16, to netip.AddrPort, size int) {
+func requireEcho(t testing.TB, from *lab.Container, port uint16, to netip.AddrPort, size int) {
 	t.Helper()
 	conn := dial(t, from, "tcp", port, to)
 	requireSame(t, conn, size)
 	requireEnds(t, conn)
 }
 
-func requireSame(t *testing.T, conn net.Conn, size int) {
+func requireSame(t testing.TB, conn net.Conn, size int) {
 	t.Helper()
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
@@ -260,10 +269,10 @@ func requireSame(t *testing.T, conn net.Conn, size int) {
 }
 
 // requireEnds ends a connection there, and has it ended back.
-func requireEnds(t *testing.T, conn net.Conn) {
+func requireEnds(t testing.TB, conn net.Conn) {
 	t.Helper()
 	began := time.Now()
-	if err := errors.Join(conn.(*net.TCPConn).CloseWrite(), conn.SetDeadline(began.Add(healTimeout))); err != nil {
+	if err := errors.Join(conn.(*net.TCPConn).CloseWrite(), conn.SetDeadline(began.Add(timeout))); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
@@ -273,82 +282,4 @@ func requireEnds(t *testing.T, conn net.Conn) {
 		t.Errorf("%s to %s: the end takes %v, want at most %v", conn.LocalAddr(), conn.RemoteAddr(), took, labtest.Limit(promptly))
 	}
 	conn.Close()
-}
-
-// rule is of a packet filter or of what translates addresses, for the packets from one address to another. No address is any.
-type rule struct {
-	table, chain string // of iptables
-	from, to     netip.Addr
-	invalid      bool   // for what connection tracking does not understand
-	then         string // drop, dnat or snat
-	as           netip.Addr
-}
-
-// putRule puts it in front of those that are there; undo takes it away before the test does.
-func putRule(t *testing.T, host *lab.Host, tool string, f ip.Family, r rule) (undo func()) {
-	t.Helper()
-	var put, take []string
-	if tool == "nft" {
-		family := ip.Dual[string]{V4: "ip", V6: "ip6"}.Of(f)
-		put, take = []string{"nft", r.nft(family)}, []string{"nft", "delete", "table", family, "row"}
-	} else {
-		line := []string{ip.Dual[string]{V4: tool, V6: "ip6" + tool[len("ip"):]}.Of(f), "-w", "5", "-t", r.table}
-		put = append(append(line[:5:5], "-I", r.chain), r.iptables()...)
-		take = append(append(line[:5:5], "-D", r.chain), r.iptables()...)
-	}
-	onHost(t, host, put...)
-	undo = sync.OnceFunc(func() { onHost(t, host, take...) })
-	t.Cleanup(undo)
-	return undo
-}
-
-// onHost runs a command where tulled runs, with the lock of iptables-legacy that it watches: Docker's machine has files of its own.
-func onHost(t *testing.T, host *lab.Host, line ...string) string {
-	t.Helper()
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), line[0], line[1:]...) // also to clean up, when the test's context is over
-	var output, complaint strings.Builder
-	cmd.Stdout, cmd.Stderr = &output, &complaint
-	err := host.Do(cmd.Start)
-	if err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		t.Errorf("on %s %q: %v: %s", host, line, err, &complaint)
-	}
-	return output.String()
-}
-
-func (r rule) iptables() (args []string) {
-	if r.from.IsValid() {
-		args = append(args, "-s", r.from.String())
-	}
-	if r.to.IsValid() {
-		args = append(args, "-d", r.to.String())
-	}
-	if r.invalid {
-		args = append(args, "-m", "conntrack", "--ctstate", "INVALID")
-	}
-	return append(args, map[string][]string{
-		"drop": {"-j", "DROP"}, "dnat": {"-j", "DNAT", "--to-destination", r.as.String()}, "snat": {"-j", "SNAT", "--to-source", r.as.String()},
-	}[r.then]...)
-}
-
-// nft is a table with that rule.
-func (r rule) nft(family string) string {
-	hook := map[string]string{
-		"nat PREROUTING": "type nat hook prerouting priority dstnat - 5", "nat POSTROUTING": "type nat hook postrouting priority srcnat - 5",
-		"raw PREROUTING": "type filter hook prerouting priority raw - 5", "filter FORWARD": "type filter hook forward priority filter - 5",
-	}[r.table+" "+r.chain]
-	var match string
-	if r.from.IsValid() {
-		match += family + " saddr " + r.from.String() + " "
-	}
-	if r.to.IsValid() {
-		match += family + " daddr " + r.to.String() + " "
-	}
-	if r.invalid {
-		match += "ct state invalid "
-	}
-	then := map[string]string{"drop": "drop", "dnat": "dnat to " + r.as.String(), "snat": "snat to " + r.as.String()}[r.then]
-	return fmt.Sprintf("table %s row { chain c { %s; %s%s; }; }", family, hook, match, then)
 }
