@@ -152,7 +152,7 @@ func (a Attrs) Owner() string {
 // Equal reports whether a and b say the same in the fields that this version writes.
 func (a Attrs) Equal(b Attrs) bool {
 	return a.Public == b.Public && a.BackendType == b.BackendType && a.Node == b.Node && a.Instance == b.Instance &&
-		slices.Equal(a.Hardware, b.Hardware) &&
+		slices.Equal(a.Hardware, b.Hardware) && a.Probe == b.Probe &&
 		bytes.Equal(a.BackendData.V4, b.BackendData.V4) && bytes.Equal(a.BackendData.V6, b.BackendData.V6)
 }
 

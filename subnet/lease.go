@@ -40,8 +40,24 @@ type Attrs struct {
 	Node        string                     // node id of the owner; empty in flanneld's leases
 	Instance    string                     // tells one run of a machine from another machine with the same node id
 	Hardware    []string                   // fingerprints of the machine's parts, which a copy of its disk does not share; may be empty
+	Probe       Probe                      // where the host is asked whether packets arrive; zero: it is not
 	Extra       map[string]json.RawMessage // fields that this version does not know, kept as they are
 }
+
+// Probe is where a host answers others that ask whether packets arrive. The zero Probe is none. Comparable.
+type Probe struct {
+	Port uint16 // UDP, at the host's public addresses and at those of its tunnel devices
+	Key  ProbeKey
+}
+
+// ProbeKey proves that whoever asks may read the store, and that an answer is the host's.
+type ProbeKey [16]byte
+
+// String hides the key from logs.
+func (ProbeKey) String() string { return "(key)" }
+
+// GoString does the same for %#v.
+func (ProbeKey) GoString() string { return "(key)" }
 
 // Set is one consistent view of the store.
 type Set struct {

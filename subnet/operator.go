@@ -11,6 +11,8 @@ type Operator interface {
 	Reserve(ctx context.Context, subnets Subnets, attrs Attrs) (Lease, error)
 	// Release gives subnets back to the pool, whoever leases them, reserved or not. A host that lives takes them again at once.
 	Release(ctx context.Context, subnets Subnets) error
+	// Complaints returns what hosts say of peers that packets do not arrive at, by node, at most MostComplaints, and what makes no sense.
+	Complaints(ctx context.Context) (list []Complaint, unreadable []Problem, err error)
 	// Config returns the network configuration as it is stored, and its revision; nil and 0 if there is none.
 	Config(ctx context.Context) (text []byte, revision Revision, err error)
 	// SetConfig stores a network configuration if it is valid, and if the stored one still has the expected revision

@@ -46,6 +46,9 @@ type Held interface {
 	Claimants() []Claimant
 	// Update publishes other attributes. The subnets stay.
 	Update(ctx context.Context, attrs Attrs) error
+	// Complain has the store hold what this host says of its peers; nil: nothing. The complaint goes with the lease. Its Node and Lease are filled in. What is there
+	// already is not written again, but for that of a lease that never expires, which is good for ComplaintTime: call it again, now and then.
+	Complain(ctx context.Context, c *Complaint) error
 	// Lost receives the reason, once, when the lease is no longer this host's.
 	Lost() <-chan error
 	// Release gives the subnets back to the pool. A reservation stays.
@@ -59,6 +62,7 @@ type Claim struct {
 	Only     bool           // Previous or nothing: containers use it already
 	Avoid    []netip.Prefix // networks that the host is in: a subnet other than Previous overlaps none of them
 	TTL      time.Duration  // zero: DefaultTTL; Forever: the lease is a reservation, and stays until it is released
+	Answer   Answer         // to questions, while the lease is held; nil: they are left unanswered
 }
 
 // ErrNoNetwork tells that the store holds no valid network configuration.

@@ -265,7 +265,11 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 	if before == value && id == old.id {
 		return mine, nil
 	}
-	r, err := a.store.rewrite(ctx, old, value, id)
+	var with []clientv3.Op
+	if old.Attrs.Probe != (subnet.Probe{}) && attrs.Probe == (subnet.Probe{}) {
+		with = append(with, clientv3.OpDelete(a.store.layout.complaint(attrs.Node))) // nobody will look whether that of the earlier run still holds
+	}
+	r, err := a.store.rewrite(ctx, old, value, id, with...)
 	if err != nil {
 		return nil, err
 	}
@@ -277,12 +281,12 @@ func (a *acquisition) adopt(ctx context.Context, old *entry, attrs subnet.Attrs,
 	return mine, nil
 }
 
-// rewrite gives a lease key that is as it was seen another value and etcd lease, and its owner keys with it.
-func (s *Store) rewrite(ctx context.Context, old *entry, value string, id clientv3.LeaseID) (*clientv3.TxnResponse, error) {
+// rewrite gives a lease key that is as it was seen another value and etcd lease, and its owner keys with it. with is done, too.
+func (s *Store) rewrite(ctx context.Context, old *entry, value string, id clientv3.LeaseID, with ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	key := s.layout.lease(old.Subnets)
 	t := etcdtransport.Txn{
 		When: []clientv3.Cmp{unchanged(key, old.Revision)},
-		Then: []clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))},
+		Then: append([]clientv3.Op{clientv3.OpPut(key, value, clientv3.WithLease(id))}, with...),
 	}
 	for _, g := range s.layout.ownerKeys(old.Subnets) {
 		t.Then = append(t.Then, clientv3.OpPut(g, subnet.KeyOf(old.Subnets), clientv3.WithLease(id)))

@@ -72,12 +72,24 @@ func (s *Store) askAll(ctx context.Context, claim subnet.Claim, nodes []string, 
 
 // ask reports whether the owner of a node id lives. It does if its Held answers in time.
 func (s *Store) ask(ctx context.Context, claim subnet.Claim, node string) (bool, error) {
-	value, err := json.Marshal(dialogue{Question: instanceOf(claim.Attrs)})
+	value, err := dialogue{Question: instanceOf(claim.Attrs)}.encode()
 	if err != nil {
-		return false, fmt.Errorf("encode question to node %s: %w", node, err)
+		return false, err
 	}
+	return s.asksLiveness(ctx, node, value)
+}
+
+func (d dialogue) encode() (string, error) {
+	value, err := json.Marshal(d)
+	if err != nil {
+		return "", fmt.Errorf("encode challenge: %w", err)
+	}
+	return string(value), nil
+}
+
+func (s *Store) asksLiveness(ctx context.Context, node, question string) (bool, error) {
 	for {
-		alive, conclusive, err := s.askOnce(ctx, s.layout.challenge(node), string(value))
+		alive, conclusive, err := s.askOnce(ctx, s.layout.challenge(node), question)
 		if err != nil {
 			return false, fmt.Errorf("ask node %s whether it lives: %w", node, err)
 		}

@@ -17,7 +17,12 @@
 //	subnets/KEY           a lease                                the owner's etcd lease; a reservation on nothing
 //	claims/owner/SUBNET   KEY of the lease that has this subnet  the same as that lease
 //	claims/nodes/NODE     a question to a node, or its answer    an etcd lease of the asker, of one minute
+//	claims/nodes/NODE/ask/RANDOM
+//	                      another question, and the answer       the same
 //	claims/past/SUBNET    which node had this subnet last        nothing
+//	claims/complaints/NODE
+//	                      which peers packets of a node do       the same as its lease; that of a reservation on an
+//	                      not arrive at (subnet.Complaint)       etcd lease of its own, of one hour
 //
 // KEY is a subnet with a dash for the slash, as 10.5.34.0-24. In dual stack it is a pair, as 10.5.34.0-24&fc00:5::-64,
 // and without IPv4 the first half is 0.0.0.0-0. The value of a lease is flannel's, with the node id, the instance and
@@ -25,7 +30,7 @@
 // begins with subnets for a lease, so Tulle's own keys are elsewhere. SUBNET is one prefix of one family.
 //
 // A claims/owner key is called an owner key: in dual stack the key of the lease stands for the pair only, and the owner
-// keys for each of the two. A claims/nodes key is called a challenge. A reservation is a lease that never expires.
+// keys for each of the two. A claims/nodes/NODE key is called a challenge, one below it an inquiry. A reservation is a lease that never expires.
 //
 // # Reading
 //
@@ -74,6 +79,7 @@
 //
 //	if    the lease is unchanged
 //	then  put the lease and its owner keys, on the given etcd lease; for a reservation, on none
+//	      delete claims/complaints of the node, if the earlier run was asked whether packets arrive and this one is not
 //
 // Update a lease: publish other attributes.
 //
@@ -84,6 +90,7 @@
 //
 //	if    the lease is unchanged
 //	then  delete the lease and its owner keys
+//	      delete claims/complaints of the node whose lease it is, but not for a newcomer that yields, nor for one that was left
 //	      put claims/past of each subnet: released; by the owner, or by no node for a newcomer that yields
 //
 // Record the owner, once in OwnerInterval, so that former leases are handed out again by age.
@@ -98,6 +105,27 @@
 //
 //	if    the challenge is unchanged
 //	then  put the question with the answer, on the asker's etcd lease
+//
+// Ask a node anything else: put an inquiry at a key of its own, on an etcd lease of one minute that is revoked once the answer was read. Who
+// hears nothing puts it again, once, and then challenges the node by a question of nobody's, to tell silence from a question that is left
+// unanswered.
+//
+// Answer an inquiry:
+//
+//	if    the inquiry is unchanged
+//	then  put the question with the answer, on the asker's etcd lease
+//
+// Complain, or end a complaint: the host says which peers its packets do not arrive at, or that they do.
+//
+//	if    the lease is unchanged, and hangs on this host's etcd lease, or for a reservation on none
+//	then  put the complaint on that etcd lease, for a reservation on a new one; or delete it
+//
+// What is there already is not written: a host knows what it has written, and reads the complaint before the first and whenever it looks at the
+// lease anew. So a complaint of an earlier run is found, and ends if it does not hold. That of a reservation is put again by half its time. A host whose
+// lease was lost ends its complaint:
+//
+//	if    the complaint hangs on the etcd lease that the host put it on
+//	then  delete the complaint
 //
 // Configure: put config, if it is unchanged or if the operator does not care.
 //
@@ -151,6 +179,11 @@
 // unanswered question that it finds is answered. If the sign of life has not come though etcd has a newer revision than
 // the watches have told of, they begin anew on another stream: else they might not tell of the next question.
 //
+// Inquiries come by the watch of the challenge, which is one of the keys from claims/nodes/NODE up to claims/nodes/NODE0, without that one. What else
+// falls into it, as the challenge of a node NODE-1, is passed over. So is an inquiry that does not parse, has an answer, is too long (subnet.MaxQuestion),
+// hangs on no etcd lease, or is one too many (subnet.Turns). What it is about, the store does not know (subnet.Answer). One is answered at a time, beside all else that the host does. A look reads none: what a broken watch has missed is asked
+// again.
+//
 // The etcd lease is renewed when a third of its time has passed. Time counts from before the request that etcd
 // confirmed, by a clock that goes on while the machine is suspended, less a fiftieth for clocks that differ
 // (Held.Remaining). An etcd that is away is no loss: the host tries again, for as long as it runs.
@@ -180,11 +213,18 @@
 // A lease that vanishes comes back with the same subnets, unless another host has them by then. It is a newer key, so
 // age is told by what hosts remember and not by the key (subnet.Memory).
 //
+// A complaint says what a host with a lease found a minute ago at most, while etcd is there, and goes with the lease at the latest. A network in which all packets
+// arrive, and one in which nobody asks, has none, and costs nothing; one that lasts costs one write. It proves nothing: who may write below PREFIX may complain in any name, so
+// readers pass over what makes no sense (subnet.ParseComplaint), and nothing is decided by the rest.
+//
 // Readers get whole views only, and of several the newest. A sudden loss reaches them HoldbackTime late. While hosts
 // start by the hundred, a new watch pauses for up to four seconds at a time, and takes in together what came meanwhile.
 //
 // A start lists the leases once, and makes half a dozen requests more, however many hosts there are. A host at rest
 // makes one for a renewal in each third of the TTL, and asks for signs of life on a stream that is open anyway.
+//
+// A flood of inquiries costs their host that it reads them, and an answer a second. Without inquiries it costs nothing: no
+// write, no request and no watch more.
 //
 // Nothing holds against who may write below PREFIX: only etcd's own users and roles do.
 package etcd

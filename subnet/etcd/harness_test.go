@@ -151,7 +151,7 @@ func TestStore(t *testing.T) {
 	var names prefixes
 	subnettest.RunInKeys(t, func(t *testing.T, test func(*testing.T, subnettest.KeyHarness)) {
 		t.Parallel()
-		test(t, newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second}))
+		test(t, newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second, QuestionWait: 3 * time.Second}))
 	})
 }
 

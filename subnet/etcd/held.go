@@ -24,8 +24,10 @@ type held struct {
 	stop  context.CancelFunc
 	done  chan struct{} // closed when nothing keeps the lease alive any more
 	turn  chan struct{} // holds a token while the key is read or written
+	said  said          // used by who has the turn
 
-	recorded time.Time // when it was last recorded that the subnets are this host's; used by keep alone
+	questions *questions // used by keep alone, but for those that are due
+	recorded  time.Time  // when it was last recorded that the subnets are this host's; used by keep alone
 
 	mu        sync.Mutex
 	mine      entry
@@ -51,14 +53,20 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine *entry, grant
 		done:  make(chan struct{}),
 		turn:  make(chan struct{}, 1),
 
+		questions: s.newQuestions(claim),
 		recorded:  time.Now(),
 		mine:      *mine,
 		until:     granted.until,
 		claimants: subnet.Claimants{},
 	}
 	s.wg.Go(func() {
-		defer cancel()
+		var wg sync.WaitGroup
 		defer close(h.done)
+		defer wg.Wait()
+		defer cancel()
+		if claim.Answer != nil {
+			wg.Go(func() { h.answerQuestions(ctx) })
+		}
 		h.keep(ctx)
 	})
 	return h
@@ -121,6 +129,7 @@ func (h *held) keep(ctx context.Context) {
 		switch {
 		case errors.Is(err, subnet.ErrLost):
 			h.lose(err)
+			h.withdraw(ctx)
 			return
 		case errors.Is(err, errChanged), time.Since(start) > h.store.config.ProbeInterval:
 			retry.Reset()
@@ -134,7 +143,7 @@ func (h *held) keep(ctx context.Context) {
 	}
 }
 
-// ownerKey keeps the etcd lease alive and watches the key, and the one where others ask for this host, until something breaks.
+// ownerKey keeps the etcd lease alive and watches the key, and those where others ask this host, until something breaks.
 func (h *held) ownerKey(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -143,6 +152,9 @@ func (h *held) ownerKey(ctx context.Context) error {
 	other := h.store.otherData()
 	reconnected := make(chan struct{}, 1)
 	wg.Go(func() { h.store.client.Reconnects(ctx, reconnected) })
+	if err := h.forget(ctx); err != nil {
+		return err
+	}
 	revision, err := h.inspect(ctx)
 	if err != nil {
 		return err
@@ -156,7 +168,12 @@ func (h *held) ownerKey(ctx context.Context) error {
 	stream := h.store.client.JoinStream(ctx)
 	defer stream.Leave()
 	own := stream.Watch(l.lease(mine.Subnets), clientv3.WithRev(revision))
-	asked := stream.Watch(l.challenge(h.claim.Attrs.Node), clientv3.WithRev(revision))
+	challenge, end := l.asked(h.claim.Attrs.Node)
+	options := []clientv3.OpOption{clientv3.WithRev(revision)}
+	if h.claim.Answer != nil {
+		options = append(options, clientv3.WithRange(end))
+	}
+	asked := stream.Watch(challenge, options...)
 	check := time.NewTimer(backoff.Jitter(checkEvery * h.store.config.ProbeInterval))
 	defer check.Stop()
 	silent := false // since a sign of life was asked for on the stream
@@ -179,6 +196,7 @@ func (h *held) ownerKey(ctx context.Context) error {
 			silent = false
 		case r, ok = <-asked:
 			silent = false
+			r.Events = h.questions.take(challenge, r.Events)
 		}
 		if !ok {
 			return errWatchEnded
@@ -335,6 +353,7 @@ func (h *held) Release(ctx context.Context) error {
 	}
 	mine := h.entry()
 	if mine.Reserved {
+		h.withdraw(ctx)
 		return nil
 	}
 	key := h.store.layout.lease(mine.Subnets)

@@ -63,6 +63,20 @@ func (l layout) challenge(node string) string {
 	return l.prefix + "/claims/nodes/" + url.PathEscape(node)
 }
 
+// questions precede the keys of questions to a node about the rest.
+func (l layout) questions(node string) string { return l.challenge(node) + "/ask/" }
+
+// asked is the range in which a node is asked: its challenge and what is below that. Others fall into it, as the challenge of a node n-1
+// into the range of n.
+func (l layout) asked(node string) (from, end string) {
+	return l.challenge(node), l.challenge(node) + "0"
+}
+
+// complaints precede the keys at which hosts complain of peers.
+func (l layout) complaints() string { return l.prefix + "/claims/complaints/" }
+
+func (l layout) complaint(node string) string { return l.complaints() + url.PathEscape(node) }
+
 // unchanged is the condition that a key was last changed at a revision.
 func unchanged(key string, r subnet.Revision) clientv3.Cmp {
 	return clientv3.Compare(clientv3.ModRevision(key), "=", int64(r))

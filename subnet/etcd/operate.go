@@ -149,7 +149,7 @@ func (s *Store) Release(ctx context.Context, subnets subnet.Subnets) error {
 	}
 }
 
-// remove deletes the lease of a node and its owner keys, and reports whether it still had the given revision.
+// remove deletes the lease of a node, its owner keys and what the node complains of, and reports whether it still had the given revision.
 func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string, revision subnet.Revision) (bool, error) {
 	key := s.layout.lease(subnets)
 	t := etcdtransport.Txn{
@@ -160,6 +160,9 @@ func (s *Store) remove(ctx context.Context, subnets subnet.Subnets, node string,
 		t.Then = append(t.Then, clientv3.OpDelete(g))
 	}
 	t.Then = append(t.Then, s.layout.recordOwner(subnets, node, true)...)
+	if node != "" {
+		t.Then = append(t.Then, clientv3.OpDelete(s.layout.complaint(node)))
+	}
 	r, err := s.client.Commit(ctx, t)
 	if err != nil {
 		return false, fmt.Errorf("delete lease %s: %w", subnet.KeyOf(subnets), err)

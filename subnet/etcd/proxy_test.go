@@ -25,7 +25,7 @@ func TestStoreBehindProxy(t *testing.T) {
 	var names prefixes
 	subnettest.RunInKeys(t, func(t *testing.T, test func(*testing.T, subnettest.KeyHarness)) {
 		t.Parallel()
-		h := newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second})
+		h := newHarness(t, etcd.Config{Endpoints: endpoints, Prefix: names.next(), HoldbackTime: 2 * time.Second, QuestionWait: 3 * time.Second})
 		h.config.Endpoints = []string{proxy.Endpoint()}
 		test(t, h)
 	})

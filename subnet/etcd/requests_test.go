@@ -3,6 +3,7 @@
 package etcd_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -104,7 +105,9 @@ func (h *harness) start() (stop func()) {
 		stop()
 		h.t.Fatal("nothing delivered")
 	}
-	h.acquire(s, claimOf(1))
+	claim := claimOf(1)
+	claim.Answer = func(context.Context, []byte) []byte { return nil }
+	h.acquire(s, claim)
 	return stop
 }
 

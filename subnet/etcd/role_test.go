@@ -4,6 +4,7 @@ package etcd_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -57,7 +58,12 @@ func TestRoleOfFlannel(t *testing.T) {
 		t.Errorf("want two refusals in the log:\n%s", text)
 	}
 	allow(mayWrite)
-	held := h.acquire(s, claimOf(1))
+	claim := claimOf(1)
+	claim.Answer = func(_ context.Context, question []byte) []byte { return question }
+	held := h.acquire(s, claim)
+	if answer, err := s.Ask(t.Context(), claim.Attrs.Node, []byte("hello")); err != nil || string(answer) != "hello" {
+		t.Errorf("asked with the permission: %q, %v", answer, err)
+	}
 	if err := s.Trouble(); err != nil {
 		t.Errorf("with the permission: %v", err)
 	}

@@ -29,6 +29,7 @@ type Config struct {
 	Logger         *slog.Logger
 	RequestTimeout time.Duration // for one request; default 5 s
 	AnswerTimeout  time.Duration // how long a live host may take to defend its node id or address; default 2 s
+	QuestionWait   time.Duration // how long one of Ask's waits for the answer; default 6 s
 	ProbeInterval  time.Duration // how often Watch makes sure that etcd is there and is the one it knows; default 20 s
 	OwnerInterval  time.Duration // how often a host records that it still has its subnets, which orders expired ones by age; default 24 h
 	PageSize       int64         // keys per answer of a listing; default 1000
@@ -65,6 +66,7 @@ func Open(config Config) (*Store, error) {
 	}
 	config.RequestTimeout = cmp.Or(config.RequestTimeout, 5*time.Second)
 	config.AnswerTimeout = cmp.Or(config.AnswerTimeout, 2*time.Second)
+	config.QuestionWait = cmp.Or(config.QuestionWait, 6*time.Second)
 	config.ProbeInterval = cmp.Or(config.ProbeInterval, 20*time.Second)
 	config.OwnerInterval = cmp.Or(config.OwnerInterval, 24*time.Hour)
 	config.PageSize = cmp.Or(config.PageSize, 1000)

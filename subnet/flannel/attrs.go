@@ -33,12 +33,14 @@ type owner struct {
 	Node     string
 	Instance string   `json:",omitempty"`
 	Hardware []string `json:",omitempty"`
+	Probe    *probe   `json:",omitempty"`
 }
 
 const (
 	ownerNode     = "Node"
 	ownerInstance = "Instance"
 	ownerHardware = "Hardware"
+	ownerProbe    = "Probe"
 )
 
 // Attrs are a lease's attributes, which JSON has in the form of a lease's value.
@@ -87,7 +89,7 @@ func (a Attrs) MarshalJSON() ([]byte, error) {
 		w.member(fieldBackendV6Data, a.BackendData.V6)
 	}
 	if a.Node != "" {
-		w.member(fieldTulle, owner{a.Node, a.Instance, a.Hardware})
+		w.member(fieldTulle, owner{a.Node, a.Instance, a.Hardware, encodeProbe(a.Probe)})
 	}
 	for _, name := range slices.Sorted(maps.Keys(a.Extra)) {
 		if !slices.ContainsFunc(attrsFields(), func(known string) bool { return strings.EqualFold(known, name) }) {
@@ -127,7 +129,7 @@ func (a *Attrs) UnmarshalJSON(data []byte) error {
 		a.BackendData.V6 = json.RawMessage(raw)
 	}
 	if raw := members.take(fieldTulle); present(raw) {
-		if a.Node, a.Instance, a.Hardware, err = readOwner(raw); err != nil {
+		if err = a.readOwner(raw); err != nil {
 			return fmt.Errorf("decode %s %s: %w", fieldTulle, shorten(raw), err)
 		}
 	}
@@ -140,28 +142,29 @@ func (a *Attrs) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-func readOwner(raw string) (node, instance string, hardware []string, err error) {
+func (a *Attrs) readOwner(raw string) (err error) {
 	if raw[0] != '{' {
-		return "", "", nil, errors.New("want a JSON object")
+		return errors.New("want a JSON object")
 	}
 	members := splitObject(raw)
-	if node, err = members.text(ownerNode); err != nil {
-		return "", "", nil, err
+	if a.Node, err = members.text(ownerNode); err != nil {
+		return err
 	}
-	if instance, err = members.text(ownerInstance); err != nil {
-		return "", "", nil, err
+	if a.Instance, err = members.text(ownerInstance); err != nil {
+		return err
 	}
 	// Ids are shown and logged wherever hosts are named, and nobody expects more of them than of a host name.
-	if node != "" {
-		if err := subnet.CheckNodeID(node); err != nil {
-			return "", "", nil, err
+	if a.Node != "" {
+		if err := subnet.CheckNodeID(a.Node); err != nil {
+			return err
 		}
 	}
-	if instance != "" && subnet.CheckNodeID(instance) != nil {
-		return "", "", nil, fmt.Errorf("%s %.64q is no id", ownerInstance, instance)
+	if a.Instance != "" && subnet.CheckNodeID(a.Instance) != nil {
+		return fmt.Errorf("%s %.64q is no id", ownerInstance, a.Instance)
 	}
-	hardware, err = members.texts(ownerHardware)
-	return node, instance, hardware, err
+	a.Probe = readProbe(members.take(ownerProbe))
+	a.Hardware, err = members.texts(ownerHardware)
+	return err
 }
 
 func attrsFields() []string {

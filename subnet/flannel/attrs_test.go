@@ -2,6 +2,7 @@ package flannel
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tulle/ip"
+	"tulle/subnet"
 )
 
 func dualAddr(t testing.TB, v4, v6 string) ip.Dual[netip.Addr] {
@@ -99,6 +101,13 @@ func TestAttrsTexts(t *testing.T) {
 			Attrs{Public: dualAddr(t, "10.99.0.2", ""), BackendType: "host-gw", Node: "n1", Instance: "i1"},
 		},
 		{
+			"probe",
+			`{"PublicIP":"10.99.0.2","PublicIPv6":null,"Tulle":{"Node":"n1","Hardware":["a"],"Probe":{"Port":8473,"Key":"AQIDBAUGBwgJCgsMDQ4P/w=="}}}`,
+			Attrs{Public: dualAddr(t, "10.99.0.2", ""), Node: "n1", Hardware: []string{"a"}, Probe: subnet.Probe{
+				Port: 8473, Key: subnet.ProbeKey{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 255},
+			}},
+		},
+		{
 			"fields of a later version",
 			`{"PublicIP":"10.99.0.2","PublicIPv6":null,"Tulle":{"Node":"n1"},"A":null,"Zone":{"b":2,"a":1}}`,
 			Attrs{
@@ -147,6 +156,31 @@ func TestAttrsReadsLoosely(t *testing.T) {
 	}
 }
 
+// A probe that makes no sense costs a host the questions of others, not its lease.
+func TestAttrsPassesOverProbes(t *testing.T) {
+	const key = `"AQIDBAUGBwgJCgsMDQ4P/w=="`
+	for _, probe := range []string{
+		`null`, `1`, `"x"`, `[]`, `{}`, `{"Port":8473}`, `{"Key":` + key + `}`, `{"Port":null,"Key":` + key + `}`, `{"Port":0,"Key":` + key + `}`,
+		`{"Port":65536,"Key":` + key + `}`, `{"Port":-1,"Key":` + key + `}`, `{"Port":8473.5,"Key":` + key + `}`, `{"Port":"8473","Key":` + key + `}`,
+		`{"Port":8473,"Key":null}`, `{"Port":8473,"Key":[1,2]}`, `{"Port":8473,"Key":"AQID"}`, `{"Port":8473,"Key":"AAAAAAAAAAAAAAAAAAAAAA=="}`,
+		`{"Port":8473,"Key":"AQIDBAUGBwgJCgsMDQ4P/x=="}`, `{"Port":8473,"Key":"AQIDBAUGBwgJCgsMDQ4P/w!!"}`, `{"Port":8473,"Key":"` + strings.Repeat("A", 4096) + `"}`,
+	} {
+		var got Attrs
+		if err := json.Unmarshal([]byte(`{"Tulle":{"Node":"n","Probe":`+probe+`,"Hardware":["a"]}}`), &got); err != nil {
+			t.Errorf("%s: %v", probe, err)
+		} else if diff := cmp.Diff(Attrs{Node: "n", Hardware: []string{"a"}}, got, compareAttrs()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", probe, diff)
+		}
+	}
+	var got Attrs
+	if err := json.Unmarshal([]byte(`{"Tulle":{"node":"n","probe":{"key":`+key+`,"port":1,"More":2}}}`), &got); err != nil || got.Probe.Port != 1 || got.Probe.Key[15] != 255 {
+		t.Errorf("read as %+v, %v", got, err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s", got, got, got, got.Probe.Key); strings.Contains(text, "14 15 255") || strings.Contains(text, "0xff") {
+		t.Errorf("a key is printed: %s", text)
+	}
+}
+
 func TestAttrsRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ text, reason string }{
 		"null":                 {`null`, "got null"},
@@ -191,6 +225,7 @@ func FuzzAttrs(f *testing.F) {
 	for _, text := range []string{
 		`{"PublicIP":"10.99.0.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"4e:f3:a5:78:97:d4"}}`,
 		`{"PublicIP":"0.0.0.0","PublicIPv6":"fd99::2","BackendV6Data":{},"Tulle":{"Node":"n","Instance":"i"},"x":[1,2]}`,
+		`{"Tulle":{"Node":"n","Probe":{"Port":8473,"Key":"AQIDBAUGBwgJCgsMDQ4P/w=="}}}`, `{"Tulle":{"Node":"n","Probe":{"Port":-1,"Key":"?"}}}`,
 		`{"publicip":"10.0.0.1","PUBLICIP":"10.0.0.2","":""}`, `null`, `{`, `[]`, `{"PublicIP":null}`,
 	} {
 		f.Add([]byte(text))

@@ -196,6 +196,8 @@ func (w *world) changedAll() {
 	}
 	for _, h := range w.live {
 		h.notify()
+		h.hearAll()
 	}
+	w.tellAskers()
 	w.observe()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"tulle/subnet"
@@ -20,6 +21,8 @@ type held struct {
 	until     time.Duration // by the host's uptime: when the lease runs out unless it is renewed
 	lost      chan error
 	claimants subnet.Claimants
+	turns     subnet.Turns
+	due       chan question // to this host
 	wake      chan struct{} // the key changed
 	stop      context.CancelFunc
 	done      chan struct{}
@@ -31,7 +34,7 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	ended := context.AfterFunc(s.ctx, cancel)
 	h := &held{
 		session: s, store: s.world, claim: claim, mine: mine,
-		claimants: subnet.Claimants{}, lost: make(chan error, 1), wake: make(chan struct{}, 1),
+		claimants: subnet.Claimants{}, lost: make(chan error, 1), wake: make(chan struct{}, 1), due: make(chan question, subnet.QuestionBurst),
 		stop: cancel, done: make(chan struct{}),
 	}
 	s.mu.Lock()
@@ -40,9 +43,12 @@ func (s *Store) hold(ctx context.Context, claim subnet.Claim, mine subnet.Lease)
 	s.live = append(s.live, h)
 	signal(h.wake) // the key may have changed since it was written
 	s.wg.Go(func() {
+		var answering sync.WaitGroup
 		defer close(h.done)
+		defer answering.Wait()
 		defer cancel()
 		defer ended()
+		answering.Go(func() { h.answerQuestions(ctx) })
 		h.keep(ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -80,6 +86,7 @@ func (h *held) turn(look *bool) (moved <-chan struct{}, loss error) {
 	if *look && h.session.open() && !h.session.connection.Stopped {
 		*look = false
 		if err := h.inspect(); err != nil {
+			h.withdraw()
 			return nil, err
 		}
 		h.renew()
@@ -93,6 +100,7 @@ func renewEvery(claim subnet.Claim) time.Duration { return cmp.Or(ttlOf(claim), 
 func (h *held) renew() {
 	if r, ok := h.store.keys[h.key()]; ok && r.modified == h.mine.Revision {
 		h.store.renew(h.key(), ttlOf(h.claim))
+		h.renewComplaint()
 		h.until = h.session.uptime() + ttlOf(h.claim)
 	}
 }
@@ -227,10 +235,11 @@ func (h *held) Release(ctx context.Context) error {
 	h.store.mu.Lock()
 	defer h.store.mu.Unlock()
 	r, ok := h.store.keys[h.key()]
-	if !ok || r.expiry == nil {
+	if !ok || !h.owns(r) {
 		return nil
 	}
-	if !h.owns(r) {
+	h.withdraw()
+	if r.expiry == nil {
 		return nil
 	}
 	h.store.delete(h.key())

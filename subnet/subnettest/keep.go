@@ -12,6 +12,7 @@ import (
 func heldTests() map[string]func(*testing.T, Harness) {
 	return map[string]func(*testing.T, Harness){
 		"UpdatePublishes":         updatePublishes,
+		"ProbeComesAndGoes":       probeComesAndGoes,
 		"ReleaseGivesBack":        releaseGivesBack,
 		"DeletedLeaseHeals":       deletedLeaseHeals,
 		"ForeignOwnerIsALoss":     foreignOwnerIsALoss,
@@ -44,6 +45,30 @@ func updatePublishes(t *testing.T, h Harness) {
 	if after.Created != before.Created || after.Revision <= before.Revision || after.Subnets != before.Subnets {
 		t.Errorf("lease = %+v, want %+v with a later revision", after, before)
 	}
+}
+
+// probeComesAndGoes has a host say where it is asked, and no longer once it runs without.
+func probeComesAndGoes(t *testing.T, h Harness) {
+	h.Configure(network4())
+	x := start(t, h, claimOf(1))
+	wantProbe := func(subnets subnet.Subnets, want subnet.Probe) {
+		t.Helper()
+		if l, there := leaseAt(h, subnets); !there || l.Attrs.Probe != want {
+			t.Errorf("lease %s is there: %t, and asked at port %d, want %d, by the same key: %t", subnet.KeyOf(subnets), there, l.Attrs.Probe.Port, want.Port, l.Attrs.Probe.Key == want.Key)
+		}
+	}
+	attrs := claimOf(1).Attrs
+	for _, probe := range []subnet.Probe{{Port: 8473, Key: subnet.ProbeKey{1, 2, 3}}, {Port: 8473, Key: subnet.ProbeKey{15: 9}}} {
+		attrs.Probe = probe
+		if err := x.held.Update(t.Context(), attrs); err != nil {
+			t.Fatal(err)
+		}
+		wantProbe(x.subnets(), probe)
+		if attrs.Equal(claimOf(1).Attrs) {
+			t.Error("attributes with and without are equal")
+		}
+	}
+	wantProbe(start(t, h, claimOf(1)).subnets(), subnet.Probe{}) // a run without
 }
 
 func releaseGivesBack(t *testing.T, h Harness) {

@@ -32,7 +32,7 @@ func RunInKeys(t *testing.T, each func(t *testing.T, test func(t *testing.T, h K
 	Run(t, func(t *testing.T, test func(*testing.T, Harness)) {
 		each(t, func(t *testing.T, h KeyHarness) { test(t, inKeys{h, t}) })
 	})
-	runAll(t, each, layoutTests(), brokenTests())
+	runAll(t, each, layoutTests(), brokenTests(), askKeyTests(), complaintTests())
 }
 
 // inKeys writes down in keys what a test says of leases.

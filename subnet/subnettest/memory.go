@@ -44,6 +44,7 @@ type world struct {
 	coming   []coming
 	down     bool          // nobody reaches it
 	moved    chan struct{} // closed when the connection of a host changes
+	anything chan struct{} // closed when a key changes
 	leases   *subnet.Set   // what the keys say, nil if it must be read again
 	observer func(subnet.Set)
 	history
@@ -63,7 +64,7 @@ type record struct {
 
 // NewStore returns an empty store.
 func NewStore() *Store {
-	return open(&world{keys: map[string]*record{}, moved: make(chan struct{})})
+	return open(&world{keys: map[string]*record{}, moved: make(chan struct{}), anything: make(chan struct{})})
 }
 
 // Open returns the store as another host sees it.
@@ -211,7 +212,15 @@ func (w *world) changed(key string) {
 		if leasesDir+subnet.KeyOf(h.mine.Subnets) == key {
 			h.notify()
 		}
+		h.hear(key)
 	}
+	w.tellAskers()
+}
+
+// tellAskers has all who wait for an answer look.
+func (w *world) tellAskers() {
+	close(w.anything)
+	w.anything = make(chan struct{})
 }
 
 // notify tells that the key has changed, if the host can hear it.
@@ -349,6 +358,9 @@ func (w *world) writeLease(claim subnet.Claim, assigned subnet.Assignment) (subn
 		return mine, err
 	}
 	key := leasesDir + subnet.KeyOf(mine.Subnets)
+	if assigned.Held && assigned.Mine.Attrs.Probe != (subnet.Probe{}) && claim.Attrs.Probe == (subnet.Probe{}) {
+		w.delete(ComplaintOf(claim.Attrs.Node))
+	}
 	if assigned.Held && assigned.Subnets != assigned.Mine.Subnets {
 		w.delete(leasesDir + subnet.KeyOf(assigned.Mine.Subnets))
 	}

@@ -46,7 +46,7 @@ type Far struct {
 
 // Run runs what any store must do. each gives a test its harness, inside a bubble of testing/synctest if the store can live in one.
 func Run(t *testing.T, each func(t *testing.T, test func(t *testing.T, h Harness))) {
-	runAll(t, each, acquireTests(), conflictTests(), strayTests(), heldTests(), watchTests(), formerOwnerTests(), lossTests(), standingTests(), termTests(), compactionTests(), sleepTests())
+	runAll(t, each, acquireTests(), conflictTests(), strayTests(), heldTests(), watchTests(), formerOwnerTests(), lossTests(), standingTests(), termTests(), compactionTests(), sleepTests(), askTests())
 }
 
 func runAll[H any](t *testing.T, each func(t *testing.T, test func(t *testing.T, h H)), groups ...map[string]func(*testing.T, H)) {
