@@ -26,7 +26,10 @@ const (
 	LeaseRenumbered  Code = "lease.renumbered"
 	LeaseClaimed     Code = "lease.claimed"
 
-	PeerRefused Code = "peer.refused"
+	PeerRefused     Code = "peer.refused"
+	PeerUnreachable Code = "peer.unreachable"
+	PeerNarrow      Code = "peer.narrow"
+	ProbeBlocked    Code = "probe.blocked"
 
 	UplinkMissing Code = "uplink.missing"
 	UplinkOther   Code = "uplink.other"
@@ -69,6 +72,49 @@ const (
 	Fault Code = "fault"
 )
 
+// The codes of what tulle doctor alone tells, for tulled does not look there or does not run.
+const (
+	DaemonStopped Code = "daemon.stopped"
+	ClockSkewed   Code = "clock.skewed"
+
+	UplinkDown Code = "uplink.down"
+	TunnelDown Code = "tunnel.down"
+
+	FileMissing    Code = "file.missing"
+	ResolverInside Code = "resolver.inside"
+
+	CNIShadowed           Code = "cni.shadowed"
+	CNIDelegateMissing    Code = "cni.delegate-missing"
+	CNIAddressesExhausted Code = "cni.addresses-exhausted"
+
+	ContainerForeignAddress Code = "container.foreign-address"
+	ContainerDown           Code = "container.down"
+	ContainerRouteless      Code = "container.routeless"
+	ContainerMisrouted      Code = "container.misrouted"
+	ContainerTooLargeMTU    Code = "container.too-large-mtu"
+
+	BridgeDown        Code = "bridge.down"
+	BridgeUnaddressed Code = "bridge.unaddressed"
+
+	ForwardOff      Code = "forward.off"
+	ConntrackFull   Code = "conntrack.full"
+	NeighborsFull   Code = "neighbors.full"
+	ReverseFiltered Code = "reverse.filtered"
+
+	ReassemblyFailing Code = "reassembly.failing"
+
+	PeerGone           Code = "peer.gone"
+	PeerStopped        Code = "peer.stopped"
+	BackendDiffers     Code = "backend.differs"
+	UplinkMisannounced Code = "uplink.misannounced"
+	NeighborWrong      Code = "neighbor.wrong"
+	TunnelStray        Code = "tunnel.stray"
+	PathCut            Code = "path.cut"
+	PathFiltered       Code = "path.filtered"
+	ClockApart         Code = "clock.apart"
+	VersionDiffers     Code = "version.differs"
+)
+
 // Kind says what a code means.
 type Kind struct {
 	Code     Code
@@ -77,8 +123,11 @@ type Kind struct {
 	Remedy   string // what to do if the trouble itself says nothing more exact
 }
 
-// Kinds lists all kinds of trouble, by where to look.
+// Kinds lists all kinds of trouble that tulled tells of, by where to look.
 func Kinds() []Kind { return slices.Clone(kinds) }
+
+// DoctorKinds lists those that tulle doctor alone tells of.
+func DoctorKinds() []Kind { return slices.Clone(doctorKinds) }
 
 var kinds = []Kind{
 	{StoreWaiting, Error, "tulled has started and the store has not answered yet.", "Wait some seconds; then look for store.unreachable."},
@@ -105,6 +154,10 @@ var kinds = []Kind{
 	{LeaseClaimed, Warning, "Another host claims this host's node id or public address. It gets no lease while this one lives.", "Give the other host a node id and an address of its own."},
 
 	{PeerRefused, Warning, "A lease of another host is left out: no packets go there.", "See the reason; end the lease with tulle leases release if it should not be there."},
+
+	{PeerUnreachable, Warning, "Packets to a peer do not arrive, over the fabric or over the underlay: the peer does not answer what it is asked.", "Follow the text: tulle ping PEER asks at once, on this host and on the other; a host that is gone for good has its lease ended with tulle leases release."},
+	{PeerNarrow, Warning, "Large packets to a peer do not arrive. The route to its containers names the size that does, so that senders are told.", "Raise the MTU of what lies between the hosts, or let ICMP's packet too big through; lower Backend.MTU if it has to stay. tulle peers shows the sizes."},
+	{ProbeBlocked, Warning, "This host cannot ask others whether packets arrive, or none answers: more likely a filter of its own.", "Let UDP port 8473 in and out on the uplink and on Tulle's devices, or stop what else uses the port."},
 
 	{UplinkMissing, Error, "No interface can carry the traffic between hosts.", "See that the interface is up and has an address, or name another with --iface."},
 	{UplinkNarrow, Warning, "The configured MTU is larger than that of the uplink, or of a route over it.", "Lower Backend.MTU, or raise the MTU of the interface or of the route that the text names."},
@@ -147,9 +200,52 @@ var kinds = []Kind{
 	{Fault, Warning, "Tulle contradicts itself.", "Report it with the text and the log."},
 }
 
+var doctorKinds = []Kind{
+	{DaemonStopped, Error, "No tulled runs on the host, or it does not answer: what changes is not followed, and what is broken is not mended.", "Start tulled."},
+	{ClockSkewed, Error, "The host's clock is wrong, or a certificate has ended: the store is not spoken to.", "Set the clock, and see that it is kept; or give tulled a certificate that is valid."},
+
+	{FileMissing, Error, "The subnet file is gone: new containers, and Docker when it starts, get no addresses.", "Restart tulled, which writes it."},
+	{ResolverInside, Warning, "The host asks a server for names whose address is in the containers' network.", "Take a resolver outside of it, or give the network other addresses."},
+
+	{CNIShadowed, Warning, "Container runtimes take another CNI configuration than Tulle's: the first by name.", "Take the other one away, or give Tulle's a name that sorts before it."},
+	{CNIDelegateMissing, Error, "A CNI plugin that Tulle's configuration calls is not there: no container starts.", "Install the CNI project's plugins where the runtime looks for them."},
+	{CNIAddressesExhausted, Error, "All addresses of this host's subnet are handed out: no more containers start.", "Give back those of containers that are gone, or give hosts larger subnets (SubnetLen)."},
+
+	{ContainerForeignAddress, Error, "A container has an address of another host's subnet: answers do not come back.", "Start the container anew, so that it gets an address of this host's subnet."},
+	{ContainerDown, Error, "The interface of a container is down, or the host's end of it.", "Set it up."},
+	{ContainerRouteless, Error, "A container has no route to other hosts' containers.", "Add a default route via the bridge."},
+	{ContainerMisrouted, Warning, "A container sends to other hosts' containers by another gateway than its bridge.", "Lead its route via the bridge."},
+	{ContainerTooLargeMTU, Warning, "A container sends packets that are larger than the network carries.", "Lower the MTU of its interface, and of what makes such interfaces."},
+
+	{BridgeDown, Error, "A bridge of containers is down: they reach nobody.", "Set it up."},
+	{BridgeUnaddressed, Error, "A bridge lacks the address that its containers send to.", "Add the address."},
+
+	{ForwardOff, Error, "The host does not forward packets.", "Set the setting that the text names."},
+	{ConntrackFull, Error, "The table of tracked connections is full, or nearly: new connections are dropped.", "Make it larger."},
+	{NeighborsFull, Error, "The table of neighbours is full, or nearly: packets to new ones are dropped.", "Make it larger."},
+
+	{TunnelDown, Error, "The tunnel's device is down or missing.", "Start tulled, which sets it up with all that is on it."},
+	{UplinkDown, Error, "The interface to the other hosts is down.", "Set it up, or plug it in."},
+	{ReverseFiltered, Error, "Strict reverse path filtering drops packets, which come in by another interface than answers would leave by.", "Make it loose."},
+
+	{PeerGone, Error, "Between two hosts: the machine of one of them is off, or cut off from the other and from the store.", "Start it, or mend its interface to the others."},
+	{PeerStopped, Error, "Between two hosts: no tulled answers for one of them through the store, though its lease is there.", "Start tulled there, and see that it reaches the store."},
+	{BackendDiffers, Error, "Two hosts differ in backend, VNI or port: what one sends, the other takes for nothing.", "Restart tulled where it still goes by an earlier configuration."},
+	{UplinkMisannounced, Warning, "A host has others send to an address that it does not have.", "Give tulled the right --public-ip, or --iface; behind a NAT all is well."},
+	{NeighborWrong, Error, "A host sends packets for another to a MAC that is not the other's.", "Delete the neighbour entry, and find out who made it, or which other machine has the address."},
+	{TunnelStray, Error, "The tunnel's device sends frames for a host to an address that is not that host's.", "Start tulled, which puts it right."},
+	{PathCut, Error, "Two hosts that live do not reach each other over the underlay.", "Look at what lies between them."},
+	{PathFiltered, Error, "Something drops packets between two hosts while others arrive.", "Let the tunnel's packets through, in both directions."},
+	{ClockApart, Warning, "The clocks of two hosts differ by more than a minute.", "Set them, and see that they are kept."},
+	{VersionDiffers, Advice, "Two hosts run different versions of tulled.", "Nothing has to be done: neighbouring versions go together."},
+	{ReassemblyFailing, Warning, "Fragments of packets get lost on the way.", "Lower the MTU, or let fragments through what lies between the hosts."},
+}
+
 func kindOf(code Code) Kind {
-	if i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Code == code }); i >= 0 {
-		return kinds[i]
+	for _, list := range [][]Kind{kinds, doctorKinds} {
+		if i := slices.IndexFunc(list, func(k Kind) bool { return k.Code == code }); i >= 0 {
+			return list[i]
+		}
 	}
 	return Kind{Code: code, Severity: Error}
 }

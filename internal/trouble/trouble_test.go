@@ -83,6 +83,15 @@ This page is made by ` + "`make generate`" + `.
 	for _, k := range Kinds() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Code, k.Severity, k.Meaning, k.Remedy)
 	}
+	b.WriteString(`
+What ` + "`tulle doctor`" + ` tells besides, for tulled does not look there, or does not run. [doctor.md](doctor.md) has examples.
+
+| code | severity | what it means | what to do |
+|---|---|---|---|
+`)
+	for _, k := range DoctorKinds() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", k.Code, k.Severity, k.Meaning, k.Remedy)
+	}
 	return b.String()
 }
 
@@ -101,7 +110,7 @@ func TestPage(t *testing.T) {
 		t.Errorf("%s is not what the codes say (%v): run make generate", path, err)
 	}
 	seen := map[Code]bool{}
-	for _, k := range Kinds() {
+	for _, k := range append(Kinds(), DoctorKinds()...) {
 		if seen[k.Code] || k.Meaning == "" || k.Remedy == "" {
 			t.Errorf("%s is there twice, or lacks words", k.Code)
 		}
@@ -124,7 +133,7 @@ func TestEveryCodeHasARow(t *testing.T) {
 		}
 		return true
 	})
-	if codes == 0 || codes != len(Kinds()) {
-		t.Errorf("there are %d codes and %d rows", codes, len(Kinds()))
+	if rows := len(Kinds()) + len(DoctorKinds()); codes == 0 || codes != rows {
+		t.Errorf("there are %d codes and %d rows", codes, rows)
 	}
 }
