@@ -80,3 +80,26 @@ func TestInstanceLastsAsLongAsTheRunDirectory(t *testing.T) {
 		t.Errorf("two machines share %q", other)
 	}
 }
+
+func TestProbeKeyLastsAsLongAsTheRunDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	first, unkept, err := ProbeKey(dir)
+	if err != nil || unkept != nil || first == [16]byte{} {
+		t.Fatalf("%x, %v, %v", first, unkept, err)
+	}
+	if again, _, err := ProbeKey(dir); again != first || err != nil {
+		t.Errorf("a restart changes it from %x to %x, %v", first, again, err)
+	}
+	if other, _, err := ProbeKey(t.TempDir()); other == first || err != nil {
+		t.Errorf("two machines share %x, %v", other, err)
+	}
+	if info, err := os.Stat(ProbeKeyPath(dir)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("its file: %v, %v", info, err)
+	}
+	for _, bad := range []string{"rack-7", "00112233445566778899aabbccddee", "00112233445566778899aabbccddeeff00"} {
+		put(t, ProbeKeyPath(dir), bad)
+		if key, _, err := ProbeKey(dir); err == nil || !strings.Contains(err.Error(), "delete the file") {
+			t.Errorf("%q: %x, %v, want an error with the remedy", bad, key, err)
+		}
+	}
+}

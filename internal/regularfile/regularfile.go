@@ -31,6 +31,11 @@ func MakeTarget(path string, mode fs.FileMode) (*os.File, error) {
 	return open(path, os.Stat, os.O_RDONLY|os.O_CREATE, mode)
 }
 
+// Create makes a file to write to, where nothing is: what lies there is neither opened nor followed, and the error wraps fs.ErrExist (O_EXCL, open(2)).
+func Create(path string, mode fs.FileMode) (*os.File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+}
+
 // Read returns the content of the regular file at path, which must not be a symbolic link. More than most bytes are an error.
 func Read(path string, most int64) ([]byte, error) { return read(Open, path, most) }
 
