@@ -39,6 +39,8 @@ type Config struct {
 	FastPath         func() OpenedFastPath // called once, before the first pass and while the store is asked; nil: there is none
 	FastPathRequired bool                  // without one something is wrong
 
+	Prober func(changed func()) Prober // called once, with what it is to call when a verdict changes; nil: hosts do not ask each other
+
 	CPU     func() time.Duration // processor time that the process has used so far; nil: passes take none
 	Calls   func() uint64        // system calls that the kernel has taken so far; may be nil
 	Changed func(Status)         // called after every pass; may be nil
@@ -61,6 +63,7 @@ type Agent struct {
 	contests contests
 	drops    tally
 	fast     *fastPath
+	probes   *probes
 
 	born time.Time    // the clock of beat: it does not jump
 	beat atomic.Int64 // when the loop was last seen alive, as time.Duration since born
@@ -70,7 +73,7 @@ type Agent struct {
 func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, inbox: inbox{wake: make(chan struct{}, 1)},
-		journal: journal{log: cfg.Log, throttle: logthrottle.Throttle{}}, contests: contests{}, drops: tally{}, fast: newFastPath(cfg), born: time.Now(),
+		journal: journal{log: cfg.Log, throttle: logthrottle.Throttle{}}, contests: contests{}, drops: tally{}, fast: newFastPath(cfg), probes: newProbes(cfg), born: time.Now(),
 	}
 	first := Status{Node: cfg.Host.Node, Version: cfg.Version, Reason: "starting"}
 	var names []string
@@ -82,6 +85,9 @@ func New(cfg Config) (*Agent, error) {
 			return nil, fmt.Errorf("there are two networks with the name %q: give one of them another", network.Name)
 		}
 		network.Host, network.Uplink, network.Log, network.StateDir = cfg.Host, cfg.Uplink, named(cfg.Log, network.Name), hostfiles.NetworkDir(cfg.StateDir, network.Name)
+		if cfg.Prober == nil {
+			network.Probe = fabric.Config{}.Probe
+		}
 		f, err := fabric.New(network, &a.inbox)
 		if err != nil {
 			return nil, err
@@ -139,6 +145,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("watch the kernel", a.watchKernel)
 	run("write the wanted state", a.wanted.Run)
 	run("keep the fast path", a.fast.run)
+	run("ask other hosts", func(ctx context.Context) error { return a.probes.run(ctx, &a.inbox) })
+	run("tell others what is wrong with them", a.complain)
 	run("reconcile", a.loop)
 	if err := g.Wait(); ctx.Err() == nil {
 		return err
@@ -213,8 +221,8 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer beat.Stop()
 	next := newSchedule()
 	defer next.stop()
-	check := time.NewTimer(0)
-	defer check.Stop()
+	check := checkTimer{timer: time.NewTimer(0)}
+	defer check.timer.Stop()
 	defer a.flush()
 	for {
 		select {
@@ -237,8 +245,8 @@ func (a *Agent) loop(ctx context.Context) error {
 			default:
 				next.wake()
 			}
-		case <-check.C:
-			a.check(ctx, check)
+		case <-check.timer.C:
+			a.check(ctx, &check)
 		case <-next.timer.C:
 			started, used := time.Now(), a.cpu()
 			if next.isIncremental() {
@@ -247,7 +255,7 @@ func (a *Agent) loop(ctx context.Context) error {
 				} else {
 					next.tooMany()
 				}
-				a.checkAgain(check)
+				a.checkAgain(&check)
 				continue
 			}
 			status, changed := a.pass(ctx)
@@ -255,8 +263,9 @@ func (a *Agent) loop(ctx context.Context) error {
 				return ctx.Err()
 			}
 			a.publish(status)
+			a.handOn()
 			next.passed(started, a.cpu()-used, status.Ready, changed)
-			a.checkAgain(check)
+			a.checkAgain(&check)
 			if end, ok := a.contests.end(); ok {
 				next.by(end)
 			}
@@ -269,28 +278,40 @@ func (a *Agent) loop(ctx context.Context) error {
 	}
 }
 
+// checkTimer tells when there is more to ask about the packets to peers.
+type checkTimer struct {
+	timer *time.Timer
+	due   time.Time // zero: there is nothing to ask
+}
+
 // check asks where more of the packets to peers go. What is new is for a full pass to tell.
-func (a *Agent) check(ctx context.Context, timer *time.Timer) {
+func (a *Agent) check(ctx context.Context, next *checkTimer) {
 	for _, f := range a.fabrics {
 		if f.Check(ctx, a.cfg.Kernel) {
 			a.inbox.Wake()
 		}
 	}
-	a.checkAgain(timer)
+	next.due = time.Time{}
+	a.checkAgain(next)
 }
 
-// checkAgain sets the timer to when there is more to ask.
-func (a *Agent) checkAgain(timer *time.Timer) {
-	timer.Stop()
+// checkAgain sets the timer to when there is more to ask. It does not put off what is due: passes may follow each other for long.
+func (a *Agent) checkAgain(next *checkTimer) {
+	next.timer.Stop()
 	var soonest time.Duration
 	for _, f := range a.fabrics {
 		if in := f.CheckIn(); in > 0 && (soonest == 0 || in < soonest) {
 			soonest = in
 		}
 	}
-	if soonest > 0 {
-		timer.Reset(soonest)
+	if soonest == 0 {
+		next.due = time.Time{}
+		return
 	}
+	if at := time.Now().Add(soonest); next.due.IsZero() || at.Before(next.due) {
+		next.due = at
+	}
+	next.timer.Reset(time.Until(next.due))
 }
 
 // leasesTurned reports whether a lease is held that the last pass did not see as held, or the other way round.

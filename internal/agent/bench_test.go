@@ -104,6 +104,8 @@ func (o owned) Remaining() time.Duration     { return subnet.Forever }
 func (o owned) Lost() <-chan error           { return nil }
 func (o owned) Claimants() []subnet.Claimant { return nil }
 
+func (o owned) Complain(context.Context, *subnet.Complaint) error { return nil }
+
 func (o owned) Update(context.Context, subnet.Attrs) error { return nil }
 
 // BenchmarkPass is a pass over an unchanged world, and one in which a single host has come or gone.

@@ -173,6 +173,34 @@ func TestFastPathFollowsWhatIsWanted(t *testing.T) {
 	}
 }
 
+// slowPath takes in what is wanted of it when it may.
+type slowPath struct {
+	memoryPath
+	may chan struct{}
+}
+
+func (s *slowPath) Want(w ip.FastPath) {
+	<-s.may
+	s.memoryPath.Want(w)
+}
+
+// A host is ready before the fast path knows what is wanted.
+func TestReadyWaitsForNoFastPath(t *testing.T) {
+	simulate(t, v4Config, 2, func(t *testing.T, w *world) {
+		path := &slowPath{may: make(chan struct{})}
+		let := sync.OnceFunc(func() { close(path.may) })
+		defer let()
+		w.hosts[0].change = func(cfg *Config) { cfg.FastPath = opens(path) }
+		w.start()
+		w.within(soon, "ready", func(h *node) bool { return h.agent.Status().Ready })
+		if path.told() != 0 {
+			t.Error("it knows")
+		}
+		let()
+		w.within(soon, "what is wanted", func(*node) bool { return path.wanted() != nil && path.wanted().Peers.Len() == 1 })
+	})
+}
+
 // Peers that come and go by incremental passes are told, each by itself.
 func TestFastPathFollowsIncrementalPasses(t *testing.T) {
 	simulate(t, v4Config, 1, func(t *testing.T, w *world) {

@@ -46,6 +46,8 @@ func (a *Agent) incrementalPass(ctx context.Context) (ok bool) {
 		all = change.Ask(ctx, a.cfg.Kernel) && ok && all
 	}
 	a.offerFastPath()
+	a.offerProbes()
+	st.Troubles = a.probes.told(st.Troubles)
 	a.work.Incremental++
 	a.work.TookIncremental.add(time.Since(begun))
 	st.Work = a.work

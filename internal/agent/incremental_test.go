@@ -48,9 +48,11 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 				w.putPeer(sameMAC[0], "172.30.0.244", "02:00:00:00:03:00", backend)
 				w.putPeer(sameMAC[1], "172.30.0.245", "02:00:00:00:03:00", backend)
 				w.putLease("subnets/10.5.64.0-24", flannelLease("172.30.0.246", "02:00:00:00:02:46"), backend) // in dual networks it lacks a family
-				path := &memoryPath{}
+				path, prober := &memoryPath{}, &memoryProber{}
+				w.keys = rand.New(rand.NewPCG(2, 0))
 				h.change = func(cfg *Config) {
 					path.give(cfg)
+					prober.give(h)(cfg)
 					cfg.Networks[0].Options.PeerFilter, cfg.Networks[0].Options.SourceCheck = name != "open", name != "unchecked"
 				}
 				w.start()
@@ -63,6 +65,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					if step%10 != 0 {
 						continue
 					}
+					prober.sayAny(r)
 					<-time.After(3 * time.Second)
 					synctest.Wait()
 					if d := h.drift(); len(d) > 0 {
@@ -72,6 +75,7 @@ func TestIncrementalPassesAreAsGoodAsFullOnes(t *testing.T) {
 					if whole := wholeFastPath(t, h); fast == nil || !fast.Peers.Equal(whole.Peers) {
 						t.Fatalf("step %d: the fast path lacks peers, or has others: %v, want %v", step, fast, whole)
 					}
+					wantAsked(t, h, prober)
 					h.agent.inbox.Wake()
 					<-time.After(3 * time.Second)
 					synctest.Wait()
@@ -117,6 +121,9 @@ func (w *world) putPeer(key, public, mac, backend string) {
 }
 
 func (w *world) putLease(key, value, backend string) {
+	if w.keys != nil && w.keys.IntN(4) > 0 {
+		value = probed(value, byte(1+w.keys.IntN(100)), "of-"+strings.NewReplacer("/", "-", "&", "-", ":", "-").Replace(key))
+	}
 	w.store.Put(key, strings.Replace(value, `"vxlan"`, strconv.Quote(backend), 1), 0)
 }
 

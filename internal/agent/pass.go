@@ -25,13 +25,13 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	a.work.Passes++
 	a.refused = nil
 	st = Status{Node: a.cfg.Host.Node, Version: a.cfg.Version, Dropped: a.drops.total()} // a pass that ends early has read none
+	a.takeInVerdicts()
 	passes := make([]*fabric.Pass, len(a.fabrics))
 	for i, f := range a.fabrics {
 		passes[i] = f.Begin()
 	}
 	changed, err := a.reconcile(ctx, passes, &st)
-	a.wanted.Update()
-	a.offerFastPath()
+	a.offerProbes()
 	for _, p := range passes {
 		p.End(err)
 		st.Networks = append(st.Networks, p.Status)
@@ -40,6 +40,12 @@ func (a *Agent) pass(ctx context.Context) (st Status, changed bool) {
 	st.Work = a.work
 	a.sumUp(&st, err)
 	return st, changed
+}
+
+// handOn hands on what a pass wanted to those that no pass waits for: who waits for this host to be ready need not either.
+func (a *Agent) handOn() {
+	a.wanted.Update()
+	a.offerFastPath()
 }
 
 // reconcile looks and applies until there is nothing to do. The error is the host's, for all networks.

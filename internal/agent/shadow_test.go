@@ -223,6 +223,33 @@ func TestAllPeersAreAskedAboutInTurn(t *testing.T) {
 	})
 }
 
+// Leases that change all the time keep nobody from being asked about in turn.
+func TestAllPeersAreAskedAboutBesideChanges(t *testing.T) {
+	simulate(t, `{"Network":"10.5.0.0/16","SubnetLen":28,"Backend":{"Type":"vxlan"}}`, 1, func(t *testing.T, w *world) {
+		h := w.hosts[0]
+		var asked atomic.Int64
+		h.change = func(c *Config) { c.Kernel = asking{h.kernel, &asked} }
+		w.start()
+		const peers = 1200
+		w.putPeers(peers)
+		all := func(*node) bool { st := h.agent.Status(); return st.Ready && st.Of("").PeerCount == peers }
+		w.within(time.Minute, "all there", all)
+		<-time.After(2 * time.Minute)
+		synctest.Wait()
+		before, changes := asked.Load(), 0
+		const every = 500 * time.Millisecond
+		for range 10 * resyncEvery / every {
+			changes++
+			w.store.Put("subnets/10.5.16.0-28", flannelLease("172.31.0.1", fmt.Sprintf("02:00:00:01:%02x:%02x", changes>>8, changes&255)), 0)
+			<-time.After(every)
+		}
+		synctest.Wait()
+		if n := asked.Load() - before; n < 8*2*peers || n > 14*2*peers {
+			t.Errorf("asked %d times beside %d changes, want about %d", n, changes, 10*2*peers)
+		}
+	})
+}
+
 // A lease that comes where another program's route is already is told, too.
 func TestNewPeerIsShadowed(t *testing.T) {
 	simulate(t, v4Config, 2, func(t *testing.T, w *world) {

@@ -21,6 +21,7 @@ type Status struct {
 	Networks []fabric.Status `json:"networks"`          // of the host, always the same
 	Uplink   *UplinkStatus   `json:"uplink,omitempty"`
 	FastPath *FastPathStatus `json:"fastPath,omitempty"`
+	Probes   *ProbeStatus    `json:"probes,omitempty"` // nil: hosts do not ask each other
 	Dropped                  // packets
 	Troubles trouble.List    `json:"troubles"`           // all that is wrong
 	Violated uint64          `json:"violated,omitempty"` // how often something was that should never be, since the start: trouble.Fault
@@ -106,6 +107,8 @@ func (a *Agent) Summary() Status {
 	}
 	st.FastPath = a.fast.status()
 	st.Troubles = st.Troubles.With(a.fast.troubles(st.FastPath)...)
+	st.Probes = a.probes.status()
+	st.Troubles = a.probes.told(st.Troubles)
 	changed := false
 	for i, f := range a.fabrics {
 		now, troubles := f.Now(st.Networks[i])

@@ -50,6 +50,7 @@ func (a *Agent) sumUp(st *Status, err error) {
 	for _, v := range st.found.violations {
 		list.Add(trouble.New(trouble.Fault, v.Invariant, v.String()))
 	}
+	*list = a.probes.told(*list)
 }
 
 // conclude derives from the networks whether the host is ready, and why not.

@@ -13,6 +13,7 @@ import (
 
 	"tulle/internal/fabric"
 	"tulle/internal/hostfiles/hostfilestest"
+	"tulle/internal/probe"
 	"tulle/internal/trouble"
 	"tulle/ip"
 	"tulle/ip/iptest"
@@ -337,6 +338,9 @@ func afflictions() map[trouble.Code]affliction {
 			},
 			cure: func(_ *world, h *node) { h.kernel.Refuse(nil) },
 		},
+		trouble.PeerUnreachable:     wayTrouble(probe.Fabric, probe.Verdict{State: probe.Unreachable}),
+		trouble.PeerNarrow:          wayTrouble(probe.Fabric, probe.Verdict{State: probe.Narrow, Size: 1300}),
+		trouble.ProbeBlocked:        probeTrouble(func(m *memoryProber) { m.sayBlocked(errors.New("nobody answers")) }, func(m *memoryProber) { m.sayBlocked(nil) }),
 		trouble.FastPathUnavailable: fastPathTrouble(ip.FastPathState{Reason: "this kernel has no tcx"}),
 		trouble.FastPathUnkept:      fastPathTrouble(ip.FastPathState{On: true, Unkept: "there is no bpf filesystem at /sys/fs/bpf"}),
 		trouble.FastPathFailed:      fastPathTrouble(ip.FastPathState{On: true, Failed: "attach to vethA: no space left on device"}),

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,8 @@ const dualConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc
 
 // world is a store and some hosts on one segment, all in memory and in the clock of a bubble.
 type world struct {
-	dual  bool // peers that are put into the store have both families
+	dual  bool       // peers that are put into the store have both families
+	keys  *rand.Rand // where most of these are asked whether packets arrive; nil: none is
 	t     *testing.T
 	store *subnettest.Store
 	hosts []*node

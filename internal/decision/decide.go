@@ -22,7 +22,8 @@ type Inputs struct {
 	Usable  []*subnet.Lease // those of them that may be programmed, as subnet.Judge says
 	Kernel  ip.Snapshot     // what else is on the host
 
-	Precious []netip.Addr // that no lease may capture
+	Precious  []netip.Addr         // that no lease may capture
+	RouteMTUs map[netip.Prefix]int // bytes of the largest packets that arrive in some of the peers' subnets; routes there name them
 }
 
 // Options are the operator's.
@@ -79,5 +80,8 @@ func peers(in Inputs) (ip.State, []subnet.Problem) {
 		want.Guards[i].Net = in.Net
 	}
 	applyFilters(&want, in.Options)
+	for i := range want.Routes {
+		want.Routes[i].MTU = in.RouteMTUs[want.Routes[i].Dst]
+	}
 	return want, unserved
 }

@@ -92,3 +92,33 @@ func TestDecideChangesNothingThatItIsGiven(t *testing.T) {
 		}
 	}
 }
+
+// Routes name the sizes that arrive, in a decision for all peers as in one for some, and nothing else differs.
+func TestRoutesNameSizes(t *testing.T) {
+	for name, config := range configs() {
+		in := inputs(t, config, 6)
+		plain := Decide(in)
+		narrow := in.Usable[2].Subnets.V4
+		in.RouteMTUs = map[netip.Prefix]int{narrow: 1300, netip.MustParsePrefix("10.5.99.0/24"): 1400}
+		all := Decide(in)
+		in.Usable = in.Usable[2:4]
+		some, _ := Peers(in)
+		for what, routes := range map[string][]ip.Route{"all": all.Want.Routes, "some": some.Routes} {
+			n := 0
+			for _, r := range routes {
+				if r.MTU != 0 {
+					n++
+				}
+				if r.Dst == narrow && r.MTU != 1300 {
+					t.Errorf("%s, %s: %+v", name, what, r)
+				}
+			}
+			if n != 1 {
+				t.Errorf("%s, %s: %d routes name a size", name, what, n)
+			}
+		}
+		if plan := ip.Diff(plain.Want, all.Want); len(plan) != 1 {
+			t.Errorf("%s: besides\n%s", name, plan)
+		}
+	}
+}

@@ -45,6 +45,8 @@ type Config struct {
 	Options  decision.Options
 	Uplink   ip.UplinkChoice // zero: the interface of the default route
 	Lease    LeaseOptions
+	Answer   subnet.Answer // to questions that this host is asked through the store; nil: they are left unanswered
+	Probe    subnet.Probe  // where this host is asked whether packets arrive; zero: hosts do not ask each other
 
 	SubnetFile string
 	Reached    func() []netip.Addr // addresses of the store; no lease may capture these; may be nil
@@ -99,12 +101,15 @@ type Fabric struct {
 	applied      bool         // the kernel has been made right once
 	wanted       ip.State     // what the last pass wanted
 	fastPath     *ip.FastPath // what that is for the fast path; nil before there is any
+	fastLinks    *ip.FastPath // that without its devices and peers, where it is to be derived anew from what is wanted; else nil
 	baseline     *baseline    // nil: only a full pass will do
 	lastBaseline *baseline    // that a full pass began with
 	fullOnly     *FullOnly    // why the last full pass left no baseline; nil: it left one
 	verdicts     verdicts
 	pathCheck    pathCheck
 	announced    advertised
+	routeMTUs    map[netip.Prefix]int // that routes are to name
+	probing      *Probing             // who is to be asked; nil before that is known, and where nobody is
 }
 
 // New prepares a fabric. It reads the record of an earlier run from the state directory.

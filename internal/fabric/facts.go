@@ -137,7 +137,7 @@ func (f *Fabric) claim(v *facts) error {
 	if err != nil {
 		return trouble.Wrap(trouble.LeaseUnpublished, "", err)
 	}
-	attrs.Node, attrs.Instance, attrs.Hardware = f.cfg.Host.Node, f.cfg.Host.Instance, f.cfg.Host.Hardware
+	attrs.Node, attrs.Instance, attrs.Hardware, attrs.Probe = f.cfg.Host.Node, f.cfg.Host.Instance, f.cfg.Host.Hardware, f.cfg.Probe
 	f.keeper.publish(attrs, hostNetworks(*v, *f.network))
 	v.self = f.resumed()
 	if held {

@@ -146,6 +146,7 @@ func (c *Change) Applied(st *Status) (want ip.State, ok bool) {
 	f, b := c.fabric, c.baseline
 	b.want.Exchange(c.Former, c.Want)
 	f.exchangeFastPath(c.Former, c.Want)
+	f.exchangeProbing(c.diff.removed, probePeers(c.diff.added, c.Want, b.facts.host.Uplink.MTU))
 	b.peers = exchange(b.peers, c.diff.removed, routedPeers(c.diff.added, c.Want))
 	b.set = c.set
 	b.setPaths(c.diff, c.paths)

@@ -21,6 +21,7 @@ type keeper struct {
 	log      *slog.Logger
 	ttl      time.Duration
 	previous subnet.Subnets
+	answer   subnet.Answer
 	renumber bool   // a subnet that was lost is not waited for
 	changed  func() // asks the loop for a pass
 	wake     chan struct{}
@@ -50,7 +51,7 @@ func newKeeper(cfg Config, previous subnet.Subnets, changed func()) *keeper {
 			previous.Set(f, cfg.Lease.Previous.Of(f))
 		}
 	}
-	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.Lease.TTL, previous: previous, renumber: cfg.Lease.Renumber, changed: changed, wake: make(chan struct{}, 1), err: ErrAcquiring}
+	return &keeper{store: cfg.Store, log: cfg.Log, ttl: cfg.Lease.TTL, previous: previous, answer: cfg.Answer, renumber: cfg.Lease.Renumber, changed: changed, wake: make(chan struct{}, 1), err: ErrAcquiring}
 }
 
 // ErrUnconfirmed tells that this host cannot know whether the lease is still its own.
@@ -149,6 +150,17 @@ func (k *keeper) holds() bool {
 	return held
 }
 
+// complain has the store hold what this host says of its peers.
+func (k *keeper) complain(ctx context.Context, c *subnet.Complaint) error {
+	k.mu.Lock()
+	held := k.held
+	k.mu.Unlock()
+	if held == nil {
+		return errNoLease
+	}
+	return held.Complain(ctx, c)
+}
+
 func (k *keeper) set(held subnet.Held, err error) {
 	k.mu.Lock()
 	k.held, k.err = held, err
@@ -224,7 +236,7 @@ func (k *keeper) step(ctx context.Context) error {
 		return nil
 	}
 	if k.held == nil {
-		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Only: k.insists(), Avoid: avoid, TTL: k.ttl})
+		held, err := k.store.Acquire(ctx, subnet.Claim{Attrs: attrs, Previous: k.previous, Only: k.insists(), Avoid: avoid, TTL: k.ttl, Answer: k.answer})
 		if err != nil {
 			return err
 		}

@@ -147,7 +147,8 @@ func (p *Pass) decide(snap ip.Snapshot) error {
 	if !v.unchanged {
 		f.wanted = p.Want
 	}
-	f.wantFastPath(p.fast, p.Want, v.unchanged)
+	f.wantFastPath(p.fast, v.unchanged)
+	f.wantProbing(*v, p.decided)
 	p.Status.peers = f.routedPeers(*v, p.decided)
 	p.Status.PeerCount = len(p.Status.peers)
 	p.Status.Leases = LeaseCounts{Refused: len(keysOf(p.refused)), Unserved: len(keysOf(p.Unserved)), HeldBack: heldBack(p.set.Leases)}
@@ -241,7 +242,7 @@ func (f *Fabric) decide(v facts) decided {
 
 // inputs are those of a decision, without leases.
 func (f *Fabric) inputs(host backend.Host, self subnet.Lease) decision.Inputs {
-	return decision.Inputs{Net: f.cfg.Name, Network: f.network, Backend: f.backend, Host: host, Self: self, Options: f.cfg.Options}
+	return decision.Inputs{Net: f.cfg.Name, Network: f.network, Backend: f.backend, Host: host, Self: self, Options: f.cfg.Options, RouteMTUs: f.routeMTUs}
 }
 
 func (p *Pass) writeEnv() error {

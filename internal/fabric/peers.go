@@ -1,7 +1,6 @@
 package fabric
 
 import (
-	"net/netip"
 	"slices"
 
 	"tulle/ip"
@@ -38,10 +37,9 @@ func via(l *subnet.Lease, want ip.State) string {
 		if !p.IsValid() {
 			continue
 		}
-		i, found := slices.BinarySearchFunc(want.Routes, p, func(r ip.Route, p netip.Prefix) int { return ip.ComparePrefix(r.Dst, p) })
 		one := ""
-		if found {
-			one = over(want.Links, want.Routes[i].Link)
+		if route, found := routeOf(want.Routes, p); found {
+			one = over(want.Links, route.Link)
 		}
 		switch {
 		case one == "" || all == one:

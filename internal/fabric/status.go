@@ -65,6 +65,15 @@ type PeerStatus struct {
 	Via     string         `json:"via"` // "direct", a kind of tunnel such as "vxlan", "mixed" or "none"
 }
 
+// Lease is the text of the peer's lease.
+func (p PeerStatus) Lease() string {
+	var s subnet.Subnets
+	for _, prefix := range p.Subnets {
+		s.Set(ip.FamilyOf(prefix.Addr()), prefix)
+	}
+	return subnet.KeyOf(s)
+}
+
 // WithPeers returns the status with the list of peers.
 func (st Status) WithPeers() Status {
 	st.Peers = peerStatus(st.peers)
