@@ -35,12 +35,16 @@ func layers() []layer {
 		{pkg: "backend", below: []string{"ip", "subnet", "subnet/flannel"}, std: true},
 		{pkg: "cni-plugin", below: []string{"ip", "ip/kernel/bridge", "subnet", "subnet/flannel", "internal/netns", "internal/holder"}},
 		{pkg: "internal", below: []string{"ip", "subnet", "subnet/flannel"}},
-		{pkg: "internal/agent", below: []string{"ip", "internal/fabric", "internal/hostfiles", "internal/invariant"}},
-		{pkg: "internal/fabric", below: []string{"ip", "subnet", "subnet/flannel", "backend", "internal/decision", "internal/hostfiles", "internal/invariant"}},
+		{pkg: "internal/agent", below: []string{"ip", "internal/fabric", "internal/hostfiles", "internal/invariant", "internal/probe"}},
+		{pkg: "internal/fabric", below: []string{"ip", "subnet", "subnet/flannel", "backend", "internal/decision", "internal/hostfiles", "internal/invariant", "internal/probe"}},
+		{pkg: "internal/doctor", below: []string{"ip"}},
+		{pkg: "internal/doctor/facts", below: []string{"ip", "ip/kernel/inspect", "subnet", "subnet/flannel", "internal/agent", "internal/docker", "internal/fabric", "internal/holder", "internal/hostfiles", "internal/netns"}},
+		{pkg: "internal/doctor/far", below: []string{"subnet", "internal/doctor"}},
 		{pkg: "internal/etcdtransport"},
 		{pkg: "internal/decision", below: []string{"ip", "subnet", "backend"}, std: true},
 		{pkg: "internal/backends", below: []string{"subnet", "subnet/flannel", "backend/..."}},
-		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent", "internal/fabric", "internal/hostfiles"}},
+		{pkg: "internal/api", below: []string{"ip", "subnet", "internal/agent", "internal/fabric", "internal/hostfiles", "internal/probe"}},
+		{pkg: "internal/web", below: []string{"ip", "subnet", "internal/agent", "internal/backends", "internal/bugreport"}},
 		{pkg: "internal/lab", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/netns", "internal/etcdmember", "internal/api"}},
 		{pkg: "internal/bench", below: []string{"ip", "subnet", "subnet/etcd", "subnet/flannel", "internal/agent", "internal/bench/traffic", "internal/etcdmember", "internal/lab", "internal/netns"}},
 		{pkg: "internal/bench/traffic"},
@@ -94,6 +98,10 @@ func gates() []gate {
 		only: []string{"cmd", "cni-plugin", "internal", "subnet/etcd", "ip/kernel"},
 		why:  "what is pure returns what it has to say",
 	}, {
+		what: []string{"github.com/chromedp"},
+		only: []string{"internal/web/webtest"},
+		why:  "who tests something else does not compile a browser's protocol",
+	}, {
 		what: []string{"C"},
 		why:  "binaries are static and build without a C compiler",
 	}, {
@@ -101,7 +109,7 @@ func gates() []gate {
 		tests: true,
 		why:   "test code stays out of binaries: packages whose names end in test hold what tests share",
 	}, {
-		what:  []string{module + "/ip/iptest", module + "/subnet/subnettest", module + "/internal/hostfiles/hostfilestest", module + "/internal/netns/netnstest", module + "/internal/etcdmember/etcdmembertest", module + "/internal/docker/dockertest", module + "/internal/lab/labtest", module + "/internal/lab/machinetest"},
+		what:  []string{module + "/ip/iptest", module + "/subnet/subnettest", module + "/internal/hostfiles/hostfilestest", module + "/internal/netns/netnstest", module + "/internal/etcdmember/etcdmembertest", module + "/internal/docker/dockertest", module + "/internal/doctor/doctortest", module + "/internal/web/webtest", module + "/internal/lab/flowtest", module + "/internal/lab/labtest", module + "/internal/lab/machinetest"},
 		tests: true,
 		why:   "test code stays out of binaries",
 	}}

@@ -29,6 +29,7 @@ func openers() map[string]string {
 		"internal/lab":                          "it works in directories of its own making, and is no part of the daemon",
 		"internal/netns":                        "namespaces of this process, and a pin that is made with O_EXCL",
 		"internal/docker/replace.go":            "a draft that is made with O_EXCL, and its directory",
+		"internal/doctor/facts/proc_linux.go":   "procfs belongs to the kernel",
 		"internal/identity/hardware.go":         "sysfs belongs to the kernel",
 		"ip/kernel/actor_linux.go":              "procfs belongs to the kernel",
 		"ip/kernel/fastpath/conntrack_linux.go": "procfs belongs to the kernel",
