@@ -71,7 +71,7 @@ func cleanup(ctx context.Context, paths cleanupPaths, dryRun bool) (plan ip.Plan
 	if err != nil {
 		return nil, nil, err
 	}
-	files := append(hostfiles.Files(paths.stateDir, paths.runDir, networks), identity.InstancePath(paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
+	files := append(hostfiles.Files(paths.stateDir, paths.runDir, networks), identity.InstancePath(paths.runDir), identity.ProbeKeyPath(paths.runDir), filepath.Join(paths.runDir, api.SocketName), paths.subnetFile)
 	for _, path := range files {
 		if _, err := removable(path); err != nil {
 			return nil, nil, err

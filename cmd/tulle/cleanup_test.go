@@ -33,7 +33,7 @@ func TestCleanupIsRefusedWhileTulledRuns(t *testing.T) {
 		"answering": func(ctx context.Context, dir string) error {
 			l, err := api.ListenSocket(ctx, dir)
 			if err == nil {
-				go func() { _ = api.Serve(ctx, l, api.Full(running{}, nil), slog.New(slog.DiscardHandler)) }() // ends with the test's context
+				go func() { _ = api.Serve(ctx, l, api.Full(running{}, nil, nil, nil), slog.New(slog.DiscardHandler)) }() // ends with the test's context
 			}
 			return err
 		},

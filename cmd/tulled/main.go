@@ -26,6 +26,7 @@ import (
 	"tulle/internal/decision"
 	"tulle/internal/fabric"
 	"tulle/internal/identity"
+	"tulle/internal/logtail"
 	"tulle/ip/kernel"
 	"tulle/subnet"
 	"tulle/subnet/etcd"
@@ -41,6 +42,9 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 )
+
+// logKept is how much of the log is kept for who asks for it over the socket, in bytes.
+const logKept = 256 << 10
 
 // socketRetry is how often a socket that could not be made is tried again.
 const socketRetry = 5 * time.Second
@@ -66,8 +70,9 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		fmt.Fprintln(stdout, version)
 		return exitStopped
 	}
-	log := opts.logger(stderr)
-	if err := serve(ctx, opts, log); err != nil && ctx.Err() == nil {
+	tail := logtail.New(logKept)
+	log := opts.logger(io.MultiWriter(tail, stderr))
+	if err := serve(ctx, opts, log, tail.Lines); err != nil && ctx.Err() == nil {
 		log.Error("stopped", "err", err)
 		return exitFailed
 	}
@@ -75,13 +80,17 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 }
 
 // serve wires the parts together and runs them until ctx ends or one of them fails.
-func serve(ctx context.Context, opts options, log *slog.Logger) error {
+func serve(ctx context.Context, opts options, log *slog.Logger, logged func() []byte) error {
 	started := collectRarely()
 	node, made, err := identity.NodeID(opts.nodeID, "/etc/machine-id", opts.stateDir)
 	if err != nil {
 		return err
 	}
 	instance, unkept, err := identity.Instance(opts.runDir)
+	if err != nil {
+		return err
+	}
+	asked, keyUnkept, err := askedAt(opts.probe, opts.runDir)
 	if err != nil {
 		return err
 	}
@@ -92,7 +101,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 	if socket != nil {
 		defer socket.Close()
 	}
-	if unwritable := errors.Join(unkept, err); unwritable != nil {
+	if unwritable := errors.Join(unkept, keyUnkept, err); unwritable != nil {
 		log.Warn("the run directory cannot be written: make it writable, or give another with --run-dir", "err", unwritable)
 	}
 	krn, err := kernel.Open()
@@ -112,8 +121,9 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 		}
 		return f
 	})
+	var a *agent.Agent
 	systemd := notifier{socket: opts.notifySocket, log: log}
-	a, err := agent.New(agent.Config{
+	a, err = agent.New(agent.Config{
 		Version: version, Kernel: krn, Log: log, Uplink: opts.uplink, StateDir: opts.stateDir, RunDir: opts.runDir,
 		Host:    fabric.Host{Node: node, Instance: instance, Hardware: identity.Hardware("/sys")},
 		NewNode: made,
@@ -123,11 +133,13 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 			Options: decision.Options{
 				IPMasq: opts.ipMasq, PeerFilter: opts.peerFilter, SourceCheck: opts.sourceCheck, FastPathExclude: opts.fastPathExclude,
 			},
+			Probe: asked, Answer: answers(opts, func() *agent.Agent { return a }),
 			Lease:   fabric.LeaseOptions{TTL: opts.leaseTTL, Renumber: opts.renumber, Previous: previous(opts.subnetFile, log)},
 			Trouble: store.Trouble, Expiry: store.CertificateExpiry, Reached: store.Addresses, Resolvers: func() []netip.Addr { return resolvers(resolvConf) },
 		}},
 		FastPath: func() agent.OpenedFastPath { return fast().ofAgent() }, FastPathRequired: opts.fastPath == fastPathOn,
-		CPU: cpuTime, Calls: krn.Calls, Beat: systemd.beat,
+		Prober: newProber(opts.probe, log),
+		CPU:    cpuTime, Calls: krn.Calls, Beat: systemd.beat,
 		Changed: func(st agent.Status) {
 			if st.Ready {
 				started()
@@ -143,7 +155,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.Run(ctx) })
-	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, fast, log) })
+	g.Go(func() error { return serveSocket(ctx, socket, opts.runDir, a, fast, log, logged) })
 	if opts.healthPort != 0 {
 		g.Go(func() error { return serveHealth(ctx, opts, a, log) })
 	}
@@ -153,7 +165,7 @@ func serve(ctx context.Context, opts options, log *slog.Logger) error {
 }
 
 // serveSocket answers those that may know all, once there can be a socket: without one the host forwards all the same.
-func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, fast func() fastPath, log *slog.Logger) error {
+func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *agent.Agent, fast func() fastPath, log *slog.Logger, logged func() []byte) error {
 	for socket == nil {
 		select {
 		case <-ctx.Done():
@@ -165,7 +177,7 @@ func serveSocket(ctx context.Context, socket net.Listener, runDir string, a *age
 			return err
 		}
 	}
-	return api.Serve(ctx, socket, api.Full(a, fast().ofAPI()), log)
+	return api.Serve(ctx, socket, api.Full(a, a, fast().ofAPI(), logged), log)
 }
 
 // serveHealth answers probes over TCP.

@@ -24,6 +24,8 @@ type options struct {
 	ipMasq      bool
 	peerFilter  bool
 	sourceCheck bool
+	probe       bool
+	answer      bool
 	renumber    bool
 
 	fastPath        string // one of the modes
@@ -113,6 +115,9 @@ func (o *options) define(fs *flag.FlagSet) {
 	fs.Func("fast-path-exclude", "`prefixes`, separated by commas, whose packets never take the fast path; may be repeated", prefixesInto(&o.fastPathExclude))
 	fs.DurationVar(&o.fastPathLife, "fast-path-life", 0, "`time` between two packets of a flow that pass the packet filters, for measurements; 0 is a second, and with less than 0 all do")
 	settings.BPFDir().Define(fs, &o.bpfDir)
+	fs.Func("probe", "`on or off`: ask other hosts all the time, by UDP port 8473, whether packets arrive, and answer them; name those that none arrive at, and the sizes that do (default off)", switchInto(&o.probe))
+	o.answer = true
+	fs.Func("answer", "`on or off`: tell other hosts that ask through etcd how this one stands, for tulle doctor there (default on)", switchInto(&o.answer))
 	fs.Func("lease-ttl", "`duration` for which the lease outlives this host, such as 12h, or none: for ever (default 24h)", ttlInto(&o.leaseTTL))
 	fs.Func("on-subnet-loss", "`policy` when another host has this one's subnet: hold (wait for it) or renumber (take another) (default hold)", func(s string) error {
 		if s != "hold" && s != "renumber" {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
 	"net/netip"
@@ -81,6 +82,44 @@ func TestFiltersAreOnUnlessSwitchedOff(t *testing.T) {
 	}
 }
 
+// Hosts ask each other only if told to, by a key that each run makes.
+func TestProbeIsOffUnlessSwitchedOn(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		env  string
+		want bool
+	}{
+		{nil, "", false}, {[]string{"--probe=on"}, "", true}, {nil, "TULLED_PROBE=on", true}, {[]string{"--probe", "off"}, "TULLED_PROBE=on", false},
+	} {
+		o, err := parse(tt.args, env(tt.env), nil)
+		if err != nil || o.probe != tt.want || (newProber(o.probe, nil) != nil) != tt.want {
+			t.Errorf("%q, %q: %v, %v, want %v", tt.args, tt.env, o.probe, err, tt.want)
+		}
+		runDir := t.TempDir()
+		first, _, err := askedAt(o.probe, runDir)
+		second, _, again := askedAt(o.probe, runDir)
+		other, _, elsewhere := askedAt(o.probe, t.TempDir())
+		if first != second || (first != other) != tt.want || (first.Port == 8473) != tt.want || errors.Join(err, again, elsewhere) != nil {
+			t.Errorf("asked at port %d and then %d, keys of two hosts differ is %t, %v, %v, %v", first.Port, second.Port, first != other, err, again, elsewhere)
+		}
+	}
+}
+
+func TestAnswerIsOnUnlessSwitchedOff(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		env  string
+		want bool
+	}{
+		{nil, "", true}, {[]string{"--answer=off"}, "", false}, {nil, "TULLED_ANSWER=off", false}, {[]string{"--answer", "on"}, "TULLED_ANSWER=off", true},
+	} {
+		o, err := parse(tt.args, env(tt.env), nil)
+		if err != nil || (answers(o, nil) != nil) != tt.want {
+			t.Errorf("%q, %q: answers is %t, %v, want %t", tt.args, tt.env, o.answer, err, tt.want)
+		}
+	}
+}
+
 func TestFastPathSettings(t *testing.T) {
 	o, err := parse(nil, env(), nil)
 	if err != nil || o.fastPath != fastPathAuto || o.fastPathExclude != nil || o.fastPathLife != 0 || o.bpfDir != "/sys/fs/bpf/tulle" {
@@ -110,6 +149,8 @@ func TestBadUsageExits2AndNamesTheCulprit(t *testing.T) {
 		{"regex", []string{"-iface-regex=("}, nil, []string{"iface-regex"}},
 		{"node id", []string{"--node-id=bad/id"}, nil, []string{"node-id", `"bad/id"`, "letters"}},
 		{"peer filter", nil, []string{"TULLED_PEER_FILTER=no"}, []string{"TULLED_PEER_FILTER", "on or off"}},
+		{"probe", []string{"--probe=yes"}, nil, []string{"probe", "on or off"}},
+		{"answer", nil, []string{"TULLED_ANSWER=no"}, []string{"TULLED_ANSWER", "on or off"}},
 		{"fast path", []string{"--fast-path=yes"}, nil, []string{"fast-path", "auto, on or off"}},
 		{"no prefix", []string{"--fast-path-exclude=10.5.7.0/24,web"}, nil, []string{"fast-path-exclude", `"web"`, "not a prefix"}},
 		{"host bits", nil, []string{"TULLED_FAST_PATH_EXCLUDE=10.5.7.9/24"}, []string{"TULLED_FAST_PATH_EXCLUDE", "10.5.7.9/24", "want 10.5.7.0/24"}},

@@ -38,6 +38,14 @@ type FastPath interface {
 	Pause(d time.Duration) error
 }
 
+// Prober is asked about peers, and to ask them.
+type Prober interface {
+	// Peers lists all peers, with what is known of the ways to them.
+	Peers() agent.PeerReports
+	// Ping asks a peer at once. The error wraps agent.ErrUnknownPeer if there is none such.
+	Ping(ctx context.Context, peer string, count int) (agent.Pinged, error)
+}
+
 // Health answers the probes: /healthz says whether the loop is alive, /readyz whether the lease is held and the kernel is
 // right, /metrics how it goes, for Prometheus.
 func Health(d Daemon) *http.ServeMux {
@@ -61,11 +69,16 @@ func Health(d Daemon) *http.ServeMux {
 	return mux
 }
 
-// Full is Health with the status, what is wanted and the fast path, for the unix socket. A host without a fast path has nil.
-func Full(d Daemon, f FastPath) *http.ServeMux {
+// Full is Health with the status, what is wanted, the peers, the fast path and the end of the log, for the unix socket. A host without a fast path has nil.
+func Full(d Daemon, p Prober, f FastPath, log func() []byte) *http.ServeMux {
 	mux := Health(d)
 	serveFastPath(mux, f)
+	servePeers(mux, p)
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { tell(w, d.Status()) })
+	mux.HandleFunc("GET /v1/log", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = w.Write(log()) // the reader may be gone
+	})
 	mux.HandleFunc("GET /v1/wanted", func(w http.ResponseWriter, r *http.Request) {
 		wanted, err := d.Wanted(r.Context())
 		if err != nil {

@@ -38,6 +38,12 @@ func (d daemon) Wanted(context.Context) (hostfiles.Wanted, error) { return d.wan
 
 func (d daemon) Alive() error { return d.alive }
 
+func (d daemon) Peers() agent.PeerReports { return agent.PeerReports{Peers: []agent.PeerReport{}} }
+
+func (d daemon) Ping(context.Context, string, int) (agent.Pinged, error) {
+	return agent.Pinged{}, agent.ErrProbesOff
+}
+
 func TestHealth(t *testing.T) {
 	stuck := errors.New("the reconcile loop has been stuck for 31s")
 	for _, tt := range []struct {
@@ -54,6 +60,7 @@ func TestHealth(t *testing.T) {
 		{"not ready", daemon{status: agent.Status{Reason: "acquiring a lease"}}, "/readyz", 503, "acquiring a lease"},
 		{"stuck while ready", daemon{status: agent.Status{Ready: true}, alive: stuck}, "/readyz", 503, stuck.Error()},
 		{"the fast path is for the socket alone", daemon{}, "/v1/fast-path/flows", 404, "404 page not found"},
+		{"peers are for the socket alone", daemon{}, "/v1/peers", 404, "404 page not found"},
 		{"the status is for the socket alone", daemon{}, "/v1/status", 404, "404 page not found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,7 +72,7 @@ func TestHealth(t *testing.T) {
 		})
 	}
 	w := httptest.NewRecorder()
-	Full(daemon{}, nil).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/status", nil))
+	Full(daemon{}, daemon{}, nil, nil).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/status", nil))
 	if w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST is answered with %d", w.Code)
 	}
@@ -80,7 +87,7 @@ func serve(t *testing.T, dir string, d Daemon) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, Full(d, nil), slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, l, Full(d, daemon{}, nil, nil), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {

@@ -21,6 +21,9 @@ import (
 // maxAnswer bounds what a client reads, in bytes: ten thousand peers take about two million.
 const maxAnswer = 64 << 20
 
+// patience is how long a client waits for an answer, unless its context says otherwise.
+const patience = 10 * time.Second
+
 // Client asks the daemon on this host.
 type Client struct {
 	socket string
@@ -31,7 +34,6 @@ type Client struct {
 func NewClient(runDir string) *Client {
 	socket := filepath.Join(runDir, SocketName)
 	return &Client{socket: socket, http: http.Client{
-		Timeout: 10 * time.Second,
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)
@@ -73,6 +75,15 @@ func (c *Client) Metrics(ctx context.Context) ([]byte, error) {
 	return body, err
 }
 
+// Log returns the last lines that tulled has logged.
+func (c *Client) Log(ctx context.Context) ([]byte, error) {
+	code, body, err := c.get(ctx, "/v1/log")
+	if err == nil && code != http.StatusOK {
+		err = fmt.Errorf("ask tulled for its log: %s", http.StatusText(code))
+	}
+	return body, err
+}
+
 // Wanted returns what the kernel of this host is wanted to look like: what the daemon says or, if none answers, what the last one left.
 func (c *Client) Wanted(ctx context.Context) (hostfiles.Wanted, error) {
 	code, body, err := c.get(ctx, "/v1/wanted")
@@ -104,11 +115,16 @@ func (c *Client) silent(err error) error {
 }
 
 func (c *Client) get(ctx context.Context, path string) (code int, body []byte, err error) {
-	return c.do(ctx, http.MethodGet, path)
+	return c.do(ctx, http.MethodGet, path, nil)
 }
 
-func (c *Client) do(ctx context.Context, method, path string) (code int, body []byte, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://tulled"+path, nil)
+func (c *Client) do(ctx context.Context, method, path string, request io.Reader) (code int, body []byte, err error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://tulled"+path, request)
 	if err != nil {
 		return 0, nil, fmt.Errorf("ask tulled: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -65,7 +66,7 @@ func pauseOf(q url.Values) (time.Duration, error) {
 
 // Flows lists the flows that take the fast path now.
 func (c *Client) Flows(ctx context.Context) ([]ip.FastFlow, error) {
-	body, err := c.ask(ctx, http.MethodGet, "/v1/fast-path/flows")
+	body, err := c.ask(ctx, http.MethodGet, "/v1/fast-path/flows", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -78,24 +79,24 @@ func (c *Client) Flows(ctx context.Context) ([]ip.FastFlow, error) {
 
 // FlushFastPath has the next packet of each flow take the plain path.
 func (c *Client) FlushFastPath(ctx context.Context) error {
-	_, err := c.ask(ctx, http.MethodPost, "/v1/fast-path/flush")
+	_, err := c.ask(ctx, http.MethodPost, "/v1/fast-path/flush", nil)
 	return err
 }
 
 // PauseFastPath has all packets take the plain path for so long; 0 ends that.
 func (c *Client) PauseFastPath(ctx context.Context, d time.Duration) error {
-	_, err := c.ask(ctx, http.MethodPost, "/v1/fast-path/pause?"+url.Values{"for": {d.String()}}.Encode())
+	_, err := c.ask(ctx, http.MethodPost, "/v1/fast-path/pause?"+url.Values{"for": {d.String()}}.Encode(), nil)
 	return err
 }
 
 // ask is do, of which only a success is no error.
-func (c *Client) ask(ctx context.Context, method, path string) ([]byte, error) {
-	code, body, err := c.do(ctx, method, path)
+func (c *Client) ask(ctx context.Context, method, path string, request io.Reader) ([]byte, error) {
+	code, body, err := c.do(ctx, method, path, request)
 	switch {
 	case err != nil:
 		return nil, err
 	case code == http.StatusNotFound:
-		return nil, errors.New("the tulled that runs on this host knows no fast path: restart it with this version")
+		return nil, errors.New("the tulled that runs on this host does not know that: restart it with this version")
 	case code != http.StatusOK:
 		return nil, fmt.Errorf("ask tulled: %s", strings.TrimSpace(string(body)))
 	}

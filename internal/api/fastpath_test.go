@@ -46,7 +46,7 @@ func serveWith(t *testing.T, f FastPath) *Client {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, Full(daemon{}, f), slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Serve(ctx, l, Full(daemon{}, daemon{}, f, nil), slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		<-done
@@ -103,7 +103,7 @@ func TestNoFastPath(t *testing.T) {
 		{http.MethodPost, "/v1/fast-path/pause?for=x%0ay", http.StatusBadRequest},
 	} {
 		w := httptest.NewRecorder()
-		Full(daemon{}, &path{}).ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
+		Full(daemon{}, daemon{}, &path{}, nil).ServeHTTP(w, httptest.NewRequest(tt.method, tt.path, nil))
 		if w.Code != tt.code {
 			t.Errorf("%s %s is answered with %d, want %d", tt.method, tt.path, w.Code, tt.code)
 		}

@@ -14,7 +14,7 @@ import (
 func FuzzRequest(f *testing.F) {
 	for _, text := range []string{
 		"GET /healthz HTTP/1.1\r\nHost: tulled\r\n\r\n", "GET /readyz HTTP/1.0\r\n\r\n", "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n",
-		"POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "GET //v1/../v1/status?x=%zz HTTP/1.1\r\nHost: x\r\n\r\n", "GET /v1/fast-path/flows HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1/fast-path/pause?for=5m HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT x:1 HTTP/1.1\r\n\r\n",
+		"POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "GET //v1/../v1/status?x=%zz HTTP/1.1\r\nHost: x\r\n\r\n", "GET /v1/fast-path/flows HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1/fast-path/pause?for=5m HTTP/1.1\r\nHost: x\r\n\r\n", "GET /v1/peers HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1/ping HTTP/1.1\r\nHost: x\r\nContent-Length: 24\r\n\r\n{\"peer\":\"h2\",\"count\":3}", "CONNECT x:1 HTTP/1.1\r\n\r\n",
 	} {
 		f.Add([]byte(text))
 	}
@@ -28,7 +28,7 @@ func FuzzRequest(f *testing.F) {
 			}
 			mux := Health(d)
 			if full {
-				mux = Full(d, &path{})
+				mux = Full(d, d, &path{}, nil)
 			}
 			w := httptest.NewRecorder()
 			mux.ServeHTTP(w, req)

@@ -95,10 +95,11 @@ type collector struct {
 	build, passes      *prometheus.Desc
 	certificate, lease *prometheus.Desc
 	fastPath           fastPathMetrics
+	probes             probeMetrics
 }
 
 func newCollector(d Daemon) *collector {
-	c := &collector{daemon: d, metrics: metrics(), fastPath: newFastPathMetrics()}
+	c := &collector{daemon: d, metrics: metrics(), fastPath: newFastPathMetrics(), probes: newProbeMetrics()}
 	c.troubles = prometheus.NewDesc("tulle_trouble", "Things that are wrong, by code: see docs/troubles.md.", []string{"code", "severity"}, nil)
 	c.fullOnly = prometheus.NewDesc("tulle_full_passes_only", "Networks in which every change takes a full pass, by the reason: tulle status --json says more.", []string{"reason"}, nil)
 	c.build = prometheus.NewDesc("tulle_build_info", "1, with the version of tulled and of Go.", []string{"version", "goversion"}, nil)
@@ -120,6 +121,7 @@ func (c *collector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- c.certificate
 	descs <- c.lease
 	c.fastPath.describe(descs)
+	c.probes.describe(descs)
 	for _, d := range c.descs {
 		descs <- d
 	}
@@ -150,6 +152,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.certificate, prometheus.GaugeValue, float64(at.Unix()))
 	}
 	c.fastPath.collect(st.FastPath, out)
+	c.probes.collect(st.Probes, out)
 	for i, m := range c.metrics {
 		out <- prometheus.MustNewConstMetric(c.descs[i], m.kind, m.value(st))
 	}

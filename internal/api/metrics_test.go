@@ -11,6 +11,7 @@ import (
 
 	"tulle/internal/agent"
 	"tulle/internal/fabric"
+	"tulle/internal/probe"
 	"tulle/internal/trouble"
 	"tulle/ip"
 )
@@ -21,6 +22,10 @@ func TestMetrics(t *testing.T) {
 	for _, code := range []trouble.Code{trouble.StoreUnconfirmed, trouble.KernelContested, trouble.OutsideBlocked, trouble.OutsideBlocked, trouble.ConfigPending, trouble.StoreSuddenLoss} {
 		bad.Troubles.Add(trouble.New(code, "", "x"))
 	}
+	var probes probe.Summary
+	probes.Peers[probe.Fabric][probe.Well], probes.Peers[probe.Underlay][probe.Unreachable], probes.Lost[probe.Underlay] = 5, 2, 7
+	over := &probes.RTT[probe.Fabric]
+	over.Buckets[0], over.Buckets[2], over.Count, over.Sum = 1, 2, 4, 2*time.Second
 	for _, tt := range []struct {
 		name   string
 		status agent.Status
@@ -47,6 +52,10 @@ func TestMetrics(t *testing.T) {
 			`tulle_fast_path_packets_total{direction="out",path="fast"} 6`, `tulle_fast_path_bytes_total{direction="out",path="fast"} 7`,
 			`tulle_fast_path_packets_total{direction="out",path="slow"} 8`, `tulle_fast_path_bytes_total{direction="out",path="slow"} 9`,
 			`tulle_fast_path_bytes_total{direction="in",path="fast"} 10`, "# TYPE tulle_fast_path_bytes_total counter"}},
+		{"probes", agent.Status{Probes: &agent.ProbeStatus{Summary: probes}}, []string{`tulle_probed_peers{state="well",way="fabric"} 5`, `tulle_probed_peers{state="unreachable",way="underlay"} 2`,
+			`tulle_probed_peers{state="unknown",way="underlay"} 0`, `tulle_probes_lost_total{way="underlay"} 7`, "# TYPE tulle_probes_lost_total counter",
+			`tulle_probe_duration_seconds_bucket{way="fabric",le="0.0001"} 1`, `tulle_probe_duration_seconds_bucket{way="fabric",le="1"} 3`, `tulle_probe_duration_seconds_bucket{way="fabric",le="+Inf"} 4`,
+			`tulle_probe_duration_seconds_sum{way="fabric"} 2`, `tulle_probe_duration_seconds_count{way="underlay"} 0`}},
 		{"paused", agent.Status{FastPath: &agent.FastPathStatus{FastPathState: ip.FastPathState{On: true, Paused: 1}}}, []string{"tulle_fast_path_on 0", "tulle_fast_path_admissions_total 0"}},
 		{"before the first pass", agent.Status{}, []string{"tulle_ready 0", "tulle_lease_held 0", "tulle_peers 0", "tulle_fast_path_on 0"}},
 	} {
