@@ -40,13 +40,17 @@ func newDockerCommand() *cobra.Command {
 // dockerFlags say where Docker and the lease are.
 type dockerFlags struct{ socket, daemonJSON, subnetFile, confDir string }
 
-func (f *dockerFlags) define(cmd *cobra.Command) {
-	socket, ok := strings.CutPrefix(os.Getenv("DOCKER_HOST"), "unix://")
-	if !ok {
-		socket = "/var/run/docker.sock"
+// dockerSocket is Docker's unless a flag names another.
+func dockerSocket() string {
+	if socket, ok := strings.CutPrefix(os.Getenv("DOCKER_HOST"), "unix://"); ok {
+		return socket
 	}
+	return "/var/run/docker.sock"
+}
+
+func (f *dockerFlags) define(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&f.socket, "docker-socket", socket, "Docker's unix `socket`")
+	flags.StringVar(&f.socket, "docker-socket", dockerSocket(), "Docker's unix `socket`")
 	flags.StringVar(&f.daemonJSON, "daemon-json", "", "Docker's configuration `file`, instead of asking dockerd")
 	flags.StringVar(&f.confDir, "cni-conf-dir", defaultConfDir, "`directory` of CNI configurations, which may hold the subnet already")
 	settings.SubnetFile().Define(flags, &f.subnetFile)

@@ -8,6 +8,8 @@ func hostCommands() []*cobra.Command {
 		newCNICommand(),
 		newDockerCommand(),
 		newCleanupCommand(),
+		newDoctorCommand(),
+		newBugReportCommand(),
 		newLabCommand(),
 		newBenchCommand(),
 	}

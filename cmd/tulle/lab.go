@@ -48,7 +48,7 @@ type labFlags struct {
 	family                     string
 	network, ipv6Network       string
 	tulled                     string
-	fastPath                   string
+	fastPath, probe            string
 }
 
 func (f *labFlags) register(cmd *cobra.Command) {
@@ -64,11 +64,13 @@ func (f *labFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.network, "network", "", "IPv4 network of all containers (default: the lab's)")
 	flags.StringVar(&f.ipv6Network, "ipv6-network", "", "IPv6 network of all containers (default: the lab's)")
 	flags.StringVar(&f.fastPath, "fast-path", "auto", "auto, on or off: whether packets may skip the IP stack while netfilter lets their flow through")
+	flags.StringVar(&f.probe, "probe", "off", "on or off: whether hosts ask each other all the time whether packets arrive")
 	flags.StringVar(&f.tulled, "tulled", "", "path of tulled (default: beside this program)")
 	for name, values := range map[string][]string{
 		"backend":   {"vxlan", "ipip", "host-gw", "alloc"},
 		"family":    {"ipv4", "ipv6", "dual"},
 		"fast-path": {"auto", "on", "off"},
+		"probe":     {"on", "off"},
 	} {
 		// It fails only for a flag that does not exist.
 		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -94,7 +96,7 @@ func (f *labFlags) config(progress io.Writer) (lab.Config, error) {
 		FastPath:   f.fastPath,
 		Progress:   printProgress(progress),
 	}
-	for _, set := range []func(*lab.Config) error{f.setFamilies, f.setNetworks, f.setBackend, f.setPrograms, f.checkFastPath} {
+	for _, set := range []func(*lab.Config) error{f.setFamilies, f.setNetworks, f.setBackend, f.setPrograms, f.checkFastPath, f.setProbe} {
 		if err := set(&config); err != nil {
 			return config, usageError(err)
 		}
@@ -185,6 +187,16 @@ func (f *labFlags) setPrograms(config *lab.Config) error {
 func (f *labFlags) checkFastPath(*lab.Config) error {
 	if !slices.Contains([]string{"auto", "on", "off"}, f.fastPath) {
 		return fmt.Errorf("--fast-path is %q, must be auto, on or off", f.fastPath)
+	}
+	return nil
+}
+
+func (f *labFlags) setProbe(config *lab.Config) error {
+	if !slices.Contains([]string{"on", "off"}, f.probe) {
+		return fmt.Errorf("--probe is %q, must be on or off", f.probe)
+	}
+	if f.probe == "on" { // an earlier tulled has no such flag
+		config.DaemonArgs = func(*lab.Host) []string { return []string{"--probe=on"} }
 	}
 	return nil
 }

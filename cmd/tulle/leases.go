@@ -53,7 +53,14 @@ func newLeasesListCommand(store *storeFlags) *cobra.Command {
 	return cmd
 }
 
-func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
+// leasesJSON is what the list is as JSON.
+type leasesJSON struct {
+	Leases       []leaseRow       `json:"leases"`
+	ProblemCount int              `json:"problemCount"`
+	Problems     []subnet.Problem `json:"problems"`
+}
+
+func leasesOf(set subnet.Set) leasesJSON {
 	refused := map[string][]string{}
 	if set.Network != nil {
 		_, problems := subnet.Judge(*set.Network, set.Leases, subnet.Self{})
@@ -69,13 +76,17 @@ func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
 			Backend: l.Attrs.BackendType, Reserved: l.Reserved, Refused: strings.Join(refused[key], "; "),
 		})
 	}
+	// An empty list, not null, when there is no problem.
+	return leasesJSON{Leases: rows, Problems: append([]subnet.Problem{}, set.Problems...), ProblemCount: len(set.Problems) + set.Unlisted}
+}
+
+func printLeases(cmd *cobra.Command, set subnet.Set, asJSON bool) error {
+	all := leasesOf(set)
 	if asJSON {
-		// An empty list, not null, when there is no problem.
-		problems := append([]subnet.Problem{}, set.Problems...)
-		return printJSON(cmd.OutOrStdout(), map[string]any{"leases": rows, "problems": problems, "problemCount": len(set.Problems) + set.Unlisted})
+		return printJSON(cmd.OutOrStdout(), all)
 	}
 	t := newTable(cmd.OutOrStdout(), "SUBNET", "NODE", "PUBLIC", "BACKEND", "STATE")
-	for _, r := range rows {
+	for _, r := range all.Leases {
 		state := "leased"
 		if r.Reserved {
 			state = "reserved"

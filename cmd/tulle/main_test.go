@@ -39,6 +39,7 @@ func TestExitCodes(t *testing.T) {
 		{"bad family", []string{"lab", "run", "--family", "ipv5"}, exitUsage, "ipv4, ipv6 or dual"},
 		{"bad backend", []string{"lab", "run", "--backend", "udp"}, exitUsage, "vxlan, ipip, host-gw or alloc"},
 		{"bad fast path", []string{"lab", "up", "--fast-path", "maybe", "--tulled", program}, exitUsage, "auto, on or off"},
+		{"bad probe", []string{"lab", "up", "--probe", "maybe", "--tulled", program}, exitUsage, "on or off"},
 		{"ipip over IPv6", []string{"lab", "run", "--backend", "ipip"}, exitUsage, "--family ipv4"},
 		{"flag of another backend", []string{"lab", "run", "--backend", "host-gw", "--vni", "7"}, exitUsage, "only vxlan"},
 		{"host-gw across segments", []string{"lab", "run", "--backend", "host-gw", "--segments", "2"}, exitUsage, "--segments 1"},
@@ -60,6 +61,9 @@ func TestExitCodes(t *testing.T) {
 		{"target without a name", []string{"bench", "path", "--to", "192.0.2.1"}, exitUsage, "NAME=ADDRESS"},
 		{"target twice", []string{"bench", "path", "--to", "a=192.0.2.1", "--to", "a=192.0.2.2"}, exitUsage, `--to has "a" twice`},
 		{"target and a lab", []string{"bench", "path", "--to", "a=192.0.2.1", "--rules", "200"}, exitUsage, "--rules is for a lab"},
+		{"page at no address", []string{"web", "--listen", "8474"}, exitUsage, "ADDRESS:PORT"},
+		{"page at no port", []string{"web", "--listen", "127.0.0.1:http"}, exitUsage, `"http"`},
+		{"page at an address of another host", []string{"web", "--listen", "192.0.2.1:8474"}, exitFailed, "--listen 192.0.2.1:8474"},
 		{"bad log level", []string{"etcd", "--data-dir", filepath.Join(t.TempDir(), "etcd"), "--log-level", "loud"}, exitUsage, `"loud"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

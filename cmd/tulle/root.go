@@ -13,7 +13,7 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tulle",
 		Short: "Operate a Tulle network",
-		Long: `Operate a Tulle network. status, plan and cleanup act on this host, leases and config on the store, and lab runs
+		Long: `Operate a Tulle network. status, plan, doctor, peers, ping, bugreport and cleanup act on this host, leases, config and web on the store, and lab runs
 whole networks on this machine. Settings that are tulled's too may be given as it takes them: --some-flag is TULLED_SOME_FLAG.
 Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
 		Version:       version,
@@ -26,9 +26,12 @@ Exit codes: 0 done, 1 failed or not ready, 2 bad usage.`,
 	root.AddCommand(
 		newStatusCommand(),
 		newPlanCommand(),
+		newPeersCommand(),
+		newPingCommand(),
 		newFastPathCommand(),
 		newLeasesCommand(),
 		newConfigCommand(),
+		newWebCommand(),
 		newEtcdCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,

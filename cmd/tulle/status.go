@@ -69,6 +69,9 @@ func printStatus(w io.Writer, st agent.Status) error {
 	if st.FastPath != nil {
 		fmt.Fprintln(w, fastPathLine(*st.FastPath))
 	}
+	if st.Probes != nil {
+		fmt.Fprintln(w, probesLine(*st.Probes))
+	}
 	for _, d := range []struct {
 		packets uint64
 		what    string

@@ -45,12 +45,21 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 	return nil
 }
 
-// do opens the store for the length of fn.
-func (f *storeFlags) do(fn func(subnet.Operator) error) (err error) {
+// open opens the store, for as long as it is not closed.
+func (f *storeFlags) open() (*etcd.Store, error) {
 	f.config.Endpoints = settings.List(f.endpoints)
 	store, err := etcd.Open(f.config)
 	if err != nil {
-		return usageError(err)
+		return nil, usageError(err)
+	}
+	return store, nil
+}
+
+// do opens the store for the length of fn.
+func (f *storeFlags) do(fn func(subnet.Operator) error) (err error) {
+	store, err := f.open()
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	return fn(store)

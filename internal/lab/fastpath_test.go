@@ -32,7 +32,7 @@ func fastPath(t *testing.T, host *lab.Host) fastStatus {
 
 // A daemon has the traffic between containers of two hosts take the fast path, tells of it, stops it for a while and for good, and no packet is lost.
 func TestFastPath(t *testing.T) {
-	for _, backend := range []string{"vxlan", "host-gw"} {
+	for _, backend := range bothBackends() {
 		t.Run(backend, func(t *testing.T) {
 			l := upLab(t, lab.Config{Hosts: 2, Containers: 1, Backend: map[string]any{"Type": backend}, FastPath: "on"})
 			requireMatrix(t, l)

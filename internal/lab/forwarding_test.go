@@ -114,7 +114,7 @@ func restore(t *testing.T, host *lab.Host, engine ip.Engine, text string) {
 // Whatever iptables does to forwarded packets, by whichever of its engines, containers on other hosts are cut off for
 // less than 2 seconds, and once the drop is gone there is nothing left of Tulle's in the chain.
 func TestForwardingHeals(t *testing.T) {
-	for _, backend := range []string{"vxlan", "host-gw"} {
+	for _, backend := range bothBackends() {
 		t.Run(backend, func(t *testing.T) {
 			l := upLab(t, lab.Config{Hosts: 2, Containers: 1, Backend: map[string]any{"Type": backend}})
 			requireMatrix(t, l)

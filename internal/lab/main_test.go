@@ -50,3 +50,11 @@ func requireMatrix(t *testing.T, l *lab.Lab) lab.Matrix {
 	}
 	return matrix
 }
+
+// bothBackends are those that most hosts have. Under the race detector, where all takes longer, it is one: they differ in what the kernel does.
+func bothBackends() []string {
+	if testing.Short() {
+		return []string{"vxlan"}
+	}
+	return []string{"vxlan", "host-gw"}
+}

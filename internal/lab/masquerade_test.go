@@ -70,7 +70,7 @@ func requireOutside(t *testing.T, l *lab.Lab, family ip.Family, masqueraded bool
 // What comes into the network from elsewhere for a container of another host has an address of this host there, so that the answer
 // comes back through it. What is for a container of this host keeps its own, and what kube-proxy has marked is left to kube-proxy.
 func TestMasqueradeIntoTheNetwork(t *testing.T) {
-	for _, backend := range []string{"vxlan", "host-gw"} {
+	for _, backend := range bothBackends() {
 		t.Run(backend, func(t *testing.T) {
 			t.Parallel()
 			l := upLab(t, lab.Config{Hosts: 2, Containers: 2, Backend: map[string]any{"Type": backend}})

@@ -15,7 +15,7 @@ const outageTime = time.Second
 
 // Traffic goes on through every end and restart of a daemon, and of etcd.
 func TestOutagesLoseNoPacket(t *testing.T) {
-	for _, backend := range []string{"vxlan", "host-gw"} {
+	for _, backend := range bothBackends() {
 		t.Run(backend, func(t *testing.T) {
 			l := upLab(t, lab.Config{Hosts: 2, Containers: 1, Backend: map[string]any{"Type": backend}})
 			ctx := t.Context()

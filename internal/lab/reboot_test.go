@@ -20,7 +20,7 @@ const startTimeout = 10 * time.Second
 //	h1 (boots) ─┐
 //	h2 ◀═══════▶ h3     etcd: stopped, h1 boots, started
 func TestBootsWithoutEtcd(t *testing.T) {
-	for _, backend := range []string{"vxlan", "host-gw"} {
+	for _, backend := range bothBackends() {
 		t.Run(backend, func(t *testing.T) {
 			l := upLab(t, lab.Config{Hosts: 3, Containers: 1, Backend: map[string]any{"Type": backend}})
 			ctx := t.Context()

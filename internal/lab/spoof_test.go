@@ -270,7 +270,7 @@ func (s *spoofing) forge(t *testing.T, f ip.Family, checked bool) {
 
 // A container sends in its own name only, on every backend. What its host routes to it is its own.
 func TestContainerSendsInItsOwnName(t *testing.T) {
-	for _, backend := range []string{"vxlan", "host-gw"} {
+	for _, backend := range bothBackends() {
 		for _, check := range []string{"on", "off"} {
 			t.Run(backend+" "+check, func(t *testing.T) {
 				t.Parallel()
