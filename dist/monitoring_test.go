@@ -32,6 +32,7 @@ func (busy) Wanted(context.Context) (hostfiles.Wanted, error) { return hostfiles
 func (busy) Summary() agent.Status {
 	return agent.Status{
 		Networks: []fabric.Status{{Expiry: time.Unix(1, 0), Lease: &fabric.LeaseStatus{Remaining: time.Hour}}},
+		Probes:   &agent.ProbeStatus{},
 		FastPath: &agent.FastPathStatus{FastPathState: ip.FastPathState{On: true, Refused: map[string]uint64{"size": 1}, Raised: map[string]uint64{"links": 1}}},
 	}
 }
