@@ -10,7 +10,7 @@ TULLE_SOAK ?= 1h
 export CGO_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test sim test-docker test-vm chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-path bench-scale clean
+.PHONY: help demo build test sim test-web test-docker test-vm chaos soak race fuzz check fmt vet fix staticcheck tidy arch lab generate bench bench-path bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,16 +25,20 @@ build: need-go ## static binaries in bin/
 	$(BUILD) -o bin/ ./cmd/...
 
 test: ## every test, in network namespaces and against a real etcd
-	@hack/need go root ip iptables nft systemd-networkd
+	@hack/need go root ip iptables nft systemd-networkd chromium-headless-shell
 	@echo '# 1 of 3: go vet, a minute at most'
 	go vet ./...
-	@echo '# 2 of 3: the tests, some two thirds of the time, three at once on two cores, for they mostly wait; internal/lab takes longest'
-	hack/test -p=$$(($$(nproc) + 1)) -count=1 -timeout=25m ./internal/lab ./ip/kernel/fastpath ./...
-	@echo '# 3 of 3: whole agents in memory, some third of the time'
-	@$(MAKE) --no-print-directory sim
+	@echo '# 2 of 3: the tests, some four fifths of the time, three at once on two cores, for they mostly wait, those that take longest first'
+	hack/test -p=$$(($$(nproc) + 1)) -count=1 -timeout=30m ./internal/lab ./ip/kernel/fastpath ./subnet/etcd ./...
+	@echo '# 3 of 3: whole agents in memory, half as many seeds as make sim, some fifth of the time'
+	@$(MAKE) --no-print-directory sim SEEDS=$(or $(SEEDS),1000)
 
 sim: need-go ## whole agents in memory through 2,000 seeds of faults; SEED=n replays one, SEEDS=n runs so many, FIRST=n from there
 	TULLE_SIM_SEED=$(SEED) TULLE_SIM_SEEDS=$(or $(SEEDS),2000) TULLE_SIM_FIRST=$(FIRST) hack/test -count=1 -timeout=40m $(if $(SEED),-v) -run '^TestSeeds$$' ./internal/sim
+
+test-web: ## the part of them that clicks through the page in a real browser; pictures of it are in bin/web, and it is held to its time
+	@hack/need go chromium-headless-shell
+	TULLE_WEB_QUICK=1 TULLE_WEB_SCREENSHOTS=$(CURDIR)/bin/web go test -count=1 -timeout=10m ./internal/web/...
 
 test-docker: ## the part of them that runs real Dockers
 	@hack/need go root ip iptables dockerd busybox nsenter
@@ -56,7 +60,7 @@ soak: ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULL
 	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
 race: ## every test under the race detector, and with it the programs that they run
-	@hack/need go root ip iptables nft systemd-networkd gcc
+	@hack/need go root ip iptables nft systemd-networkd chromium-headless-shell gcc
 	hack/race
 
 fuzz: need-go ## every parser for FUZZTIME each, 30s unless told otherwise
