@@ -68,6 +68,7 @@ func probeComesAndGoes(t *testing.T, h Harness) {
 			t.Error("attributes with and without are equal")
 		}
 	}
+	x.kill()                                                     // else it writes its own again
 	wantProbe(start(t, h, claimOf(1)).subnets(), subnet.Probe{}) // a run without
 }
 
