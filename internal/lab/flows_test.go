@@ -93,31 +93,39 @@ func TestFlowsAreDocumented(t *testing.T) {
 
 // tried is what becomes of the flows of the table, in each family.
 func (w *flowWorld) tried(expected func(flowRow) bool) map[string]error {
-	out := map[string]error{}
+	errs, _ := w.triedAll(expected)
+	return errs
+}
+
+// triedAll tells of the connections that were made, too.
+func (w *flowWorld) triedAll(expected func(flowRow) bool) (errs map[string]error, made map[string]string) {
+	errs, made = map[string]error{}, map[string]string{}
 	for _, f := range w.lab.Config.Families {
 		for _, r := range flowTable() {
 			var err error
+			w.last = ""
 			try := func() bool { err = r.try(w, f); return err == nil }
 			if expected(r) {
 				eventually(openingTime, try)
 			} else {
 				try()
 			}
-			out[fmt.Sprintf("%s: %s to %s", f, r.from, r.to)] = err
+			name := fmt.Sprintf("%s: %s to %s", f, r.from, r.to)
+			errs[name], made[name] = err, w.last
 		}
 	}
-	return out
+	return errs, made
 }
 
 // requireFlows checks what passes against what should.
 func (w *flowWorld) requireFlows(t *testing.T, passes func(flowRow) bool) {
 	t.Helper()
-	tried := w.tried(passes)
+	tried, made := w.triedAll(passes)
 	for _, f := range w.lab.Config.Families {
 		for _, r := range flowTable() {
 			name := fmt.Sprintf("%s: %s to %s", f, r.from, r.to)
 			if err := tried[name]; (err == nil) != passes(r) {
-				t.Errorf("%s: %v, want it to pass: %t", name, err, passes(r))
+				t.Errorf("%s: %v (%s), want it to pass: %t", name, err, made[name], passes(r))
 			}
 		}
 	}

@@ -48,6 +48,8 @@ type flowWorld struct {
 	peer *lab.Host
 
 	one, two, second, stranger, remote, here, there, outside end
+
+	last string // the connection that was made last, for who did not expect it
 }
 
 func newFlowWorld(t *testing.T, l *lab.Lab) *flowWorld {
@@ -232,6 +234,7 @@ func (w *flowWorld) connect(from end, source netip.Addr, to end, by netip.AddrPo
 	if err != nil {
 		return seen, err
 	}
+	w.last = fmt.Sprintf("%s from %s, seen as from %s", time.Now().Format(time.TimeOnly), conn.LocalAddr(), text)
 	return netip.ParseAddr(string(text))
 }
 
