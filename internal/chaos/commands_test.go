@@ -348,7 +348,7 @@ func (r *row) flow(args []string) error {
 	}
 	return r.w.await(timeout, func() error {
 		for i, s := range r.streams {
-			if s.Received() < before[i]+perSecond/10 {
+			if s.Received() < before[i]+perSecond()/10 {
 				return fmt.Errorf("stream %v does not flow", s)
 			}
 		}
