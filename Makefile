@@ -59,7 +59,7 @@ soak: ## the same in random order for TULLE_SOAK, 1h unless told otherwise; TULL
 	@mkdir -p bin
 	TULLE_SOAK=$(TULLE_SOAK) TULLE_CHAOS_REPORT=$(CURDIR)/bin/soak.md go test -count=1 -v -timeout=0 ./internal/chaos
 
-race: ## every test under the race detector, and with it the programs that they run
+race: ## every test under the race detector, and with it the daemon that they run
 	@hack/need go root ip iptables nft systemd-networkd chromium-headless-shell gcc
 	hack/race
 

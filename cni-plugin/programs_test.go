@@ -60,7 +60,7 @@ func build(p programs) error {
 		module, out string
 		packages    []string
 	}{
-		{"..", filepath.Dir(p.tulle), []string{"./cmd/..."}},
+		{"..", filepath.Dir(p.tulle), []string{"./cmd/tulle", "./cmd/tulle-cni"}},
 		{"testdata/tools", p.cni, []string{"tool"}},
 	} {
 		if err := os.MkdirAll(b.out, 0o755); err != nil {
@@ -69,6 +69,9 @@ func build(p programs) error {
 		if err := labtest.Build(b.module, b.out, b.packages...); err != nil {
 			return err
 		}
+	}
+	if err := labtest.BuildDaemon("..", p.tulled); err != nil {
+		return err
 	}
 	theirs, err := filepath.Glob(filepath.Join(debianPlugins, "*"))
 	if err != nil {

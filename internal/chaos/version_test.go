@@ -26,7 +26,7 @@ func (r *row) version(args []string) error {
 	if args[0] == "next" {
 		path = filepath.Join(r.w.lab.Config.Dir, "tulled-next")
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			if err := labtest.Build(".", path, "-ldflags=-X main.version=next", "tulle/cmd/tulled"); err != nil {
+			if err := labtest.BuildDaemon(".", path, "-ldflags=-X main.version=next"); err != nil {
 				return err
 			}
 		}

@@ -5,6 +5,7 @@ package labtest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,7 +32,7 @@ func Main(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		if err := Build(".", dir, "tulle/cmd/tulle", "tulle/cmd/tulled"); err != nil {
+		if err := errors.Join(Build(".", dir, "tulle/cmd/tulle"), BuildDaemon(".", dir)); err != nil {
 			panic(err)
 		}
 		os.Setenv(programsEnv, dir)
@@ -45,14 +46,23 @@ func Main(m *testing.M) {
 	}
 }
 
-// Build builds packages into directory out: static, as they ship, or under the race detector if the tests run under it. Module is a
-// directory in the module that they are looked up from.
+// Build builds packages into directory out, static, as they ship. Module is a directory in the module that they are looked up from.
 func Build(module, out string, packages ...string) error {
-	line, cgo := []string{"build", "-C", module, "-buildvcs=false", "-o", out}, "CGO_ENABLED=0"
+	return build("CGO_ENABLED=0", module, out, packages)
+}
+
+// BuildDaemon builds tulled to out, which may be a directory, as Build does, but under the race detector if the tests run under it. It is what has goroutines
+// to show: commands and plugins come and go, and the etcd that tulle brings is not ours.
+func BuildDaemon(module, out string, flags ...string) error {
+	args := append(flags, "tulle/cmd/tulled")
 	if Raced() {
-		line, cgo = append(line, "-race"), "CGO_ENABLED=1"
+		return build("CGO_ENABLED=1", module, out, append([]string{"-race"}, args...))
 	}
-	cmd := exec.Command("go", append(line, packages...)...)
+	return build("CGO_ENABLED=0", module, out, args)
+}
+
+func build(cgo, module, out string, args []string) error {
+	cmd := exec.Command("go", append([]string{"build", "-C", module, "-buildvcs=false", "-o", out}, args...)...)
 	cmd.Env = append(os.Environ(), cgo)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", cmd, err, output)

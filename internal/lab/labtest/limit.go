@@ -16,7 +16,7 @@ const (
 )
 
 // Limit is how long something may take here that may take d on a machine at rest. Where more processes want to run than there are cores,
-// each waits for its turn, and so would what is measured. Under the race detector the programs, etcd among them, have races to show, not times.
+// each waits for its turn, and so would what is measured. Under the race detector the daemons have races to show, not times.
 func Limit(d time.Duration) time.Duration {
 	stretch := min(max(1, load()/float64(runtime.NumCPU())), maxStretch)
 	if Raced() {

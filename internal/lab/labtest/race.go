@@ -13,7 +13,7 @@ import (
 	"tulle/internal/lab"
 )
 
-// Raced reports whether the tests run under the race detector. What they build does then too, and takes several times as long.
+// Raced reports whether the tests run under the race detector. The daemon that they build does then too, and takes several times as long.
 func Raced() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
