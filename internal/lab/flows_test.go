@@ -91,14 +91,8 @@ func TestFlowsAreDocumented(t *testing.T) {
 	}
 }
 
-// tried is what becomes of the flows of the table, in each family.
-func (w *flowWorld) tried(expected func(flowRow) bool) map[string]error {
-	errs, _ := w.triedAll(expected)
-	return errs
-}
-
-// triedAll tells of the connections that were made, too.
-func (w *flowWorld) triedAll(expected func(flowRow) bool) (errs map[string]error, made map[string]string) {
+// tried is what becomes of the flows of the table in each family, and which connections were made.
+func (w *flowWorld) tried(expected func(flowRow) bool) (errs map[string]error, made map[string]string) {
 	errs, made = map[string]error{}, map[string]string{}
 	for _, f := range w.lab.Config.Families {
 		for _, r := range flowTable() {
@@ -120,11 +114,11 @@ func (w *flowWorld) triedAll(expected func(flowRow) bool) (errs map[string]error
 // requireFlows checks what passes against what should.
 func (w *flowWorld) requireFlows(t *testing.T, passes func(flowRow) bool) {
 	t.Helper()
-	tried, made := w.triedAll(passes)
+	errs, made := w.tried(passes)
 	for _, f := range w.lab.Config.Families {
 		for _, r := range flowTable() {
 			name := fmt.Sprintf("%s: %s to %s", f, r.from, r.to)
-			if err := tried[name]; (err == nil) != passes(r) {
+			if err := errs[name]; (err == nil) != passes(r) {
 				t.Errorf("%s: %v (%s), want it to pass: %t", name, err, made[name], passes(r))
 			}
 		}
