@@ -11,7 +11,7 @@ import (
 type Link struct {
 	Index, PeerIndex                         int
 	Name, Kind, Master                       string
-	Up, NoCarrier, Loopback                  bool
+	Up, NoCarrier, Loopback, NoARP           bool
 	MTU                                      int // bytes
 	MAC                                      string
 	Addrs                                    []netip.Prefix // but link-local ones
@@ -45,4 +45,10 @@ type Neighbor struct {
 type Table struct {
 	Max  int
 	Full uint64 // how often there was no room
+}
+
+// BridgeFilter is a chain of nftables' family bridge that drops the frames of a bridge.
+type BridgeFilter struct {
+	Bridge, Table, Chain string
+	Hook                 string // as nft(8) has it
 }

@@ -58,7 +58,7 @@ func linkOf(l netlink.Link, names map[int]string, addrs []netlink.Addr) Link {
 	link := Link{
 		Index: a.Index, PeerIndex: a.ParentIndex, Name: a.Name, Kind: l.Type(), Master: names[a.MasterIndex], MTU: a.MTU, MAC: a.HardwareAddr.String(),
 		Up: a.Flags&net.FlagUp != 0, Loopback: a.Flags&net.FlagLoopback != 0, NoCarrier: a.Flags&net.FlagUp != 0 && a.RawFlags&unix.IFF_LOWER_UP == 0,
-		Namespace: a.NetNsID,
+		NoARP: a.RawFlags&unix.IFF_NOARP != 0, Namespace: a.NetNsID,
 	}
 	if s := a.Statistics; s != nil {
 		link.RxDropped, link.TxDropped, link.RxErrors, link.TxErrors = s.RxDropped, s.TxDropped, s.RxErrors, s.TxErrors
