@@ -105,7 +105,7 @@ func (v *view) delete(key string) {
 func (v *view) unconfigure() {
 	v.problems, v.stored = nil, false
 	if v.network != nil {
-		v.addProblem("deleted; the last good value stays in force until there is another: tulle config set")
+		v.addProblem("the network configuration is deleted; the last good value stays in force until there is another: tulle config set")
 	}
 }
 

@@ -115,7 +115,7 @@ func (v *view) configure(value *string, revision subnet.Revision) {
 	v.warnings = nil
 	if value == nil {
 		if v.network != nil {
-			v.addProblem("deleted; the last good value stays in force")
+			v.addProblem("the network configuration is deleted; the last good value stays in force")
 		}
 		return
 	}
