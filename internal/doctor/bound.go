@@ -27,6 +27,7 @@ func (f *Facts) Bound() {
 	}
 	cut(PartSettings, bound(&f.Settings, maxSettings))
 	cut(PartRoutes, bound(&f.Others, MaxOthers))
+	cut(PartFilters, bound(&f.Filters, maxListed))
 	cut(PartCounters, bound(&f.Counters, maxCounters))
 	cut(PartFile, bound(&f.File.Subnets, maxListed))
 	cut(PartResolvers, bound(&f.Resolvers, maxListed))
@@ -72,6 +73,7 @@ func bound[T any](list *[]T, most int) bool {
 func (c *Container) bound() bool {
 	whole := bound(&c.Addrs, maxListed)
 	whole = bound(&c.Routes, MaxRoutes) && whole
+	whole = bound(&c.Known, maxListed) && whole
 	return bound(&c.Neighbors, maxListed) && whole
 }
 

@@ -76,9 +76,13 @@ var checks = []Check{
 
 	// The container, its bridge, its host.
 	{Code: trouble.ContainerForeignAddress, Title: "containers have addresses of the lease", Reads: []Part{PartContainers}, Find: onEach(containerForeignAddress)},
+	{Code: trouble.ContainerSameAddress, Title: "each container has an address of its own", Reads: []Part{PartContainers}, Find: onEach(containerSameAddress)},
+	{Code: trouble.ContainerDetached, Title: "containers hang on a bridge", Reads: []Part{PartContainers}, Find: onEach(containerDetached)},
 	{Code: trouble.ContainerDown, Title: "containers' interfaces are up", Reads: []Part{PartContainers, PartLinks}, Brings: []trouble.Code{trouble.ContainerRouteless}, Find: onEach(containerDown)},
 	{Code: trouble.BridgeDown, Title: "bridges are up", Reads: []Part{PartLinks}, Brings: []trouble.Code{trouble.RouteShadowed, trouble.BridgeUnaddressed, trouble.ContainerMisrouted}, Find: onEach(bridgeDown)},
 	{Code: trouble.BridgeUnaddressed, Title: "bridges have the address that containers send to", Reads: []Part{PartLinks, PartContainers}, Brings: []trouble.Code{trouble.ContainerMisrouted, trouble.RouteShadowed}, Find: onEach(bridgeUnaddressed)},
+	{Code: trouble.ARPOff, Title: "bridges and containers answer who has an address", Reads: []Part{PartLinks, PartContainers}, Find: onEach(arpOff)},
+	{Code: trouble.BridgeFiltered, Title: "nothing drops frames on bridges", Reads: []Part{PartFilters}, Find: onEach(bridgeFiltered)},
 	{Code: trouble.ContainerRouteless, Title: "containers have a route", Reads: []Part{PartContainers}, Find: onEach(containerRouteless)},
 	{Code: trouble.ContainerMisrouted, Title: "containers send to their bridge", Reads: []Part{PartContainers}, Find: onEach(containerMisrouted)},
 	{Code: trouble.ContainerTooLargeMTU, Title: "containers send packets that fit", Reads: []Part{PartContainers, PartDocker}, Find: onEach(containerTooLargeMTU)},
@@ -99,7 +103,7 @@ var checks = []Check{
 	// Between hosts.
 	{Code: trouble.TunnelDown, Title: "the tunnel's device is up", Reads: []Part{PartLinks}, Brings: slices.Concat([]trouble.Code{trouble.RouteShadowed}, unreached), Find: onEach(tunnelDown)},
 	{Code: trouble.UplinkMisannounced, Title: "hosts have the addresses that others send to", Reads: []Part{PartStatus, PartToward}, Brings: unreached, Find: between(misannounced)},
-	{Code: trouble.NeighborWrong, Title: "hosts know each other's MAC", Reads: []Part{PartToward}, Brings: unreached, Find: between(strangeNeighbor)},
+	{Code: trouble.NeighborWrong, Title: "hosts and containers know each other's MAC", Reads: []Part{PartContainers, PartToward}, Brings: unreached, Find: both(onEach(strangeContainer), between(strangeNeighbor))},
 	{Code: trouble.TunnelStray, Title: "the tunnel leads to the other host", Reads: []Part{PartToward}, Brings: unreached, Find: between(strayStation)},
 	{Code: trouble.PeerRefused, Title: "all leases can be used", Reads: []Part{PartStatus}},
 	{Code: trouble.ReverseFiltered, Title: "reverse path filtering drops nothing", Reads: []Part{PartSettings, PartCounters}, Brings: slices.Concat([]trouble.Code{trouble.UplinkDiverted}, unreached), Find: onEach(reverseFiltered)},
@@ -137,4 +141,9 @@ func onEach(find func(Facts) []Finding) func(Case) []Finding {
 		}
 		return all
 	}
+}
+
+// both makes two checks.
+func both(first, second func(Case) []Finding) func(Case) []Finding {
+	return func(c Case) []Finding { return append(first(c), second(c)...) }
 }

@@ -114,6 +114,32 @@ func TestChecks(t *testing.T) {
 		}, trouble.CNIAddressesExhausted, "no container has 1", "rm -- /var/lib/cni/networks/tulle/10.5.1.7"},
 		{"resolver inside", func(f *Facts) { f.Resolvers = append(f.Resolvers, addr("10.5.7.53")) }, trouble.ResolverInside, "10.5.7.53", ""},
 
+		{"container on no bridge", func(f *Facts) { container(f).Bridge = "" }, trouble.ContainerDetached, "veth1, the host's end", "ip link set dev veth1 master cni0"},
+		{"two containers with one address", func(f *Facts) {
+			other := *container(f)
+			other.Name, other.Port, other.Addrs = "db", "veth2", other.Addrs[1:]
+			f.Containers = append(f.Containers, other)
+		}, trouble.ContainerSameAddress, "web (behind veth1) and db (behind veth2) both have fc00:5:0:1::2", "-"},
+		{"a container with two interfaces", func(f *Facts) {
+			other := *container(f)
+			other.Port, other.Link, other.Addrs = "veth2", "eth1", []netip.Prefix{prefix("10.5.1.3/24")}
+			f.Containers = append(f.Containers, other)
+		}, "", "", ""},
+		{"bridge without ARP", func(f *Facts) { f.Links[2].NoARP = true }, trouble.ARPOff, "bridge cni0", "ip link set dev cni0 arp on"},
+		{"tunnel without ARP", func(f *Facts) { f.Links[1].NoARP = true }, "", "", ""},
+		{"container without ARP", func(f *Facts) { container(f).NoARP = true }, trouble.ARPOff, "eth0 of container web", "nsenter --net=/run/netns/web ip link set dev eth0 arp on"},
+		{"the host has a wrong MAC of a container", func(f *Facts) {
+			container(f).MAC, container(f).Known = "02::1", []Neighbor{{addr("10.5.1.2"), "02::7", "PERMANENT", "cni0"}}
+		}, trouble.NeighborWrong, "this host takes 02::7 for the MAC of 10.5.1.2, and container web has 02::1", "ip neigh del 10.5.1.2 dev cni0"},
+		{"the host has an earlier MAC of a container", func(f *Facts) {
+			container(f).MAC, container(f).Known = "02::1", []Neighbor{{addr("10.5.1.2"), "02::7", "STALE", "cni0"}}
+		}, "", "", ""},
+		{"a container has a wrong MAC of its bridge", func(f *Facts) {
+			f.Links[2].MAC, container(f).Neighbors = "02::1", []Neighbor{{addr("10.5.1.1"), "02::7", "PERMANENT", "eth0"}}
+		}, trouble.NeighborWrong, "container web takes 02::7 for the MAC of 10.5.1.1, and bridge cni0 has 02::1", "nsenter --net=/run/netns/web ip neigh del 10.5.1.1 dev eth0"},
+		{"frames are dropped on the bridge", func(f *Facts) {
+			f.Filters = []Filter{{Bridge: "cni0", Table: "t", Chain: "c", Hook: "output"}}
+		}, trouble.BridgeFiltered, "nft table bridge t chain c at output drops frames of cni0", "-"},
 		{"not forwarding", func(f *Facts) { f.Settings[0].Value = "0" }, trouble.ForwardOff, "forwards no packets", "sysctl -w net/ipv4/ip_forward=1"},
 		{"not forwarding by a link", func(f *Facts) { f.Settings[2].Value = "0" }, trouble.ForwardOff, "come in by eth0", "sysctl -w net/ipv4/conf/eth0/forwarding=1"},
 		{"connections full", func(f *Facts) { f.Fill.Conntrack.Count = 100 }, trouble.ConntrackFull, "all 100", "sysctl -w net/netfilter/nf_conntrack_max=200"},

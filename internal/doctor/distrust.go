@@ -46,7 +46,7 @@ func (f *Finding) distrust(local string) {
 // usual are the commands of the doctor's making that may be pasted for another host. Others would have it run or link files that somebody else can put
 // there, as by modprobe of iptables(8), kernel/modprobe of sysctl(8), and ln(1).
 var usual = regexp.MustCompile(`^(` + strings.Join([]string{
-	`(nsenter --net=\S+ )?ip (-6 )?(link set dev \S+ (up|down|mtu \d+)|(address|route|rule|neigh) .*)`,
+	`(nsenter --net=\S+ )?ip (-6 )?(link set dev \S+ (up|down|mtu \d+|arp (on|off)|master \S+|nomaster)|(address|route|rule|neigh) .*)`,
 	`sysctl -w net/\S+=\w+`,
 	`systemctl (start|stop|restart) tulled`,
 	`nft insert rule \w+ \S+ \S+ .* accept`,

@@ -35,6 +35,7 @@ type Facts struct {
 	Links    []Link    `json:"links"`
 	Settings []Setting `json:"settings"`
 	Others   []Other   `json:"others,omitempty"` // routes and policy rules of other programs
+	Filters  []Filter  `json:"filters,omitempty"`
 	Fill     Fill      `json:"fill"`
 	Counters []Counter `json:"counters,omitempty"`
 	File     File      `json:"file"` // for Docker and CNI plugins
@@ -160,6 +161,7 @@ type Link struct {
 	Missing   bool           `json:"missing,omitempty"`
 	Up        bool           `json:"up"`
 	NoCarrier bool           `json:"noCarrier,omitempty"`
+	NoARP     bool           `json:"noARP,omitempty"` // it neither asks nor answers who has an address
 	MTU       int            `json:"mtu,omitempty"`
 	MAC       string         `json:"mac,omitempty"`
 	Addrs     []netip.Prefix `json:"addresses,omitempty"`
@@ -189,6 +191,14 @@ type Other struct {
 	Table  uint32       `json:"table,omitempty"`
 	Spec   string       `json:"spec"`            // for ip(8): what comes after add or del
 	Blind  bool         `json:"blind,omitempty"` // Spec does for deletion alone
+}
+
+// Filter is a chain of nftables that drops all frames of a bridge, or all of IPv4, IPv6 or ARP.
+type Filter struct {
+	Bridge string `json:"bridge"`
+	Table  string `json:"table"` // of the family bridge
+	Chain  string `json:"chain"`
+	Hook   string `json:"hook"` // as nft(8) has it
 }
 
 // Fill is how full the kernel's tables are.
@@ -265,13 +275,16 @@ type Container struct {
 	ID        string         `json:"id,omitempty"`
 	Runtime   string         `json:"runtime,omitempty"` // docker, cni, or empty: a namespace
 	Link      string         `json:"link"`              // inside
+	MAC       string         `json:"mac,omitempty"`     // of Link
 	Up        bool           `json:"up"`
+	NoARP     bool           `json:"noARP,omitempty"`
 	MTU       int            `json:"mtu"`
 	Addrs     []netip.Prefix `json:"addresses"`
 	Routes    []Route        `json:"routes,omitempty"`    // the first MaxRoutes
 	Neighbors []Neighbor     `json:"neighbors,omitempty"` // of its gateways
+	Known     []Neighbor     `json:"known,omitempty"`     // what the host knows of its addresses
 	Port      string         `json:"port,omitempty"`      // the host's end of Link
-	Bridge    string         `json:"bridge,omitempty"`
+	Bridge    string         `json:"bridge,omitempty"`    // that Port is a port of; empty: none
 	Namespace string         `json:"namespace,omitempty"` // a path by which this host's programs enter it
 }
 
@@ -336,6 +349,7 @@ const (
 	PartStatus     Part = "tulled's status"
 	PartLinks      Part = "links"
 	PartRoutes     Part = "routes and policy rules of others"
+	PartFilters    Part = "filters of bridges"
 	PartSettings   Part = "settings"
 	PartConntrack  Part = "connection tracking"
 	PartNeighbors  Part = "neighbour tables"

@@ -33,7 +33,8 @@ The exit code is 0 if nothing is wrong, 1 if something is, 2 for bad usage, and 
 ## Faults
 
 Each of these is brought about by a test on real hosts, must be the first finding, and must be gone once the fix is pasted as it is printed. OWN4 and OWN6 are
-the subnets of the host, GATE4 and GATE6 their first addresses, PEER4 and PEER6 the subnets of a peer, HOST2 its address, ENTER is ` + "`nsenter --net=PATH`" + ` into the container.
+the subnets of the host, GATE4 and GATE6 their first addresses, PEER4 and PEER6 the subnets of a peer, HOST2 its address, CONTAINER4 that of a
+container, ENTER is ` + "`nsenter --net=PATH`" + ` into the container.
 This page is made by ` + "`make generate`" + `; all codes are in [troubles.md](troubles.md).
 
 | fault | finding | fix |

@@ -92,9 +92,13 @@ const (
 	ContainerRouteless      Code = "container.routeless"
 	ContainerMisrouted      Code = "container.misrouted"
 	ContainerTooLargeMTU    Code = "container.too-large-mtu"
+	ContainerDetached       Code = "container.detached"
+	ContainerSameAddress    Code = "container.same-address"
 
 	BridgeDown        Code = "bridge.down"
 	BridgeUnaddressed Code = "bridge.unaddressed"
+	BridgeFiltered    Code = "bridge.filtered"
+	ARPOff            Code = "arp.off"
 
 	ForwardOff      Code = "forward.off"
 	ConntrackFull   Code = "conntrack.full"
@@ -138,7 +142,7 @@ var kinds = []Kind{
 
 	{ConfigMissing, Error, "The store has no network configuration that this host can work with.", "Write one with tulle config set."},
 	{ConfigRefused, Error, "The network configuration asks for what this host cannot do.", "Check it with tulle config check, and write another with tulle config set."},
-	{ConfigWarning, Warning, "Something in the network configuration is odd, and is passed over.", "Check it with tulle config check."},
+	{ConfigWarning, Warning, "Something in the network configuration is odd, and is passed over.", "Check it with tulle config check; tulle config set writes another."},
 	{ConfigPending, Warning, "The network configuration in the store differs from the one in force.", "Restart tulled on every host to take it over, or write the old one again."},
 
 	{LeaseWaiting, Error, "The host waits for its lease.", "Wait some seconds; then look for another trouble with lease or store."},
@@ -215,9 +219,13 @@ var doctorKinds = []Kind{
 	{ContainerDown, Error, "The interface of a container is down, or the host's end of it.", "Set it up."},
 	{ContainerRouteless, Error, "A container has no route to other hosts' containers.", "Add a default route via the bridge."},
 	{ContainerMisrouted, Warning, "A container sends to other hosts' containers by another gateway than its bridge.", "Lead its route via the bridge."},
+	{ContainerDetached, Error, "The host's end of a container's interface hangs on no bridge: the container reaches nobody.", "Make it a port of the bridge."},
+	{ContainerSameAddress, Error, "Two containers of a host have the same address: each gets some of what is for the other.", "Start one of them anew, so that it gets another address."},
 	{ContainerTooLargeMTU, Warning, "A container sends packets that are larger than the network carries.", "Lower the MTU of its interface, and of what makes such interfaces."},
 
 	{BridgeDown, Error, "A bridge of containers is down: they reach nobody.", "Set it up."},
+	{BridgeFiltered, Error, "A chain of nftables drops frames on a bridge of containers.", "Have its owner let the bridge's frames pass, or take away what drops them."},
+	{ARPOff, Error, "A bridge, or the interface of a container, neither asks nor answers who has an address.", "Switch ARP on."},
 	{BridgeUnaddressed, Error, "A bridge lacks the address that its containers send to.", "Add the address."},
 
 	{ForwardOff, Error, "The host does not forward packets.", "Set the setting that the text names."},
@@ -232,7 +240,7 @@ var doctorKinds = []Kind{
 	{PeerStopped, Error, "Between two hosts: no tulled answers for one of them through the store, though its lease is there.", "Start tulled there, and see that it reaches the store."},
 	{BackendDiffers, Error, "Two hosts differ in backend, VNI or port: what one sends, the other takes for nothing.", "Restart tulled where it still goes by an earlier configuration."},
 	{UplinkMisannounced, Warning, "A host has others send to an address that it does not have.", "Give tulled the right --public-ip, or --iface; behind a NAT all is well."},
-	{NeighborWrong, Error, "A host sends packets for another to a MAC that is not the other's.", "Delete the neighbour entry, and find out who made it, or which other machine has the address."},
+	{NeighborWrong, Error, "Packets for a host or a container are sent to a MAC that is not its own.", "Delete the neighbour entry, and find out who made it, or which other machine has the address."},
 	{TunnelStray, Error, "The tunnel's device sends frames for a host to an address that is not that host's.", "Start tulled, which puts it right."},
 	{PathCut, Error, "Two hosts that live do not reach each other over the underlay.", "Look at what lies between them."},
 	{PathFiltered, Error, "Something drops packets between two hosts while others arrive.", "Let the tunnel's packets through, in both directions."},

@@ -4,12 +4,13 @@ package doctortest
 import "tulle/internal/trouble"
 
 // Row is one fault. Commands run on the host that stands before them, as in "h1 ip link set dev cni0 down"; "c1 ..." runs in a container of h1, and
-// "systemctl ... tulled" is done by the lab, which has no systemd. Words in capitals stand for what differs from lab to lab:
+// "systemctl ... tulled" is done by the lab, which has no systemd; so is "etcd stop" and "etcd start", "etcd put KEY VALUE" and "etcd delete KEY", with keys of the network. Words in capitals stand for what differs from lab to lab:
 //
 //	OWN4 OWN6      the subnet of h1
 //	GATE4 GATE6    its first address, the bridge's
 //	PEER4 PEER6    the subnet of h2
 //	HOST1 HOST2    the IPv4 addresses of the hosts
+//	CONTAINER4     the IPv4 address of the container c2
 //	ENTER          nsenter into the container c1
 type Row struct {
 	Fault  string       // in words
@@ -48,6 +49,13 @@ func Rows() []Row {
 		{Fault: "the network configuration differs from the one in force", Inject: []string{"h1 tulle config get >/run/config", `h1 sed 's/"vxlan"/"vxlan","VNI":7/' /run/config | tulle config set @/dev/stdin`},
 			Code: trouble.ConfigPending, ByHand: []string{"h1 tulle config set @/run/config"}},
 
+		{Fault: "etcd is stopped", Inject: []string{"etcd stop"}, Code: trouble.StoreUnreachable, ByHand: []string{"etcd start"}},
+		{Fault: "the network configuration makes no sense", Inject: []string{"h1 tulle config get >/run/config", `etcd put config {"Network":`}, Code: trouble.ConfigWarning, ByHand: []string{"h1 tulle config set @/run/config"}},
+		{Fault: "the network configuration is deleted", Inject: []string{"h1 tulle config get >/run/config", "etcd delete config"}, Code: trouble.ConfigWarning, ByHand: []string{"h1 tulle config set @/run/config"}},
+		{Fault: "a lease in the store makes no sense", Inject: []string{"etcd put subnets/10.244.77.0-24 nonsense"}, Code: trouble.KeyUnreadable, ByHand: []string{"etcd delete subnets/10.244.77.0-24"}},
+		{Fault: "a lease in the store is for addresses outside of the network", Inject: []string{`etcd put subnets/10.99.77.0-24 {"PublicIP":"HOST2","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:77"}}`},
+			Code: trouble.PeerRefused, ByHand: []string{"etcd delete subnets/10.99.77.0-24"}},
+
 		// Who hands out addresses.
 		{Fault: "another CNI configuration comes first by name", Inject: []string{`h1 echo '{"cniVersion":"1.0.0","name":"other","type":"ptp"}' >/etc/cni/net.d/05-other.conf`}, Code: trouble.CNIShadowed,
 			Fix: []string{"mv -- /etc/cni/net.d/05-other.conf /etc/cni/net.d/05-other.conf.off"}, After: []string{"h1 rm /etc/cni/net.d/05-other.conf.off"}},
@@ -65,6 +73,18 @@ func Rows() []Row {
 		{Fault: "the host's end of a container's interface is down", Inject: []string{"h1 ip link set dev port1 down"}, Code: trouble.ContainerDown, Fix: []string{"ip link set dev port1 up"}},
 		{Fault: "a container's interface is down", Inject: []string{"c2 ip link set dev eth0 down"}, Code: trouble.ContainerDown, Fix: []string{"nsenter --net=/run/netns/c2 ip link set dev eth0 up"},
 			After: []string{"c2 ip route replace default via GATE4 dev eth0", "c2 ip address replace CONTAINER6/64 dev eth0 nodad", "c2 ip -6 route replace default via GATE6 dev eth0"}},
+		{Fault: "the host's end of a container's interface hangs on no bridge", Inject: []string{"h1 ip link set dev port1 nomaster"}, Code: trouble.ContainerDetached, Fix: []string{"ip link set dev port1 master cni0"}},
+		{Fault: "two containers have the same address", Inject: []string{"c2 ip address add PREFIX4.2/24 dev eth0"}, Code: trouble.ContainerSameAddress, ByHand: []string{"c2 ip address del PREFIX4.2/24 dev eth0"}},
+		{Fault: "ARP is off on the bridge", Inject: []string{"h1 ip link set dev cni0 arp off"}, Code: trouble.ARPOff, Fix: []string{"ip link set dev cni0 arp on"}},
+		{Fault: "ARP is off in a container", Inject: []string{"c1 ip link set dev eth0 arp off"}, Code: trouble.ARPOff, Fix: []string{"ENTER ip link set dev eth0 arp on"}},
+		{Fault: "a neighbour entry of the host leads past a container", Inject: []string{"h1 ip neigh replace CONTAINER4 lladdr 02:de:ad:be:ef:01 dev cni0 nud permanent"}, Code: trouble.NeighborWrong,
+			Fix: []string{"ip neigh del CONTAINER4 dev cni0"}},
+		{Fault: "a neighbour entry of a container leads past the bridge, IPv6", Inject: []string{"c1 ip neigh replace GATE6 lladdr 02:de:ad:be:ef:01 dev eth0 nud permanent"}, Code: trouble.NeighborWrong,
+			Fix: []string{"ENTER ip neigh del GATE6 dev eth0"}},
+		{Fault: "a table of nftables drops frames that come by the bridge", Inject: []string{"h1 nft add table bridge foreign", "h1 nft add chain bridge foreign in '{ type filter hook input priority 0; }'", "h1 nft add rule bridge foreign in meta protocol ip drop"},
+			Code: trouble.BridgeFiltered, ByHand: []string{"h1 nft delete table bridge foreign"}},
+		{Fault: "a table of nftables drops all that leaves by a bridge", Inject: []string{"h1 nft add table bridge foreign", "h1 nft add chain bridge foreign out '{ type filter hook output priority 0; policy drop; }'"},
+			Code: trouble.BridgeFiltered, ByHand: []string{"h1 nft delete table bridge foreign"}},
 		{Fault: "a container has no default route", Inject: []string{"c1 ip route del default"}, Code: trouble.ContainerRouteless, Fix: []string{"ENTER ip route add default via GATE4 dev eth0"}},
 		{Fault: "a container has no default route, IPv6", Inject: []string{"c1 ip -6 route del default"}, Code: trouble.ContainerRouteless, Fix: []string{"ENTER ip -6 route add default via GATE6 dev eth0"}},
 		{Fault: "a container sends by a wrong gateway", Inject: []string{"c1 ip route replace default via PREFIX4.99 dev eth0"}, Code: trouble.ContainerMisrouted,

@@ -113,6 +113,10 @@ func (w *world) do(t *testing.T, lines []string) {
 	t.Helper()
 	for _, line := range lines {
 		where, command, _ := strings.Cut(w.words.Replace(line), " ")
+		if where == "etcd" {
+			w.etcd(t, command)
+			continue
+		}
 		if strings.HasPrefix(where, "c") {
 			where, command = "h1", "ip netns exec "+where+" "+command
 		}
@@ -128,6 +132,29 @@ func (w *world) run(t *testing.T, host, command string) {
 		return
 	}
 	w.machines[host].Run(t, "bash", "-ec", command)
+}
+
+// etcd does with the store what somebody does who runs it, or writes to it.
+func (w *world) etcd(t *testing.T, command string) {
+	t.Helper()
+	verb, rest, _ := strings.Cut(command, " ")
+	key, value, _ := strings.Cut(rest, " ")
+	var err error
+	switch verb {
+	case "stop":
+		err = w.lab.Etcd.Stop()
+	case "start":
+		err = w.lab.Etcd.Start(t.Context())
+	case "put":
+		err = w.lab.Etcd.Put(t.Context(), w.lab.Etcd.Key(key), value)
+	case "delete":
+		err = w.lab.Etcd.Delete(t.Context(), w.lab.Etcd.Key(key))
+	default:
+		err = fmt.Errorf("etcd %s: no lab does that", command)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) systemctl(t *testing.T, host, verb string) {

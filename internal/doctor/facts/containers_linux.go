@@ -26,13 +26,19 @@ func (g *gathering) readContainers(ctx context.Context) {
 	for _, l := range g.facts.LinksAs(doctor.RoleBridge) {
 		bridges = append(bridges, l.Name)
 	}
-	var ports []inspect.Link
+	var ports, loose []inspect.Link
 	for _, l := range g.links {
-		if l.Kind == "veth" && slices.Contains(bridges, l.Master) {
+		switch {
+		case l.Kind == "veth" && slices.Contains(bridges, l.Master):
 			ports = append(ports, l)
+		case l.Kind == "veth" && l.Master == "" && l.Namespace >= 0 && len(l.Addrs) == 0 && len(bridges) > 0:
+			loose = append(loose, l)
 		}
 	}
-	slices.SortFunc(ports, func(a, b inspect.Link) int { return cmp.Compare(a.Name, b.Name) })
+	for _, list := range [][]inspect.Link{ports, loose} {
+		slices.SortFunc(list, func(a, b inspect.Link) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	ports = append(ports, loose[:min(len(loose), doctor.MaxContainers)]...)
 	var ids map[int]string
 	if len(ports) > 0 {
 		ids = g.namespaces()
@@ -50,6 +56,7 @@ func (g *gathering) readContainers(ctx context.Context) {
 		}
 		c, err := g.lookInto(port, ids[port.Namespace])
 		switch {
+		case port.Master == "" && (err != nil || !g.belongs(c)):
 		case err != nil:
 			lost = append(lost, fmt.Sprintf("behind %s: %v", port.Name, err))
 		case g.question.Of == "":
@@ -74,6 +81,18 @@ func (g *gathering) readContainers(ctx context.Context) {
 
 func (g *gathering) addPort(port inspect.Link) {
 	g.facts.Links = append(g.facts.Links, linkOf(port, doctor.RolePort))
+}
+
+// belongs reports whether a container that hangs on no bridge was made for one: it has addresses of this host's, and the host does not send to them by its link,
+// as some CNI plugins have it.
+func (g *gathering) belongs(c doctor.Container) bool {
+	return slices.ContainsFunc(c.Addrs, func(a netip.Prefix) bool {
+		if !holdsAny(g.subnets(), a.Addr()) {
+			return false
+		}
+		route, err := g.reader.Route(a.Addr())
+		return err == nil && route.Link != c.Port
+	})
 }
 
 // called reports whether a container is the one that somebody means.
@@ -125,7 +144,7 @@ func (g *gathering) lookInto(port inspect.Link, path string) (doctor.Container, 
 	if i < 0 {
 		return c, fmt.Errorf("its interface is gone")
 	}
-	c.Link, c.Up, c.MTU, c.Addrs = links[i].Name, links[i].Up, links[i].MTU, links[i].Addrs
+	c.Link, c.MAC, c.Up, c.NoARP, c.MTU, c.Addrs = links[i].Name, links[i].MAC, links[i].Up, links[i].NoARP, links[i].MTU, links[i].Addrs
 	routes, err := r.Routes()
 	if err != nil {
 		return c, err
@@ -144,12 +163,33 @@ func (g *gathering) lookInto(port inspect.Link, path string) (doctor.Container, 
 			c.Neighbors = append(c.Neighbors, neighborOf(n))
 		}
 	}
+	known, err := g.ownNeighbors()
+	if err != nil {
+		return c, err
+	}
+	for _, n := range known {
+		if n.Link == c.Bridge && c.Bridge != "" && slices.ContainsFunc(c.Addrs, func(p netip.Prefix) bool { return p.Addr() == n.Addr }) {
+			c.Known = append(c.Known, neighborOf(n))
+		}
+	}
 	for _, a := range c.Addrs {
 		if n, ok := g.known[a.Addr()]; ok {
 			c.Runtime, c.Name, c.ID = n.runtime, n.name, n.id
 		}
 	}
 	return c, nil
+}
+
+// ownNeighbors lists whom this host knows.
+func (g *gathering) ownNeighbors() ([]inspect.Neighbor, error) {
+	if g.neighbors == nil {
+		found, err := g.reader.Neighbors()
+		if err != nil {
+			return nil, err
+		}
+		g.neighbors = &found
+	}
+	return *g.neighbors, nil
 }
 
 func routeOf(r inspect.Route) doctor.Route {
@@ -185,7 +225,7 @@ func (g *gathering) readToward(ctx context.Context) {
 	if route.Via.IsValid() {
 		next = route.Via
 	}
-	neighbors, err := g.reader.Neighbors()
+	neighbors, err := g.ownNeighbors()
 	if err != nil {
 		g.unread(doctor.PartToward, err)
 		return

@@ -57,6 +57,8 @@ type gathering struct {
 	env      flannel.Env
 	tunnels  []string // that are wanted
 	known    known    // names of containers
+
+	neighbors *[]inspect.Neighbor // nil: they have not been read yet
 }
 
 // Gather asks the host of the calling thread's network namespace. What cannot be had is told, too.
@@ -85,6 +87,7 @@ func Gather(ctx context.Context, doors Doors, question doctor.Question) doctor.F
 	if g.reader != nil {
 		defer g.reader.Close()
 		g.readOthers()
+		g.readFilters()
 		g.readContainers(ctx)
 		g.readToward(ctx)
 	}
@@ -324,9 +327,29 @@ func (g *gathering) readOthers() {
 	}
 }
 
+// readFilters reads what drops frames on the bridges of containers.
+func (g *gathering) readFilters() {
+	for _, bridge := range g.facts.LinksAs(doctor.RoleBridge) {
+		var ports []string
+		for _, l := range g.links {
+			if l.Master == bridge.Name {
+				ports = append(ports, l.Name)
+			}
+		}
+		filters, err := inspect.BridgeFilters(bridge.Name, ports)
+		if err != nil {
+			g.unread(doctor.PartFilters, err)
+			return
+		}
+		for _, f := range filters {
+			g.facts.Filters = append(g.facts.Filters, doctor.Filter{Bridge: f.Bridge, Table: f.Table, Chain: f.Chain, Hook: f.Hook})
+		}
+	}
+}
+
 func linkOf(l inspect.Link, role doctor.Role) doctor.Link {
 	return doctor.Link{
-		Name: l.Name, Role: role, Kind: l.Kind, Up: l.Up, NoCarrier: l.NoCarrier, MTU: l.MTU, MAC: l.MAC, Addrs: l.Addrs, Master: l.Master, VNI: l.VNI, UDPPort: l.UDPPort,
+		Name: l.Name, Role: role, Kind: l.Kind, Up: l.Up, NoCarrier: l.NoCarrier, NoARP: l.NoARP, MTU: l.MTU, MAC: l.MAC, Addrs: l.Addrs, Master: l.Master, VNI: l.VNI, UDPPort: l.UDPPort,
 		RxDropped: l.RxDropped, TxDropped: l.TxDropped, RxErrors: l.RxErrors, TxErrors: l.TxErrors,
 	}
 }
