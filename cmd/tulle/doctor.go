@@ -89,7 +89,11 @@ func (d *doctorCommand) examine(ctx context.Context, args []string) (doctor.Repo
 	}
 	ctx, cancel := context.WithTimeout(ctx, doctorTime)
 	defer cancel()
-	return doctor.Diagnose(doctor.Case{Here: facts.Gather(ctx, d.doors(), q)}), nil
+	here := facts.Gather(ctx, d.doors(), q)
+	if here.NoSuch {
+		return doctor.Report{}, noSuchContainer(here.Node, q.Of)
+	}
+	return doctor.Diagnose(doctor.Case{Here: here}), nil
 }
 
 func (d *doctorCommand) define(cmd *cobra.Command) {

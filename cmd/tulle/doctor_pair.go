@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -143,18 +142,20 @@ func (p *pair) find(ctx context.Context, sides *[2]side) error {
 			continue
 		}
 		c := s.facts.Container
-		if c == nil && len(s.facts.Unread) > 0 && slices.ContainsFunc(s.facts.Unread, func(u doctor.Unread) bool {
-			return u.Part == doctor.PartContainers && !strings.HasPrefix(u.Why, "none of")
-		}) {
-			s.err = errors.New("it cannot look into its containers")
-			continue
+		if c == nil && s.facts.NoSuch {
+			return noSuchContainer(s.Host, s.Of)
 		}
 		if c == nil {
-			return usageError(fmt.Errorf("host %s has no container %.64q: name one of this host by its name or id, one of another as HOST/CONTAINER, any by its address, or a host by its node id or address", s.Host, s.Of))
+			s.err = errors.New("it cannot look into its containers")
+			continue
 		}
 		s.Addr = s.facts.AddrOf(*c, p.is6)
 	}
 	return nil
+}
+
+func noSuchContainer(host, name string) error {
+	return usageError(fmt.Errorf("host %s has no container %.64q: name one of this host by its name or id, one of another as HOST/CONTAINER, any by its address, or a host by its node id or address", host, name))
 }
 
 // ask has the facts of the host of an end, about packets to an address.

@@ -45,6 +45,7 @@ type Facts struct {
 	Resolvers []netip.Addr `json:"resolvers,omitempty"`
 
 	Container  *Container  `json:"container,omitempty"`  // that the question named
+	NoSuch     bool        `json:"noSuch,omitempty"`     // all were looked into, and none is the one that the question named
 	Containers []Container `json:"containers,omitempty"` // where it named none: those on bridges with addresses of the network, the first MaxContainers
 	Toward     *Toward     `json:"toward,omitempty"`
 

@@ -1,6 +1,7 @@
 package doctortest
 
 import (
+	"strings"
 	"testing"
 
 	"tulle/ip"
@@ -31,6 +32,9 @@ func TestHealthy(t *testing.T) {
 			w := newWorld(t, "vxlan", f)
 			for _, host := range []string{"h1", "h2"} {
 				w.until(t, host, healedWithin, "healthy", healthy)
+			}
+			if _, err := w.ask(t, "h1", "c7"); err == nil || !strings.Contains(err.Error(), "exit status 2") || !strings.Contains(err.Error(), `has no container "c7"`) {
+				t.Errorf("of a container that is not there it says %v", err)
 			}
 		})
 	}

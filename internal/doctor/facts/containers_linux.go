@@ -31,7 +31,7 @@ func (g *gathering) readContainers(ctx context.Context) {
 		switch {
 		case l.Kind == "veth" && slices.Contains(bridges, l.Master):
 			ports = append(ports, l)
-		case l.Kind == "veth" && l.Master == "" && l.Namespace >= 0 && len(l.Addrs) == 0 && len(bridges) > 0:
+		case l.Kind == "veth" && l.Master == "" && l.Namespace >= 0 && len(l.Addrs) == 0 && (len(bridges) > 0 || g.question.Of != ""):
 			loose = append(loose, l)
 		}
 	}
@@ -75,6 +75,7 @@ func (g *gathering) readContainers(ctx context.Context) {
 	case more > 0:
 		g.unread(doctor.PartContainers, fmt.Errorf("%d were looked into, and %d more were not: name one", doctor.MaxContainers, more))
 	case g.question.Of != "":
+		g.facts.NoSuch = len(lost) == 0 && ctx.Err() == nil && len(bridges) > 0 // without a bridge they may hang anywhere
 		g.unread(doctor.PartContainers, fmt.Errorf("none of this host's is called %.64q", g.question.Of))
 	}
 }
