@@ -176,7 +176,7 @@ func (m *EtcdMember) WaitServing(ctx context.Context) error {
 		return fmt.Errorf("wait for %s: %w", m.Name, context.Cause(ctx))
 	}
 	if err != nil || last != nil {
-		return fmt.Errorf("wait for %s: %w\n%s", m.Name, errors.Join(err, last), logTail(m.log()))
+		return fmt.Errorf("wait for %s: %w\n%s%s", m.Name, errors.Join(err, last), logTail(m.log()), m.process.where())
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func (h *Host) WaitReady(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("wait for tulled on %s: %w", h, context.Cause(ctx))
 	}
-	return fmt.Errorf("wait for tulled on %s: %s\n%s", h, reason, logTail(h.Log()))
+	return fmt.Errorf("wait for tulled on %s: %s\n%s%s", h, reason, logTail(h.Log()), h.daemon.where())
 }
 
 // Ready asks tulled whether it is ready. The text is what /readyz says: what is missing, or what else there is to say.

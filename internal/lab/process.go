@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -104,6 +105,32 @@ func (p *process) stop() error {
 func (p *process) kill() {
 	p.cmd.Process.Kill()
 	<-p.done
+}
+
+// where tells what each thread of a process that does not get on waits for in the kernel, and what processor time it has had, for an error message.
+func (p *process) where() string {
+	if p == nil || p.exited() {
+		return ""
+	}
+	const most = 16
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.cmd.Process.Pid))
+	if err != nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, dir := range threads[:min(len(threads), most)] {
+		read := func(name string) string {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				return err.Error()
+			}
+			return strings.TrimSpace(string(text))
+		}
+		_, stat, _ := strings.Cut(read("stat"), ") ") // the state comes after the name (proc_pid_stat(5))
+		time, _, _ := strings.Cut(read("schedstat"), " ")
+		fmt.Fprintf(&b, "\n    thread %s: state %.1s, %s ns of processor time, in %s", filepath.Base(dir), stat, time, strings.Join(strings.Fields(read("stack")), " "))
+	}
+	return b.String()
 }
 
 // logTail returns the end of a log, indented, for an error message.
