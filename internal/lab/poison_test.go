@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"tulle/internal/fabric"
 	"tulle/internal/lab"
 	"tulle/internal/lab/labtest"
 	"tulle/internal/trouble"
@@ -117,14 +118,14 @@ func startStream(t *testing.T, from, to *lab.Host, family ip.Family, perSecond i
 	return runningStream{name: fmt.Sprintf("%s from %s to %s", family, from, to), Stream: stream}
 }
 
-// stopAll fails the test if a stream has lost a packet. Under the race detector a host may make its lease anew later than others see
-// that it is gone, and lose the packets in between.
+// stopAll fails the test if a stream has lost a packet. A lease that its host makes anew within fabric.LeaseGrace costs none; under the race detector, or on
+// a busy machine, the host may need longer, and the packets in between are lost.
 func stopAll(t *testing.T, streams []runningStream) {
 	t.Helper()
 	for _, stream := range streams {
 		report := stream.Stop()
 		t.Logf("%s: %v", stream.name, report)
-		slow := labtest.Raced() && report.LongestGap < labtest.Limit(healTimeout)
+		slow := labtest.Raced() && report.LongestGap < labtest.Limit(healTimeout) || labtest.Busy() && report.LongestGap < labtest.Limit(2*fabric.LeaseGrace)
 		if report.Lost != 0 && !slow || report.Sent == 0 {
 			t.Errorf("%s: %v, want none lost", stream.name, report)
 		}

@@ -25,6 +25,9 @@ func Limit(d time.Duration) time.Duration {
 	return time.Duration(stretch * float64(d))
 }
 
+// Busy reports whether more processes want to run than there are cores, so that a host may get round to what it does at once some time later.
+func Busy() bool { return load() > float64(runtime.NumCPU()) }
+
 // load is how many processes have wanted to run in the last minute, on average (proc_loadavg(5)); 0 if the kernel does not tell.
 func load() float64 {
 	text, err := os.ReadFile("/proc/loadavg")
