@@ -63,7 +63,7 @@ func (w *watcher) until(t *testing.T, n int64) {
 
 func (w *watcher) wait(t *testing.T, want string, done func() bool) {
 	t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(patience)
 	for !done() {
 		select {
 		case <-w.woken:
@@ -281,7 +281,7 @@ func TestWatchSurvivesOverflow(t *testing.T) {
 	// notifiedAfter changes something until that is noticed.
 	notifiedAfter := func(n int64) {
 		t.Helper()
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(patience)
 		for calls.Load() <= n {
 			must(t, w.Other.Apply(t.Context(), change))
 			if time.Now().After(deadline) {
@@ -308,7 +308,7 @@ func TestWatchNamesWhoDidIt(t *testing.T) {
 	watch := startWatch(t, w.Kernel)
 	named := func(program string, pid int) {
 		t.Helper()
-		deadline := time.After(5 * time.Second)
+		deadline := time.After(patience)
 		for {
 			if by := watch.by.Load(); by != nil && by.Name == program && (pid == 0 || by.PID == pid) {
 				return

@@ -26,6 +26,9 @@ func TestConformance(t *testing.T) {
 	iptest.Conformance(t, func(t *testing.T) iptest.World { return newWorld(t).World })
 }
 
+// patience is how long a test waits for what the kernel does at once on a machine at rest: much of it is done by queues, and under a lock, that all namespaces share.
+const patience = 30 * time.Second
+
 // world is a fresh network namespace.
 type world struct {
 	iptest.World
@@ -164,7 +167,7 @@ func (w world) addInterface(t testing.TB, name string, addrs []netip.Prefix) {
 // awaitLocal waits for the kernel to take up an address; it does so in the background in IPv6.
 func (w world) awaitLocal(t testing.TB, addr netip.Addr) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		routes, err := w.netlink.RouteGet(addr.AsSlice())
 		if err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_LOCAL {
 			return
