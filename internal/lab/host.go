@@ -220,7 +220,7 @@ func (h *Host) Metrics(ctx context.Context) ([]byte, error) {
 }
 
 const (
-	readyTimeout   = 30 * time.Second
+	readyTimeout   = 90 * time.Second // where other work fills the machine, a process may take half a minute to its first line
 	requestTimeout = 5 * time.Second
 	// fastPathTimeout is how long one may take to lead to containers: it looks once a second.
 	fastPathTimeout = 3 * time.Second
