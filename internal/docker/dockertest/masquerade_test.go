@@ -13,6 +13,7 @@ import (
 
 	"tulle/internal/docker/dockertest"
 	"tulle/internal/lab"
+	"tulle/internal/lab/labtest"
 	"tulle/internal/netns/netnstest"
 	"tulle/ip"
 )
@@ -109,7 +110,7 @@ func requireOwnName(t *testing.T, from *lab.Container, host *lab.Host, to *conta
 // requireRoutes waits until tulled has put the routes to a peer back: without them packets end on the host.
 func requireRoutes(t *testing.T, host, peer *lab.Host, f ip.Family) {
 	t.Helper()
-	for deadline := time.Now().Add(healTimeout); ; {
+	for deadline := time.Now().Add(labtest.Limit(healTimeout)); ; <-time.After(10 * time.Millisecond) {
 		routes, err := host.RoutesTo(peer, f)
 		if err != nil {
 			t.Fatal(err)
