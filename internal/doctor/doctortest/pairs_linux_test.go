@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"tulle/internal/doctor"
-	"tulle/internal/lab/labtest"
 	"tulle/internal/trouble"
 	"tulle/ip"
 )
@@ -97,13 +96,13 @@ func (rs replacers) Replace(s string) string {
 
 func (w *world) untilPair(t *testing.T, within time.Duration, what string, wanted func(doctor.Report) bool) doctor.Report {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), labtest.Limit(within))
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	near, far := w.subnet(t, 0, ip.IPv4).Addr().Next().Next(), w.subnet(t, 1, ip.IPv4).Addr().Next().Next()
 	for {
 		began := time.Now()
 		report, err := w.ask(t, "h1", near.String(), far.String())
-		if took := time.Since(began); took > labtest.Limit(20*time.Second) {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("took %v", took)
 		}
 		if err == nil && wanted(report) {

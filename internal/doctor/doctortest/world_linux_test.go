@@ -209,7 +209,7 @@ func (w *world) ask(t *testing.T, host string, args ...string) (report doctor.Re
 // until asks until the report is as wanted, and fails if that takes longer than it may.
 func (w *world) until(t *testing.T, host string, within time.Duration, what string, wanted func(doctor.Report) bool) doctor.Report {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), labtest.Limit(within))
+	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()
 	for {
 		report, err := w.ask(t, host)
