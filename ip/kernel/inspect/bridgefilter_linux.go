@@ -131,6 +131,7 @@ func compare(of part, c *expr.Cmp, bridge string, ports []string) matching {
 	equal := perhaps
 	name := string(bytes.TrimRight(c.Data, "\x00"))
 	switch {
+	case (of == ofBridge || of == ofPort) && !bytes.HasSuffix(c.Data, []byte{0}): // the beginning of names, as in "veth*"
 	case of == ofBridge && name == bridge, of == ofPort && (name == bridge || len(ports) == 1 && name == ports[0]):
 		equal = always
 	case of == ofBridge, of == ofPort && !slices.Contains(ports, name):

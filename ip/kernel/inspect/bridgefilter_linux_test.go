@@ -39,6 +39,8 @@ func TestBridgeFilters(t *testing.T) {
 		"accept\ndrop":                               false,
 		"ether saddr 02:00:00:00:00:01 accept\ndrop": false, // who knows which it lets through
 		"iifname \"elsewhere\" accept\ndrop":         true,
+		"iifname \"port*\" accept\ndrop":             false,
+		"iifname \"port*\" drop":                     false,
 		"jump other\ndrop":                           false,
 		"meta l4proto icmp drop\nmeta protocol { ip, ip6 } counter": false,
 	} {
@@ -55,7 +57,7 @@ func TestBridgeFilters(t *testing.T) {
 					t.Fatal(err)
 				}
 				var want []inspect.BridgeFilter
-				passed := strings.HasPrefix(rules, "accept") || strings.HasPrefix(rules, "ether saddr") && strings.Contains(rules, "accept") || strings.HasPrefix(rules, "jump")
+				passed := strings.HasPrefix(rules, "accept") || strings.HasPrefix(rules, `iifname "port*" accept`) || strings.HasPrefix(rules, "ether saddr") && strings.Contains(rules, "accept") || strings.HasPrefix(rules, "jump")
 				if drops || policy == "drop" && !passed {
 					want = []inspect.BridgeFilter{{Bridge: "br0", Table: "t", Chain: "c", Hook: "input"}}
 				}
